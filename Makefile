@@ -1,0 +1,28 @@
+# k8sgu: every command a user or a developer needs. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help venv up down test lint bench
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+help: ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+
+venv: ## the virtual environment .venv, with every tool the project needs, and the system packages of the lab
+	@tools/venv
+
+up: venv ## a whole Kubernetes cluster named demo in the lab, from nothing
+	@tools/up
+
+down: ## remove the demo cluster and its lab
+	@tools/down
+
+test: venv ## every test; ends in the line `N passed, N failed`
+	@$(BIN)/python tools/run_tests.py
+
+lint: venv ## the linters alone
+	@$(BIN)/python tools/run_tests.py lint
+
+bench: venv ## the benchmarks, with the numbers the project promises
+	@$(BIN)/python tools/run_bench.py

@@ -1,0 +1,184 @@
+"""Runs the project's tests stage by stage and ends in the line `N passed, N failed`.
+
+    python tools/run_tests.py             every stage
+    python tools/run_tests.py lint unit   these stages
+
+A stage is a list of commands. A pytest command counts its tests (read from its JUnit file); any other command counts
+as one test. Full output goes to .test/<stage>-<n>.log; what failed is also printed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COLLECTION = ROOT / "collections" / "ansible_collections" / "k8sgu" / "cluster"
+BIN = ROOT / ".venv" / "bin"
+LOGS = ROOT / ".test"
+# A stage that hangs must end the run with a reason instead of being cut off from outside.
+COMMAND_TIMEOUT_S = 45 * 60
+
+
+@dataclass
+class Command:
+    """One program of a stage; `cwd` is where it runs."""
+
+    title: str
+    argv: list[str]
+    cwd: Path = ROOT
+    pytest: bool = False
+
+
+@dataclass
+class Tally:
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+        self.failures += other.failures
+
+
+def pytest_command(title: str, *paths: Path, workers: int = 0) -> Command:
+    existing = [str(path.relative_to(ROOT)) for path in paths if any(path.rglob("test_*.py"))]
+    parallel = ["-n", str(workers)] if workers else []
+    return Command(title, [str(BIN / "pytest"), "-q", *parallel, *existing], pytest=True)
+
+
+def lint() -> list[Command]:
+    return [
+        Command("ruff", [str(BIN / "ruff"), "check", "."]),
+        Command("ruff format", [str(BIN / "ruff"), "format", "--check", "."]),
+        Command(
+            "mypy", [str(BIN / "mypy"), "collections/ansible_collections/k8sgu/cluster/plugins", "lab/ec2lab", "tools"]
+        ),
+        Command("yamllint", [str(BIN / "yamllint"), "--strict", "."]),
+        Command("ansible-lint", [str(BIN / "ansible-lint"), "--offline", "--strict"]),
+    ]
+
+
+def unit() -> list[Command]:
+    return [
+        pytest_command("unit tests", COLLECTION / "tests" / "unit", ROOT / "lab" / "tests" / "unit", workers=2),
+    ]
+
+
+def sanity() -> list[Command]:
+    return [Command("ansible-test sanity", [str(ROOT / "tools" / "sanity")])]
+
+
+def lab() -> list[Command]:
+    return [pytest_command("the lab", ROOT / "lab" / "tests" / "integration")]
+
+
+def integration() -> list[Command]:
+    """Playbooks under tests/integration/targets, each by ansible-test, and pytest suites beside them."""
+    commands = [pytest_command("integration suites", COLLECTION / "tests" / "integration")]
+    for target in sorted((COLLECTION / "tests" / "integration" / "targets").glob("*/tasks/main.yml")):
+        name = target.parent.parent.name
+        commands.append(Command(f"integration target {name}", [str(ROOT / "tools" / "integration_target"), name]))
+    return commands
+
+
+def molecule() -> list[Command]:
+    return [
+        Command(f"molecule {scenario.parent.name}", [str(BIN / "molecule"), "test", "-s", scenario.parent.name])
+        for scenario in sorted((ROOT / "molecule").glob("*/molecule.yml"))
+    ]
+
+
+STAGES = {"lint": lint, "sanity": sanity, "unit": unit, "lab": lab, "integration": integration, "molecule": molecule}
+
+
+def junit_tally(path: Path) -> Tally:
+    """Counts of a JUnit file as pytest writes it."""
+    tally = Tally()
+    for case in ElementTree.parse(path).getroot().iter("testcase"):  # noqa: S314 - our own file
+        kinds = {child.tag for child in case}
+        name = f"{case.get('classname')}::{case.get('name')}"
+        if kinds & {"failure", "error"}:
+            tally.failed += 1
+            tally.failures.append(name)
+        elif "skipped" in kinds:
+            tally.skipped += 1
+        else:
+            tally.passed += 1
+    return tally
+
+
+def run(stage: str, number: int, command: Command) -> Tally:
+    log = LOGS / f"{stage}-{number}.log"
+    junit = LOGS / f"{stage}-{number}.xml"
+    junit.unlink(missing_ok=True)
+    argv = [*command.argv, f"--junitxml={junit}"] if command.pytest else command.argv
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1"}
+    print(f"-- {stage}: {command.title} ...", flush=True)
+    started = time.monotonic()
+    reason = ""
+    with log.open("wb") as output:
+        try:
+            status = subprocess.run(
+                argv,
+                cwd=command.cwd,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=COMMAND_TIMEOUT_S,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            status, reason = 124, f" (cut off after {COMMAND_TIMEOUT_S} s)"
+        except OSError as error:
+            status, reason = 127, f" ({error})"
+    took = time.monotonic() - started
+    if command.pytest and junit.exists():
+        tally = junit_tally(junit)
+        if status not in (0, 1) or (status == 1 and not tally.failed):
+            tally.failed += 1
+            tally.failures.append(f"{command.title}: pytest ended with status {status}{reason}")
+        if not tally.passed and not tally.failed:
+            tally.failed += 1
+            tally.failures.append(f"{command.title}: no test ran")
+    else:
+        tally = Tally(passed=1) if status == 0 else Tally(failed=1, failures=[f"{command.title}{reason}"])
+    verdict = "ok" if not tally.failed else "FAILED"
+    skipped = f", {tally.skipped} skipped" if tally.skipped else ""
+    print(f"   {verdict}: {tally.passed} passed, {tally.failed} failed{skipped} in {took:.0f} s", flush=True)
+    text = log.read_text(errors="replace").splitlines()
+    for line in text:
+        if line.startswith("SKIPPED"):
+            print(f"   {line}")
+    if tally.failed:
+        print("\n".join(f"   | {line}" for line in text[-80:]))
+    return tally
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in STAGES]
+    if unknown:
+        print(f"run_tests: unknown stage {', '.join(unknown)}; the stages are {', '.join(STAGES)}", file=sys.stderr)
+        return 2
+    LOGS.mkdir(exist_ok=True)
+    total = Tally()
+    for stage in names or list(STAGES):
+        for number, command in enumerate(STAGES[stage](), 1):
+            total.add(run(stage, number, command))
+    for failure in total.failures:
+        print(f"FAILED {failure}")
+    print(f"{total.passed} passed, {total.failed} failed")
+    return 1 if total.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
