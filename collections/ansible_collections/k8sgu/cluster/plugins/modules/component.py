@@ -1,0 +1,399 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Places programs, users, files and units on a node in one remote execution."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: component
+short_description: Install and run a component of a node in one remote execution
+description:
+  - A component is programs from the mirror, a system user, directories, files, links, systemd units and a health check.
+  - Templates are rendered and files are read on the controller; everything else happens in one execution of the module on the node,
+    for any number of components, in the given order.
+  - A unit is restarted only when something that it was started with has changed. What it was started with is recorded when it is found
+    healthy, so a run that was cut off between writing a file and restarting the unit is completed by the next one.
+  - When a changed component does not become healthy, its files, links and units are put back to what they were and the old programs are
+    started again.
+version_added: 0.1.0
+author:
+  - The k8sgu authors (@k8sgu)
+requirements:
+  - "On the node: Python 3.8 or newer, systemd, root privileges (C(become: true)); Debian or Ubuntu where O(components[].packages) is used."
+attributes:
+  check_mode:
+    support: full
+    description: Predicts the changes, the restarts included, and changes nothing.
+  diff_mode:
+    support: full
+    description: Shows each file before and after. The content of files with O(components[].files[].secret=true) is never shown.
+  idempotent:
+    support: full
+    description: A second run with the same options changes nothing.
+  platform:
+    support: full
+    description: Nodes that run systemd.
+    platforms: linux
+options:
+  mirror_dir:
+    description:
+      - The mirror on the controller, a directory with C(manifest.json), which names size and SHA-256 of every file.
+      - Required where O(components[].binaries) is used.
+    type: path
+  mirror_url:
+    description:
+      - Address of the same directory as the node sees it, C(http) or C(https).
+      - When empty, the files that the node lacks are pushed over the connection.
+    type: str
+    default: ""
+  architecture:
+    description:
+      - Architecture of the node's programs, named as in the mirror.
+      - By default it follows from C(ec2_architecture) or C(ansible_architecture) of the host.
+    type: str
+    choices: [amd64, arm64]
+  lock_timeout:
+    description: Seconds to wait for another run of this module on the same node.
+    type: int
+    default: 300
+  components:
+    description:
+      - The components, in the order in which they are brought up. The next is begun when the one before is healthy.
+      - A single component can be given by the options of the same names at the top instead.
+    type: list
+    elements: dict
+    suboptions:
+      name: &name
+        description: Name of the component, unique on the node. Its record on the node is C(/var/lib/k8sgu/component/<name>.json).
+        type: str
+        required: true
+      binaries: &binaries
+        description:
+          - Programs from the mirror, a dictionary or a list of dictionaries.
+          - They are installed to C(/opt/k8sgu/<component>/<version>/), and C(/opt/k8sgu/<component>/current) is switched to that version in one step.
+          - "C(component) (string, required) and C(version) (string, required): the name and version in the mirror."
+          - "C(files) (list of strings): which of its files, by default all that the mirror has."
+          - "C(links) (list of strings): files that get a link in C(link_dir) (path, default C(/usr/local/bin))."
+          - "C(restart) (boolean, default V(true)): whether another version restarts the units."
+        type: raw
+      packages: &packages
+        description: Distribution packages that must be installed. APT is called only when one is missing.
+        type: list
+        elements: str
+        default: []
+      user: &user
+        description: System user that the component runs as, without a login shell.
+        type: dict
+        suboptions:
+          name:
+            description: Name of the user.
+            type: str
+            required: true
+          group:
+            description: Primary group, by default named as the user.
+            type: str
+          home:
+            description: Home directory. It is not created; list it in O(components[].directories).
+            type: path
+            default: /nonexistent
+          groups:
+            description: Supplementary groups, which must exist or are made as system groups. Memberships beyond these are kept.
+            type: list
+            elements: str
+            default: []
+      directories: &directories
+        description: Directories that must exist, in order. Parents that are missing are made with mode V(0755).
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          path:
+            description: Absolute path.
+            type: path
+            required: true
+          owner:
+            description: Name of the owner.
+            type: str
+            default: root
+          group:
+            description: Name of the group.
+            type: str
+            default: root
+          mode:
+            description: Permissions, four octal digits in quotes.
+            type: str
+            default: "0755"
+      files: &files
+        description: Files, written atomically. Exactly one of C(template), C(src) and C(content) gives what is in a file that is present.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          dest:
+            description: Absolute path on the node. Missing directories are made with mode V(0755).
+            type: path
+            required: true
+          template: &template
+            description: Jinja template, looked for where M(ansible.builtin.template) would, rendered on the controller with the task's variables.
+            type: path
+          src: &src
+            description: File on the controller, copied as it is.
+            type: path
+          content: &content
+            description: The content itself.
+            type: str
+          vars: &vars
+            description: Additional variables for the template.
+            type: dict
+            default: {}
+          owner:
+            description: Name of the owner.
+            type: str
+            default: root
+          group:
+            description: Name of the group.
+            type: str
+            default: root
+          mode:
+            description: Permissions, four octal digits in quotes.
+            type: str
+            default: "0644"
+          secret:
+            description: Keeps the content out of the diff and every message.
+            type: bool
+            default: false
+          restart:
+            description: Whether a change restarts the units. It has no effect on components without units.
+            type: bool
+            default: true
+          reload:
+            description: Whether a change reloads the units (C(systemctl reload)) instead of restarting them.
+            type: bool
+            default: false
+          validate:
+            description: Command that must accept the new content before it is put in place; C(%s) stands for the path of a temporary file with it.
+            type: str
+          state:
+            description: V(absent) removes the file.
+            type: str
+            choices: [present, absent]
+            default: present
+      links: &links
+        description: Symbolic links.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          dest:
+            description: Absolute path of the link.
+            type: path
+            required: true
+          target:
+            description: What the link holds. Required unless O(components[].links[].state=absent).
+            type: str
+          restart:
+            description: Whether a change restarts the units.
+            type: bool
+            default: true
+          state:
+            description: V(absent) removes the link.
+            type: str
+            choices: [present, absent]
+            default: present
+      unit: &unit
+        description: The systemd unit. Use O(components[].units) for several.
+        type: dict
+        suboptions: &unit_options
+          name:
+            description: Full name, for example V(etcd.service).
+            type: str
+            required: true
+          template: *template
+          src: *src
+          content: *content
+          vars: *vars
+          enabled:
+            description: Whether it starts with the node.
+            type: bool
+            default: true
+          state:
+            description:
+              - V(started) keeps the unit running, V(stopped) not running.
+              - V(absent) stops and disables it and removes the unit file that this module installed.
+            type: str
+            choices: [started, stopped, absent]
+            default: started
+      units: &units
+        description:
+          - The systemd units, started in this order and stopped in the reverse one.
+          - A unit file is installed to C(/etc/systemd/system/); without C(template), C(src) or C(content) the unit is one that the distribution brings.
+        type: list
+        elements: dict
+        default: []
+        suboptions: *unit_options
+      on_change: &on_change
+        description: Commands, each a list of arguments, that are run after any of the component's files changed and before its units are started.
+        type: list
+        elements: list
+        default: []
+      health: &health
+        description: What shows that the component works. Checked on every run; without it, a unit that was started must stay active for a second.
+        type: dict
+        suboptions:
+          url:
+            description: Address that must answer.
+            type: str
+          expect_status:
+            description: HTTP status that O(components[].health.url) must answer with.
+            type: int
+            default: 200
+          expect_body:
+            description: Regular expression that must be found in the answer of the URL or the output of the command.
+            type: str
+          ca:
+            description: CA bundle on the node that verifies the server's certificate.
+            type: path
+          cert:
+            description: Client certificate on the node.
+            type: path
+          key:
+            description: Key of the client certificate, on the node.
+            type: path
+          tcp:
+            description: Address V(host:port) that must accept a connection.
+            type: str
+          unix:
+            description: Path of a socket that must accept a connection.
+            type: path
+          command:
+            description: Command, a list of arguments, that must end with status 0.
+            type: list
+            elements: str
+          timeout:
+            description: Seconds until the component counts as unhealthy.
+            type: int
+            default: 60
+      rollback: &rollback
+        description: Whether a changed component that does not become healthy is put back to what it was.
+        type: bool
+        default: true
+  name:
+    description: Name of a single component. See O(components[].name).
+    type: str
+  binaries: *binaries
+  packages: *packages
+  user: *user
+  directories: *directories
+  files: *files
+  links: *links
+  unit: *unit
+  units: *units
+  on_change: *on_change
+  health: *health
+  rollback: *rollback
+  prepared:
+    description: What the controller hands to the node. It is filled in by the action plugin and cannot be given.
+    type: str
+"""
+
+EXAMPLES = r"""
+- name: Etcd
+  become: true
+  k8sgu.cluster.component:
+    mirror_dir: "{{ k8sgu_mirror_dir }}"
+    mirror_url: "{{ k8sgu_mirror_url }}"
+    components:
+      - name: etcd
+        binaries:
+          component: etcd
+          version: 3.6.14
+          files: [etcd, etcdctl, etcdutl]
+          links: [etcdctl, etcdutl]
+        user:
+          name: etcd
+          home: /var/lib/etcd
+        directories:
+          - {path: /var/lib/etcd, owner: etcd, group: etcd, mode: "0700"}
+        files:
+          - {dest: /etc/etcd/etcd.yml, template: etcd.yml.j2, group: etcd, mode: "0640"}
+          - {dest: /etc/etcd/pki/ca.pem, src: "{{ k8sgu_state_dir }}/pki/etcd-ca.pem"}
+          - {dest: /etc/etcd/pki/server-key.pem, src: "{{ k8sgu_state_dir }}/pki/etcd-server-key.pem", owner: etcd, mode: "0600", secret: true}
+        unit:
+          name: etcd.service
+          template: etcd.service.j2
+        health:
+          url: https://127.0.0.1:2379/health
+          ca: /etc/etcd/pki/ca.pem
+          cert: /etc/etcd/pki/client.pem
+          key: /etc/etcd/pki/client-key.pem
+          expect_body: '"health":"true"'
+
+- name: Kernel settings, a single component without a unit
+  become: true
+  k8sgu.cluster.component:
+    name: sysctl
+    files:
+      - dest: /etc/sysctl.d/90-k8sgu.conf
+        content: |
+          net.ipv4.ip_forward = 1
+    on_change:
+      - [sysctl, --system]
+"""
+
+RETURN = r"""
+components:
+  description: One entry per component that was looked at, in order.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    name:
+      description: Name of the component.
+      type: str
+      returned: always
+      sample: etcd
+    changed:
+      description: Whether anything was, or in check mode would be, changed.
+      type: bool
+      returned: always
+    reasons:
+      description: Each change with its reason, in the order of execution.
+      type: list
+      elements: str
+      returned: always
+      sample:
+        - "file /etc/etcd/etcd.yml: content differs"
+        - "restart etcd.service: /etc/etcd/etcd.yml changed"
+    seconds:
+      description: Time that the component took, in seconds.
+      type: float
+      returned: always
+    healthy_after:
+      description: Seconds that the health check took to succeed.
+      type: float
+      returned: when there is a health check and it was made
+rolled_back:
+  description: Name of the component that was put back to what it was.
+  type: str
+  returned: when a changed component did not become healthy
+journal:
+  description: Last lines of the journal of the units that did not become healthy.
+  type: list
+  elements: str
+  returned: when a component did not become healthy
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.run import run_module
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.spec import argument_spec
+
+
+def main() -> None:
+    run_module(AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True))
+
+
+if __name__ == "__main__":
+    main()

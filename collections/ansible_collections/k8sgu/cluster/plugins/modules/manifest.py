@@ -1,0 +1,166 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Documentation of the action plugin of the same name, which does all the work on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: manifest
+short_description: Apply a set of Kubernetes objects
+description:
+  - Renders the objects on the controller, applies them as one set by server-side apply, removes objects that the set no longer holds and
+    waits until what was applied is ready.
+  - It runs wholly on the controller, whatever host the task is for; no connection to the host is made. Use C(run_once) where the play has many hosts.
+  - Objects are applied in the order namespaces, custom resource definitions, policies and classes, service accounts and RBAC, configuration, services, workloads,
+    the rest; objects of one rank at the same time. Removal goes the other way round.
+  - Every object is labelled C(k8sgu.io/set=<name>). The set's inventory is the ConfigMap C(k8sgu-set-<name>) in the namespace C(kube-system).
+version_added: 0.1.0
+author:
+  - The k8sgu authors (@k8sgu)
+seealso:
+  - name: Server-Side Apply
+    description: How fields are owned and what a conflict is.
+    link: https://kubernetes.io/docs/reference/using-api/server-side-apply/
+attributes:
+  check_mode:
+    support: full
+    description: Uses the API server's dry run. Where an object's namespace or definition is itself only predicted, the object is predicted as new.
+  diff_mode:
+    support: full
+    description: Shows each object before and after, without the fields that the server keeps for itself. Values of Secrets are never shown.
+  idempotent:
+    support: full
+    description: Changed is what the API server stored anew.
+  platform:
+    support: full
+    description: The controller.
+    platforms: posix
+options:
+  kubeconfig:
+    description: Kubeconfig file on the controller, with a client certificate or a token.
+    type: path
+    required: true
+  context:
+    description: Context of the kubeconfig, by default its current one.
+    type: str
+  name:
+    description: Name of the set, a DNS label. Objects of different sets do not disturb each other.
+    type: str
+    required: true
+  template:
+    description:
+      - Jinja templates of YAML documents, looked for where M(ansible.builtin.template) would.
+      - One of O(template), O(src) and O(definition) is required with O(state=present); they can be combined.
+    type: list
+    elements: path
+  src:
+    description: Files or directories (their C(*.yml), C(*.yaml) and C(*.json)) of YAML documents on the controller, used as they are.
+    type: list
+    elements: path
+  definition:
+    description: Objects, each a dictionary or a string of YAML documents.
+    type: list
+    elements: raw
+  vars:
+    description: Additional variables for the templates.
+    type: dict
+    default: {}
+  namespace:
+    description: Namespace of namespaced objects that name none.
+    type: str
+    default: default
+  state:
+    description: V(absent) removes the whole set, what its inventory holds and what is given here, and waits until it is gone.
+    type: str
+    choices: [present, absent]
+    default: present
+  prune:
+    description: Whether objects of the set's inventory that are no longer given are removed.
+    type: bool
+    default: true
+  wait:
+    description:
+      - Whether to wait for readiness of what is given.
+      - Deployments, DaemonSets and StatefulSets are rolled out, Jobs complete, Pods ready, custom resource definitions established,
+        API services available, namespaces active, persistent volume claims bound (unless their class waits for a consumer). A Job that failed ends the wait.
+    type: bool
+    default: true
+  wait_timeout:
+    description: Seconds to wait for readiness, or for the end of what is removed.
+    type: int
+    default: 120
+  request_timeout:
+    description: Seconds that the API server may be unreachable or answer that it is overloaded before the task fails.
+    type: int
+    default: 30
+  force_conflicts:
+    description: Whether fields that another manager owns are taken over.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Cluster DNS
+  run_once: true
+  k8sgu.cluster.manifest:
+    kubeconfig: "{{ k8sgu_state_dir }}/admin.kubeconfig"
+    name: cluster-dns
+    template:
+      - coredns.yml.j2
+
+- name: A namespace and its quota
+  run_once: true
+  k8sgu.cluster.manifest:
+    kubeconfig: "{{ k8sgu_state_dir }}/admin.kubeconfig"
+    name: team-a
+    definition:
+      - apiVersion: v1
+        kind: Namespace
+        metadata:
+          name: team-a
+      - apiVersion: v1
+        kind: ResourceQuota
+        metadata:
+          name: quota
+          namespace: team-a
+        spec:
+          hard:
+            pods: "20"
+
+- name: Remove the set again
+  run_once: true
+  k8sgu.cluster.manifest:
+    kubeconfig: "{{ k8sgu_state_dir }}/admin.kubeconfig"
+    name: team-a
+    state: absent
+"""
+
+RETURN = r"""
+objects:
+  description: Each object of the set and each removed one, in the order of execution.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    object:
+      description: Kind, namespace and name.
+      type: str
+      returned: always
+      sample: Deployment kube-system/coredns
+    action:
+      description: V(created), V(configured), V(unchanged) or V(deleted).
+      type: str
+      returned: always
+    seconds_to_ready:
+      description: Seconds until it was seen ready.
+      type: float
+      returned: when it was waited for
+server_version:
+  description: Version of the API server.
+  type: str
+  returned: success
+  sample: v1.36.4
+"""
