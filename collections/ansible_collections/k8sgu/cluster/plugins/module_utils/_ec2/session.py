@@ -1,0 +1,241 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Sessions and clients of the AWS API, and what its errors mean to the user.
+
+The one home of credentials, regions, endpoints, retries and timeouts for every module and plugin of the collection.
+Credentials follow boto3's chain (environment, profile, SSO, container, instance role):
+https://boto3.amazonaws.com/v1/documentation/api/latest/guide/credentials.html
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from dataclasses import dataclass, fields
+from typing import Any, Mapping, cast
+
+BOTO3_IMPORT_ERROR: str | None = None
+try:
+    import boto3
+    import botocore.exceptions
+    from botocore.config import Config
+    from botocore.credentials import DeferredRefreshableCredentials
+    from botocore.session import get_session
+except ImportError:
+    BOTO3_IMPORT_ERROR = traceback.format_exc()
+
+USER_AGENT = "k8sgu"
+
+# Codes that mean "no valid credentials" and those that mean "valid, but not allowed to".
+EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+INVALID_CODES = frozenset(
+    {
+        "AuthFailure",
+        "InvalidClientTokenId",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+        "InvalidAccessKeyId",
+    }
+)
+DENIED_CODES = frozenset(
+    {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation"}
+)
+
+
+class AwsError(Exception):
+    """A failure of the API or of the way to it, in words for the user: what was tried, why not, what would do."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How to reach the API. Each field is the option of the same name; None leaves the choice to boto3's chain."""
+
+    profile: str | None = None
+    region: str | None = None
+    endpoint_url: str | None = None
+    access_key: str | None = None
+    secret_key: str | None = None
+    session_token: str | None = None
+    assume_role_arn: str | None = None
+    assume_role_external_id: str | None = None
+    retry_mode: str = "standard"
+    max_attempts: int = 8
+    connect_timeout: int = 10
+    read_timeout: int = 60
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Connection:
+        """Takes the options named like the fields; what is missing, None or empty keeps its default."""
+        given = {field.name: options.get(field.name) for field in fields(cls)}
+        return cls(**{name: value for name, value in given.items() if value not in (None, "")})
+
+
+class Aws:
+    """Clients for one connection, made once for each service and region; safe to use from several threads.
+
+    boto3's clients may be shared between threads, its sessions may not:
+    https://boto3.amazonaws.com/v1/documentation/api/latest/guide/clients.html#multithreading-or-multiprocessing-with-clients
+    """
+
+    def __init__(self, connection: Connection, max_connections: int = 16) -> None:
+        self.connection = connection
+        self._lock = threading.Lock()
+        self._clients: dict[tuple[str, str | None], Any] = {}
+        self._config = Config(
+            retries=cast("Any", {"mode": connection.retry_mode, "total_max_attempts": connection.max_attempts}),
+            connect_timeout=connection.connect_timeout,
+            read_timeout=connection.read_timeout,
+            max_pool_connections=max_connections,
+            user_agent_extra=USER_AGENT,
+        )
+        # Any: the stubs know one overload for each service's literal name, and the name is an argument here.
+        self._session: Any = self._make_session()
+        self.region = self._session.region_name
+        if not self.region:
+            raise AwsError("region: not given, and neither AWS_REGION nor the profile names one; set region")
+        known = {
+            name
+            for partition in self._session.get_available_partitions()
+            for name in self._session.get_available_regions("ec2", partition)
+        }
+        if self.region not in known:
+            raise AwsError(
+                f"region: {self.region!r} is not a region of AWS known to this boto3 ({boto3.__version__}); "
+                "check the spelling, or install a newer boto3"
+            )
+
+    def client(self, service: str, region: str | None = None) -> Any:
+        """The client of a service ("ec2", "elbv2", "iam", "sts"), in `region` or in the connection's own."""
+        key = (service, region)
+        with self._lock:
+            if key not in self._clients:
+                try:
+                    self._clients[key] = self._session.client(
+                        service,
+                        region_name=region or self.region,
+                        endpoint_url=self.connection.endpoint_url,
+                        config=self._config,
+                    )
+                except (botocore.exceptions.BotoCoreError, ValueError) as error:
+                    raise AwsError(explain(error, f"make a client of {service}")) from error
+            return self._clients[key]
+
+    def _make_session(self) -> boto3.session.Session:
+        wanted = self.connection
+        if bool(wanted.access_key) != bool(wanted.secret_key):
+            missing = "secret_key" if wanted.access_key else "access_key"
+            raise AwsError(
+                f"{missing}: access_key and secret_key go together; give both, or neither to use boto3's chain"
+            )
+        try:
+            session = boto3.session.Session(
+                aws_access_key_id=wanted.access_key,
+                aws_secret_access_key=wanted.secret_key,
+                aws_session_token=wanted.session_token,
+                region_name=wanted.region,
+                profile_name=None if wanted.access_key else wanted.profile,
+            )
+            return self._assumed(session) if wanted.assume_role_arn else session
+        except botocore.exceptions.BotoCoreError as error:
+            raise AwsError(explain(error, "open a session")) from error
+
+    def _assumed(self, base: boto3.session.Session) -> boto3.session.Session:
+        """A session of the role, whose credentials renew themselves while a long run goes on."""
+        wanted = self.connection
+        sts = base.client("sts", endpoint_url=wanted.endpoint_url, config=self._config)
+        request: dict[str, Any] = {"RoleArn": wanted.assume_role_arn, "RoleSessionName": USER_AGENT}
+        if wanted.assume_role_external_id:
+            request["ExternalId"] = wanted.assume_role_external_id
+
+        def fetch() -> dict[str, str]:
+            try:
+                answer = sts.assume_role(**request)["Credentials"]
+            except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+                raise AwsError(explain(error, f"assume_role_arn: assume {wanted.assume_role_arn}")) from error
+            return {
+                "access_key": answer["AccessKeyId"],
+                "secret_key": answer["SecretAccessKey"],
+                "token": answer["SessionToken"],
+                "expiry_time": answer["Expiration"].isoformat(),
+            }
+
+        inner: Any = get_session()
+        # botocore has no public way to hand a session credentials that renew themselves.
+        inner._credentials = DeferredRefreshableCredentials(refresh_using=fetch, method="sts-assume-role")
+        return boto3.session.Session(botocore_session=inner, region_name=base.region_name)
+
+
+def error_code(error: BaseException) -> str:
+    """The API's error code ("InvalidGroup.NotFound"), or an empty string for an error that did not come from it."""
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def explain(error: BaseException, doing: str) -> str:
+    """One sentence for the user: what was being done, what stands in the way, which option or step helps.
+
+    No part of it is a secret: botocore's messages name key ids at most.
+    """
+    if isinstance(error, AwsError):
+        return str(error)
+    code = error_code(error)
+    kind = type(error).__name__
+    if kind in ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"):
+        return (
+            f"cannot {doing}: no credentials ({error}); set AWS_PROFILE or profile, AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, run `aws sso login`, or run on an instance with a role"
+        )
+    if kind in ("SSOTokenLoadError", "UnauthorizedSSOTokenError", "TokenRetrievalError", "SSOError"):
+        return f"cannot {doing}: the single sign-on session is missing or has ended ({error}); run `aws sso login`"
+    if kind == "ProfileNotFound":
+        return f"profile: {error}; `aws configure list-profiles` shows the profiles there are"
+    if kind == "NoRegionError":
+        return f"region: cannot {doing} without a region; set region or AWS_REGION"
+    if kind in (
+        "EndpointConnectionError",
+        "ConnectTimeoutError",
+        "ReadTimeoutError",
+        "ConnectionClosedError",
+        "ProxyConnectionError",
+    ):
+        return f"cannot {doing}: {error}; check the network, region and endpoint_url"
+    if code in EXPIRED_CODES:
+        return f"cannot {doing}: the credentials have expired ({code}); renew them, for example with `aws sso login`"
+    if code in INVALID_CODES:
+        return f"cannot {doing}: AWS does not accept the credentials ({code}: {_message(error)}); check the access key"
+    if code in DENIED_CODES or "AccessDenied" in code:
+        action = _action(error)
+        return (
+            f"cannot {doing}: the permission {action} is missing ({_message(error)}); "
+            "the module's return value and documentation give the policy that a caller needs"
+        )
+    if code:
+        return f"cannot {doing}: {getattr(error, 'operation_name', 'the API')} answered {code}: {_message(error)}"
+    return f"cannot {doing}: {kind}: {error}"
+
+
+def _message(error: BaseException) -> str:
+    response = getattr(error, "response", None) or {}
+    return str(response.get("Error", {}).get("Message", error)).strip().rstrip(".")
+
+
+# The service's prefix in a policy is not in the error; the operation tells it well enough.
+_PREFIXES = (
+    (("Role", "InstanceProfile"), "iam"),
+    (("LoadBalancer", "TargetGroup", "Listener", "TargetHealth"), "elasticloadbalancing"),
+    (("CallerIdentity", "AssumeRole"), "sts"),
+)
+
+
+def _action(error: BaseException) -> str:
+    """The action in the form that a policy has it ("ec2:RunInstances")."""
+    operation = str(getattr(error, "operation_name", ""))
+    if "iam:PassRole" in _message(error):
+        return "iam:PassRole"
+    for marks, prefix in _PREFIXES:
+        # AssociateIamInstanceProfile and its kin are calls of EC2.
+        if any(mark in operation for mark in marks) and "IamInstanceProfile" not in operation:
+            return f"{prefix}:{operation}"
+    return f"ec2:{operation}"
