@@ -1,0 +1,439 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: ec2_cluster
+short_description: Make, change or remove everything a cluster needs on EC2
+version_added: 0.1.0
+description:
+  - Compares one description of a cluster with the AWS account and makes the difference, which is the RV(plan).
+  - Makes a VPC, subnets in each zone, an internet gateway (and NAT gateways for private nodes), route tables, security
+    groups from the collection's port table, a key pair, IAM roles with instance profiles, instances, pod routes and,
+    for more than one control-plane node, a network load balancer.
+  - Everything that it makes carries the tag C(k8sgu.io/cluster/<name>=owned) from its creation on. By that tag it is
+    found again, and nothing without it is ever removed. IAM roles also have the path C(/k8sgu/<name>/).
+  - Nodes are named C(<name>-control-plane-<n>), C(<name>-worker-<n>) and, in further pools, C(<name>-<pool>-<n>).
+    EC2 chooses their private addresses. When a pool's count shrinks, the nodes of the highest numbers are removed.
+  - Client tokens follow from the cluster, the node's name and the instances of that name that ended before, so that
+    a call repeated after a lost answer or a killed run does not launch an instance twice.
+  - Nothing admits 0.0.0.0/0 unless O(admin_cidrs) or O(node_port_cidrs) say so. Outgoing traffic is not restricted.
+  - Instances require IMDSv2 with a hop limit of 1, have encrypted gp3 volumes and no source/destination check, which
+    pod addresses would not pass.
+extends_documentation_fragment:
+  - k8sgu.cluster.aws
+attributes:
+  check_mode:
+    support: full
+    description: The plan is made and returned in full, also on an empty account; nothing is changed.
+  diff_mode:
+    support: full
+    description: The diff is the plan, one line for each step.
+  idempotent:
+    support: full
+    description: With nothing to do the plan is empty.
+options:
+  name:
+    description:
+      - The cluster's name. Lower-case letters, digits and dashes, a letter first, 20 characters at most, since it is part of
+        host names and of the load balancer's name.
+    type: str
+    required: true
+  state:
+    description:
+      - V(absent) removes everything that the cluster's tag marks, in order, and waits until nothing is left.
+    type: str
+    choices: [present, absent]
+    default: present
+  vpc_id:
+    description:
+      - An existing VPC to build in. It is not changed otherwise and not removed.
+    type: str
+  vpc_cidr:
+    description:
+      - The range of the VPC to make, between /16 and /28. With O(vpc_id) the existing VPC's own range counts.
+    type: str
+    default: 10.240.0.0/16
+  zones:
+    description:
+      - Availability zones to spread the nodes over in turn. Without any, the first zone of the region that offers every
+        instance type; once there are subnets, their zones.
+    type: list
+    elements: str
+    default: []
+  subnet_ids:
+    description:
+      - Existing subnets for the nodes, one for each zone. Need O(vpc_id). Pod routes are written to their route tables,
+        and removed from there again.
+    type: list
+    elements: str
+    default: []
+  subnet_prefix:
+    description:
+      - Prefix length of the subnets that are made.
+    type: int
+    default: 24
+  private_nodes:
+    description:
+      - Nodes without public addresses. They reach the internet as O(nat_gateways) says.
+    type: bool
+    default: false
+  nat_gateways:
+    description:
+      - NAT gateways for private nodes, V(one) for all zones, one V(per_zone), or V(none).
+    type: str
+    choices: [one, per_zone, none]
+    default: one
+  pod_cidr:
+    description:
+      - The range of the pods. Each node gets a part of it, kept in the tag C(k8sgu.io/pod-cidr).
+    type: str
+    default: 10.200.0.0/16
+  pod_cidr_node_prefix:
+    description:
+      - Prefix length of a node's part of O(pod_cidr).
+    type: int
+    default: 24
+  service_cidr:
+    description:
+      - The range of the services. Nothing is made of it; it must not overlap the others.
+    type: str
+    default: 10.32.0.0/16
+  pod_network:
+    description:
+      - V(routed) gives the VPC one route for each node's pods, V(vxlan) opens UDP 8472 between nodes instead.
+    type: str
+    choices: [routed, vxlan]
+    default: routed
+  admin_cidrs:
+    description:
+      - Ranges that may reach SSH and the API server from outside. Empty means nobody.
+    type: list
+    elements: str
+    default: []
+  node_port_cidrs:
+    description:
+      - Ranges that may reach NodePort services (30000-32767, TCP and UDP) from outside.
+    type: list
+    elements: str
+    default: []
+  key_name:
+    description:
+      - An existing key pair for SSH. It is neither made nor removed.
+    type: str
+  public_key:
+    description:
+      - An OpenSSH public key (C(ssh-ed25519) or C(ssh-rsa)) to import as the cluster's key pair.
+    type: str
+  public_key_file:
+    description:
+      - A file on the controller with such a key.
+    type: path
+  image:
+    description:
+      - The image (AMI) of all pools, an id (C(ami-...)) or a dictionary with C(owner) (account id or alias) and C(name)
+        (a pattern with C(*)), of which the newest available one is launched. Nodes whose image matches the
+        pattern stay when a newer one appears.
+      - Needed unless every pool has its own.
+    type: raw
+  pools:
+    description:
+      - The nodes by pool. Without it one control-plane node and two workers.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description:
+          - V(control_plane), V(workers), or a name of your own for further workers.
+        type: str
+        required: true
+      count:
+        description:
+          - How many nodes. Of control-plane nodes an odd number, since they are etcd's members.
+        type: int
+        required: true
+      instance_type:
+        description:
+          - The EC2 instance type.
+        type: str
+        default: m5.large
+      image:
+        description:
+          - As O(image), for this pool alone.
+        type: raw
+      root_volume_size:
+        description:
+          - Size of the root volume in GiB.
+        type: int
+        default: 20
+      etcd_volume_size:
+        description:
+          - Size in GiB of a volume of its own for etcd, device C(/dev/sdf), on nodes of V(control_plane). 0 for none.
+        type: int
+        default: 0
+  kms_key_id:
+    description:
+      - The KMS key that encrypts volumes. Without it the account's default for EBS.
+    type: str
+  instance_profiles:
+    description:
+      - Make an IAM role with an instance profile for the control plane and one for workers. With V(false) instances have none and
+        no permission for IAM is needed.
+    type: bool
+    default: true
+  control_plane_policy:
+    description:
+      - A policy document for the control-plane nodes' role. Nothing on a node calls the AWS API by itself, so by default
+        its role allows nothing.
+    type: dict
+  worker_policy:
+    description:
+      - The same for workers.
+    type: dict
+  load_balancer_scheme:
+    description:
+      - V(internet-facing) or V(internal). V(auto) is internet-facing where nodes are public and O(admin_cidrs) is not empty.
+    type: str
+    choices: [auto, internal, internet-facing]
+    default: auto
+  tags:
+    description:
+      - Further tags for everything that is made. Keys that begin with C(k8sgu.io/), C(aws:) or C(kubernetes.io/) are refused.
+    type: dict
+    default: {}
+  allow_replace:
+    description:
+      - Terminate and launch again nodes that can't be changed in place (instance type, image, zone, key pair, encryption, a smaller volume).
+        With V(false) such a change fails before anything is done.
+    type: bool
+    default: false
+  wait_timeout:
+    description:
+      - Seconds to wait for each thing that takes time (an instance running, a NAT gateway available, a load balancer
+        active or gone). When they are over the module fails and returns what was reached.
+    type: int
+    default: 600
+author:
+  - The k8sgu authors
+"""
+
+EXAMPLES = r"""
+- name: See what would be made
+  k8sgu.cluster.ec2_cluster:
+    name: demo
+    region: eu-central-1
+    image: {owner: "136693071363", name: debian-12-amd64-*}
+    public_key_file: ~/.ssh/id_ed25519.pub
+    admin_cidrs: [203.0.113.7/32]
+  check_mode: true
+  diff: true
+
+- name: Three control-plane nodes behind a load balancer, three workers, over three zones
+  k8sgu.cluster.ec2_cluster:
+    name: prod
+    region: eu-central-1
+    zones: [eu-central-1a, eu-central-1b, eu-central-1c]
+    image: ami-0123456789abcdef0
+    public_key_file: ~/.ssh/id_ed25519.pub
+    admin_cidrs: [203.0.113.0/24]
+    pools:
+      - {name: control_plane, count: 3, instance_type: m5.large, etcd_volume_size: 20}
+      - {name: workers, count: 3, instance_type: m5.xlarge, root_volume_size: 60}
+
+- name: Remove the cluster
+  k8sgu.cluster.ec2_cluster:
+    name: demo
+    region: eu-central-1
+    state: absent
+"""
+
+RETURN = r"""
+plan:
+  description: The steps in order, done or, in check mode, to be done. Empty when there is nothing to do.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    resource:
+      description: What it is about, as kind and name.
+      type: str
+      sample: instance/demo-worker-0
+    action:
+      description: What is done to it, C(create), C(update), C(delete), C(replace) or C(attach) and C(detach).
+      type: str
+      sample: create
+    reason:
+      description: Why.
+      type: str
+      sample: the description has it and the account does not
+nodes:
+  description: The nodes, in order of pool and number.
+  returned: when O(state=present); in check mode those that exist already
+  type: list
+  elements: dict
+  contains:
+    name: {description: Node and host name., type: str, sample: demo-control-plane-0}
+    role: {description: C(control_plane) or C(worker)., type: str, sample: control_plane}
+    pool: {description: The pool., type: str, sample: control_plane}
+    instance_id: {description: EC2's id., type: str, sample: i-0123456789abcdef0}
+    instance_type: {description: The type., type: str, sample: m5.large}
+    image_id: {description: The AMI., type: str, sample: ami-0123456789abcdef0}
+    zone: {description: The availability zone., type: str, sample: eu-central-1a}
+    state: {description: EC2's state of it., type: str, sample: running}
+    private_ip: {description: The private address., type: str, sample: 10.240.0.10}
+    public_ip: {description: 'The public address, empty for none.', type: str, sample: 198.51.100.7}
+    private_dns: {description: The private DNS name., type: str, sample: ip-10-240-0-10.ec2.internal}
+    pod_cidr: {description: The node's part of the pod range., type: str, sample: 10.200.0.0/24}
+addresses:
+  description: By node, the address to reach it at (the public one where there is one).
+  returned: when O(state=present)
+  type: dict
+  sample: {demo-control-plane-0: 198.51.100.7}
+api_endpoint:
+  description: Where clients find the API server.
+  returned: when O(state=present) and it is known
+  type: dict
+  contains:
+    host: {description: The load balancer's name or the one control-plane node's address., type: str, sample: 198.51.100.7}
+    private_host: {description: The same for clients inside the VPC., type: str, sample: 10.240.0.10}
+    port: {description: The port., type: int, sample: 6443}
+load_balancer:
+  description: The load balancer's C(name), C(dns_name), C(arn) and C(scheme). Empty without one.
+  returned: when O(state=present)
+  type: dict
+  sample: {}
+vpc_id:
+  description: The VPC.
+  returned: when it exists
+  type: str
+  sample: vpc-0123456789abcdef0
+subnet_ids:
+  description: The nodes' subnets.
+  returned: when O(state=present)
+  type: list
+  elements: str
+  sample: [subnet-0123456789abcdef0]
+security_groups:
+  description: The ids of the security groups by role.
+  returned: when O(state=present)
+  type: dict
+  sample: {control_plane: sg-0123456789abcdef0, worker: sg-0fedcba9876543210}
+cost:
+  description: What the description costs in a month of 730 hours on demand, without traffic.
+  returned: when O(state=present)
+  type: dict
+  contains:
+    monthly_usd: {description: The sum in US dollars., type: float, sample: 229.35}
+    price_date: {description: The day of the price table., type: str, sample: '2026-11-01'}
+    region: {description: The region whose prices were taken., type: str, sample: us-east-1}
+    items: {description: The sum's parts., type: list, elements: dict}
+    unpriced: {description: What the table has no price for and the sum leaves out., type: list, elements: str}
+iam_policy:
+  description: The IAM policy document that suffices for this description, for making, changing and removing it.
+  returned: always
+  type: dict
+  sample: {Version: '2012-10-17', Statement: []}
+reached:
+  description: The steps that were carried out before the failure, as in RV(plan).
+  returned: on failure
+  type: list
+  elements: dict
+api_calls:
+  description: How many calls of the AWS API were made, retries not counted.
+  returned: always
+  type: int
+  sample: 11
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import BOTO3_IMPORT_ERROR, AwsError
+
+
+def argument_spec() -> dict[str, Any]:
+    return {
+        "name": {"type": "str", "required": True},
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "vpc_id": {"type": "str"},
+        "vpc_cidr": {"type": "str", "default": "10.240.0.0/16"},
+        "zones": {"type": "list", "elements": "str", "default": []},
+        "subnet_ids": {"type": "list", "elements": "str", "default": []},
+        "subnet_prefix": {"type": "int", "default": 24},
+        "private_nodes": {"type": "bool", "default": False},
+        "nat_gateways": {"type": "str", "choices": ["one", "per_zone", "none"], "default": "one"},
+        "pod_cidr": {"type": "str", "default": "10.200.0.0/16"},
+        "pod_cidr_node_prefix": {"type": "int", "default": 24},
+        "service_cidr": {"type": "str", "default": "10.32.0.0/16"},
+        "pod_network": {"type": "str", "choices": ["routed", "vxlan"], "default": "routed"},
+        "admin_cidrs": {"type": "list", "elements": "str", "default": []},
+        "node_port_cidrs": {"type": "list", "elements": "str", "default": []},
+        "key_name": {"type": "str", "no_log": False},
+        "public_key": {"type": "str", "no_log": False},
+        "public_key_file": {"type": "path", "no_log": False},
+        "image": {"type": "raw"},
+        "pools": {
+            "type": "list",
+            "elements": "dict",
+            "options": {
+                "name": {"type": "str", "required": True},
+                "count": {"type": "int", "required": True},
+                "instance_type": {"type": "str", "default": "m5.large"},
+                "image": {"type": "raw"},
+                "root_volume_size": {"type": "int", "default": 20},
+                "etcd_volume_size": {"type": "int", "default": 0},
+            },
+        },
+        "kms_key_id": {"type": "str", "no_log": False},
+        "instance_profiles": {"type": "bool", "default": True},
+        "control_plane_policy": {"type": "dict"},
+        "worker_policy": {"type": "dict"},
+        "load_balancer_scheme": {
+            "type": "str",
+            "choices": ["auto", "internal", "internet-facing"],
+            "default": "auto",
+        },
+        "tags": {"type": "dict", "default": {}},
+        "allow_replace": {"type": "bool", "default": False},
+        "wait_timeout": {"type": "int", "default": 600},
+        "region": {"type": "str"},
+        "profile": {"type": "str"},
+        "endpoint_url": {"type": "str"},
+        "access_key": {"type": "str", "no_log": False},
+        "secret_key": {"type": "str", "no_log": True},
+        "session_token": {"type": "str", "no_log": True},
+        "assume_role_arn": {"type": "str"},
+        "assume_role_external_id": {"type": "str"},
+        "retry_mode": {"type": "str", "choices": ["legacy", "standard", "adaptive"], "default": "standard"},
+        "max_attempts": {"type": "int", "default": 8},
+        "connect_timeout": {"type": "int", "default": 10},
+        "read_timeout": {"type": "int", "default": 60},
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=argument_spec(),
+        mutually_exclusive=[("key_name", "public_key", "public_key_file")],
+        supports_check_mode=True,
+    )
+    if BOTO3_IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("boto3"), exception=BOTO3_IMPORT_ERROR)
+    try:
+        outcome = cluster.run(module.params, check_mode=module.check_mode)
+    except cluster.RunFailed as error:
+        module.fail_json(msg=str(error), **error.result)
+    except (AwsError, cluster.DescriptionError) as error:
+        module.fail_json(msg=str(error))
+    for warning in outcome.warnings:
+        module.warn(warning)
+    module.exit_json(**outcome.result)
+
+
+if __name__ == "__main__":
+    main()
