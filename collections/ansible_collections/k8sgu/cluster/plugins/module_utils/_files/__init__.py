@@ -1,0 +1,39 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files that are never half-written: the one home of atomic writes in this collection.
+
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._files import atomic_write
+
+Standard library only, Python 3.8. Helpers raise FileError; only a module's main turns it into fail_json.
+"""
+
+from __future__ import annotations
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files._atomic import (
+    FileError,
+    atomic_write,
+    backup_file,
+    ensure_directory,
+    finish_replace,
+    pending_files,
+    remove_file,
+    replace_together,
+    resolve_destination,
+    stray_temporaries,
+    sync_directory,
+)
+
+__all__ = [
+    "FileError",
+    "atomic_write",
+    "backup_file",
+    "ensure_directory",
+    "finish_replace",
+    "pending_files",
+    "remove_file",
+    "replace_together",
+    "resolve_destination",
+    "stray_temporaries",
+    "sync_directory",
+]

@@ -1,0 +1,348 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Atomic writes: temporary file in the same directory, owner and mode, content, fsync, rename, fsync of the directory.
+
+Upstream facts: rename(2) replaces its target in one step, https://man7.org/linux/man-pages/man2/rename.2.html;
+a new name is durable only once its directory is synced, https://man7.org/linux/man-pages/man2/fsync.2.html.
+"""
+
+# Paths come and go as text here, and resolving links is this file's own subject.
+# ruff: noqa: PTH100, PTH101, PTH102, PTH105, PTH108, PTH110, PTH112, PTH114, PTH118, PTH119, PTH120, PTH123, PTH208
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import secrets
+import signal
+import stat
+import time
+from typing import Iterator, Mapping
+
+# A temporary file is ".<name>.<process id>.<8 hex digits>.k8sgu": what a killed run left can be told and removed.
+_SUFFIX = ".k8sgu"
+_JOURNAL = ".commit" + _SUFFIX
+_LOCK_TIMEOUT_S = 60
+
+
+class FileError(Exception):
+    """A path that cannot be used as asked; `path` is the one meant, the text says the way out."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(f"{path}: {message}")
+        self.path = path
+
+
+def resolve_destination(path: str) -> str:
+    """The real path that a write to `path` replaces.
+
+    A link inside its own directory is followed, since it is a name of the file beside it. Raises FileError where
+    `path` is a directory, a device or the like, or a symbolic link that leads to another directory.
+    """
+    path = os.path.abspath(path)
+    real_parent = os.path.realpath(os.path.dirname(path))
+    target = os.path.join(real_parent, os.path.basename(path))
+    if os.path.islink(target):
+        followed = os.path.realpath(target)
+        if os.path.dirname(followed) != real_parent:
+            raise FileError(
+                path, f"is a symbolic link to {followed}, outside its directory; remove the link or name its target"
+            )
+        target = followed
+    try:
+        kind = os.lstat(target).st_mode
+    except FileNotFoundError:
+        return target
+    except NotADirectoryError as error:
+        raise FileError(path, "a part of the path above it is not a directory") from error
+    except OSError as error:
+        raise FileError(path, f"cannot be examined: {error.strerror}") from error
+    if stat.S_ISDIR(kind):
+        raise FileError(path, "is a directory; name a file in it, or remove it")
+    if not stat.S_ISREG(kind):
+        raise FileError(path, "is neither a regular file nor free; name another path, or remove it")
+    return target
+
+
+def ensure_directory(path: str, mode: int = 0o700, owner: int = -1, group: int = -1) -> bool:
+    """Create `path` and what is missing above it, each with `mode`, `owner` and `group` (-1: left to the process).
+
+    Directories that exist are left as they are. Returns whether one was created; raises FileError.
+    """
+    path = os.path.abspath(path)
+    missing = []
+    current = path
+    while not os.path.isdir(current):
+        if os.path.lexists(current):
+            raise FileError(current, "is not a directory; remove it, or name another path")
+        missing.append(current)
+        current = os.path.dirname(current)
+    for directory in reversed(missing):
+        try:
+            os.mkdir(directory, mode)
+            _own(directory, owner, group)
+            os.chmod(directory, mode)  # mkdir's mode is cut by the umask
+        except FileExistsError:
+            continue  # a parallel run was faster
+        except OSError as error:
+            raise FileError(directory, f"cannot be created: {error.strerror}") from error
+        sync_directory(os.path.dirname(directory))
+    return bool(missing)
+
+
+def atomic_write(
+    path: str,
+    data: bytes,
+    mode: int = 0o644,
+    owner: int = -1,
+    group: int = -1,
+    directory_mode: int | None = None,
+    backup: bool = False,
+) -> str | None:
+    """Replace the content of `path` in one step; a reader sees the old file or the new one, never a part.
+
+    path: the file; see resolve_destination for what is refused.
+    data: its whole new content, in bytes.
+    mode: permission bits, set before the content is visible, whatever the umask.
+    owner, group: numeric ids; -1 leaves them to the process.
+    directory_mode: where given, missing directories above are created with these bits (0o700 for keys).
+    backup: keep the old file beside it first.
+
+    Returns the path of the backup, or None where there was nothing to keep. Raises FileError.
+    """
+    target = resolve_destination(path)
+    if directory_mode is not None:
+        ensure_directory(os.path.dirname(target), directory_mode, owner, group)
+    saved = backup_file(target) if backup else None
+    temporary = _write_temporary(path, target, data, mode, owner, group)
+    try:
+        os.replace(temporary, target)
+    except OSError as error:
+        _forget(temporary)
+        raise FileError(path, f"cannot be replaced: {error.strerror}") from error
+    sync_directory(os.path.dirname(target))
+    return saved
+
+
+def replace_together(files: Mapping[str, tuple[bytes, int]], owner: int = -1, group: int = -1) -> None:
+    """Replace files that belong together, such as keys and their certificates; their directories exist.
+
+    `files` maps a path to (content, mode). Everything is on the disk before the first rename, and a journal in each
+    directory lists its renames, so that a run killed among them is completed by finish_replace, which every reader of
+    such a set calls first. Before the journal the old set counts, after it the new one. Raises FileError.
+    """
+    steps: dict[str, list[tuple[str, str]]] = {}
+    try:
+        for path, (data, mode) in files.items():
+            target = resolve_destination(path)
+            temporary = _write_temporary(path, target, data, mode, owner, group)
+            directory, name = os.path.split(target)
+            steps.setdefault(directory, []).append((os.path.basename(temporary), name))
+        for directory in list(steps):
+            with _locked(directory), _signals_held():
+                _complete(directory)
+                atomic_write(os.path.join(directory, _JOURNAL), json.dumps(steps[directory]).encode(), 0o600)
+                # From here on the new set counts: an error leaves the journal for finish_replace.
+                del steps[directory]
+                _complete(directory)
+    finally:
+        for directory, left in steps.items():
+            for temporary, _target in left:
+                _forget(os.path.join(directory, temporary))
+
+
+def finish_replace(directory: str) -> bool:
+    """Complete a replace_together in `directory` that was killed among its renames; returns whether there was one."""
+    if not os.path.exists(os.path.join(directory, _JOURNAL)):
+        return False
+    with _locked(directory), _signals_held():
+        return _complete(directory)
+
+
+def pending_files(directory: str) -> dict[str, str]:
+    """What finish_replace would do, for check mode: base name of a file -> path that holds its new content."""
+    paths = {target: os.path.join(directory, temporary) for temporary, target in _read_journal(directory)}
+    return {target: temporary for target, temporary in paths.items() if os.path.exists(temporary)}
+
+
+def backup_file(path: str) -> str | None:
+    """Copy `path` to `<path>.<pid>.<YYYY-MM-DD@HH:MM:SS>~`, Ansible's form, with its owner and mode.
+
+    Returns the copy's path, or None where there is no `path`. Raises FileError.
+    """
+    target = resolve_destination(path)
+    try:
+        with open(target, "rb") as stream:
+            data = stream.read()
+            status = os.fstat(stream.fileno())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FileError(path, f"cannot be read for its backup: {error.strerror}") from error
+    stamp = time.strftime("%Y-%m-%d@%H:%M:%S", time.localtime())
+    copy = f"{target}.{os.getpid()}.{stamp}~"
+    atomic_write(copy, data, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+    return copy
+
+
+def remove_file(path: str) -> bool:
+    """Remove `path`; returns whether it was there. A symbolic link is removed itself. Raises FileError."""
+    try:
+        os.unlink(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        if os.path.isdir(path) and not os.path.islink(path):
+            raise FileError(path, "is a directory; name a file in it, or remove it") from error
+        raise FileError(path, f"cannot be removed: {error.strerror}") from error
+    sync_directory(os.path.dirname(os.path.abspath(path)))
+    return True
+
+
+def stray_temporaries(target: str) -> list[str]:
+    """Temporary files of `target` whose writer is gone: what a killed run left behind."""
+    directory, name = os.path.split(os.path.abspath(target))
+    form = re.compile(re.escape(f".{name}.") + r"(\d+)\.[0-9a-f]{8}" + re.escape(_SUFFIX))
+    try:
+        entries = os.listdir(directory)
+    except OSError:
+        return []
+    found = []
+    for entry in entries:
+        match = form.fullmatch(entry)
+        if match and not _alive(int(match.group(1))):
+            found.append(os.path.join(directory, entry))
+    return found
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory durable; a file system that cannot do that is no error."""
+    try:
+        handle = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_temporary(path: str, target: str, data: bytes, mode: int, owner: int, group: int) -> str:
+    """`data` in a synced file beside `target`, created closed to others and opened up before it has any content."""
+    directory, name = os.path.split(target)
+    for stray in stray_temporaries(target):
+        _forget(stray)
+    temporary = os.path.join(directory, f".{name}.{os.getpid()}.{secrets.token_hex(4)}{_SUFFIX}")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except FileNotFoundError as error:
+        raise FileError(path, f"its directory {directory} does not exist; create it first") from error
+    except OSError as error:
+        raise FileError(path, f"cannot be written in {directory}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            if owner != -1 or group != -1:
+                os.fchown(handle, owner, group)
+            os.fchmod(handle, mode)
+            stream.write(data)
+            stream.flush()
+            os.fsync(handle)
+    except OSError as error:
+        _forget(temporary)
+        raise FileError(path, f"cannot be written: {error.strerror}") from error
+    except BaseException:
+        _forget(temporary)
+        raise
+    return temporary
+
+
+def _complete(directory: str) -> bool:
+    """The renames of the journal in `directory`, if there is one; a rename that was done before is passed over."""
+    steps = _read_journal(directory)
+    if not steps:
+        return False
+    for temporary, target in steps:
+        try:
+            os.replace(os.path.join(directory, temporary), os.path.join(directory, target))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise FileError(os.path.join(directory, target), f"cannot be replaced: {error.strerror}") from error
+    sync_directory(directory)
+    _forget(os.path.join(directory, _JOURNAL))
+    return True
+
+
+def _read_journal(directory: str) -> list[tuple[str, str]]:
+    """(temporary, target) base names of an interrupted replace_together; empty where there is none."""
+    journal = os.path.join(directory, _JOURNAL)
+    try:
+        with open(journal, "rb") as stream:
+            steps = [(str(temporary), str(target)) for temporary, target in json.loads(stream.read())]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        raise FileError(journal, f"the record of an interrupted write is unreadable ({error}); remove it") from error
+    if any(os.path.basename(name) != name for step in steps for name in step):
+        raise FileError(journal, "the record of an interrupted write names files elsewhere; remove it")
+    return steps
+
+
+@contextlib.contextmanager
+def _locked(directory: str) -> Iterator[None]:
+    """One commit in a directory at a time; the lock goes with the process that holds it."""
+    try:
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise FileError(directory, f"cannot be opened: {error.strerror}") from error
+    try:
+        deadline = time.monotonic() + _LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise FileError(
+                        directory, f"another run has been writing here for {_LOCK_TIMEOUT_S} s; end it and try again"
+                    ) from None
+                time.sleep(0.05)
+            except OSError:
+                break  # a file system without locks: as good as it gets there
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Keep the signals that end a program politely waiting for a few renames."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _own(path: str, owner: int, group: int) -> None:
+    if owner != -1 or group != -1:
+        os.chown(path, owner, group)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _forget(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
