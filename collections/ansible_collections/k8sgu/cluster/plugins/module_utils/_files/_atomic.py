@@ -203,17 +203,18 @@ def remove_file(path: str) -> bool:
 
 
 def stray_temporaries(target: str) -> list[str]:
-    """Temporary files of `target` whose writer is gone: what a killed run left behind."""
+    """Temporary files of `target` whose writer is gone and that no journal needs: what a killed run left behind."""
     directory, name = os.path.split(os.path.abspath(target))
     form = re.compile(re.escape(f".{name}.") + r"(\d+)\.[0-9a-f]{8}" + re.escape(_SUFFIX))
     try:
         entries = os.listdir(directory)
     except OSError:
         return []
+    needed = {temporary for temporary, _target in _read_journal(directory)}
     found = []
     for entry in entries:
         match = form.fullmatch(entry)
-        if match and not _alive(int(match.group(1))):
+        if match and entry not in needed and not _alive(int(match.group(1))):
             found.append(os.path.join(directory, entry))
     return found
 
