@@ -1,0 +1,86 @@
+"""Address arithmetic: what a lab's public range is made of, and what a subnet keeps for itself.
+
+A lab owns one range out of 198.18.0.0/15, which RFC 2544 sets aside for tests and which nobody routes. Its upper
+eighth holds the links between the host and each VPC (two addresses each); the rest are public and Elastic IPs.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ec2lab.errors import LabError
+
+POOL = ipaddress.IPv4Network("198.18.0.0/15")
+LAB_PREFIX = 22
+IMDS = "169.254.169.254"
+DNS = "169.254.169.253"
+MIRROR = "169.254.169.251"
+SERVICES = (IMDS, DNS, MIRROR)
+# slirp4netns has its own little network inside each VPC's namespace; link-local, so no VPC can have it.
+SLIRP_RANGE = "169.254.240.0/24"
+SLIRP_ADDRESS = "169.254.240.100"
+SLIRP_GATEWAY = "169.254.240.2"
+
+
+@dataclass(frozen=True)
+class Link:
+    """The two ends of a VPC's link to the host."""
+
+    host: str
+    vpc: str
+
+
+def _links(public_range: str) -> ipaddress.IPv4Network:
+    network = ipaddress.IPv4Network(public_range)
+    if network.prefixlen > 27:
+        raise LabError(f"the public range {public_range} is too small: it must be a /27 or larger")
+    return list(network.subnets(prefixlen_diff=3))[-1]
+
+
+def link(public_range: str, index: int) -> Link:
+    """The link of the VPC with this index (0, 1, ...); LabError when the range has no more of them."""
+    links = _links(public_range)
+    if not 0 <= index < links.num_addresses // 2:
+        raise LabError(f"the public range {public_range} has links for {links.num_addresses // 2} VPCs and no more")
+    return Link(host=str(links[2 * index]), vpc=str(links[2 * index + 1]))
+
+
+def link_count(public_range: str) -> int:
+    return _links(public_range).num_addresses // 2
+
+
+def public_addresses(public_range: str) -> Iterator[str]:
+    """What public and Elastic IPs are taken from, in order."""
+    network, links = ipaddress.IPv4Network(public_range), _links(public_range)
+    for number in range(int(network.network_address) + 1, int(links.network_address)):
+        yield str(ipaddress.IPv4Address(number))
+
+
+def free_range(in_use: Iterable[str]) -> str:
+    """The first range for a lab that meets none of the networks in use; LabError when there is none."""
+    taken = list(in_use)
+    for candidate in POOL.subnets(new_prefix=LAB_PREFIX):
+        if meets(str(candidate), taken) is None:
+            return str(candidate)
+    raise LabError(f"every /{LAB_PREFIX} of {POOL} is in use on this host: take a lab down first")
+
+
+def meets(network: str, in_use: Iterable[str]) -> str | None:
+    """The first network in use that `network` overlaps; default routes do not count."""
+    wanted = ipaddress.IPv4Network(network)
+    for text in in_use:
+        other = ipaddress.ip_network(text, strict=False)
+        if isinstance(other, ipaddress.IPv4Network) and other.prefixlen and wanted.overlaps(other):
+            return text
+    return None
+
+
+def router(subnet_cidr: str) -> str:
+    """The VPC router's address in a subnet: its first host address."""
+    return str(ipaddress.IPv4Network(subnet_cidr)[1])
+
+
+def prefix_length(cidr: str) -> int:
+    return ipaddress.IPv4Network(cidr).prefixlen

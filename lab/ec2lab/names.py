@@ -1,0 +1,63 @@
+"""Names of everything the lab makes on the host.
+
+Each holds the lab's name, so that what belongs to a lab is found again by name alone, also after a crash. The dot
+separates: it cannot occur in a lab's name, so no lab's names begin like another's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from ec2lab.errors import LabError
+
+NETNS_DIR = Path("/run/netns")
+NODE_DEVICE = "ens5"  # what a Nitro instance calls its first interface
+INTERNET_DEVICE = "internet"  # in a VPC's namespace: the way out through the host, by slirp4netns
+HOST_DEVICE = "host"  # in a VPC's namespace: the link to the host, where public addresses arrive
+
+_LAB_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
+
+
+def check_lab_name(name: str) -> str:
+    """Returns `name`, or raises LabError where it cannot name a lab."""
+    if not _LAB_NAME.fullmatch(name):
+        raise LabError(
+            f"{name!r} cannot be a lab's name: use 1 to 32 lower-case letters, digits and hyphens, "
+            "with no hyphen at either end"
+        )
+    return name
+
+
+def prefix(lab: str) -> str:
+    """With this begin the names of the lab's namespaces, and the aliases of its interfaces on the host."""
+    return f"ec2lab.{lab}."
+
+
+def namespace(lab: str, vpc_id: str) -> str:
+    return prefix(lab) + vpc_id
+
+
+def namespace_path(lab: str, vpc_id: str) -> Path:
+    return NETNS_DIR / namespace(lab, vpc_id)
+
+
+def cgroup(lab: str) -> str:
+    """The lab's directory under the root of each cgroup hierarchy."""
+    return f"ec2lab.{lab}"
+
+
+def uplink(lab: str, vpc_id: str) -> str:
+    """The host's end of the link to a VPC. Interface names end at 15 characters; the alias says which lab it is."""
+    return "e2l" + hashlib.sha256(namespace(lab, vpc_id).encode()).hexdigest()[:12]
+
+
+def node_link(instance_id: str) -> str:
+    """The VPC's end of a node's cable: the last 14 of an instance id's 17 random digits."""
+    return "n" + instance_id.removeprefix("i-")[-14:]
+
+
+def node_plug(instance_id: str) -> str:
+    """The node's end of the cable while no node holds it."""
+    return "p" + instance_id.removeprefix("i-")[-14:]
