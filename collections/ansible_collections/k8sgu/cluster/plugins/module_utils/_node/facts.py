@@ -1,0 +1,69 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the roles must know of a node's kernel and system, read from /proc, /sys and /etc in one go."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+# linux/capability.h
+CAP_SYS_RESOURCE = 24
+
+
+def os_release(text: str) -> dict[str, str]:
+    """The fields of os-release(5), unquoted."""
+    fields = {}
+    for line in text.splitlines():
+        name, separator, value = line.strip().partition("=")
+        if separator and not name.startswith("#"):
+            fields[name] = value.strip("\"'")
+    return fields
+
+
+def memory_bytes(meminfo: str, field: str) -> int:
+    """A field of /proc/meminfo (there in KiB) in bytes; 0 where it is not listed."""
+    for line in meminfo.splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024
+    return 0
+
+
+def effective_capability(status: str, bit: int) -> bool:
+    """Whether a process with this /proc/PID/status holds a capability."""
+    for line in status.splitlines():
+        name, _, value = line.partition(":")
+        if name == "CapEff":
+            return bool(int(value.strip(), 16) >> bit & 1)
+    return False
+
+
+def node_facts(root: Path = Path("/")) -> dict[str, Any]:
+    """Facts of the running machine; `root` is where its file system is mounted."""
+    release = os_release((root / "etc/os-release").read_text())
+    meminfo = (root / "proc/meminfo").read_text()
+    cgroup = root / "sys/fs/cgroup"
+    # systemd-resolved's stub address is not reachable from pods; its list of real servers is beside it.
+    resolved = root / "run/systemd/resolve/resolv.conf"
+    machine = os.uname()
+    return {
+        "cgroup_version": 2 if (cgroup / "cgroup.controllers").exists() else 1,
+        # Without CAP_SYS_RESOURCE a runtime may not lower a process's oom_score_adj.
+        "can_lower_oom_score": effective_capability((root / "proc/self/status").read_text(), CAP_SYS_RESOURCE),
+        "max_open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        "architecture": machine.machine,
+        "kernel": machine.release,
+        "hostname": machine.nodename,
+        "distribution": release.get("ID", "unknown"),
+        "distribution_version": release.get("VERSION_ID", ""),
+        "cpus": os.cpu_count() or 1,
+        "memory_bytes": memory_bytes(meminfo, "MemTotal"),
+        "swap_bytes": memory_bytes(meminfo, "SwapTotal"),
+        "resolv_conf": "/run/systemd/resolve/resolv.conf" if resolved.exists() else "/etc/resolv.conf",
+        "python": ".".join(map(str, sys.version_info[:3])),
+    }

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import keys
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.keys import Key, KeysError
+
+ONE = Key("key-1", keys.random_secret())
+TWO = Key("key-2", keys.random_secret())
+
+
+@pytest.mark.parametrize(
+    ("before", "step", "names"),
+    [
+        ([], "present", ["key-1"]),
+        ([ONE], "present", ["key-1"]),
+        ([ONE], "added", ["key-1", "key-2"]),
+        ([ONE, TWO], "added", ["key-1", "key-2"]),
+        ([ONE, TWO], "promoted", ["key-2", "key-1"]),
+        ([TWO, ONE], "promoted", ["key-2", "key-1"]),
+        ([TWO, ONE], "dropped", ["key-2"]),
+        ([TWO], "dropped", ["key-2"]),
+        ([TWO], "added", ["key-2", "key-3"]),
+    ],
+)
+def test_each_step_and_its_repetition(before, step, names):
+    after, reasons = keys.plan(before, step)
+    assert [key.name for key in after] == names
+    assert bool(reasons) == (after != before)
+    assert keys.plan(after, step) == (after, [])
+    assert all(key in after for key in before) or step == "dropped"
+
+
+@pytest.mark.parametrize(
+    ("before", "step", "says"),
+    [
+        ([], "added", "there is none yet"),
+        ([ONE], "promoted", "state: added"),
+        ([ONE, TWO, Key("key-3", ONE.secret)], "added", "state: dropped"),
+    ],
+)
+def test_a_step_out_of_turn_is_refused(before, step, says):
+    with pytest.raises(KeysError, match=says):
+        keys.plan(before, step)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        '{"keys": []}',
+        json.dumps({"keys": [{"name": "key-1", "secret": "c2hvcnQ="}]}),
+        json.dumps({"keys": [{"name": "key-1", "secret": "not base64!"}]}),
+        json.dumps({"keys": [{"name": "a", "secret": ONE.secret}, {"name": "a", "secret": TWO.secret}]}),
+    ],
+)
+def test_a_damaged_file_is_refused_and_not_replaced(text):
+    with pytest.raises(KeysError, match="restore it from a backup"):
+        keys.parse(text, "keys.json")
+
+
+def test_what_is_written_is_read_back():
+    assert keys.parse(keys.serialize([ONE, TWO]), "x") == [ONE, TWO]
