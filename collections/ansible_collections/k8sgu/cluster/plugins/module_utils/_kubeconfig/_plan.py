@@ -40,7 +40,7 @@ _INTERACTIVE_MODES = ("Never", "IfAvailable", "Always")
 
 
 class Entry(NamedTuple):
-    """One cluster, user or context as asked for. `fields` has kubeconfig's own keys; what is not there stays as it is."""
+    """One cluster, user or context as asked for. `fields` has kubeconfig's own keys; what is missing is left alone."""
 
     option: str
     name: str
@@ -181,8 +181,8 @@ def _check_cluster(entry: Entry, fields: dict[str, Any]) -> None:
     authority = fields.get("certificate-authority-data")
     if fields.get("insecure-skip-tls-verify") and (authority or fields.get("certificate-authority")):
         raise ConfigError(
-            f"{entry.option}.insecure_skip_tls_verify: cluster '{entry.name}' has a certificate authority too, and kubectl"
-            " refuses both; give an empty certificate_authority, or leave verification on"
+            f"{entry.option}.insecure_skip_tls_verify: cluster '{entry.name}' has a certificate authority too, and"
+            " kubectl refuses both; give an empty certificate_authority, or leave verification on"
         )
     if authority and authority != PENDING and "certificate-authority-data" in entry.fields:
         check_certificates(decode(authority), f"{entry.option}.certificate_authority")
@@ -205,16 +205,15 @@ def _check_user(entry: Entry, fields: dict[str, Any], read: Reader) -> None:
         for name, keys in (
             ("a token", ("token", "tokenFile")),
             ("a user name with password", ("username", "password")),
-            ("an auth provider", ("auth-provider",)),
         )
         if any(fields.get(key) for key in keys)
     ]
     execution = fields.get("exec")
     if execution and fields.get("auth-provider"):
-        methods.append("exec")
+        methods += ["an auth provider", "exec"]
     if len(methods) > 1:
         raise ConfigError(
-            f"{where}: has {' and '.join(methods)}, and kubectl accepts only one; clear the other by giving its option as ''"
+            f"{where}: has {' and '.join(methods)}, and kubectl accepts only one; clear the other with ''"
         )
     if (fields.get("as-uid") or fields.get("as-groups") or fields.get("as-user-extra")) and not fields.get("as"):
         raise ConfigError(f"{where}: impersonates a group, uid or extra without a user; give impersonate too")
@@ -230,7 +229,8 @@ def _check_user(entry: Entry, fields: dict[str, Any], read: Reader) -> None:
         )
     if has_key and not has_certificate:
         raise ConfigError(
-            f"{entry.option}.client_certificate: user '{entry.name}' has a client key without its certificate; give the certificate"
+            f"{entry.option}.client_certificate: user '{entry.name}' has a client key without its certificate; "
+            "give the certificate"
         )
     if certificate is not None and key is not None:
         check_pair(certificate, key, where)
