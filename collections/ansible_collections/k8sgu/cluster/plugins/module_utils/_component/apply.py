@@ -1,0 +1,302 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Carries a plan out, waits until the component is healthy, and puts everything back when it does not become so."""
+
+# Paths are text here, as they are in the options and in what is reported.
+# ruff: noqa: PTH101, PTH102, PTH118, PTH119, PTH120
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import tempfile
+import time
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component import accounts, health, systemd, undo
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component import record as records
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Component, ComponentError, File
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.node import Current
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.plan import Action, Plan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.undo import Undo
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import (
+    FileError,
+    atomic_write,
+    ensure_directory,
+    remove_file,
+)
+
+# How long a unit without a health check must stay up after its start.
+_SETTLE_S = 1.0
+# systemd's default for a stop, which a restart begins with.
+_STOP_S = 95
+_ROLLBACK_HEALTH_S = 30
+
+
+class Unhealthy(ComponentError):
+    """The component did not come up; `journal` are its units' last lines."""
+
+    def __init__(self, message: str, journal: list[str]) -> None:
+        super().__init__(message)
+        self.journal = journal
+
+
+class Failed(ComponentError):
+    """A component that could not be brought about; `rolled_back` tells whether the node is as before."""
+
+    def __init__(self, message: str, journal: list[str], rolled_back: bool) -> None:
+        super().__init__(message)
+        self.journal, self.rolled_back = journal, rolled_back
+
+
+class Application:
+    """One component's plan on its way; `healthy_after` is in seconds and None where nothing was checked."""
+
+    def __init__(self, component: Component, current: Current, plan: Plan) -> None:
+        self.component, self.current, self.plan = component, current, plan
+        self.healthy_after: float | None = None
+        self.touched: set[str] = set()
+        self.undo = Undo()
+
+    def run(self) -> None:
+        """Raises Failed."""
+        name = self.component.name
+        guarded = False
+        try:
+            # Neither is undone: a package or an account more does no harm.
+            if self.plan.packages:
+                accounts.install_packages(self.plan.packages)
+            for command in self.plan.user_commands:
+                systemd.run(command)
+            if self.plan.changed or self.current.interrupted is not None:
+                self.undo = self._way_back()
+                undo.write(name, self.undo)
+                guarded = True
+            self._change()
+            self._wait(self.component, self._timeout())
+        except (ComponentError, FileError) as error:
+            journal = error.journal if isinstance(error, Unhealthy) else []
+            if (
+                not ((guarded and self.plan.reversible) or self.current.interrupted is not None)
+                or not self.component.rollback
+            ):
+                raise Failed(f"component {name}: {error}", journal, False) from error
+            outcome = self._roll_back()
+            raise Failed(f"component {name}: {error}. {outcome}", journal, True) from error
+        self._remember()
+
+    def _way_back(self) -> Undo:
+        """What an earlier run that was cut off had found counts, since that was the last state that worked."""
+        states = self.current.units
+        paths = [*(link.dest for link in self.plan.links), *(file.dest for file in self.plan.files)]
+        fresh = Undo(
+            {path: self.current.paths[path] for path in paths},
+            {
+                name: {"running": state.running, "enabled": state.enabled.startswith("enabled")}
+                for name, state in states.items()
+            },
+        )
+        earlier = self.current.interrupted or Undo()
+        return Undo({**fresh.paths, **earlier.paths}, {**fresh.units, **earlier.units})
+
+    def _change(self) -> None:
+        plan = self.plan
+        for action in plan.actions:
+            if action.verb == "stop":
+                self._act(action)
+        if plan.disable:
+            systemd.systemctl("--no-reload", "--quiet", "disable", *plan.disable)
+        for directory in plan.directories:
+            ensure_directory(os.path.dirname(directory.path), mode=0o755)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(directory.path, 0o700)
+            os.chown(directory.path, _uid(directory.owner), _gid(directory.group))
+            os.chmod(directory.path, directory.mode)
+        for link in plan.links:
+            if link.target is None:
+                remove_file(link.dest)
+            else:
+                undo.replace_link(link.dest, link.target)
+        for file in plan.files:
+            self._write(file)
+        if plan.enable:
+            systemd.systemctl("--no-reload", "--quiet", "reenable", *plan.enable)
+        if plan.daemon_reload or plan.enable or plan.disable:
+            systemd.systemctl("daemon-reload")
+        for command in plan.on_change:
+            systemd.run(command)
+        for action in plan.actions:
+            if action.verb != "stop":
+                self._act(action)
+
+    def _write(self, file: File) -> None:
+        if file.content is None:
+            remove_file(file.dest)
+            return
+        ensure_directory(os.path.dirname(file.dest), mode=0o755)
+        if file.validate:
+            _validate(file)
+        atomic_write(file.dest, file.content, file.mode, _uid(file.owner), _gid(file.group))
+
+    def _act(self, action: Action) -> None:
+        self.touched.add(action.unit)
+        state = self.current.units.get(action.unit)
+        if state is not None and state.active == "failed" and action.verb != "stop":
+            # Else a unit that failed often may not be started again for a while.
+            systemd.systemctl("reset-failed", action.unit)
+        try:
+            systemd.run(["systemctl", "--no-pager", action.verb, action.unit], timeout=_STOP_S + self._timeout())
+        except ComponentError:
+            # A unit that fails at first may come up by its own Restart=; the health check decides.
+            if action.verb in ("stop", "reload") or systemd.show([action.unit])[action.unit].load != "loaded":
+                raise
+
+    def _timeout(self) -> int:
+        return self.component.health.timeout if self.component.health else 60
+
+    def _wait(self, component: Component, timeout: float) -> None:
+        wanted = [unit.name for unit in component.units if unit.state == "started"]
+        if component.units and not wanted:
+            return
+        begun = time.monotonic()
+        check = component.health
+        if check:
+            answer = health.wait(lambda limit: _healthy(component, wanted, limit), timeout, lambda: _given_up(wanted))
+            waited_for = check.describe()
+        elif set(wanted) & self.touched:
+            answer = _settled(wanted)
+            waited_for = f"{', '.join(wanted)} to stay active"
+        else:
+            return
+        seconds = time.monotonic() - begun
+        if answer is not None:
+            states = "; ".join(f"{name} is {state.describe()}" for name, state in systemd.show(wanted).items())
+            message = f"not healthy after {seconds:.0f} s: waited for {waited_for}, last seen: {answer}"
+            raise Unhealthy(message + (f"; {states}" if states else ""), systemd.journal(wanted) if wanted else [])
+        self.healthy_after = round(seconds, 3)
+
+    def _remember(self) -> None:
+        component, record = self.component, self.current.record
+        before = records.read(component.name)
+        started = [unit for unit in component.units if unit.state == "started"]
+        record.started_with = {unit.name: records.restart_items(component, unit) for unit in started}
+        record.reloaded_with = records.reload_items(component)
+        record.commands_for = records.command_items(component)
+        if record != before:
+            records.write(component.name, record)
+        undo.forget(component.name)
+
+    def _roll_back(self) -> str:
+        """Puts back what was; returns a sentence about how that ended."""
+        name = self.component.name
+        try:
+            new = [unit for unit, was in self.undo.units.items() if unit in self.touched and not was["running"]]
+            self._stop(new)
+            for path, state in self.undo.paths.items():
+                undo.restore(path, state)
+            self._restore_enablement()
+            systemd.systemctl("daemon-reload")
+            if self.plan.on_change:
+                for command in self.plan.on_change:
+                    systemd.run(command)
+            outcome = self._restart_old()
+        except (ComponentError, FileError, OSError) as error:
+            return f"Putting back its files, links and units failed ({error}); run it again when that is mended"
+        undo.forget(name)
+        return f"Its files, links and units were put back to what they were{outcome}"
+
+    def _stop(self, names: list[str]) -> None:
+        for name in reversed(names):
+            with contextlib.suppress(ComponentError):
+                systemd.systemctl("stop", name)
+            with contextlib.suppress(ComponentError):
+                systemd.systemctl("reset-failed", name)
+
+    def _restore_enablement(self) -> None:
+        for verb, changed, was in (
+            ("disable", self.plan.enable, False),
+            ("reenable", [*self.plan.disable, *self.plan.enable], True),
+        ):
+            names = [name for name in changed if name in self.undo.units and self.undo.units[name]["enabled"] is was]
+            for name in names:
+                # The unit's file may be gone again, and with it what could be disabled.
+                with contextlib.suppress(ComponentError):
+                    systemd.systemctl("--no-reload", "--quiet", verb, name)
+
+    def _restart_old(self) -> str:
+        interrupted = self.current.interrupted is not None
+        old = [
+            name for name, was in self.undo.units.items() if was["running"] and (interrupted or name in self.touched)
+        ]
+        if not old:
+            return ""
+        for name in old:
+            with contextlib.suppress(ComponentError):
+                systemd.systemctl("reset-failed", name)
+            with contextlib.suppress(ComponentError):
+                systemd.run(["systemctl", "--no-pager", "restart", name], timeout=_STOP_S + _ROLLBACK_HEALTH_S)
+        try:
+            self._wait(self.component, min(self._timeout(), _ROLLBACK_HEALTH_S))
+        except Unhealthy as error:
+            record = records.read(self.component.name)
+            record.started_with = {}  # what runs now is not known to work
+            records.write(self.component.name, record)
+            return f", but {', '.join(old)} did not become healthy that way either: {error}"
+        return f", and {', '.join(old)} runs again as before"
+
+
+def _healthy(component: Component, wanted: list[str], limit: float) -> str | None:
+    assert component.health is not None  # noqa: S101 - the caller has checked
+    answer = health.probe(component.health, limit)
+    if answer is not None:
+        return answer
+    for name, state in systemd.show(wanted).items():
+        if state.active not in ("active", "reloading", "refreshing"):
+            return f"the check succeeds, but {name} is {state.describe()}; does something else answer in its place?"
+    return None
+
+
+def _given_up(wanted: list[str]) -> bool:
+    return any(state.active == "failed" for state in systemd.show(wanted).values())
+
+
+def _settled(wanted: list[str]) -> str | None:
+    first = systemd.show(wanted)
+    time.sleep(_SETTLE_S)
+    for name, state in systemd.show(wanted).items():
+        finished = state.active == "inactive" and state.result == "success"
+        if not (state.active == "active" or finished) or state.restarts != first[name].restarts:
+            return f"{name} {state.describe()}"
+    return None
+
+
+def _validate(file: File) -> None:
+    """Raises ComponentError where the file's own command does not accept the content."""
+    assert file.content is not None and file.validate is not None  # noqa: S101 - the caller has checked
+    # In a directory that only root can enter, under the file's own name, since some programs go by that.
+    with tempfile.TemporaryDirectory(prefix="k8sgu-") as directory:
+        path = os.path.join(directory, os.path.basename(file.dest))
+        atomic_write(path, file.content, 0o600)
+        command = [word.replace("%s", path) for word in shlex.split(file.validate)]
+        try:
+            systemd.run(command)
+        except ComponentError as error:
+            shown = "its output is withheld, since the file is secret" if file.secret else str(error)
+            raise ComponentError(
+                f"files: {file.dest} is not accepted by {shlex.split(file.validate)[0]}: {shown}"
+            ) from error
+
+
+def _uid(name: str) -> int:
+    number = accounts.user_id(name)
+    if number is None:
+        raise ComponentError(f"the user {name} does not exist on the node; name it in user, or correct the owner")
+    return number
+
+
+def _gid(name: str) -> int:
+    number = accounts.group_id(name)
+    if number is None:
+        raise ComponentError(f"the group {name} does not exist on the node; name it in user, or correct the group")
+    return number

@@ -1,0 +1,126 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Programs from the mirror: in parallel, verified against their SHA-256, put in place in one step."""
+
+# Paths are text here, as they are in the options and in what is reported.
+# ruff: noqa: PTH105, PTH110, PTH118, PTH120, PTH123, PTH208
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from typing import BinaryIO
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Artifact, ComponentError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import ensure_directory, remove_file
+
+_PARALLEL = 4
+_ATTEMPTS = 3
+_TIMEOUT_S = 30
+_BLOCK = 1 << 20
+_MODE = 0o755
+
+
+def install(artifacts: list[Artifact], mirror_url: str, staged: str) -> None:
+    """Puts the artifacts in place, from the directory `staged` where they were pushed there, else from the mirror."""
+    unique = list({artifact.path: artifact for artifact in artifacts}.values())
+    if not unique:
+        return
+    for directory in sorted({os.path.dirname(artifact.path) for artifact in unique}):
+        ensure_directory(directory, mode=0o755)
+        _remove_partials(directory)
+    _check_space(unique)
+    with concurrent.futures.ThreadPoolExecutor(_PARALLEL) as pool:
+        # The largest first, so that the last thread does not end long after the others.
+        unique.sort(key=lambda artifact: -artifact.size)
+        for done in [pool.submit(_install, artifact, mirror_url, staged) for artifact in unique]:
+            done.result()
+
+
+def staged_path(artifact: Artifact, staged: str) -> str:
+    return os.path.join(staged, artifact.sha256)
+
+
+def digest(path: str) -> str:
+    """SHA-256 of a file."""
+    total = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for block in iter(lambda: stream.read(_BLOCK), b""):
+            total.update(block)
+    return total.hexdigest()
+
+
+def _partial(path: str) -> str:
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}.partial")
+
+
+def _remove_partials(directory: str) -> None:
+    """What a killed run left; the caller holds the lock, so nobody is writing them."""
+    for name in os.listdir(directory):
+        if name.startswith(".") and name.endswith(".partial"):
+            remove_file(os.path.join(directory, name))
+
+
+def _check_space(artifacts: list[Artifact]) -> None:
+    free = os.statvfs(os.path.dirname(artifacts[0].path))
+    have, need = free.f_bavail * free.f_frsize, sum(artifact.size for artifact in artifacts)
+    if have < need:
+        raise ComponentError(
+            f"binaries: {os.path.dirname(artifacts[0].path)} needs {need >> 20} MiB and has {have >> 20} MiB free; make room"
+        )
+
+
+def _install(artifact: Artifact, mirror_url: str, staged: str) -> None:
+    source = staged_path(artifact, staged) if staged else ""
+    if source and os.path.exists(source):
+        with open(source, "rb") as stream:
+            _place(artifact, stream, "the pushed copy")
+        remove_file(source)
+        return
+    url = f"{mirror_url.rstrip('/')}/{artifact.url_path}"
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            with contextlib.closing(urllib.request.urlopen(url, timeout=_TIMEOUT_S)) as stream:  # noqa: S310 - checked
+                _place(artifact, stream, url)
+            return
+        except urllib.error.HTTPError as error:
+            if error.code < 500 or attempt == _ATTEMPTS:
+                raise ComponentError(
+                    f"binaries: {url} answers {error.code} {error.reason}; fill the mirror anew"
+                ) from error
+        except (OSError, http.client.HTTPException) as error:
+            if attempt == _ATTEMPTS:
+                raise ComponentError(
+                    f"binaries: {url} cannot be fetched after {_ATTEMPTS} attempts ({error}); does the node reach mirror_url?"
+                ) from error
+
+
+def _place(artifact: Artifact, stream: BinaryIO, source: str) -> None:
+    partial = _partial(artifact.path)
+    total, size = hashlib.sha256(), 0
+    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "wb") as target:
+        for block in iter(lambda: stream.read(_BLOCK), b""):
+            total.update(block)
+            size += len(block)
+            target.write(block)
+        target.flush()
+        os.fchown(handle, 0, 0)
+        os.fchmod(handle, _MODE)
+        os.fsync(handle)
+    if size < artifact.size:
+        raise OSError(f"ended after {size} of {artifact.size} bytes")
+    if total.hexdigest() != artifact.sha256:
+        remove_file(partial)
+        raise ComponentError(
+            f"binaries: {source} has {size} bytes and SHA-256 {total.hexdigest()}, not the {artifact.size} bytes and "
+            f"{artifact.sha256} of the mirror's manifest; fill the mirror anew"
+        )
+    os.replace(partial, artifact.path)

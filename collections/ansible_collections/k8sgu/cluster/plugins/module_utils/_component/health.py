@@ -1,0 +1,82 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Health checks of a component, each tried until it succeeds or its time is over."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import re
+import socket
+import time
+from typing import Callable
+from urllib.parse import urlsplit
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component import systemd
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import ComponentError, Health
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5
+_ATTEMPT_TIMEOUT_S = 5.0
+_SHOWN_BYTES = 300
+
+
+def probe(health: Health, timeout: float = _ATTEMPT_TIMEOUT_S) -> str | None:
+    """One attempt: None when healthy, else what was seen instead."""
+    try:
+        if health.url:
+            return _url(health, timeout)
+        if health.tcp:
+            host, _colon, port = health.tcp.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), timeout).close()
+        elif health.unix:
+            with contextlib.closing(socket.socket(socket.AF_UNIX)) as client:
+                client.settimeout(timeout)
+                client.connect(health.unix)
+        elif health.command:
+            output = systemd.run(health.command, timeout=max(int(timeout), 1))
+            if health.expect_body and not re.search(health.expect_body, output):
+                return f"its output is {output[:_SHOWN_BYTES]!r}"
+    except (OSError, http.client.HTTPException) as error:  # ssl.SSLError is an OSError
+        return f"{type(error).__name__}: {error}"
+    except ComponentError as error:
+        return str(error)
+    return None
+
+
+def _url(health: Health, timeout: float) -> str | None:
+    parts = urlsplit(health.url or "")
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":
+        import ssl  # costs 20 ms, which a component without TLS need not pay
+
+        context = ssl.create_default_context(cafile=health.ca)
+        if health.cert:
+            context.load_cert_chain(health.cert, health.key)
+        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout, context=context)
+    else:
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
+    with contextlib.closing(connection):
+        connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
+        response = connection.getresponse()
+        body = response.read(1 << 20).decode("utf-8", "replace")
+    if response.status != health.expect_status:
+        return f"HTTP {response.status}: {body[:_SHOWN_BYTES].strip()!r}"
+    if health.expect_body and not re.search(health.expect_body, body):
+        return f"HTTP {response.status} with the body {body[:_SHOWN_BYTES].strip()!r}"
+    return None
+
+
+def wait(attempt: Callable[[float], str | None], timeout: float, hopeless: Callable[[], bool]) -> str | None:
+    """Repeats `attempt`, which is told how long it may take, until it answers None; the last answer when time is over.
+
+    `hopeless` ends the wait early, for a unit that systemd has given up.
+    """
+    deadline = time.monotonic() + timeout
+    pause = _FIRST_PAUSE_S
+    while True:
+        answer = attempt(max(min(_ATTEMPT_TIMEOUT_S, deadline - time.monotonic()), 0.5))
+        if answer is None or time.monotonic() >= deadline or hopeless():
+            return answer
+        time.sleep(min(pause, max(deadline - time.monotonic(), 0)))
+        pause = min(pause * 1.4, _LONGEST_PAUSE_S)

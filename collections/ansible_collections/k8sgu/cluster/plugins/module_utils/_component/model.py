@@ -1,0 +1,196 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a component is: plain data, made on the controller and read on the node."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+UNIT_DIRECTORY = "/etc/systemd/system"
+INSTALL_ROOT = "/opt/k8sgu"
+
+# What a change of a file does to the component's units.
+RESTART, RELOAD, NOTHING = "restart", "reload", "nothing"
+
+
+class ComponentError(Exception):
+    """Something that the user must mend; the text names the option or the path and the way out."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file; `content` None stands for its absence."""
+
+    dest: str
+    content: bytes | None
+    owner: str = "root"
+    group: str = "root"
+    mode: int = 0o644
+    secret: bool = False
+    effect: str = RESTART
+    validate: str | None = None
+
+
+@dataclass(frozen=True)
+class Directory:
+    path: str
+    owner: str
+    group: str
+    mode: int
+
+
+@dataclass(frozen=True)
+class Link:
+    """A symbolic link; `target` None stands for its absence."""
+
+    dest: str
+    target: str | None
+    effect: str = RESTART
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A program: `url_path` is its place in the mirror, `path` its place on the node, `size` in bytes."""
+
+    path: str
+    url_path: str
+    sha256: str
+    size: int
+    effect: str = RESTART
+
+
+@dataclass(frozen=True)
+class User:
+    name: str
+    group: str
+    home: str
+    groups: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit; without `content` it is one that the distribution brings."""
+
+    name: str
+    content: bytes | None
+    enabled: bool = True
+    state: str = "started"
+
+    @property
+    def path(self) -> str:
+        return f"{UNIT_DIRECTORY}/{self.name}"
+
+    @property
+    def installable(self) -> bool:
+        """Whether it can be enabled: systemd enables only what has an [Install] section."""
+        return self.content is None or b"[Install]" in self.content
+
+
+@dataclass(frozen=True)
+class Health:
+    """One of url, tcp, unix and command is set; `timeout` in seconds."""
+
+    url: str | None = None
+    expect_status: int = 200
+    expect_body: str | None = None
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    tcp: str | None = None
+    unix: str | None = None
+    command: list[str] | None = None
+    timeout: int = 60
+
+    def describe(self) -> str:
+        if self.url:
+            return f"{self.url} to answer {self.expect_status}" + (
+                f" with {self.expect_body!r} in the body" if self.expect_body else ""
+            )
+        if self.tcp:
+            return f"{self.tcp} to accept a connection"
+        if self.unix:
+            return f"the socket {self.unix} to accept a connection"
+        return f"the command {self.command} to succeed" + (
+            f" with {self.expect_body!r} in its output" if self.expect_body else ""
+        )
+
+
+@dataclass(frozen=True)
+class Component:
+    name: str
+    artifacts: list[Artifact] = field(default_factory=list)
+    packages: list[str] = field(default_factory=list)
+    user: User | None = None
+    directories: list[Directory] = field(default_factory=list)
+    files: list[File] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
+    units: list[Unit] = field(default_factory=list)
+    on_change: list[list[str]] = field(default_factory=list)
+    health: Health | None = None
+    rollback: bool = True
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that one execution on a node is given; `staged` is a directory of pushed files, named by SHA-256."""
+
+    components: list[Component]
+    mirror_url: str = ""
+    staged: str = ""
+    lock_timeout: int = 300
+
+
+def encode(job: Job) -> str:
+    """The job as text that is safe in a module's arguments and small."""
+    return base64.b64encode(zlib.compress(json.dumps(asdict(job), default=_bytes_to_json).encode(), 6)).decode()
+
+
+def decode(text: str) -> Job:
+    raw = json.loads(zlib.decompress(base64.b64decode(text)).decode())
+    return Job(
+        components=[_component(entry) for entry in raw["components"]],
+        mirror_url=raw["mirror_url"],
+        staged=raw["staged"],
+        lock_timeout=raw["lock_timeout"],
+    )
+
+
+def _component(raw: dict[str, Any]) -> Component:
+    return Component(
+        name=raw["name"],
+        artifacts=[Artifact(**entry) for entry in raw["artifacts"]],
+        packages=raw["packages"],
+        user=User(**raw["user"]) if raw["user"] else None,
+        directories=[Directory(**entry) for entry in raw["directories"]],
+        files=[File(**dict(entry, content=json_to_bytes(entry["content"]))) for entry in raw["files"]],
+        links=[Link(**entry) for entry in raw["links"]],
+        units=[Unit(**dict(entry, content=json_to_bytes(entry["content"]))) for entry in raw["units"]],
+        on_change=raw["on_change"],
+        health=Health(**raw["health"]) if raw["health"] else None,
+        rollback=raw["rollback"],
+    )
+
+
+def bytes_to_json(data: bytes | None) -> Any:
+    """Text as it is, since it compresses better; anything else as base64."""
+    return None if data is None else _bytes_to_json(data)
+
+
+def _bytes_to_json(data: object) -> Any:
+    if not isinstance(data, bytes):
+        raise TypeError(f"{type(data).__name__} has no place in a job")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}
+
+
+def json_to_bytes(value: Any) -> bytes | None:
+    if value is None:
+        return None
+    return base64.b64decode(value["base64"]) if isinstance(value, dict) else str(value).encode("utf-8")

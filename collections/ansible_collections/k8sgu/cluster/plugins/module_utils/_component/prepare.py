@@ -1,0 +1,346 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's half: options to components. Every fault of the options is found here, before a node is touched."""
+
+# Paths are text here, as they are in the options and in what is reported.
+# ruff: noqa: PTH118, PTH123
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from typing import Any, Callable, Dict, Mapping
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import (
+    INSTALL_ROOT,
+    NOTHING,
+    RELOAD,
+    RESTART,
+    Artifact,
+    Component,
+    ComponentError,
+    Directory,
+    File,
+    Health,
+    Link,
+    Unit,
+    User,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.spec import (
+    argument_spec,
+    binaries_spec,
+    component_spec,
+)
+
+ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]*")
+_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_MODE = re.compile(r"0?[0-7]{3,4}")
+_UNIT = re.compile(r"[a-zA-Z0-9@:._\\-]+\.(service|socket|timer|mount|path|target|slice|automount|swap)")
+
+# Gives the bytes of an entry with `template` or `src`.
+Load = Callable[[Dict[str, Any]], bytes]
+
+
+class Mirror:
+    """The manifest of the mirror, looked up by component, version, architecture and file."""
+
+    def __init__(self, directory: str | None) -> None:
+        self.directory = directory
+        self._files: dict[tuple[str, str, str], dict[str, dict[str, Any]]] | None = None
+
+    def find(self, component: str, version: str, architecture: str, names: list[str]) -> list[dict[str, Any]]:
+        """The manifest's entries; all that there are where no name is given."""
+        index = self._index()
+        there = index.get((component, version, architecture))
+        if there is None:
+            raise ComponentError(self._missing(component, version, architecture))
+        absent = sorted(set(names) - set(there))
+        if absent:
+            raise ComponentError(
+                f"binaries: the mirror's {component} {version} has no file {', '.join(absent)}, only {', '.join(sorted(there))}"
+            )
+        return [there[name] for name in (names or sorted(there))]
+
+    def _index(self) -> dict[tuple[str, str, str], dict[str, dict[str, Any]]]:
+        if self._files is None:
+            if not self.directory:
+                raise ComponentError("mirror_dir: required where binaries are given; name the mirror on the controller")
+            path = os.path.join(self.directory, "manifest.json")
+            try:
+                with open(path, "rb") as stream:
+                    listed = json.load(stream)["files"]
+                index: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
+                for entry in listed:
+                    key = (entry["component"], entry["version"], entry["arch"])
+                    index.setdefault(key, {})[entry["name"]] = entry
+            except OSError as error:
+                raise ComponentError(
+                    f"mirror_dir: {path} cannot be read ({error.strerror}); fill the mirror first"
+                ) from error
+            except (ValueError, KeyError, TypeError) as error:
+                raise ComponentError(
+                    f"mirror_dir: {path} is not a mirror's manifest ({error}); fill it anew"
+                ) from error
+            self._files = index
+        return self._files
+
+    def _missing(self, component: str, version: str, architecture: str) -> str:
+        index = self._index()
+        others = sorted(f"{v} for {a}" for c, v, a in index if c == component)
+        if others:
+            return f"binaries: the mirror has no {component} {version} for {architecture}, only {', '.join(others)}"
+        near = difflib.get_close_matches(component, {c for c, _version, _arch in index}, 1)
+        return f"binaries: the mirror has no component {component}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def validate_options(args: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with their defaults and types, or a ComponentError with every fault."""
+    if args.get("prepared") is not None:
+        raise ComponentError("prepared: is filled in by the action plugin and cannot be given")
+    result = ArgumentSpecValidator(argument_spec()).validate(dict(args))
+    if result.error_messages:
+        raise ComponentError("; ".join(result.error_messages))
+    return dict(result.validated_parameters)
+
+
+def component_options(options: Mapping[str, Any], given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The list of components, whichever way they were written; `given` are the options as the task has them."""
+    beside = sorted(key for key in component_spec() if key in given)
+    if options["components"] is not None:
+        if beside:
+            raise ComponentError(f"components: excludes {', '.join(beside)} beside it; move them into the list")
+        return list(options["components"])
+    if not options["name"]:
+        raise ComponentError("name: required where there is no list of components")
+    return [{key: options[key] for key in component_spec()}]
+
+
+def prepare(
+    entries: list[dict[str, Any]], mirror: Mirror, architecture: Callable[[], str], load: Load
+) -> list[Component]:
+    """The components, complete with contents and checksums; ComponentError tells all that is wrong with them."""
+    faults: list[str] = []
+    components = []
+    for entry in entries:
+        builder = _Builder(entry, mirror, architecture, load)
+        components.append(builder.build())
+        faults += builder.faults
+    faults += _duplicates(components)
+    if faults:
+        raise ComponentError("\n".join(faults))
+    return components
+
+
+def _duplicates(components: list[Component]) -> list[str]:
+    owners: dict[str, str] = {}
+    faults = []
+    names = [component.name for component in components]
+    faults += [
+        f"components: {name} is given twice; merge the two" for name in sorted({n for n in names if names.count(n) > 1})
+    ]
+    for component in components:
+        paths = [file.dest for file in component.files] + [link.dest for link in component.links]
+        paths += [unit.path for unit in component.units if unit.content is not None]
+        for path in paths:
+            if path in owners:
+                faults.append(f"component {component.name}: {path} is already given by {owners[path]}; keep one")
+            owners.setdefault(path, component.name)
+    return faults
+
+
+class _Builder:
+    """One component; collects faults instead of stopping at the first."""
+
+    def __init__(self, raw: dict[str, Any], mirror: Mirror, architecture: Callable[[], str], load: Load) -> None:
+        self.raw, self.mirror, self.architecture, self.load = raw, mirror, architecture, load
+        self.faults: list[str] = []
+        self.links: list[Link] = []
+        self.artifacts: list[Artifact] = []
+
+    def fault(self, text: str) -> None:
+        self.faults.append(f"component {self.raw['name']}: {text}")
+
+    def build(self) -> Component:
+        raw = self.raw
+        if not _NAME.fullmatch(raw["name"]):
+            self.fault("name: use letters, digits, dots, dashes and underscores")
+        self._binaries()
+        for link in raw["links"]:
+            self._link(link)
+        return Component(
+            name=raw["name"],
+            artifacts=self.artifacts,
+            packages=raw["packages"],
+            user=self._user(),
+            directories=[
+                Directory(self._path("directories", d["path"]), d["owner"], d["group"], self._mode("directories", d))
+                for d in raw["directories"]
+            ],
+            files=[self._file(entry) for entry in raw["files"]],
+            links=self.links,
+            units=[self._unit(entry) for entry in self._unit_entries()],
+            on_change=self._on_change(),
+            health=self._health(),
+            rollback=raw["rollback"],
+        )
+
+    def _path(self, option: str, path: str) -> str:
+        if not path.startswith("/") or "\0" in path or os.path.normpath(path) == "/":
+            self.fault(f"{option}: {path!r} is not an absolute path of a file or directory on the node")
+        return os.path.normpath(path)
+
+    def _mode(self, option: str, entry: dict[str, Any]) -> int:
+        if not _MODE.fullmatch(entry["mode"]):
+            self.fault(
+                f"{option}: mode {entry['mode']!r} of {entry.get('dest') or entry.get('path')} is not octal; "
+                'write it in quotes, as "0644"'
+            )
+            return 0
+        return int(entry["mode"], 8)
+
+    def _user(self) -> User | None:
+        raw = self.raw["user"]
+        if raw is None:
+            return None
+        user = User(raw["name"], raw["group"] or raw["name"], raw["home"], raw["groups"])
+        for account in [user.name, user.group, *user.groups]:
+            if not _ACCOUNT.fullmatch(account):
+                self.fault(
+                    f"user: {account!r} is not a name for a system account; use lower-case letters, digits, - and _"
+                )
+        return user
+
+    def _content(self, option: str, entry: dict[str, Any], label: str, needed: bool) -> bytes | None:
+        given = [key for key in ("template", "src", "content") if entry[key] is not None]
+        if len(given) > 1 or (needed and not given):
+            self.fault(
+                f"{option}: {label} needs exactly one of template, src and content, not {' and '.join(given) or 'none'}"
+            )
+            return b""
+        if not given:
+            return None
+        if entry["vars"] and given != ["template"]:
+            self.fault(f"{option}: vars of {label} have a meaning for a template alone")
+        if given == ["content"]:
+            return str(entry["content"]).encode("utf-8")
+        try:
+            return self.load(entry)
+        except ComponentError as error:
+            self.fault(f"{option}: {label}: {error}")
+            return b""
+
+    def _file(self, entry: dict[str, Any]) -> File:
+        dest = self._path("files", entry["dest"])
+        absent = entry["state"] == "absent"
+        if absent and any(entry[key] is not None for key in ("template", "src", "content")):
+            self.fault(f"files: {dest} is to be absent and has content; drop one")
+        content = None if absent else self._content("files", entry, dest, needed=True)
+        if entry["validate"] is not None and "%s" not in entry["validate"]:
+            self.fault(f"files: validate of {dest} lacks %s, which stands for the file to be checked")
+        effect = RELOAD if entry["reload"] else RESTART if entry["restart"] else NOTHING
+        return File(
+            dest,
+            content,
+            entry["owner"],
+            entry["group"],
+            self._mode("files", entry),
+            entry["secret"],
+            effect,
+            entry["validate"],
+        )
+
+    def _link(self, entry: dict[str, Any]) -> None:
+        dest = self._path("links", entry["dest"])
+        absent = entry["state"] == "absent"
+        if not absent and not entry["target"]:
+            self.fault(f"links: {dest} has no target")
+        self.links.append(Link(dest, None if absent else entry["target"], RESTART if entry["restart"] else NOTHING))
+
+    def _binaries(self) -> None:
+        raw = self.raw["binaries"]
+        entries = [] if raw is None else raw if isinstance(raw, list) else [raw]
+        for entry in entries:
+            if not isinstance(entry, dict):
+                self.fault(f"binaries: {entry!r} is not a dictionary with component and version")
+                continue
+            checked = ArgumentSpecValidator(binaries_spec()).validate(entry)
+            if checked.error_messages:
+                self.fault("binaries: " + "; ".join(checked.error_messages))
+                continue
+            try:
+                self._binary_set(checked.validated_parameters)
+            except ComponentError as error:
+                self.fault(str(error))
+
+    def _binary_set(self, entry: dict[str, Any]) -> None:
+        component, version = entry["component"], entry["version"]
+        if not _NAME.fullmatch(component) or not _NAME.fullmatch(version):
+            raise ComponentError(f"binaries: {component!r} {version!r} cannot be names of directories")
+        effect = RESTART if entry["restart"] else NOTHING
+        found = self.mirror.find(component, version, self.architecture(), entry["files"])
+        names = [item["name"] for item in found]
+        for item in found:
+            self.artifacts.append(
+                Artifact(
+                    f"{INSTALL_ROOT}/{component}/{version}/{item['name']}",
+                    item["path"],
+                    item["sha256"],
+                    item["size"],
+                    effect,
+                )
+            )
+        self.links.append(Link(f"{INSTALL_ROOT}/{component}/current", version, effect))
+        for name in entry["links"]:
+            if name not in names:
+                raise ComponentError(f"binaries: links: {name} is not among the files {', '.join(names)}")
+            self.links.append(
+                Link(f"{entry['link_dir']}/{name}", f"{INSTALL_ROOT}/{component}/current/{name}", NOTHING)
+            )
+
+    def _unit_entries(self) -> list[dict[str, Any]]:
+        single = [self.raw["unit"]] if self.raw["unit"] else []
+        return single + list(self.raw["units"])
+
+    def _unit(self, entry: dict[str, Any]) -> Unit:
+        name = entry["name"]
+        if not _UNIT.fullmatch(name):
+            self.fault(f"unit: {name!r} is not the full name of a unit, such as etcd.service")
+        absent = entry["state"] == "absent"
+        content = None if absent else self._content("unit", entry, name, needed=False)
+        return Unit(name, content, entry["enabled"] and not absent, entry["state"])
+
+    def _on_change(self) -> list[list[str]]:
+        commands = []
+        for command in self.raw["on_change"]:
+            if not command or not all(isinstance(word, (str, int, float)) for word in command):
+                self.fault(f"on_change: {command!r} is not a list of arguments such as [sysctl, --system]")
+            commands.append([str(word) for word in command])
+        return commands
+
+    def _health(self) -> Health | None:
+        raw = self.raw["health"]
+        if raw is None:
+            return None
+        kinds = [key for key in ("url", "tcp", "unix", "command") if raw[key]]
+        if len(kinds) != 1:
+            self.fault(f"health: needs exactly one of url, tcp, unix and command, not {' and '.join(kinds) or 'none'}")
+        if raw["url"] and not re.match(r"https?://[^/]+", raw["url"]):
+            self.fault(f"health: url {raw['url']!r} is not an http or https address")
+        if raw["tcp"] and not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:]+):\d+", raw["tcp"]):
+            self.fault(f"health: tcp {raw['tcp']!r} is not host:port")
+        if bool(raw["cert"]) != bool(raw["key"]):
+            self.fault("health: cert and key belong together; give both or neither")
+        if raw["timeout"] < 1:
+            self.fault("health: timeout is at least 1 second")
+        try:
+            re.compile(raw["expect_body"] or "")
+        except re.error as error:
+            self.fault(f"health: expect_body is not a regular expression: {error}")
+        return Health(**raw)

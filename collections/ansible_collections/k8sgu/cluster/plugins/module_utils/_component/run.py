@@ -1,0 +1,150 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One execution on a node: all components of a job, in order."""
+
+# Paths are text here, as they are in the options and in what is reported.
+# ruff: noqa: PTH110
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component import fetch, node
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component import record as records
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.apply import Application, Failed
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import (
+    Artifact,
+    Component,
+    ComponentError,
+    Job,
+    decode,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.plan import Plan, plan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+
+def run_module(module: AnsibleModule) -> None:
+    """Ends the module."""
+    if not module.params["prepared"]:
+        module.fail_json(msg="component: runs through its action plugin only; call it as k8sgu.cluster.component")
+    if os.geteuid() != 0:
+        module.fail_json(msg="component: needs root on the node; set become: true")
+    run = _Run(decode(module.params["prepared"]), module.check_mode)
+    failure: dict[str, Any] = {}
+    try:
+        run.run()
+    except Failed as error:
+        failure = {"msg": str(error), "journal": error.journal}
+        if error.rolled_back:
+            failure["rolled_back"] = run.results[-1]["name"]
+    except (ComponentError, FileError) as error:
+        failure = {"msg": str(error)}
+    except OSError as error:
+        failure = {"msg": f"{error.filename or 'component'}: {error.strerror or error}"}
+    outcome: dict[str, Any] = {"changed": any(result["changed"] for result in run.results), "components": run.results}
+    if module._diff:
+        outcome["diff"] = run.diff
+    if run.missing:
+        outcome["missing"] = [{"url_path": artifact.url_path, "sha256": artifact.sha256} for artifact in run.missing]
+    if failure:
+        module.fail_json(**outcome, **failure)
+    module.exit_json(**outcome)
+
+
+class _Run:
+    def __init__(self, job: Job, check_mode: bool) -> None:
+        self.job, self.check_mode = job, check_mode
+        self.results: list[dict[str, Any]] = []
+        self.diff: list[dict[str, str]] = []
+        self.missing: list[Artifact] = []
+
+    def run(self) -> None:
+        if self.check_mode:
+            self._run()
+            return
+        with records.locked(self.job.lock_timeout):
+            try:
+                self._run()
+            finally:
+                if self.job.staged and not self.missing:
+                    shutil.rmtree(self.job.staged, ignore_errors=True)
+
+    def _run(self) -> None:
+        components = self.job.components
+        states = node.unit_states(components)
+        currents = []
+        for component in components:
+            record = node.read_record(component)
+            binaries = node.examine_binaries(component.artifacts, record)
+            currents.append(node.examine(component, binaries, record, states))
+        # Everything is planned before anything is changed, so that a fault of the last component stops the first one.
+        plans = self._plan_all(currents)
+        if self.check_mode:
+            for component, changes in zip(components, plans):
+                self._report(component, changes, 0.0)
+            return
+        self.missing = self._to_be_pushed(plans)
+        if self.missing:
+            return
+        self._fetch(components, currents, plans)
+        disturbed = False
+        for component, current, changes in zip(components, currents, plans):
+            if disturbed:
+                # A component before it was changed, and with it perhaps what this one's plan was made for.
+                current = node.examine(component, current.binaries, current.record, node.unit_states([component]))
+                changes = plan(component, current)
+            begun = time.monotonic()
+            application = Application(component, current, changes)
+            result = self._report(component, changes, 0.0)
+            try:
+                application.run()
+            finally:
+                result["seconds"] = round(time.monotonic() - begun, 3)
+            if application.healthy_after is not None:
+                result["healthy_after"] = application.healthy_after
+            disturbed = disturbed or changes.changed
+
+    def _plan_all(self, currents: list[node.Current]) -> list[Plan]:
+        plans, faults = [], []
+        coming: frozenset[str] = frozenset()
+        for component, current in zip(self.job.components, currents):
+            if component.user:
+                coming |= {component.user.name, component.user.group, *component.user.groups}
+            try:
+                plans.append(plan(component, current, coming))
+            except ComponentError as error:
+                faults.append(f"component {component.name}: {error}")
+        if faults:
+            raise ComponentError("\n".join(faults))
+        return plans
+
+    def _to_be_pushed(self, plans: list[Plan]) -> list[Artifact]:
+        """What can come neither from the mirror's address nor from what was pushed before."""
+        if self.job.mirror_url:
+            return []
+        staged = self.job.staged
+        wanted = [artifact for changes in plans for artifact in changes.fetch]
+        return [a for a in wanted if not staged or not os.path.exists(fetch.staged_path(a, staged))]
+
+    def _fetch(self, components: list[Component], currents: list[node.Current], plans: list[Plan]) -> None:
+        for component, current, changes in zip(components, currents, plans):
+            if node.forget_started_with(changes.fetch, current.record):
+                records.write(component.name, current.record)
+        fetch.install([a for changes in plans for a in changes.fetch], self.job.mirror_url, self.job.staged)
+        for current, changes in zip(currents, plans):
+            node.remember_binaries(changes.fetch, current.record)
+
+    def _report(self, component: Component, changes: Plan, seconds: float) -> dict[str, Any]:
+        result = {"name": component.name, "changed": changes.changed, "reasons": changes.reasons, "seconds": seconds}
+        self.results.append(result)
+        if changes.reasons:
+            lines = "".join(f"{component.name}: {reason}\n" for reason in changes.reasons)
+            self.diff += [{"prepared": lines}, *changes.diff]
+        return result

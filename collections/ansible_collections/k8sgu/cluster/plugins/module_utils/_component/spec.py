@@ -1,0 +1,135 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The options of k8sgu.cluster.component, for the action plugin, which checks them, and the module."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+Spec = Dict[str, Any]
+
+
+def _contents() -> Spec:
+    return {
+        "template": {"type": "path"},
+        "src": {"type": "path"},
+        "content": {"type": "str"},
+        "vars": {"type": "dict", "default": {}},
+    }
+
+
+def _access(mode: str) -> Spec:
+    return {
+        "owner": {"type": "str", "default": "root"},
+        "group": {"type": "str", "default": "root"},
+        "mode": {"type": "str", "default": mode},
+    }
+
+
+def _presence() -> Spec:
+    return {"type": "str", "choices": ["present", "absent"], "default": "present"}
+
+
+def _unit() -> Spec:
+    return {
+        "name": {"type": "str", "required": True},
+        **_contents(),
+        "enabled": {"type": "bool", "default": True},
+        "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
+    }
+
+
+def binaries_spec() -> Spec:
+    """The keys of one entry of `binaries`, which may be a dictionary or a list and so is checked apart."""
+    return {
+        "component": {"type": "str", "required": True},
+        "version": {"type": "str", "required": True},
+        "files": {"type": "list", "elements": "str", "default": []},
+        "links": {"type": "list", "elements": "str", "default": []},
+        "link_dir": {"type": "path", "default": "/usr/local/bin"},
+        "restart": {"type": "bool", "default": True},
+    }
+
+
+def component_spec(name_required: bool = True) -> Spec:
+    """The options of one component; `name` is optional where they stand at the top, beside `components`."""
+    return {
+        "name": {"type": "str", "required": True} if name_required else {"type": "str"},
+        "binaries": {"type": "raw"},
+        "packages": {"type": "list", "elements": "str", "default": []},
+        "user": {
+            "type": "dict",
+            "options": {
+                "name": {"type": "str", "required": True},
+                "group": {"type": "str"},
+                "home": {"type": "path", "default": "/nonexistent"},
+                "groups": {"type": "list", "elements": "str", "default": []},
+            },
+        },
+        "directories": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {"path": {"type": "path", "required": True}, **_access("0755")},
+        },
+        "files": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "dest": {"type": "path", "required": True},
+                **_contents(),
+                **_access("0644"),
+                "secret": {"type": "bool", "default": False},
+                "restart": {"type": "bool", "default": True},
+                "reload": {"type": "bool", "default": False},
+                "validate": {"type": "str"},
+                "state": _presence(),
+            },
+        },
+        "links": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "dest": {"type": "path", "required": True},
+                "target": {"type": "str"},
+                "restart": {"type": "bool", "default": True},
+                "state": _presence(),
+            },
+        },
+        "unit": {"type": "dict", "options": _unit()},
+        "units": {"type": "list", "elements": "dict", "default": [], "options": _unit()},
+        "on_change": {"type": "list", "elements": "list", "default": []},
+        "health": {
+            "type": "dict",
+            "options": {
+                "url": {"type": "str"},
+                "expect_status": {"type": "int", "default": 200},
+                "expect_body": {"type": "str"},
+                "ca": {"type": "path"},
+                "cert": {"type": "path"},
+                "key": {"type": "path"},
+                "tcp": {"type": "str"},
+                "unix": {"type": "path"},
+                "command": {"type": "list", "elements": "str"},
+                "timeout": {"type": "int", "default": 60},
+            },
+        },
+        "rollback": {"type": "bool", "default": True},
+    }
+
+
+def argument_spec() -> Spec:
+    """All options of the module."""
+    return {
+        "mirror_dir": {"type": "path"},
+        "mirror_url": {"type": "str", "default": ""},
+        "architecture": {"type": "str", "choices": ["amd64", "arm64"]},
+        "lock_timeout": {"type": "int", "default": 300},
+        "components": {"type": "list", "elements": "dict", "options": component_spec()},
+        **component_spec(name_required=False),
+        # Holds the contents of secret files; as one opaque string it stays out of logs and of the recorded invocation.
+        "prepared": {"type": "str", "no_log": True},
+    }
