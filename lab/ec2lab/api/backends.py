@@ -1,0 +1,39 @@
+"""Access to moto's backends: which services there are, and where their objects live."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+# Read when moto is imported: the account's only image is the lab's own, and types and key pairs are checked.
+os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
+
+from moto.backends import get_backend  # noqa: E402
+from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT  # noqa: E402
+
+REGION = "us-east-1"
+SERVICES = ("ec2", "elbv2", "autoscaling", "iam", "sts", "ssm", "s3")
+
+__all__ = ["ACCOUNT", "REGION", "SERVICES", "all_ec2", "ec2", "elbv2", "get_backend", "iam", "sts"]
+
+
+def ec2(region: str = REGION) -> Any:
+    return get_backend("ec2")[ACCOUNT][region]
+
+
+def elbv2(region: str = REGION) -> Any:
+    return get_backend("elbv2")[ACCOUNT][region]
+
+
+def iam() -> Any:
+    return get_backend("iam")[ACCOUNT]["aws"]
+
+
+def sts() -> Any:
+    return get_backend("sts")[ACCOUNT]["aws"]
+
+
+def all_ec2() -> Iterator[tuple[str, Any]]:
+    """Each region that has been used, with its EC2 backend."""
+    yield from list(get_backend("ec2")[ACCOUNT].items())

@@ -1,0 +1,124 @@
+"""The API's state in one file, replaced atomically, so that a daemon killed at any moment finds it whole.
+
+moto keeps everything in Python objects that refer to each other across services; they are pickled in one piece. The
+file is written by this program for itself alone (mode 0600, in a directory of mode 0700).
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import marshal
+import os
+import pickle
+import types
+from pathlib import Path
+from typing import Any
+
+from ec2lab.api.backends import SERVICES, get_backend
+
+FORMAT = 1
+
+
+class StateError(Exception):
+    """The state file cannot be used."""
+
+
+def _rebuild_function(module: str, code: bytes, defaults: tuple[Any, ...] | None, cells: tuple[Any, ...]) -> Any:
+    namespace = vars(importlib.import_module(module))
+    closure = tuple(types.CellType(value) for value in cells)
+    return types.FunctionType(marshal.loads(code), namespace, None, defaults, closure)  # noqa: S302 - our own file
+
+
+class _Pickler(pickle.Pickler):
+    """Also takes lambdas, which moto uses as factories of default dictionaries."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, types.FunctionType) and "<l" in obj.__qualname__:  # <locals>, <lambda>
+            cells = tuple(cell.cell_contents for cell in obj.__closure__ or ())
+            return _rebuild_function, (obj.__module__, marshal.dumps(obj.__code__), obj.__defaults__, cells)
+        return NotImplemented
+
+
+def dump(extra: dict[str, Any]) -> bytes:
+    """Everything the API knows, and `extra`, as bytes."""
+    backends = {
+        service: {account: dict(regions) for account, regions in get_backend(service).items()} for service in SERVICES
+    }
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol=5).dump({"format": FORMAT, "backends": backends, "extra": extra})
+    return buffer.getvalue()
+
+
+def restore(data: bytes) -> dict[str, Any]:
+    """Make `data` (from `dump`) the API's state; returns the `extra` of then."""
+    state: dict[str, Any] = pickle.loads(data)  # noqa: S301 - written by ourselves, readable by root alone
+    if state["format"] != FORMAT:
+        raise StateError(f"the lab's state has format {state['format']}, this ec2lab reads {FORMAT}")
+    for service, accounts in state["backends"].items():
+        backend = get_backend(service)
+        for account in list(backend):
+            if account not in accounts:
+                del backend[account]
+        for account, regions in accounts.items():
+            current = backend[account]
+            for region in list(current):
+                if region not in regions:
+                    del current[region]
+            for region, value in regions.items():
+                current[region] = value
+    extra: dict[str, Any] = state["extra"]
+    return extra
+
+
+class Store:
+    """The state on disk, and the bytes last written, to go back to when a call fails halfway."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._last: bytes | None = None
+
+    def load(self) -> dict[str, Any] | None:
+        """The `extra` of the saved state, which is now the API's; None when nothing was ever saved."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            extra = restore(data)
+        except StateError:
+            raise
+        except Exception as error:
+            raise StateError(
+                f"{self.path} cannot be read back ({type(error).__name__}: {error}); "
+                "`ec2lab down` removes this lab with its state"
+            ) from error
+        self._last = data
+        return extra
+
+    def save(self, extra: dict[str, Any]) -> None:
+        """Returns when the state is on the disk."""
+        data = dump(extra)
+        if data == self._last:
+            return
+        temporary = self.path.with_suffix(".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        self._last = data
+
+    def roll_back(self) -> dict[str, Any] | None:
+        """Back to what was saved last."""
+        return restore(self._last) if self._last is not None else None

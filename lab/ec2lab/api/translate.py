@@ -1,0 +1,227 @@
+"""From moto's objects to `model.Desired`: what the network and the machines must be."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from typing import Any, get_args
+
+from ec2lab import model
+from ec2lab.api.backends import ACCOUNT, all_ec2, elbv2
+from ec2lab.api.mends.balancers import balancer_interfaces, used_target_groups
+from ec2lab.api.mends.routes import is_live, target_instance
+from ec2lab.machine import MachineSpec
+
+# A machine that is being deleted keeps its cable until it is gone.
+WITH_MACHINE = ("pending", "running", "stopping", "shutting-down")
+
+
+def desired(lab: str, public_range: str, cut: frozenset[str]) -> model.Desired:
+    """`cut`: instances with the fault `network`."""
+    vpcs = [_vpc(region, backend, vpc, cut) for region, backend in all_ec2() for vpc in backend.vpcs.values()]
+    # A VPC without subnets has nothing in it: no namespace is made for it.
+    return model.Desired(lab, public_range, tuple(vpc for vpc in vpcs if vpc.nodes or vpc.load_balancers or vpc.nat_gateways))
+
+
+def _vpc(region: str, backend: Any, vpc: Any, cut: frozenset[str]) -> model.Vpc:
+    cidrs = tuple(str(item["cidr_block"]) for item in vpc.get_cidr_block_association_set(ipv6=False))
+    subnets = [
+        subnet for zone in backend.subnets.values() for subnet in zone.values() if subnet.vpc_id == vpc.id
+    ]
+    elb = elbv2(region)
+    balancers = [balancer for balancer in elb.load_balancers.values() if balancer.vpc_id == vpc.id]
+    used = used_target_groups(elb)
+    instances = [
+        instance
+        for instance in backend.all_instances()
+        if instance.vpc_id == vpc.id and instance.state in WITH_MACHINE and 0 in instance.nics
+    ]
+    return model.Vpc(
+        id=vpc.id,
+        cidrs=cidrs,
+        subnets=tuple(_subnet(backend, subnet) for subnet in sorted(subnets, key=lambda subnet: str(subnet.id))),
+        security_groups=tuple(_group(group) for group in backend.groups.get(vpc.id, {}).values()),
+        nodes=tuple(_node(instance, instance.id in cut) for instance in instances),
+        nat_gateways=tuple(_nat_gateways(backend, vpc.id)),
+        load_balancers=tuple(_balancer(elb, balancer) for balancer in balancers),
+        target_groups=tuple(
+            _target_group(backend, group)
+            for arn, group in elb.target_groups.items()
+            if group.vpc_id == vpc.id and used.get(arn)
+        ),
+        internet_gateway=any(
+            gateway.vpc is not None and gateway.vpc.id == vpc.id for gateway in backend.internet_gateways.values()
+        ),
+    )
+
+
+def route_table(backend: Any, subnet: Any) -> Any:
+    """The table associated with the subnet, otherwise the VPC's main one."""
+    tables = [table for table in backend.route_tables.values() if table.vpc_id == subnet.vpc_id]
+    for table in tables:
+        if subnet.id in table._associations.values():
+            return table
+    return next(table for table in tables if table.main_association_id)
+
+
+def _subnet(backend: Any, subnet: Any) -> model.Subnet:
+    routes = [_route(route) for route in route_table(backend, subnet).routes if route.destination_cidr_block]
+    return model.Subnet(subnet.id, str(subnet.cidr_block), tuple(routes))
+
+
+def _route(route: Any) -> model.Route:
+    destination = str(route.destination_cidr_block)
+    if route.local:
+        return model.Route(destination, "local")
+    if not is_live(route):
+        return model.Route(destination, "blackhole")
+    if instance := target_instance(route):
+        return model.Route(destination, "instance", str(instance.id))
+    if route.nat_gateway:
+        return model.Route(destination, "nat", str(route.nat_gateway.id))
+    if route.gateway_id and route.gateway_id.startswith("igw-"):
+        return model.Route(destination, "internet")
+    return model.Route(destination, "blackhole")
+
+
+def _group(group: Any) -> model.SecurityGroup:
+    return model.SecurityGroup(
+        str(group.id),
+        ingress=tuple(rule for each in group.ingress_rules for rule in _rule(each)),
+        egress=tuple(rule for each in group.egress_rules for rule in _rule(each)),
+    )
+
+
+def _rule(rule: Any) -> list[model.Rule]:
+    """None for what the lab has not: IPv6, prefix lists, protocols other than these."""
+    if rule.ip_protocol not in get_args(model.Protocol):
+        return []
+    cidrs = (str(rule.cidr_ipv4),) if rule.cidr_ipv4 else ()
+    groups = (str(rule.source_group["GroupId"]),) if rule.source_group.get("GroupId") else ()
+    if not cidrs and not groups:
+        return []
+    first, last = rule.from_port, rule.to_port
+    if rule.ip_protocol == "-1" or (rule.ip_protocol in ("tcp", "udp") and -1 in (first, last)):
+        first = last = None
+    return [model.Rule(rule.ip_protocol, first, last, cidrs, groups)]
+
+
+def short_host_name(instance: Any) -> str:
+    return str(instance.private_dns_name).split(".", 1)[0]
+
+
+def _node(instance: Any, cut: bool) -> model.Node:
+    eni = instance.nics[0]
+    return model.Node(
+        id=instance.id,
+        subnet_id=eni.subnet.id,
+        private_ip=eni.private_ip_address,
+        mac=eni.mac_address,
+        hostname=short_host_name(instance),
+        security_groups=tuple(str(group.id) for group in instance.security_groups),
+        public_ip=eni.public_ip,
+        source_dest_check=bool(instance.source_dest_check),
+        cut=cut,
+    )
+
+
+def _nat_gateways(backend: Any, vpc_id: str) -> list[model.NatGateway]:
+    return [
+        model.NatGateway(gateway.id, gateway.subnet_id, gateway._eni.private_ip_address, gateway._eni.public_ip or "")
+        for gateway in backend.nat_gateways.values()
+        if gateway.vpc_id == vpc_id and gateway.state == "available"
+    ]
+
+
+def _balancer(elb: Any, balancer: Any) -> model.LoadBalancer:
+    listeners = []
+    for listener in balancer.listeners.values():
+        forward = [action for action in listener.default_actions if action.type == "forward"]
+        arns = elb._get_target_group_arns_from(action_data=forward[0].data) if forward else []
+        if arns:
+            listeners.append(model.Listener(int(listener.port), arns[0]))
+    return model.LoadBalancer(
+        arn=balancer.arn,
+        dns_name=balancer.dns_name,
+        security_groups=tuple(balancer.security_groups),
+        addresses=tuple(
+            (str(eni.subnet.id), str(eni.private_ip_address), eni.public_ip) for eni in balancer_interfaces(balancer)
+        ),
+        listeners=tuple(listeners),
+    )
+
+
+def _target_group(backend: Any, group: Any) -> model.TargetGroup:
+    targets = []
+    by_address = {instance.private_ip: instance for instance in backend.all_instances() if 0 in instance.nics}
+    for target in group.targets.values():
+        instance = (
+            backend.get_instance_by_id(target["Id"]) if target["Id"].startswith("i-") else by_address.get(target["Id"])
+        )
+        if instance is not None and 0 in instance.nics and instance.state in ("pending", "running", "shutting-down"):
+            targets.append(model.Target(target["Id"], str(instance.private_ip), int(target["Port"])))
+    preserve = group.attributes.get("preserve_client_ip.enabled", "true" if group.target_type == "instance" else "false")
+    return model.TargetGroup(group.arn, tuple(targets), _health_check(group), str(preserve).lower() == "true")
+
+
+def _health_check(group: Any) -> model.HealthCheck:
+    protocol = str(group.health_check_protocol or "TCP")
+    port = str(group.health_check_port or "traffic-port")
+    matcher = (getattr(group, "matcher", None) or {}).get("HttpCode", "200-399")
+    return model.HealthCheck(
+        protocol="HTTPS" if protocol == "HTTPS" else "HTTP" if protocol == "HTTP" else "TCP",
+        port=int(port) if port.isdigit() else None,
+        path=group.health_check_path or "/",
+        interval_s=float(group.health_check_interval_seconds),
+        timeout_s=float(group.health_check_timeout_seconds),
+        healthy_threshold=int(group.healthy_threshold_count),
+        unhealthy_threshold=int(group.unhealthy_threshold_count),
+        matcher=str(matcher),
+    )
+
+
+def machine_spec(instance: Any) -> MachineSpec:
+    """What the instance's machine is made from."""
+    backend = instance.ec2_backend
+    eni = instance.nics[0]
+    key = backend.key_pairs.get(instance.key_name) if instance.key_name else None
+    keys = getattr(instance, "launch_keys", None)
+    if keys is None:  # the key of the launch: a key pair deleted later leaves it
+        keys = instance.launch_keys = (key.public_key.strip(),) if key is not None else ()
+    _host, domain = str(instance.private_dns_name).split(".", 1)
+    root = instance.block_device_mapping.get(instance.root_device_name)
+    size = max((volume.size or 0) for volume in instance.block_device_mapping.values()) if root is None else root.size
+    return MachineSpec(
+        instance_id=instance.id,
+        vpc_id=instance.vpc_id,
+        private_ip=eni.private_ip_address,
+        subnet_cidr=str(ipaddress.IPv4Network(eni.subnet.cidr_block)),
+        mac=eni.mac_address,
+        hostname=short_host_name(instance),
+        domain=domain,
+        authorized_keys=tuple(keys),
+        user_data=base64.b64decode(str(instance.user_data)) if instance.user_data else None,
+        disk_gib=int(size or 8),
+    )
+
+
+def dns_names(vpc_id: str) -> dict[str, list[str]]:
+    """Private names that resolve inside a VPC: of its instances, and of its load balancers."""
+    names: dict[str, list[str]] = {}
+    for region, backend in all_ec2():
+        for eni in backend.enis.values():
+            if eni.vpc_id == vpc_id and eni.private_ip_address:
+                domain = "ec2.internal" if region == "us-east-1" else f"{region}.compute.internal"
+                names[f"ip-{eni.private_ip_address.replace('.', '-')}.{domain}"] = [eni.private_ip_address]
+                if eni.public_ip:  # inside, the public name means the private address
+                    middle = "compute-1" if region == "us-east-1" else f"{region}.compute"
+                    public = f"ec2-{eni.public_ip.replace('.', '-')}.{middle}.amazonaws.com"
+                    names[public] = [eni.private_ip_address]
+        for balancer in elbv2(region).load_balancers.values():
+            if balancer.vpc_id == vpc_id:
+                interfaces = balancer_interfaces(balancer)
+                names[balancer.dns_name.lower()] = [str(eni.private_ip_address) for eni in interfaces]
+    return names
+
+
+__all__ = ["ACCOUNT", "desired", "dns_names", "machine_spec", "short_host_name"]
