@@ -1,10 +1,71 @@
-"""The base image that nodes' disks are made from."""
+"""The base image that nodes' disks are made from.
+
+Made once from the host's own package archive by mmdebstrap, then cached under a name that is the hash of its recipe:
+the package list, the files in `recipe/node` and the archive's addresses. A changed recipe is a new image.
+
+An image is a directory:
+
+    usr/            shared by every node, which sees it below a writable overlay of its own
+    skeleton/       everything else of the root file system
+    disk-<n>.ext4   an empty node's disk of n GiB with the skeleton on it, sparse; a node's disk is a copy
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from ec2lab.errors import LabError, Timeout
+from ec2lab.shell import run
+
+RECIPE = Path(__file__).parent / "recipe"
+BUILD_TIMEOUT_S = 20 * 60
+# Raised when what this module does with the recipe's files changes.
+FORMAT = 1
+
+# What a node does not need while it idles, each by the unit that would start it.
+MASKED = (
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "systemd-udevd.service",
+    "systemd-udev-trigger.service",
+    "systemd-pstore.service",
+    "systemd-journald-audit.socket",
+    "systemd-networkd-wait-online.service",
+    "dev-hugepages.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "sys-kernel-config.mount",
+    "sys-fs-fuse-connections.mount",
+    "console-getty.service",
+    "getty@.service",
+    "serial-getty@.service",
+    "container-getty@.service",
+    "getty-static.service",
+    "getty.target",
+    "remote-cryptsetup.target",
+    "nftables.service",
+)
+ENABLED = {
+    "ec2lab-host.service": "sysinit.target",
+    "ec2lab-ready.service": "multi-user.target",
+    "ec2lab-user-data.service": "multi-user.target",
+}
 
 
 @dataclass(frozen=True)
@@ -17,12 +78,254 @@ class Image:
     architecture: str  # as EC2 says it: "x86_64" or "arm64"
     path: Path
 
+    @property
+    def usr(self) -> Path:
+        return self.path / "usr"
+
+    def disk(self, gib: int) -> Path:
+        """The disk template of this size, made at its first use."""
+        template = self.path / f"disk-{gib}.ext4"
+        if not template.exists():
+            _make_disk(self.path / "skeleton", template, gib)
+        return template
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Where packages come from."""
+
+    distribution: str
+    release: str
+    sources: tuple[tuple[str, str], ...]  # (file name, content), as in /etc/apt
+
+
+def cache_directory() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "ec2lab"
+
 
 def cached_image() -> Image | None:
     """The image if it is made already."""
-    raise NotImplementedError
+    return _load(_path(_key(host_archive())))
+
+
+def load(key: str) -> Image:
+    """The image with this key, whatever the recipe is today: the one that a machine was made from."""
+    image = _load(_path(key))
+    if image is None:
+        raise LabError(f"the image {key} is gone from {cache_directory()}, and machines made from it cannot start")
+    return image
 
 
 def ensure_image(progress: Callable[[str], None]) -> Image:
     """The image, made at first use (about a minute); `progress` is told each step. A kill leaves the cache usable."""
-    raise NotImplementedError
+    archive = host_archive()
+    key = _key(archive)
+    image = _load(_path(key))
+    if image is not None:
+        return image
+    with _locked(progress):
+        image = _load(_path(key))  # another lab may have made it while this one waited
+        if image is None:
+            _sweep()
+            image = _build(archive, key, progress)
+    return image
+
+
+def host_archive() -> Archive:
+    """The host's own distribution and apt sources."""
+    facts: dict[str, str] = {}
+    for line in Path("/etc/os-release").read_text().splitlines():
+        name, _, value = line.partition("=")
+        facts[name] = value.strip('"')
+    distribution, release = facts.get("ID", ""), facts.get("VERSION_CODENAME", "")
+    if distribution not in ("debian", "ubuntu"):
+        raise LabError(
+            f"the nodes' image is made from the host's own package archive, and that must be Debian's or Ubuntu's, "
+            f"not {facts.get('PRETTY_NAME', distribution)}'s"
+        )
+    candidates = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*.list"))]
+    candidates += sorted(Path("/etc/apt/sources.list.d").glob("*.sources"))
+    sources = []
+    for path in candidates:
+        # Other vendors' archives have no place in a node; only the distribution's own carry its release.
+        content = path.read_text() if path.is_file() else ""
+        if any(release in line for line in content.splitlines() if not line.startswith("#")) and _is_own(content):
+            sources.append((path.name, content))
+    if not sources:
+        raise LabError(f"no apt source for {distribution} {release} in /etc/apt: the nodes' image is made from it")
+    return Archive(distribution, release, tuple(sources))
+
+
+def _is_own(content: str) -> bool:
+    """Whether a source is the distribution's own archive: only those have a component `main` and no key of others."""
+    keys = [line.split(":", 1)[1] for line in content.splitlines() if line.lower().startswith("signed-by:")]
+    words = content.replace("]", " ").split()
+    return "main" in words and all("debian-archive" in key or "ubuntu-archive" in key for key in keys)
+
+
+def _packages() -> list[str]:
+    lines = (RECIPE / "packages.txt").read_text().splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _key(archive: Archive) -> str:
+    digest = hashlib.sha256()
+    digest.update(json.dumps([FORMAT, asdict(archive), _packages(), MASKED, ENABLED, platform.machine()]).encode())
+    for path in sorted((RECIPE / "node").rglob("*")):
+        if path.is_file():
+            digest.update(f"{path.relative_to(RECIPE)} {path.stat().st_mode & 0o777:o}\n".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _path(key: str) -> Path:
+    return cache_directory() / "images" / key
+
+
+def _load(path: Path) -> Image | None:
+    try:
+        facts = json.loads((path / "image.json").read_text())
+    except FileNotFoundError:
+        return None
+    return Image(**facts, path=path)
+
+
+@contextmanager
+def _locked(progress: Callable[[str], None]) -> Iterator[None]:
+    directory = cache_directory() / "images"
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another lab that makes the image")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _sweep() -> None:
+    """Removes what killed builds left. Only under the lock: nobody else is building."""
+    for leftover in (cache_directory() / "images").glob(".building-*"):
+        shutil.rmtree(leftover)
+
+
+def _build(archive: Archive, key: str, progress: Callable[[str], None]) -> Image:
+    directory = cache_directory() / "images"
+    free = shutil.disk_usage(directory).free
+    if free < 2 << 30:
+        raise LabError(f"{directory} has {free >> 20} MiB free; making the nodes' image takes 2 GiB")
+    building = Path(tempfile.mkdtemp(prefix=".building-", dir=directory))
+    try:
+        progress(f"making the nodes' image from {archive.distribution} {archive.release} (about a minute, once)")
+        root = building / "root"
+        _bootstrap(archive, building, root)
+        progress("preparing the image for nodes")
+        _prepare(root)
+        (root / "usr").rename(building / "usr")
+        (root / "usr").mkdir()
+        root.rename(building / "skeleton")
+        facts = {
+            "key": key,
+            "distribution": archive.distribution,
+            "release": archive.release,
+            "architecture": {"aarch64": "arm64"}.get(platform.machine(), platform.machine()),
+        }
+        building.chmod(0o755)
+        (building / "image.json").write_text(json.dumps(facts))
+        os.sync()
+        building.rename(_path(key))
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    image = _load(_path(key))
+    assert image is not None  # noqa: S101 - written above
+    return image
+
+
+def _bootstrap(archive: Archive, building: Path, root: Path) -> None:
+    sources = []
+    for name, content in archive.sources:
+        path = building / name
+        path.write_text(content)
+        sources.append(str(path))
+    log = building / "build.log"
+    excluded = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/doc/*")
+    argv = [
+        # In namespaces of its own: however it ends, no mount and no process is left.
+        *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
+        *("mmdebstrap", "--mode=root", "--variant=apt", "--format=directory", f"--include={','.join(_packages())}"),
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in excluded),
+        "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+        # Ubuntu's images come with this user; the lab's stand in for them.
+        '--customize-hook=chroot "$1" useradd --create-home --shell /bin/bash --uid 1000 --groups sudo,adm ubuntu',
+        *(archive.release, str(root), *sources),
+    ]
+    environment = {key: value for key, value in os.environ.items() if key.lower().endswith("_proxy")}
+    environment |= {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "TMPDIR": str(building)}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
+        )
+        try:
+            status = process.wait(timeout=BUILD_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise Timeout(f"mmdebstrap did not finish the image within {BUILD_TIMEOUT_S // 60} min") from None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    if status != 0:
+        end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise LabError(f"mmdebstrap could not make the nodes' image (status {status}):\n{end}")
+    for path in (log, *(Path(source) for source in sources)):
+        path.unlink()
+
+
+def _prepare(root: Path) -> None:
+    shutil.copytree(RECIPE / "node", root, dirs_exist_ok=True, symlinks=True)
+    # The recipe's modes are the checkout's; in a node everything but programs is read-only text of root's.
+    for source in (RECIPE / "node").rglob("*"):
+        target = root / source.relative_to(RECIPE / "node")
+        if source.is_dir():
+            target.chmod(0o755)
+        elif "sudoers.d" in source.parts:
+            target.chmod(0o440)
+        else:
+            target.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
+    units = root / "etc/systemd/system"
+    for unit in MASKED:
+        _link(units / unit, "/dev/null")
+    for unit, target_unit in ENABLED.items():
+        _link(units / f"{target_unit}.wants" / unit, f"../{unit}")
+    _link(units / "default.target", "/usr/lib/systemd/system/multi-user.target")
+    _link(root / "etc/localtime", "/usr/share/zoneinfo/Etc/UTC")
+    (root / "etc/default/locale").write_text("LANG=C.UTF-8\n")
+    (root / "etc/fstab").write_text("")
+    (root / "etc/machine-id").unlink(missing_ok=True)
+    for key in (root / "etc/ssh").glob("ssh_host_*"):
+        key.unlink()
+    for directory in ("var/cache/apt", "var/lib/apt/lists", "var/log"):
+        for path in (root / directory).rglob("*"):
+            if path.is_file():
+                path.unlink()
+
+
+def _link(path: Path, target: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(target)
+
+
+def _make_disk(skeleton: Path, template: Path, gib: int) -> None:
+    handle, name = tempfile.mkstemp(prefix=".disk-", dir=template.parent)
+    os.close(handle)
+    made = Path(name)
+    try:
+        os.truncate(made, gib << 30)
+        features = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
+        run(["mke2fs", "-q", "-t", "ext4", "-E", features, "-J", "size=32", "-m", "1", "-d", str(skeleton), name])
+        made.chmod(0o600)
+        made.rename(template)
+    finally:
+        made.unlink(missing_ok=True)

@@ -1,0 +1,147 @@
+"""Control groups of machines, on cgroup v1, v2 and both at once.
+
+A machine has one group in every hierarchy that is mounted, `ec2lab.<lab>/<instance>` below its root; all its processes
+are in there, those of its containers too. The machine's other groups are left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ec2lab import names
+from ec2lab.errors import LabError, Timeout
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """A mounted hierarchy. `controllers` of a v2 one are those that it may hand on."""
+
+    mountpoint: Path
+    version: int
+    controllers: frozenset[str]
+
+
+def hierarchies(mounts: str | None = None) -> list[Hierarchy]:
+    """Every hierarchy of the host; `mounts` is the text of /proc/self/mounts."""
+    text = Path("/proc/self/mounts").read_text() if mounts is None else mounts
+    found: dict[Path, Hierarchy] = {}
+    for line in text.splitlines():
+        _, mountpoint, kind, options, *_ = line.split()
+        path = Path(mountpoint)
+        if kind == "cgroup":
+            found[path] = Hierarchy(path, 1, frozenset(options.split(",")))
+        elif kind == "cgroup2":
+            offered = path / "cgroup.controllers"
+            found[path] = Hierarchy(path, 2, frozenset(offered.read_text().split() if offered.exists() else ()))
+    return list(found.values())
+
+
+def create(lab: str, instance_id: str, memory_mib: int | None = None) -> list[Path]:
+    """The machine's groups, made where they are missing."""
+    groups = []
+    for hierarchy in hierarchies():
+        parent = hierarchy.mountpoint / names.cgroup(lab)
+        group = parent / instance_id
+        if hierarchy.version == 2:
+            _delegate(hierarchy.mountpoint, hierarchy.controllers)
+            parent.mkdir(exist_ok=True)
+            _delegate(parent, hierarchy.controllers)
+            group.mkdir(exist_ok=True)
+        else:
+            for directory in (parent, group):
+                directory.mkdir(exist_ok=True)
+                if "cpuset" in hierarchy.controllers:
+                    _inherit_cpuset(directory)
+        if memory_mib is not None:
+            _limit_memory(hierarchy, group, memory_mib)
+        groups.append(group)
+    if not groups:
+        raise LabError("no cgroup hierarchy is mounted below /sys/fs/cgroup: a machine cannot boot without one")
+    return groups
+
+
+def _delegate(directory: Path, controllers: frozenset[str]) -> None:
+    """On v2 a group has the controllers that its parent hands on."""
+    handed = directory / "cgroup.subtree_control"
+    for controller in sorted(controllers - frozenset(handed.read_text().split())):
+        with contextlib.suppress(OSError):  # some cannot be handed on everywhere; kubelet says which it misses
+            handed.write_text(f"+{controller}")
+
+
+def _inherit_cpuset(directory: Path) -> None:
+    """A new v1 cpuset is empty, and no process can enter it."""
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        if not (directory / name).read_text().strip():
+            (directory / name).write_text((directory.parent / name).read_text())
+
+
+def _limit_memory(hierarchy: Hierarchy, group: Path, mib: int) -> None:
+    name = "memory.limit_in_bytes" if hierarchy.version == 1 else "memory.max"
+    if (group / name).exists():
+        (group / name).write_text(str(mib << 20))
+
+
+def groups(lab: str, instance_id: str | None = None) -> list[Path]:
+    """The existing groups of a machine, or of the whole lab."""
+    below = Path(names.cgroup(lab)) / (instance_id or "")
+    return [path for hierarchy in hierarchies() if (path := hierarchy.mountpoint / below).is_dir()]
+
+
+def instances(lab: str) -> set[str]:
+    """Every instance that has a group, whether anything runs in it or not."""
+    return {child.name for group in groups(lab) for child in group.iterdir() if child.is_dir()}
+
+
+def processes(lab: str, instance_id: str) -> set[int]:
+    """Every process of a machine, containers included."""
+    found: set[int] = set()
+    for group in groups(lab, instance_id):
+        for directory, _, _ in os.walk(group):
+            with contextlib.suppress(OSError):
+                found.update(int(pid) for pid in (Path(directory) / "cgroup.procs").read_text().split())
+    return found - {0}
+
+
+def kill(lab: str, instance_id: str, timeout: float = 20.0) -> None:
+    """Ends every process of a machine at once and waits until none is left."""
+    deadline = time.monotonic() + timeout
+    pause = 0.002
+    while pids := processes(lab, instance_id):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        _reap(pids)
+        if time.monotonic() > deadline:
+            raise Timeout(f"processes {sorted(pids)} of {instance_id} did not end within {timeout:.0f} s of SIGKILL")
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
+def _reap(pids: set[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
+def remove(lab: str, instance_id: str | None = None, timeout: float = 10.0) -> None:
+    """Removes the groups of a machine, or of the whole lab, which must have no processes."""
+    deadline = time.monotonic() + timeout
+    for group in groups(lab, instance_id):
+        for directory, _, _ in os.walk(group, topdown=False):
+            # The kernel answers "busy" for a moment after the last process has gone.
+            while True:
+                try:
+                    Path(directory).rmdir()
+                except FileNotFoundError:
+                    pass
+                except OSError as error:
+                    if time.monotonic() > deadline:
+                        raise LabError(f"cannot remove the cgroup {directory}: {error.strerror}") from error
+                    time.sleep(0.01)
+                    continue
+                break
