@@ -1,0 +1,131 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A private key and its public key in two files, made once and kept: what service-account tokens are signed with."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import atomic_write, resolve_destination
+
+try:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+except ImportError:
+    HAS_CRYPTOGRAPHY = False
+    CRYPTOGRAPHY_IMPORT_ERROR: str | None = traceback.format_exc()
+else:
+    HAS_CRYPTOGRAPHY = True
+    CRYPTOGRAPHY_IMPORT_ERROR = None
+
+SIZES = {"rsa": (2048, 3072, 4096), "ecdsa": (256, 384, 521)}
+_PUBLIC_KEY = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----\n?", re.DOTALL)
+
+
+class SigningKeyError(Exception):
+    """Keys or options that cannot be used; the text names the option and the way out."""
+
+
+class Plan(NamedTuple):
+    """`create`: a key must be made. `public`: what else the public file keeps, None where it is right."""
+
+    create: bool
+    public: list[bytes] | None
+    changes: list[str]
+
+
+def plan(private: bytes | None, public: bytes | None, algorithm: str, size: int, paths: tuple[str, str]) -> Plan:
+    """What must change, given the content of the two files (None: no file). Raises SigningKeyError."""
+    path, public_path = paths
+    if size not in SIZES[algorithm]:
+        raise SigningKeyError(f"size: {size} is no size of {algorithm}; use {', '.join(map(str, SIZES[algorithm]))}")
+    if public is not None and not _PUBLIC_KEY.search(public):
+        raise SigningKeyError(
+            f"public_path: {public_path} holds no PEM public key; restore or remove it"
+        )
+    if private is None:
+        if public is not None:
+            raise SigningKeyError(
+                f"path: {path} is gone while {public_path} is there. A new key would make every token invalid that the"
+                f" lost one signed: restore it, or remove {public_path} to have a new pair made"
+            )
+        return Plan(True, [], [f"a key is made: {algorithm} {size}"])
+    key = _load(private, path)
+    kind = ("rsa", key.key_size) if isinstance(key, rsa.RSAPrivateKey) else ("ecdsa", key.key_size)
+    if kind != (algorithm, size):
+        raise SigningKeyError(
+            f"algorithm: {path} is {kind[0]} {kind[1]} and {algorithm} {size} is asked for. It is never replaced, since"
+            " every token would become invalid: ask for what is there, or remove both files to have a new pair made"
+        )
+    if public is None:
+        return Plan(False, [], ["the public key is written"])
+    ours = public_pem(key)
+    others = [block for block in _PUBLIC_KEY.findall(public) if block.strip() != ours.strip()]
+    if len(others) == len(_PUBLIC_KEY.findall(public)):
+        return Plan(False, others, ["the public key that belongs to the private one is added"])
+    return Plan(False, None, [])
+
+
+def apply(planned: Plan, algorithm: str, size: int, paths: tuple[str, str]) -> None:
+    """Carry `planned` out: the private key first, since the public one can be made from it again. Raises FileError."""
+    path, public_path = paths
+    if planned.create:
+        key: Any
+        if algorithm == "rsa":
+            key = rsa.generate_private_key(public_exponent=65537, key_size=size)
+        else:
+            key = ec.generate_private_key({256: ec.SECP256R1(), 384: ec.SECP384R1(), 521: ec.SECP521R1()}[size])
+        content = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
+        )
+        atomic_write(path, content, 0o600, directory_mode=0o700)
+    else:
+        key = _load(Path(path).read_bytes(), path)
+    if planned.public is not None:
+        content = b"".join([public_pem(key), *(block.strip() + b"\n" for block in planned.public)])
+        atomic_write(public_path, content, 0o644, directory_mode=0o700)
+
+
+def read(path: str) -> bytes | None:
+    """The content of a key file, None where there is none. Raises SigningKeyError and FileError."""
+    target = resolve_destination(path)
+    try:
+        return Path(target).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SigningKeyError(f"path: {path} cannot be read ({error.strerror})") from None
+
+
+def public_pem(key: Any) -> bytes:
+    """The public half of `key` as PEM."""
+    return bytes(
+        key.public_key().public_bytes(
+            serialization.Encoding.PEM,
+            serialization.PublicFormat.SubjectPublicKeyInfo,
+        )
+    )
+
+
+def _load(content: bytes, path: str) -> Any:
+    try:
+        key = serialization.load_pem_private_key(content, password=None)
+    except TypeError:
+        raise SigningKeyError(
+            f"path: {path} is encrypted, and a component cannot ask for its passphrase; decrypt it"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
+        raise SigningKeyError(
+            f"path: {path} is not a readable RSA or ECDSA key. It was left untouched: restore it from a backup;"
+            " removing it and its public key makes a new pair, and every token that the old one signed invalid"
+        )
+    return key

@@ -1,0 +1,109 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: signing_key
+short_description: A key pair that tokens are signed with, made once
+version_added: 0.1.0
+description:
+  - Makes a private key and its public key in two PEM files, as C(kube-apiserver) and C(kube-controller-manager) take
+    them for service-account tokens, see U(https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/).
+  - A key that exists is never replaced, since every token that it signed would become invalid. Where it does not fit, the task fails and says so.
+author:
+  - The k8sgu authors (@k8sgu)
+requirements:
+  - cryptography >= 42
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would change.
+    support: full
+  diff_mode:
+    description: Says which file is written, never a key.
+    support: full
+  idempotent:
+    description: A second run changes nothing.
+    support: full
+options:
+  path:
+    description: File of the private key, mode 0600. Missing directories above it are created with mode 0700.
+    type: path
+    required: true
+  public_path:
+    description:
+      - File of the public key, mode 0644. Further public keys in it stay, so that tokens of a former key can be verified until they end.
+    type: path
+    required: true
+  algorithm:
+    description: Kind of key. V(rsa) is what every verifier of such tokens knows, the cloud providers' included.
+    type: str
+    choices: [rsa, ecdsa]
+    default: rsa
+  size:
+    description: Bits, 2048, 3072 or 4096 for V(rsa) and 256, 384 or 521 for V(ecdsa). Without it 2048 and 256.
+    type: int
+"""
+
+EXAMPLES = r"""
+- name: Make the key for service-account tokens
+  k8sgu.cluster.signing_key:
+    path: pki/sa.key
+    public_path: pki/sa.pub
+"""
+
+RETURN = r"""
+changes:
+  description: What was, or in check mode would be, written.
+  returned: success
+  type: list
+  elements: str
+  sample: ["a key is made: rsa 2048"]
+"""
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._signing_key import (
+    CRYPTOGRAPHY_IMPORT_ERROR,
+    HAS_CRYPTOGRAPHY,
+    SIZES,
+    SigningKeyError,
+    apply,
+    plan,
+    read,
+)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "public_path": {"type": "path", "required": True},
+            "algorithm": {"type": "str", "choices": ["rsa", "ecdsa"], "default": "rsa"},
+            "size": {"type": "int"},
+        },
+        supports_check_mode=True,
+    )
+    if not HAS_CRYPTOGRAPHY:
+        module.fail_json(msg=missing_required_lib("cryptography >= 42"), exception=CRYPTOGRAPHY_IMPORT_ERROR)
+    paths = (module.params["path"], module.params["public_path"])
+    algorithm = module.params["algorithm"]
+    size = SIZES[algorithm][0] if module.params["size"] is None else module.params["size"]
+    try:
+        planned = plan(read(paths[0]), read(paths[1]), algorithm, size, paths)
+        if planned.changes and not module.check_mode:
+            apply(planned, algorithm, size, paths)
+    except (SigningKeyError, FileError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=bool(planned.changes),
+        changes=planned.changes,
+        diff={"before": "", "after": "".join(f"{change}\n" for change in planned.changes)},
+    )
+
+
+if __name__ == "__main__":
+    main()
