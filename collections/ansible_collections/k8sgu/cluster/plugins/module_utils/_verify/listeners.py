@@ -1,0 +1,106 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What listens on a node, which program it is, and whether it talks to somebody without TLS."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterable
+
+LISTEN = "0A"  # include/net/tcp_states.h
+TLS_ALERT = b"\x15\x03"
+# What Go's TLS servers answer in plain text to plain text; they serve nothing that way.
+GO_REFUSAL = b"Client sent an HTTP request to an HTTPS server"
+ANSWER_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class Listener:
+    address: str
+    port: int
+    program: str
+
+    @property
+    def loopback(self) -> bool:
+        return ipaddress.ip_address(self.address).is_loopback
+
+    def __str__(self) -> str:
+        return f"{self.program} at {self.address}:{self.port}"
+
+
+def decode_address(text: str) -> tuple[str, int]:
+    """An address of /proc/net/tcp or tcp6: hexadecimal, each 32-bit word in the host's (little-endian) order."""
+    words, _colon, port = text.partition(":")
+    packed = b"".join(bytes.fromhex(words[start : start + 8])[::-1] for start in range(0, len(words), 8))
+    address = ipaddress.ip_address(packed)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address), int(port, 16)
+
+
+def listening(table: str) -> list[tuple[str, int, str]]:
+    """(address, port, inode) of every listening socket of a /proc/net/tcp* table."""
+    rows = []
+    for line in table.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 9 and fields[3] == LISTEN:
+            rows.append((*decode_address(fields[1]), fields[9]))
+    return rows
+
+
+def socket_programs(proc: Path) -> dict[str, str]:
+    """Program names by socket inode, of every process that can be looked into."""
+    programs = {}
+    for process in proc.glob("[0-9]*"):
+        try:
+            name = (process / "comm").read_text().strip()
+            # comm holds 15 characters; the name of the file is whole.
+            name = Path(os.readlink(process / "exe")).name or name
+            for descriptor in (process / "fd").iterdir():
+                found = re.match(r"socket:\[(\d+)\]", os.readlink(descriptor))
+                if found:
+                    programs[found.group(1)] = name
+        except OSError:
+            continue  # it ended meanwhile
+    return programs
+
+
+def listeners(proc: Path = Path("/proc")) -> list[Listener]:
+    """Every listening TCP socket of this network namespace."""
+    rows: list[tuple[str, int, str]] = []
+    for name in ("tcp", "tcp6"):
+        table = proc / "net" / name
+        if table.exists():
+            rows += listening(table.read_text())
+    programs = socket_programs(proc)
+    found = {Listener(address, port, programs.get(inode, "unknown")) for address, port, inode in rows}
+    return sorted(found, key=lambda listener: (listener.port, listener.address))
+
+
+def plaintext_answer(listener: Listener) -> str:
+    """What a listener says to an HTTP request without TLS; empty where it refuses or says nothing."""
+    address = ipaddress.ip_address(listener.address)
+    target = ("::1" if address.version == 6 else "127.0.0.1") if address.is_unspecified else listener.address
+    try:
+        with socket.create_connection((target, listener.port), timeout=ANSWER_TIMEOUT_S) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            answer = connection.recv(512)
+    except OSError:
+        return ""
+    if not answer or answer.startswith((TLS_ALERT, b"SSH-")) or GO_REFUSAL in answer:
+        return ""
+    return answer[:80].decode("utf-8", "replace")
+
+
+def plaintext_listeners(found: Iterable[Listener]) -> list[tuple[Listener, str]]:
+    """The listeners that answer without TLS, each with the beginning of its answer."""
+    rows = list(found)
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        answers = list(pool.map(plaintext_answer, rows))
+    return [(listener, answer) for listener, answer in zip(rows, answers) if answer]

@@ -1,0 +1,162 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The checks that only the node itself can make: its sockets, its etcd, its audit log. Standard library only."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import ssl
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, until
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners import listeners, plaintext_listeners
+
+ETCD_ENVIRONMENT = Path("/etc/etcd/etcdctl.env")
+AUDIT_LOG = Path("/var/log/kubernetes/audit.log")
+COMMAND_TIMEOUT_S = 30
+
+
+def check_plaintext(where: str) -> Check:
+    """Every TCP listener refuses a request without TLS (systemd-resolved's stub answers DNS, by loopback only)."""
+    found = [listener for listener in listeners() if listener.program != "systemd-resolved"]
+    speaking = plaintext_listeners(found)
+    seen = "; ".join(f"{listener} answers {answer!r}" for listener, answer in speaking)
+    return Check(
+        "plain-text connections are refused on every port",
+        not speaking and bool(found),
+        "no answer without TLS from any of the listening sockets",
+        seen or f"{len(found)} listening sockets, none answers",
+        where,
+        "ss -tlnp",
+    )
+
+
+def https_status(host: str, port: int, path: str) -> str:
+    """The status of a request without a client certificate, or the error. Whose certificate it is does not matter here."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    connection = http.client.HTTPSConnection(host, port, timeout=5, context=context)
+    try:
+        connection.request("GET", path)
+        return str(connection.getresponse().status)
+    except ssl.SSLError as error:
+        return f"TLS refused: {error.reason}"
+    except OSError as error:
+        return f"no connection: {error}"
+    finally:
+        connection.close()
+
+
+def check_anonymous(name: str, host: str, port: int, path: str, where: str) -> Check:
+    seen = https_status(host, port, path)
+    return Check(
+        f"{name} refuses a client without a certificate",
+        seen in ("401", "403") or seen.startswith("TLS refused"),
+        "401, 403 or a refused handshake",
+        seen,
+        where,
+        f"curl -k https://{host}:{port}{path}",
+    )
+
+
+def etcdctl(*arguments: str) -> bytes:
+    """Output of etcdctl with the node's client certificate. Raises CalledProcessError, OSError, TimeoutExpired."""
+    assignments = (
+        line.partition("=") for line in ETCD_ENVIRONMENT.read_text().splitlines() if not line.startswith("#")
+    )
+    environment = {**os.environ, **{name: value for name, _equals, value in assignments}}
+    return subprocess.run(
+        ["/usr/local/bin/etcdctl", *arguments],
+        env={**os.environ, **settings},
+        capture_output=True,
+        check=True,
+        timeout=COMMAND_TIMEOUT_S,
+    ).stdout
+
+
+def check_etcd_health(members: int, where: str) -> Check:
+    """Every member that should be there is, and answers."""
+    look = "etcdctl endpoint health --cluster"
+    try:
+        rows = json.loads(etcdctl("endpoint", "health", "--cluster", "-w", "json"))
+        healthy = [row["endpoint"] for row in rows if row.get("health")]
+        seen = f"{len(healthy)} of {len(rows)} members healthy"
+        passed = len(healthy) == len(rows) == members
+    except subprocess.CalledProcessError as error:
+        passed, seen = False, error.stderr.decode(errors="replace").strip().splitlines()[-1]
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        passed, seen = False, str(error)
+    return Check("etcd has its quorum", passed, f"{members} healthy members", seen, where, look)
+
+
+def encrypted(value: bytes, prefix: str, plaintext: str) -> bool:
+    """Whether a value of etcd carries its provider's prefix and not the text that was put in."""
+    return value.startswith(prefix.encode()) and plaintext.encode() not in value
+
+
+def check_ciphertext(key: str, prefix: str, plaintext: str, where: str) -> Check:
+    """The bytes of a Secret as etcd keeps them."""
+    look = f"etcdctl get {key} | hexdump -C"
+    expected = f"a value that begins with {prefix}"
+    try:
+        value = etcdctl("get", key, "--print-value-only")
+    except (subprocess.CalledProcessError, OSError, subprocess.TimeoutExpired) as error:
+        return Check("Secrets are encrypted at rest", False, expected, str(error), where, look)
+    seen = f"{len(value)} bytes that begin with {value[:24]!r}" if value else "no such key"
+    return Check("Secrets are encrypted at rest", encrypted(value, prefix, plaintext), expected, seen, where, look)
+
+
+def audit_event(line: str, user_agent: str) -> dict[str, Any] | None:
+    """The event of a line of the audit log, if it is complete and by that user agent."""
+    if user_agent not in line:
+        return None
+    try:
+        event: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return event if event.get("userAgent") == user_agent and event.get("stage") == "ResponseComplete" else None
+
+
+def audit_has(user_agent: str, timeout: float) -> bool:
+    """Whether this node's audit log has an event of a user agent, within `timeout` seconds."""
+
+    def look() -> Check:
+        try:
+            with AUDIT_LOG.open("rb") as log:
+                # The request was just made; its event is near the end.
+                log.seek(max(0, AUDIT_LOG.stat().st_size - 8 * 2**20))
+                lines = log.read().decode(errors="replace").splitlines()
+        except OSError:
+            lines = []
+        return Check("", any(audit_event(line, user_agent) for line in reversed(lines)), "", "")
+
+    return until(look, timeout).passed
+
+
+def node_checks(parameters: dict[str, Any]) -> tuple[list[Check], bool]:
+    """All checks of a node, and whether the request of `user_agent` is in its audit log."""
+    where, address = parameters["node"], parameters["address"]
+    began = time.monotonic()
+    checks = [
+        check_plaintext(where),
+        check_anonymous("the kubelet", address, 10250, "/pods", where),
+    ]
+    audited = False
+    if parameters["control_plane"]:
+        checks.append(check_anonymous("the API server", address, parameters["api_port"], "/api/v1/secrets", where))
+        audited = audit_has(parameters["user_agent"], 5)
+    if parameters["etcd_members"]:
+        checks += [
+            check_anonymous("etcd", address, 2379, "/v3/kv/range", where),
+            check_etcd_health(parameters["etcd_members"], where),
+            check_ciphertext(parameters["secret_key"], parameters["encryption_prefix"], parameters["plaintext"], where),
+        ]
+    took = time.monotonic() - began
+    return [Check(**{**vars(check), "seconds": check.seconds or took / len(checks)}) for check in checks], audited

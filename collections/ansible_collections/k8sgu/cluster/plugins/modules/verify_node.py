@@ -1,0 +1,114 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: verify_node
+short_description: Makes the checks of a cluster that only a node can make
+version_added: 0.1.0
+description:
+  - Asks every listening socket of the node for an answer without TLS, the kubelet, the API server and etcd for one without a certificate,
+    etcd for its health and for the bytes of a Secret, and the audit log for an event. All of it in one execution.
+  - It changes nothing and never fails for what it finds; M(k8sgu.cluster.verify_report) does.
+author:
+  - The k8sgu authors (@k8sgu)
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+options:
+  node:
+    description: Name of the node.
+    type: str
+    required: true
+  address:
+    description: Its private address.
+    type: str
+    required: true
+  control_plane:
+    description: Whether an API server runs there.
+    type: bool
+    default: false
+  api_port:
+    description: TCP port of the API server.
+    type: int
+    default: 6443
+  etcd_members:
+    description: How many members etcd should have; V(0) on a node that has none.
+    type: int
+    default: 0
+  secret_key:
+    description: Key in etcd of a Secret.
+    type: str
+    default: /registry/secrets/k8sgu-verify/at-rest
+  encryption_prefix:
+    description: How the value of an encrypted Secret begins, for example V(k8s:enc:secretbox:v1:).
+    type: str
+    default: "k8s:enc:"
+  plaintext:
+    description: Words of that Secret which must not be found in etcd.
+    type: str
+    default: k8sgu-verify-plaintext-marker
+  user_agent:
+    description: User agent of a request that must be in the audit log.
+    type: str
+    default: ""
+"""
+
+EXAMPLES = r"""
+- name: Look at the node from inside
+  become: true
+  k8sgu.cluster.verify_node:
+    node: "{{ inventory_hostname }}"
+    address: "{{ ec2_private_ip }}"
+"""
+
+RETURN = r"""
+checks:
+  description: Each check with what was expected and what was seen.
+  returned: success
+  type: list
+  elements: dict
+audited:
+  description: Whether an event of the user agent is in this node's audit log.
+  returned: success
+  type: bool
+"""
+
+from dataclasses import asdict
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.node import node_checks
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "node": {"type": "str", "required": True},
+            "address": {"type": "str", "required": True},
+            "control_plane": {"type": "bool", "default": False},
+            "api_port": {"type": "int", "default": 6443},
+            "etcd_members": {"type": "int", "default": 0},
+            "secret_key": {"type": "str", "default": "/registry/secrets/k8sgu-verify/at-rest", "no_log": False},
+            "encryption_prefix": {"type": "str", "default": "k8s:enc:"},
+            "plaintext": {"type": "str", "default": "k8sgu-verify-plaintext-marker"},
+            "user_agent": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    checks, audited = node_checks(module.params)
+    module.exit_json(changed=False, checks=[asdict(check) for check in checks], audited=audited)
+
+
+if __name__ == "__main__":
+    main()

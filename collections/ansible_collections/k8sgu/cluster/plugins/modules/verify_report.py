@@ -1,0 +1,95 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: verify_report
+short_description: Writes the checks of a cluster to a JUnit file and fails when one of them failed
+version_added: 0.1.0
+description:
+  - Takes the checks of M(k8sgu.cluster.verify_node) and M(k8sgu.cluster.verify_cluster).
+author:
+  - The k8sgu authors (@k8sgu)
+attributes:
+  check_mode:
+    description: Can run in check mode; it then writes no file.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed.
+    support: none
+  idempotent:
+    description: It is a report; it never says that something changed.
+    support: full
+options:
+  checks:
+    description: The checks.
+    type: list
+    elements: dict
+    required: true
+  junit:
+    description: The JUnit file to write, mode V(0644).
+    type: path
+    required: true
+  suite:
+    description: Name of the suite in the file.
+    type: str
+    default: verify
+"""
+
+EXAMPLES = r"""
+- name: Say what was proven
+  k8sgu.cluster.verify_report:
+    checks: "{{ verify_cluster_result.checks }}"
+    junit: .state/demo/verify.xml
+"""
+
+RETURN = r"""
+passed:
+  description: How many checks passed.
+  returned: always
+  type: int
+failed:
+  description: How many checks failed.
+  returned: always
+  type: int
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import (
+    failure_text,
+    from_dictionaries,
+    junit,
+)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "checks": {"type": "list", "elements": "dict", "required": True},
+            "junit": {"type": "path", "required": True},
+            "suite": {"type": "str", "default": "verify"},
+        },
+        supports_check_mode=True,
+    )
+    checks = from_dictionaries(module.params["checks"])
+    failed = sum(not check.passed for check in checks)
+    counts = {"passed": len(checks) - failed, "failed": failed}
+    if not module.check_mode:
+        try:
+            atomic_write(module.params["junit"], junit(checks, module.params["suite"]), mode=0o644)
+        except FileError as error:
+            module.fail_json(msg=f"junit: {error}", **counts)
+    if not checks:
+        module.fail_json(msg="checks: none was made, so nothing is proven", **counts)
+    if failed:
+        module.fail_json(msg=f"{failed} of {len(checks)} checks failed\n{failure_text(checks)}", **counts)
+    module.exit_json(changed=False, msg=f"{len(checks)} checks passed", **counts)
+
+
+if __name__ == "__main__":
+    main()
