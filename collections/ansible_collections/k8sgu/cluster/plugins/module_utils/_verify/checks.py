@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable
 
 @dataclass(frozen=True)
 class Check:
-    """`where` is the node or object that was looked at, `look` the command that shows more, `seconds` the time it took."""
+    """`where` is the node or object looked at, `look` the command that shows more, `seconds` the time it took."""
 
     name: str
     passed: bool

@@ -38,7 +38,7 @@ def check_plaintext(where: str) -> Check:
 
 
 def https_status(host: str, port: int, path: str) -> str:
-    """The status of a request without a client certificate, or the error. Whose certificate it is does not matter here."""
+    """The status of a request without a client certificate, or the error. The server's identity is no matter here."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -68,10 +68,8 @@ def check_anonymous(name: str, host: str, port: int, path: str, where: str) -> C
 
 def etcdctl(*arguments: str) -> bytes:
     """Output of etcdctl with the node's client certificate. Raises CalledProcessError, OSError, TimeoutExpired."""
-    assignments = (
-        line.partition("=") for line in ETCD_ENVIRONMENT.read_text().splitlines() if not line.startswith("#")
-    )
-    environment = {**os.environ, **{name: value for name, _equals, value in assignments}}
+    lines = ETCD_ENVIRONMENT.read_text().splitlines()
+    settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     return subprocess.run(
         ["/usr/local/bin/etcdctl", *arguments],
         env={**os.environ, **settings},
