@@ -1,0 +1,21 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The cryptography library: there, and new enough."""
+
+from __future__ import annotations
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+OLDEST = 42  # the first with times that know their zone
+
+
+def require(module: AnsibleModule) -> None:
+    """End the module where the library is missing or too old."""
+    try:
+        import cryptography
+    except ImportError as error:
+        module.fail_json(msg=missing_required_lib(f"cryptography >= {OLDEST}"), exception=repr(error))
+    version = cryptography.__version__
+    if int(version.split(".")[0]) < OLDEST:
+        module.fail_json(msg=f"cryptography {version} is too old for this module; install cryptography >= {OLDEST}")

@@ -1,0 +1,180 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A certificate request in CFSSL's JSON form.
+
+Upstream: CertificateRequest in https://github.com/cloudflare/cfssl/blob/master/csr/csr.go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import NamedTuple, Tuple
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import documents
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.durations import parse_duration
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import PkiError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.hosts import Host, classify_host
+
+# Relative distinguished names in order, each a tuple of (object identifier, value).
+Subject = Tuple[Tuple[Tuple[str, str], ...], ...]
+
+# In the order of their encoding, which is that of Go's crypto/x509/pkix, with the upper bounds of RFC 5280, appendix A.
+_NAME_PARTS = (
+    ("C", "2.5.4.6", 2),
+    ("ST", "2.5.4.8", 128),
+    ("L", "2.5.4.7", 128),
+    ("O", "2.5.4.10", 64),
+    ("OU", "2.5.4.11", 64),
+)
+_COMMON_NAME, _SERIAL_NUMBER, _EMAIL = "2.5.4.3", "2.5.4.5", "1.2.840.113549.1.9.1"
+OID_NAMES = {
+    "2.5.4.6": "C",
+    "2.5.4.8": "ST",
+    "2.5.4.7": "L",
+    "2.5.4.10": "O",
+    "2.5.4.11": "OU",
+    _COMMON_NAME: "CN",
+    _SERIAL_NUMBER: "serialNumber",
+    _EMAIL: "emailAddress",
+}
+
+KEY_SIZES = {"ecdsa": (256, 384, 521), "ed25519": (256,)}
+_RSA_SMALLEST, _RSA_LARGEST = 2048, 4096
+
+
+class KeySpec(NamedTuple):
+    """Algorithm (ecdsa, rsa, ed25519) and size in bits."""
+
+    algo: str
+    size: int
+
+    def __str__(self) -> str:
+        return self.algo if self.algo == "ed25519" else f"{self.algo} {self.size}"
+
+
+@dataclass(frozen=True)
+class CaSection:
+    """What a request for a CA says about it: path length (None: no limit) and life."""
+
+    pathlen: int | None = None
+    expiry: timedelta | None = None
+    backdate: timedelta | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A validated request. `key` is None, and `pem` the request itself, where it was made elsewhere."""
+
+    subject: Subject
+    hosts: tuple[Host, ...]
+    key: KeySpec | None
+    ca: CaSection | None
+    crl_url: str = ""
+    pem: bytes | None = None
+    public_key: bytes = b""
+    # Key usages and extended ones that a request from elsewhere asks for.
+    asked_usages: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+
+
+def parse_request(document: object, option: str) -> Request:
+    """The request that `document` makes; raises PkiError naming the part at fault below `option`."""
+    if document is None or document == {}:
+        raise PkiError(option, "is empty; give at least CN, as in {CN: web, hosts: [web.example.com]}")
+    fields = documents.fold(
+        document,
+        ("CN", "names", "hosts", "key", "ca", "serialnumber", "crl_url"),
+        option,
+        unsupported=("extensions", "delegation_enabled"),
+    )
+    return Request(
+        subject=_subject(fields, option),
+        hosts=_hosts(fields.get("hosts"), f"{option}.hosts"),
+        key=_key(fields.get("key"), f"{option}.key"),
+        ca=_ca(fields["ca"], f"{option}.ca") if fields.get("ca") is not None else None,
+        crl_url=documents.text_of(fields.get("crl_url"), f"{option}.crl_url"),
+    )
+
+
+def _subject(fields: dict[str, object], option: str) -> Subject:
+    """Values of one kind stand together in one relative name, as Go encodes them."""
+    values: dict[str, list[str]] = {}
+    for index, name in enumerate(documents.list_of(fields.get("names"), f"{option}.names")):
+        where = f"{option}.names[{index}]"
+        parts = documents.fold(
+            name, [part for part, _oid, _limit in _NAME_PARTS] + ["E"], where, unsupported=("OID", "SerialNumber")
+        )
+        for part, oid, limit in (*_NAME_PARTS, ("E", _EMAIL, 255)):
+            text = documents.text_of(parts.get(part), f"{where}.{part}")
+            if not text.strip():
+                continue
+            if len(text) > limit:
+                raise PkiError(f"{where}.{part}", f"has {len(text)} characters; at most {limit} are allowed")
+            if part == "C" and not (len(text) == 2 and text.isascii() and text.isalpha()):
+                raise PkiError(f"{where}.C", f"{text!r} is not a country; give its two letters, such as US")
+            values.setdefault(oid, []).append(text)
+    common_name = documents.text_of(fields.get("CN"), f"{option}.CN")
+    if not common_name.strip():
+        if not values:
+            raise PkiError(option, "names no subject; give CN, or names with at least one part")
+    elif len(common_name) > 64:
+        raise PkiError(f"{option}.CN", f"has {len(common_name)} characters; at most 64 are allowed")
+    else:
+        values[_COMMON_NAME] = [common_name]
+    serial = documents.text_of(fields.get("serialnumber"), f"{option}.serialnumber")
+    if len(serial) > 64:
+        raise PkiError(f"{option}.serialnumber", f"has {len(serial)} characters; at most 64 are allowed")
+    if serial:
+        values[_SERIAL_NUMBER] = [serial]
+    order = [oid for _part, oid, _limit in _NAME_PARTS] + [_COMMON_NAME, _SERIAL_NUMBER, _EMAIL]
+    return tuple(tuple((oid, value) for value in dict.fromkeys(values[oid])) for oid in order if oid in values)
+
+
+def _hosts(value: object, option: str) -> tuple[Host, ...]:
+    hosts = documents.list_of(value, option)
+    return tuple(dict.fromkeys(classify_host(host, f"{option}[{index}]") for index, host in enumerate(hosts)))
+
+
+def _key(value: object, option: str) -> KeySpec:
+    if value is None:
+        return KeySpec("ecdsa", 256)
+    fields = documents.fold(value, ("algo", "size"), option)
+    algo = documents.text_of(fields.get("algo"), f"{option}.algo").lower() or "ecdsa"
+    if algo not in ("ecdsa", "rsa", "ed25519"):
+        raise PkiError(f"{option}.algo", f"{algo!r} is not known; use ecdsa, rsa or ed25519")
+    if fields.get("size") in (None, ""):
+        return KeySpec(algo, {"ecdsa": 256, "rsa": 2048, "ed25519": 256}[algo])
+    size = documents.number_of(fields["size"], f"{option}.size")
+    if algo == "rsa":
+        if not _RSA_SMALLEST <= size <= _RSA_LARGEST:
+            raise PkiError(f"{option}.size", f"{size} is not a size of rsa; use {_RSA_SMALLEST} to {_RSA_LARGEST}")
+        return KeySpec(algo, size)
+    if algo == "ed25519":
+        # The size of such a key is fixed; CFSSL reads the number and goes on.
+        return KeySpec(algo, 256)
+    if size not in KEY_SIZES[algo]:
+        raise PkiError(f"{option}.size", f"{size} is not a size of {algo}; use 256, 384 or 521")
+    return KeySpec(algo, size)
+
+
+def _ca(value: object, option: str) -> CaSection:
+    fields = documents.fold(value, ("pathlen", "pathlenzero", "expiry", "backdate"), option)
+    length = documents.number_of(fields.get("pathlen", 0), f"{option}.pathlen")
+    zero = documents.flag_of(fields.get("pathlenzero", False), f"{option}.pathlenzero")
+    return CaSection(
+        pathlen=length if length or zero else None,
+        expiry=parse_duration(fields["expiry"], f"{option}.expiry") if fields.get("expiry") else None,
+        backdate=parse_duration(fields["backdate"], f"{option}.backdate") if fields.get("backdate") else None,
+    )
+
+
+def format_subject(subject: Subject) -> str:
+    """`O=system:nodes, CN=system:node:worker-1`; values of one relative name are joined by +."""
+    return ", ".join(
+        "+".join(f"{OID_NAMES.get(oid, oid)}={_escape(value)}" for oid, value in relative) for relative in subject
+    )
+
+
+def _escape(value: str) -> str:
+    return "".join(f"\\{character}" if character in ',+\\"' else character for character in value)
