@@ -90,7 +90,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
             if machine in ARCHITECTURES:
                 return ARCHITECTURES[machine]
         raise ComponentError(
-            "architecture: ec2_architecture and ansible_architecture of the host do not tell it; give it, or gather facts"
+            "architecture: ec2_architecture and ansible_architecture of the host do not tell; give it, or gather facts"
         )
 
     def _execute(self, job: Job, variables: dict[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _check_space(artifacts: list[Artifact]) -> None:
     have, need = free.f_bavail * free.f_frsize, sum(artifact.size for artifact in artifacts)
     if have < need:
         raise ComponentError(
-            f"binaries: {os.path.dirname(artifacts[0].path)} needs {need >> 20} MiB and has {have >> 20} MiB free; make room"
+            f"binaries: {os.path.dirname(artifacts[0].path)} needs {need >> 20} MiB, has {have >> 20} MiB; make room"
         )
 
 
@@ -98,7 +98,7 @@ def _install(artifact: Artifact, mirror_url: str, staged: str) -> None:
         except (OSError, http.client.HTTPException) as error:
             if attempt == _ATTEMPTS:
                 raise ComponentError(
-                    f"binaries: {url} cannot be fetched after {_ATTEMPTS} attempts ({error}); does the node reach mirror_url?"
+                    f"binaries: {url} cannot be fetched ({error}, {_ATTEMPTS} attempts); does the node reach mirror_url?"
                 ) from error
 
 

@@ -39,7 +39,7 @@ class Current:
 
 
 def examine(component: Component, binaries: dict[str, str], record: Record, units: dict[str, UnitState]) -> Current:
-    """The node as it is; `binaries` comes from examine_binaries and `units` from systemd, one call for all components."""
+    """The node as it is; `binaries` is from examine_binaries and `units` from systemd, once for all components."""
     paths = {file.dest: undo.examine(file.dest) for file in component.files}
     paths.update({link.dest: undo.examine(link.dest) for link in component.links})
     paths.update(

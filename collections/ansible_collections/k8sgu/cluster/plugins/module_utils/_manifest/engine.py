@@ -1,0 +1,374 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Applies a set: rank by rank, objects of one rank at the same time; prunes; waits."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from dataclasses import dataclass, field
+from typing import Any, Callable, Iterable, Sequence, TypeVar
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import diff, inventory, objects, readiness
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import ApiError, Client, conflicts
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.discovery import Discovery, Resource
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.objects import SET_LABEL, Key, Object
+
+FIELD_MANAGER = "k8sgu"
+
+_PARALLEL = 8
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
+_SHOWN_PODS = 3
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of the module that matter here; times in seconds."""
+
+    name: str
+    namespace: str
+    present: bool
+    prune: bool
+    wait: bool
+    wait_timeout: float
+    force_conflicts: bool
+    check_mode: bool
+
+
+@dataclass
+class Outcome:
+    """One object: created, configured, unchanged or deleted."""
+
+    key: Key
+    action: str
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    seconds_to_ready: float | None = None
+
+
+@dataclass
+class Result:
+    server_version: str = ""
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        return any(outcome.action != "unchanged" for outcome in self.outcomes)
+
+    def diff(self) -> list[dict[str, str]]:
+        return [
+            diff.entry(str(outcome.key), outcome.before, outcome.after)
+            for outcome in self.outcomes
+            if outcome.action != "unchanged"
+        ]
+
+    def summary(self) -> list[dict[str, Any]]:
+        entries = []
+        for outcome in self.outcomes:
+            entry: dict[str, Any] = {"object": str(outcome.key), "action": outcome.action}
+            if outcome.seconds_to_ready is not None:
+                entry["seconds_to_ready"] = round(outcome.seconds_to_ready, 3)
+            entries.append(entry)
+        return entries
+
+
+class Engine:
+    """One run over one set; `result` holds what was reached, also after an error."""
+
+    def __init__(self, client: Client, options: Options) -> None:
+        self.client, self.options = client, options
+        self.result = Result()
+        self._resources: dict[Key, Resource] = {}
+
+    def run(self, given: list[Object]) -> Result:
+        """Raises ManifestError."""
+        self.result.server_version = str(self.client.get("/version").get("gitVersion", ""))
+        self.discovery = Discovery(self.client)
+        wanted = self._settle(given)
+        config_map = self.client.find(inventory.path(self.options.name))
+        recorded = inventory.keys(config_map)
+        with concurrent.futures.ThreadPoolExecutor(_PARALLEL) as self.pool:
+            if self.options.present:
+                self._present(wanted, recorded, config_map)
+            else:
+                self._absent({item.key for item in wanted} | recorded, config_map)
+        return self.result
+
+    def _settle(self, given: list[Object]) -> list[Object]:
+        """Every kind known and every namespace settled, or an error with all that are not."""
+        coming = self._coming = objects.defined_kinds(given)
+        faults, settled = [], []
+        for item in given:
+            resource = self.discovery.exact(item.group, item.version, item.kind)
+            if resource is None and (item.group, item.version, item.kind) in coming:
+                plural, namespaced = coming[(item.group, item.version, item.kind)]
+                resource = Resource(item.group, item.version, item.kind, plural, namespaced)
+            if resource is None:
+                advice = self.discovery.advice(item.group, item.version, item.kind)
+                # What is to be absent is absent already when nobody knows its kind.
+                if self.options.present:
+                    faults.append(f"{item.origin}: the server knows no {item.kind} of {item.api_version}; {advice}")
+                continue
+            settled.append(objects.with_namespace(item, resource.namespaced, self.options.namespace))
+            self._resources[settled[-1].key] = resource
+        if faults:
+            raise ManifestError("\n".join(faults))
+        objects.check_unique(settled)
+        return settled
+
+    # Applying
+
+    def _present(self, wanted: list[Object], recorded: set[Key], config_map: dict[str, Any] | None) -> None:
+        keys = {item.key for item in wanted}
+        doomed = inventory.superfluous(recorded, keys) if self.options.prune else set()
+        # Recorded before anything is made, so that a run that is cut off leaves nothing that no inventory knows.
+        self._record(recorded | keys, config_map)
+        ranks = sorted({objects.rank(item.kind) for item in wanted})
+        for rank in ranks:
+            members = [item for item in wanted if objects.rank(item.kind) == rank]
+            self.result.outcomes += self._all(self._apply, members)
+            if rank == objects.CRD_RANK and not self.options.check_mode:
+                self._await_ready(members)
+                self.discovery.refresh()
+        if doomed:
+            self._delete(doomed)
+        self._record(keys if self.options.prune else recorded | keys, None)
+        if self.options.wait and not self.options.check_mode:
+            self._await_ready(wanted)
+
+    def _record(self, keys: set[Key], config_map: dict[str, Any] | None) -> None:
+        """Writes the inventory unless it says so already."""
+        if self.options.check_mode:
+            return
+        if config_map is None:
+            config_map = self.client.find(inventory.path(self.options.name))
+        body = inventory.body(self.options.name, keys)
+        if config_map is not None and (config_map.get("data") or {}) == body["data"]:
+            return
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        path = inventory.path(self.options.name)
+        deadline = time.monotonic() + self.client.patience
+        while True:
+            try:
+                self.client.request("PATCH", path, query, body, "application/apply-patch+yaml")
+                return
+            except ApiError as error:
+                # A server that has just started makes the namespace a moment later.
+                if error.code != 404 or time.monotonic() >= deadline:
+                    raise ManifestError(f"the inventory of the set {self.options.name}: {error.message}") from error
+                time.sleep(_FIRST_PAUSE_S)
+
+    def _apply(self, item: Object) -> Outcome:
+        resource = self._resources[item.key]
+        path = resource.path(item.namespace, item.name)
+        before = self.client.find(path)
+        self._check_owner(item.key, before)
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        if self.options.force_conflicts:
+            query["force"] = "true"
+        if self.options.check_mode:
+            query["dryRun"] = "All"
+        try:
+            after = self._patch(item, path, query)
+        except ApiError as error:
+            if self.options.check_mode and error.code == 404 and before is None:
+                return self._predicted(item, error)
+            raise _refusal(item, error) from error
+        if before is None:
+            return Outcome(item.key, "created", None, after)
+        same = before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]
+        if (same and not self.options.check_mode) or diff.content(before) == diff.content(after):
+            return Outcome(item.key, "unchanged", before, after)
+        return Outcome(item.key, "configured", before, after)
+
+    def _patch(self, item: Object, path: str, query: dict[str, str]) -> dict[str, Any]:
+        """A kind is served only a moment after its definition is established; until then its address is not found."""
+        deadline = time.monotonic() + self.client.patience
+        defined_here = (item.group, item.version, item.kind) in self._coming and not self.options.check_mode
+        while True:
+            try:
+                return self.client.request("PATCH", path, query, item.body, "application/apply-patch+yaml")
+            except ApiError as error:
+                if not (defined_here and error.code == 404 and time.monotonic() < deadline):
+                    raise
+                time.sleep(_FIRST_PAUSE_S)
+
+    def _predicted(self, item: Object, error: ApiError) -> Outcome:
+        """In check mode the namespace or the definition of an object may itself be only predicted."""
+        made = {(outcome.key.kind, outcome.key.name) for outcome in self.result.outcomes if outcome.action == "created"}
+        known = self.discovery.exact(item.group, item.version, item.kind)
+        if known is None or ("Namespace", item.namespace) in made:
+            return Outcome(item.key, "created", None, item.body)
+        raise _refusal(item, error) from error
+
+    def _check_owner(self, key: Key, live: dict[str, Any] | None) -> None:
+        owner = _set_of(live)
+        if owner and owner != self.options.name and not self.options.force_conflicts:
+            raise ManifestError(
+                f"{key}: belongs to the set {owner}; take it out of that set, or set force_conflicts to take it over"
+            )
+
+    # Removing
+
+    def _absent(self, keys: set[Key], config_map: dict[str, Any] | None) -> None:
+        if config_map is not None:
+            self._record(keys | inventory.keys(config_map), config_map)
+        self._delete(keys)
+        if config_map is not None and not self.options.check_mode:
+            self._remove(inventory.path(self.options.name))
+
+    def _delete(self, keys: set[Key]) -> None:
+        """The highest rank first, each gone before the next where waiting is wanted."""
+        for rank in sorted({objects.rank(key.kind) for key in keys}, reverse=True):
+            members = sorted(key for key in keys if objects.rank(key.kind) == rank)
+            deleted = [outcome for outcome in self._all(self._delete_one, members) if outcome is not None]
+            self.result.outcomes += deleted
+            if self.options.wait and not self.options.check_mode:
+                self._await_gone([outcome for outcome in deleted if outcome.action == "deleted"])
+
+    def _delete_one(self, key: Key) -> Outcome | None:
+        path = self._path(key)
+        live = self.client.find(path) if path else None
+        if path is None or live is None:
+            return None
+        # Somebody may have given it to another set, or made it anew for themselves.
+        if _set_of(live) != self.options.name:
+            return None
+        if not self.options.check_mode and not live["metadata"].get("deletionTimestamp"):
+            self._remove(path, live["metadata"]["uid"])
+        return Outcome(key, "deleted", live, None)
+
+    def _path(self, key: Key) -> str | None:
+        resource = self._resources.get(key) or self.discovery.preferred(key)
+        return resource.path(key.namespace, key.name) if resource else None
+
+    def _remove(self, path: str, uid: str = "") -> None:
+        body: dict[str, Any] = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        try:
+            self.client.request("DELETE", path, None, body)
+        except ApiError as error:
+            if error.code not in (404, 409):  # gone, or another object of that name by now
+                raise
+
+    def _await_gone(self, outcomes: list[Outcome]) -> None:
+        deadline = time.monotonic() + self.options.wait_timeout
+        pause, left = _FIRST_PAUSE_S, outcomes
+        while True:
+            still = self._all(self._still_there, left)
+            left = [outcome for outcome, there in zip(left, still) if there]
+            if not left:
+                return
+            if time.monotonic() >= deadline:
+                held = [f"{outcome.key}{there}" for outcome, there in zip(left, [x for x in still if x])]
+                raise ManifestError(f"not gone after {self.options.wait_timeout:g} s: {'; '.join(held)}")
+            time.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE_S)
+
+    def _still_there(self, outcome: Outcome) -> str:
+        """Empty when the object is gone, else what holds it."""
+        path = self._path(outcome.key)
+        live = self.client.find(path) if path else None
+        if live is None or live["metadata"]["uid"] != (outcome.before or {})["metadata"]["uid"]:
+            return ""
+        finalizers = [*(live["metadata"].get("finalizers") or []), *((live.get("spec") or {}).get("finalizers") or [])]
+        return f" (held by the finalizers {', '.join(finalizers)})" if finalizers else " (being removed)"
+
+    # Waiting
+
+    def _await_ready(self, wanted: Sequence[Object]) -> None:
+        begun = time.monotonic()
+        outcomes = {outcome.key: outcome for outcome in self.result.outcomes}
+        left = [item for item in wanted if readiness.waits(item.group, item.kind)]
+        pause = _FIRST_PAUSE_S
+        while left:
+            states = self._all(self._readiness, left)
+            seconds = time.monotonic() - begun
+            for item, state in zip(left, states):
+                if state.ready:
+                    outcomes[item.key].seconds_to_ready = seconds
+            pending = [(item, state) for item, state in zip(left, states) if not state.ready]
+            if any(state.failed for _item, state in pending) or (pending and seconds >= self.options.wait_timeout):
+                raise ManifestError(self._unready(pending, seconds))
+            left = [item for item, _state in pending]
+            if left:
+                time.sleep(pause)
+                pause = min(pause * 1.3, _LONGEST_PAUSE_S)
+
+    def _readiness(self, item: Object) -> readiness.Readiness:
+        live = self.client.find(self._resources[item.key].path(item.namespace, item.name))
+        if live is None:
+            return readiness.Readiness(False, "was removed by somebody else", failed=True)
+        state = readiness.readiness(live)
+        if not state.ready and item.kind == "PersistentVolumeClaim" and self._waits_for_consumer(live):
+            return readiness.Readiness(True)
+        return state
+
+    def _waits_for_consumer(self, claim: dict[str, Any]) -> bool:
+        name = (claim.get("spec") or {}).get("storageClassName")
+        found = self.client.find(f"/apis/storage.k8s.io/v1/storageclasses/{name}") if name else None
+        return bool(found) and (found or {}).get("volumeBindingMode") == "WaitForFirstConsumer"
+
+    def _unready(self, pending: Iterable[tuple[Object, readiness.Readiness]], seconds: float) -> str:
+        lines = []
+        for item, state in pending:
+            lines.append(f"{item.key}: {state.message}")
+            lines += [f"  {trouble}" for trouble in self._pods(item)]
+        return f"the set {self.options.name} is not ready after {seconds:.0f} s:\n" + "\n".join(lines)
+
+    def _pods(self, item: Object) -> list[str]:
+        """What the pods of a workload say; an explanation alone, so no error of its own."""
+        spec = item.body.get("spec") or {}
+        labels = (spec.get("selector") or {}).get("matchLabels") if item.kind != "Job" else {"job-name": item.name}
+        if not labels or not item.namespace or item.kind == "PersistentVolumeClaim":
+            return []
+        selector = ",".join(f"{key}={value}" for key, value in labels.items())
+        try:
+            found = self.client.get(f"/api/v1/namespaces/{item.namespace}/pods", {"labelSelector": selector})
+        except ManifestError:
+            return []
+        told = [(pod["metadata"]["name"], readiness.pod_trouble(pod)) for pod in found.get("items") or []]
+        return [f"Pod {name}: {trouble}" for name, trouble in told if trouble][:_SHOWN_PODS]
+
+    def _all(self, work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
+        """`work` for all items at the same time; every error is told, not just the first."""
+        futures = [self.pool.submit(work, item) for item in items]
+        results, faults = [], []
+        for future in futures:
+            try:
+                results.append(future.result())
+            except ManifestError as error:
+                faults.append(str(error))
+        if faults:
+            raise ManifestError("\n".join(dict.fromkeys(faults)))
+        return results
+
+
+def _set_of(live: dict[str, Any] | None) -> str:
+    return str(((live or {}).get("metadata", {}).get("labels") or {}).get(SET_LABEL) or "")
+
+
+def _refusal(item: Object, error: ApiError) -> ManifestError:
+    """The server's answer in terms of the object and of what can be done."""
+    where = f"{item.key} ({item.origin})"
+    owned = conflicts(error)
+    if owned:
+        told = "; ".join(f"{place}: {message}" for place, message in owned)
+        return ManifestError(
+            f"{where}: others own fields of it: {told}. Drop these fields, or set force_conflicts to take them over"
+        )
+    if error.code == 404:
+        return ManifestError(
+            f"{where}: the namespace {item.namespace} does not exist; add it to the set or make it before"
+        )
+    if "field is immutable" in error.message or "updates to" in error.message:
+        return ManifestError(
+            f"{where}: {error.message}. Remove the object first (state: absent), or give it another name"
+        )
+    return ManifestError(f"{where}: {error.message}")

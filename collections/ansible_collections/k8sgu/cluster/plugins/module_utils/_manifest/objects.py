@@ -1,0 +1,235 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Objects of a set: parsed, checked, named and ranked. Pure."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from typing import Any, Iterable, NamedTuple
+
+import yaml
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+
+SET_LABEL = "k8sgu.io/set"
+
+# Kinds by the order in which they are applied; the last rank holds whatever is not listed.
+_RANKS: list[frozenset[str]] = [
+    frozenset({"Namespace"}),
+    frozenset({"CustomResourceDefinition"}),
+    frozenset({"PriorityClass", "StorageClass", "RuntimeClass", "IngressClass", "CSIDriver"})
+    | {"ResourceQuota", "LimitRange", "NetworkPolicy"}
+    | {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"},
+    frozenset({"ServiceAccount", "ClusterRole", "Role", "ClusterRoleBinding", "RoleBinding"}),
+    frozenset({"ConfigMap", "Secret", "PersistentVolume", "PersistentVolumeClaim"}),
+    frozenset({"Service"}),
+    frozenset(
+        {"Deployment", "DaemonSet", "StatefulSet", "ReplicaSet", "ReplicationController", "Pod", "Job", "CronJob"}
+    ),
+]
+CRD_RANK = 1
+
+
+class Key(NamedTuple):
+    """What an object is known by, whatever version it is written in; `namespace` is empty for cluster-wide ones."""
+
+    group: str
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace + '/' if self.namespace else ''}{self.name}"
+
+
+@dataclass(frozen=True)
+class Object:
+    """One object as it is to be; `origin` says where it was written."""
+
+    body: dict[str, Any]
+    origin: str
+
+    @property
+    def api_version(self) -> str:
+        return str(self.body["apiVersion"])
+
+    @property
+    def group(self) -> str:
+        return self.api_version.rpartition("/")[0]
+
+    @property
+    def version(self) -> str:
+        return self.api_version.rpartition("/")[2]
+
+    @property
+    def kind(self) -> str:
+        return str(self.body["kind"])
+
+    @property
+    def name(self) -> str:
+        return str(self.body["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        return str(self.body["metadata"].get("namespace") or "")
+
+    @property
+    def key(self) -> Key:
+        return Key(self.group, self.kind, self.namespace, self.name)
+
+
+def rank(kind: str) -> int:
+    """Position of a kind in the order of application."""
+    return next((number for number, kinds in enumerate(_RANKS) if kind in kinds), len(_RANKS))
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML as Kubernetes reads it: no timestamps, and a key given twice is an error instead of the last one winning."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own attribute
+        first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _value in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is no text; quote it", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return dict(super().construct_mapping(node, deep))
+
+
+def parse(text: str, origin: str) -> list[Any]:
+    """The documents of a YAML (or JSON) text; empty ones are left out."""
+    try:
+        return [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ManifestError(f"{origin}{place}: is not YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ManifestError(f"{origin}: is not YAML: {error}") from error
+
+
+def collect(documents: Iterable[tuple[Any, str]], set_name: str) -> list[Object]:
+    """Checked objects, with the set's label and lists unfolded; ManifestError tells all that is wrong."""
+    faults: list[str] = []
+    found: list[Object] = []
+    for document, origin in documents:
+        for body in _unfold(document):
+            fault = _fault(body)
+            if fault:
+                faults.append(f"{origin}: {fault}")
+            else:
+                found.append(Object(_labelled(_plain(body), set_name), origin))
+    if faults:
+        raise ManifestError("\n".join(faults))
+    return found
+
+
+def check_unique(objects: Iterable[Object]) -> None:
+    """Once namespaces are settled, no two objects may be the same one."""
+    origins: dict[Key, str] = {}
+    faults = []
+    for item in objects:
+        if item.key in origins:
+            faults.append(f"{item.origin}: {item.key} is given a second time, first by {origins[item.key]}; keep one")
+        origins.setdefault(item.key, item.origin)
+    if faults:
+        raise ManifestError("\n".join(faults))
+
+
+def _unfold(document: Any) -> list[Any]:
+    if isinstance(document, list):
+        return [body for item in document for body in _unfold(item)]
+    if isinstance(document, dict) and document.get("kind") == "List" and isinstance(document.get("items"), list):
+        return [body for item in document["items"] for body in _unfold(item)]
+    return [document]
+
+
+def _fault(body: Any) -> str:
+    if not isinstance(body, dict):
+        return f"a {type(body).__name__} is not an object with apiVersion, kind and metadata"
+    for key in ("apiVersion", "kind"):
+        if not isinstance(body.get(key), str) or not body[key]:
+            return f"an object lacks {key} ({_hint(body)})"
+    metadata = body.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not metadata["name"]:
+        if isinstance(metadata, dict) and metadata.get("generateName"):
+            return (
+                f"a {body['kind']} has generateName, which would make another object on every run; give metadata.name"
+            )
+        return f"a {body['kind']} lacks metadata.name, a text"
+    for key in ("labels", "annotations"):
+        wrong = [
+            f"{name}: {value!r}" for name, value in (metadata.get(key) or {}).items() if not isinstance(value, str)
+        ]
+        if wrong:
+            return f"{body['kind']} {metadata['name']}: {key} are texts; quote {', '.join(wrong)}"
+    return ""
+
+
+def _hint(body: dict[str, Any]) -> str:
+    return f"it has {', '.join(sorted(str(key) for key in body)[:6])}" if body else "it is empty"
+
+
+def _labelled(body: dict[str, Any], set_name: str) -> dict[str, Any]:
+    metadata = dict(body["metadata"])
+    metadata["labels"] = {**(metadata.get("labels") or {}), SET_LABEL: set_name}
+    # These belong to the server; as part of what is applied they would only cause conflicts.
+    for key in ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink"):
+        metadata.pop(key, None)
+    return {key: value for key, value in {**body, "metadata": metadata}.items() if key != "status"}
+
+
+def _plain(value: Any) -> Any:
+    """Builtin types in place of Ansible's, which carry where a value came from."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, (datetime.date, datetime.datetime)):
+        return value.isoformat()
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return str(value)
+
+
+def with_namespace(item: Object, namespaced: bool, default: str) -> Object:
+    """The object with its namespace settled, now that its kind's scope is known."""
+    metadata = dict(item.body["metadata"])
+    if namespaced:
+        metadata["namespace"] = metadata.get("namespace") or default
+    else:
+        metadata.pop("namespace", None)
+    return Object({**item.body, "metadata": metadata}, item.origin)
+
+
+def defined_kinds(objects: Iterable[Object]) -> dict[tuple[str, str, str], tuple[str, bool]]:
+    """(group, version, kind) to (plural, namespaced), as the set's own custom resource definitions will serve them."""
+    kinds = {}
+    for item in objects:
+        spec = item.body.get("spec")
+        if item.kind != "CustomResourceDefinition" or not isinstance(spec, dict):
+            continue
+        names = spec.get("names") or {}
+        for version in spec.get("versions") or []:
+            if version.get("served", True):
+                key = (str(spec.get("group")), str(version.get("name")), str(names.get("kind")))
+                kinds[key] = (str(names.get("plural")), spec.get("scope") == "Namespaced")
+    return kinds
