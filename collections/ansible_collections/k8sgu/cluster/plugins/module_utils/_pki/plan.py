@@ -159,7 +159,7 @@ def _certificate_reasons(
     if _bag(found.subject) != _bag(template.subject):
         reasons.append(f"subject: is {format_subject(found.subject)}, to be {format_subject(template.subject)}")
     reasons += _difference("hosts", map(_host_name, found.hosts), map(_host_name, template.hosts))
-    reasons += _difference("usages", _usage_names(found), _usage_names_of(wanted))
+    reasons += _difference("usages", usage_names(found), wanted_usage_names(wanted))
     if found.is_ca != profile.is_ca:
         reasons.append("constraints: is a CA, to be none" if found.is_ca else "constraints: is no CA, to be one")
     elif found.pathlen != profile.pathlen:
@@ -238,11 +238,11 @@ def _host_name(host: Host) -> str:
     return f"URI {host.value}" if host.kind == "uri" else host.value
 
 
-def _usage_names(found: Certificate) -> list[str]:
+def usage_names(found: Certificate) -> list[str]:
     return [_USAGE_NAMES.get(usage, usage) for usage in (*found.key_usages, *found.extended_key_usages)]
 
 
-def _usage_names_of(wanted: Wanted) -> list[str]:
+def wanted_usage_names(wanted: Wanted) -> list[str]:
     return [_USAGE_NAMES[usage] for usage in (*wanted.profile.key_usages, *wanted.profile.extended_key_usages)]
 
 
