@@ -1,0 +1,256 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The checks that are made through the API server: nodes, the demo, names, paths between pods, NetworkPolicy.
+
+The probes are agnhost's `netexec` on every node; `/dial` makes one of them fetch an address and say what it got:
+https://github.com/kubernetes/kubernetes/tree/master/test/images/agnhost#netexec
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, until
+
+PROBES = "k8sgu-verify"
+DEMO = "demo"
+# So often a Service is asked that every replica should have answered: of three, one is missed with (2/3)^30 < 0.001 %.
+REQUESTS_PER_SERVICE = 30
+
+
+@dataclass(frozen=True)
+class Pod:
+    namespace: str
+    name: str
+    node: str
+    ip: str
+    ready: bool
+
+
+def pods(client: Client, namespace: str, app: str) -> list[Pod]:
+    """The pods of an app that are not on their way out, by node."""
+    answer = client.get(f"/api/v1/namespaces/{namespace}/pods", {"labelSelector": f"app={app}"})
+    found = []
+    for item in answer["items"]:
+        if item["metadata"].get("deletionTimestamp"):
+            continue
+        status = item.get("status", {})
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
+        name, node = item["metadata"]["name"], item["spec"].get("nodeName", "")
+        found.append(Pod(namespace, name, node, status.get("podIP", ""), ready))
+    return sorted(found, key=lambda pod: (pod.node, pod.name))
+
+
+def node_problems(items: list[dict[str, Any]], expected: list[str]) -> list[str]:
+    """What keeps the expected nodes from being ready, a phrase each."""
+    states = {}
+    for item in items:
+        conditions = {c["type"]: c for c in item.get("status", {}).get("conditions") or []}
+        ready = conditions.get("Ready", {})
+        states[item["metadata"]["name"]] = (
+            "" if ready.get("status") == "True" else ready.get("message", "never reported")
+        )
+    problems = [f"{name} is not registered" for name in expected if name not in states]
+    return problems + [f"{name}: {states[name]}" for name in expected if states.get(name)]
+
+
+class ClusterChecks:
+    """All checks; `timeout` is in seconds, for each. A check that meets an error has failed with it."""
+
+    def __init__(self, client: Client, nodes: list[str], domain: str, timeout: float) -> None:
+        self.client, self.nodes, self.domain, self.timeout = client, nodes, domain, timeout
+
+    def run(self) -> list[Check]:
+        # Nothing else can pass before these; each of them says what is missing.
+        ready = [self._attempt(check) for check in (self.nodes_ready, self.demo_ready, self.probes_ready)]
+        if not all(check.passed for check in ready):
+            return ready
+        rest: list[Callable[[], Check]] = [
+            self.apart,
+            self.stores_visits,
+            self.balances,
+            self.crosses_nodes,
+            self.policy_lets_friends_in,
+            self.policy_keeps_others_out,
+        ]
+        with ThreadPoolExecutor(max_workers=len(rest)) as pool:
+            return ready + list(pool.map(self._attempt, rest))
+
+    def _attempt(self, probe: Callable[[], Check]) -> Check:
+        def guarded() -> Check:
+            try:
+                return probe()
+            except (ManifestError, KeyError, ValueError) as error:
+                return Check(probe.__doc__ or probe.__name__, False, "an answer", str(error))
+
+        return until(guarded, self.timeout)
+
+    def _dial(self, source: Pod, host: str, port: int, request: str) -> str:
+        """What a probe pod gets from http://host:port/request; the error where it gets nothing."""
+        path = f"/api/v1/namespaces/{source.namespace}/pods/{source.name}:8080/proxy/dial"
+        query = {"protocol": "http", "host": host, "port": str(port), "request": request, "tries": "1"}
+        answer = self.client.get(path, query)
+        if answer.get("responses"):
+            return str(answer["responses"][0])
+        return "error: " + "; ".join(map(str, answer.get("errors") or ["no answer"]))
+
+    def nodes_ready(self) -> Check:
+        """every node is ready"""
+        problems = node_problems(self.client.get("/api/v1/nodes")["items"], self.nodes)
+        seen = "; ".join(problems) or f"{len(self.nodes)} nodes are"
+        return Check(
+            "every node is ready", not problems, f"{', '.join(self.nodes)} Ready", seen, look="kubectl describe nodes"
+        )
+
+    def demo_ready(self) -> Check:
+        """the demo runs"""
+        found = [pod for app in ("website", "database") for pod in pods(self.client, DEMO, app)]
+        waiting = [pod.name for pod in found if not pod.ready]
+        seen = f"not ready: {', '.join(waiting)}" if waiting else f"{len(found)} pods ready"
+        return Check(
+            "the demo's website and database run", bool(found) and not waiting, "all pods ready", seen, DEMO,
+            "kubectl -n demo get pods -o wide",
+        )  # fmt: skip
+
+    def probes_ready(self) -> Check:
+        """a probe runs on every node"""
+        have = {pod.node for pod in pods(self.client, PROBES, "probe") if pod.ready}
+        others = [pod for app in ("friend", "guarded") for pod in pods(self.client, PROBES, app) if pod.ready]
+        missing = sorted(set(self.nodes) - have)
+        passed = not missing and len(others) == 2
+        seen = f"none on {', '.join(missing)}" if missing else f"{len(have)} probes, {len(others)} pods beside them"
+        return Check(
+            "pods start on every node", passed, f"{len(self.nodes)} probes and 2 pods beside them", seen, PROBES,
+            "kubectl -n k8sgu-verify get pods -o wide",
+        )  # fmt: skip
+
+    def apart(self) -> Check:
+        """the website runs on another node than its database"""
+        database = {pod.node for pod in pods(self.client, DEMO, "database")}
+        website = {pod.node for pod in pods(self.client, DEMO, "website")}
+        return Check(
+            "the website runs on another node than its database",
+            bool(website - database) and bool(database),
+            "a website pod on a node without the database",
+            f"database on {', '.join(sorted(database))}; website on {', '.join(sorted(website))}",
+            DEMO,
+        )
+
+    def stores_visits(self) -> Check:
+        """a visit is stored in the database and seen from every node by DNS name"""
+        service = f"/api/v1/namespaces/{DEMO}/services/website:80/proxy/api/visits"
+        count = int(self.client.request("POST", service)["count"])
+        host = f"website.{DEMO}.svc.{self.domain}"
+        wrong = []
+        for probe in pods(self.client, PROBES, "probe"):
+            answer = self._dial(probe, host, 80, "api/visits")
+            counts = [int(part.split(",")[0]) for part in answer.split('"count":')[1:2]]
+            if not counts or counts[0] < count:
+                wrong.append(f"{probe.node}: {answer[:160]}")
+        return Check(
+            "the website is found by DNS name from every node and its database keeps what it is given",
+            not wrong,
+            f"{host} shows at least {count} visits on every node",
+            "; ".join(wrong) or f"all {len(self.nodes)} nodes see them",
+            DEMO,
+            "kubectl -n kube-system logs -l k8s-app=kube-dns",
+        )
+
+    def balances(self) -> Check:
+        """the Service spreads requests over its replicas"""
+        replicas = {pod.name for pod in pods(self.client, DEMO, "website") if pod.ready}
+        probe = pods(self.client, PROBES, "probe")[0]
+        path = f"/api/v1/namespaces/{PROBES}/pods/{probe.name}:8080/proxy/dial"
+        host = f"website.{DEMO}.svc.{self.domain}"
+        query = {
+            "protocol": "http", "host": host, "port": "80", "request": "api/visits", "tries": str(REQUESTS_PER_SERVICE)
+        }  # fmt: skip
+        answers = [str(answer) for answer in self.client.get(path, query).get("responses") or []]
+        reached = {name for name in replicas for answer in answers if f'"hostname":"{name}"' in answer.replace(" ", "")}
+        return Check(
+            "the Service spreads requests over its replicas",
+            reached == replicas and bool(replicas),
+            f"answers of {len(replicas)} replicas",
+            f"answers of {len(reached)}: {', '.join(sorted(reached))}",
+            DEMO,
+            "nft list table ip kube-proxy",
+        )
+
+    def crosses_nodes(self) -> Check:
+        """every pod reaches every pod on another node"""
+        probes = pods(self.client, PROBES, "probe")
+        pairs = [(source, target) for source in probes for target in probes if source.node != target.node]
+
+        def reach(pair: tuple[Pod, Pod]) -> str:
+            source, target = pair
+            answer = self._dial(source, target.ip, 8080, "hostname")
+            return "" if answer == target.name else f"{source.node} to {target.node}: {answer}"
+
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            wrong = [text for text in pool.map(reach, pairs) if text]
+        return Check(
+            "pods reach pods on other nodes",
+            not wrong,
+            f"{len(pairs)} paths open",
+            "; ".join(wrong[:5]) or f"{len(pairs)} paths open",
+            PROBES,
+            "ip route; nft list table ip k8sgu",
+        )
+
+    def _reach_guarded(self, app: str) -> tuple[Pod, str]:
+        """What a pod of `app` gets from the guarded pod, asked from another node where there is one."""
+        guarded = pods(self.client, PROBES, "guarded")[0]
+        sources = pods(self.client, PROBES, app)
+        source = next((pod for pod in sources if pod.node != guarded.node), sources[0])
+        return guarded, self._dial(source, guarded.ip, 8080, "hostname")
+
+    def policy_lets_friends_in(self) -> Check:
+        """a NetworkPolicy lets in whom it names"""
+        guarded, answer = self._reach_guarded("friend")
+        return Check(
+            "a NetworkPolicy lets in whom it names", answer == guarded.name, guarded.name, answer, PROBES,
+            "kubectl -n k8sgu-verify describe networkpolicy guarded",
+        )  # fmt: skip
+
+    def policy_keeps_others_out(self) -> Check:
+        """a NetworkPolicy keeps out everybody else"""
+        guarded, answer = self._reach_guarded("probe")
+        passed = answer.startswith("error:")
+        return Check(
+            "a NetworkPolicy keeps out everybody else", passed, "no connection", answer, guarded.node,
+            "journalctl -u kube-router",
+        )  # fmt: skip
+
+
+def reschedule_check(client: Client, gone: str, timeout: float) -> Check:
+    """The demo is whole again without a node that was stopped."""
+
+    def look() -> Check:
+        try:
+            found = {app: pods(client, DEMO, app) for app in ("website", "database")}
+        except ManifestError as error:
+            return Check("", False, "", str(error))
+        alive = {app: [pod for pod in rows if pod.ready and pod.node != gone] for app, rows in found.items()}
+        wanted = len([pod for pod in found["website"] if pod.node != gone])
+        passed = bool(alive["database"]) and len(alive["website"]) >= max(wanted, 1)
+        passed = passed and not any(pod.node == gone for rows in found.values() for pod in rows)
+        return Check(
+            "the demo's pods leave a node that stopped",
+            passed,
+            f"database and website ready on other nodes than {gone}",
+            ", ".join(f"{pod.name} on {pod.node}" for rows in alive.values() for pod in rows) or "none",
+            DEMO,
+            "kubectl -n demo get pods -o wide",
+        )
+
+    return until(look, timeout, interval=1.0)
+
+
+def audited_request(client: Client) -> None:
+    """A request that the audit log must hold; the client's user agent marks it."""
+    client.get(f"/api/v1/namespaces/{PROBES}/secrets/at-rest")

@@ -1,0 +1,118 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: verify_cluster
+short_description: Makes the checks of a cluster that go through its API server
+version_added: 0.1.0
+description:
+  - Looks at the nodes, at the demo and its Service, at names, at the paths between pods on different nodes and at NetworkPolicy,
+    and makes a request by which M(k8sgu.cluster.verify_node) knows the audit log. Each check waits for what it expects.
+  - It never fails for what it finds; M(k8sgu.cluster.verify_report) does.
+author:
+  - The k8sgu authors (@k8sgu)
+requirements:
+  - PyYAML
+attributes:
+  check_mode:
+    description: In check mode nothing is asked and no check is returned, since some of them store a visit in the demo.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed.
+    support: none
+  idempotent:
+    description: It stores a visit in the demo, and nothing else.
+    support: full
+options:
+  kubeconfig:
+    description: Kubeconfig of an administrator.
+    type: path
+    required: true
+  nodes:
+    description: Names of all nodes.
+    type: list
+    elements: str
+    required: true
+  domain:
+    description: The cluster's domain.
+    type: str
+    default: cluster.local
+  timeout:
+    description: Seconds that each check waits for what it expects.
+    type: int
+    default: 120
+  stopped_node:
+    description: Name of a node that was stopped. The demo's pods must leave it; no other check is made.
+    type: str
+"""
+
+EXAMPLES = r"""
+- name: Look at the cluster
+  k8sgu.cluster.verify_cluster:
+    kubeconfig: .state/demo/admin.kubeconfig
+    nodes: [demo-control-plane-0, demo-worker-0, demo-worker-1]
+"""
+
+RETURN = r"""
+checks:
+  description: Each check with what was expected and what was seen.
+  returned: success
+  type: list
+  elements: dict
+user_agent:
+  description: User agent of a request that the audit log must hold, another one in every run.
+  returned: success
+  type: str
+"""
+
+import uuid
+from dataclasses import asdict
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.kubeconfig import load
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.cluster import (
+    ClusterChecks,
+    audited_request,
+    reschedule_check,
+)
+
+# A single request is not tried again for long: the checks themselves wait.
+PATIENCE_S = 3.0
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "kubeconfig": {"type": "path", "required": True},
+            "nodes": {"type": "list", "elements": "str", "required": True},
+            "domain": {"type": "str", "default": "cluster.local"},
+            "timeout": {"type": "int", "default": 120},
+            "stopped_node": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    if module.check_mode:
+        module.exit_json(changed=False, checks=[], user_agent="")
+    user_agent = f"k8sgu-verify/{uuid.uuid4()}"
+    try:
+        client = Client(load(options["kubeconfig"], None), PATIENCE_S, user_agent)
+        if options["stopped_node"]:
+            checks = [reschedule_check(client, options["stopped_node"], options["timeout"])]
+        else:
+            checks = ClusterChecks(client, options["nodes"], options["domain"], options["timeout"]).run()
+            audited_request(client)
+    except ManifestError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, checks=[asdict(check) for check in checks], user_agent=user_agent)
+
+
+if __name__ == "__main__":
+    main()
