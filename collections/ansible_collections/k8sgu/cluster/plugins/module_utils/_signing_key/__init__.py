@@ -45,9 +45,7 @@ def plan(private: bytes | None, public: bytes | None, algorithm: str, size: int,
     if size not in SIZES[algorithm]:
         raise SigningKeyError(f"size: {size} is no size of {algorithm}; use {', '.join(map(str, SIZES[algorithm]))}")
     if public is not None and not _PUBLIC_KEY.search(public):
-        raise SigningKeyError(
-            f"public_path: {public_path} holds no PEM public key; restore or remove it"
-        )
+        raise SigningKeyError(f"public_path: {public_path} holds no PEM public key; restore or remove it")
     if private is None:
         if public is not None:
             raise SigningKeyError(

@@ -1,0 +1,76 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: certificate_scan
+short_description: Finds every certificate on a machine
+version_added: 0.1.0
+description:
+  - Reads the certificates in PEM files and kubeconfigs below some directories, in one execution and with nothing but Python's standard library.
+  - Keys are not read out. Of certificates that a kubelet rotates (C(kubelet-client-current.pem)), only the current one counts.
+  - The filter P(k8sgu.cluster.certificate_report#filter) says what is in them.
+author:
+  - The k8sgu authors (@k8sgu)
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+options:
+  paths:
+    description: Files, and directories with all that is below them. One that does not exist holds no certificates.
+    type: list
+    elements: path
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Find a node's certificates
+  k8sgu.cluster.certificate_scan:
+    paths: [/etc/kubernetes, /etc/etcd/pki, /var/lib/kubelet/pki]
+  register: scan
+"""
+
+RETURN = r"""
+certificates:
+  description: The certificates.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    place:
+      description: The file, with C(#) and a number where it holds several.
+      type: str
+      sample: /etc/kubernetes/pki/client-ca-bundle.pem#2
+    pem:
+      description: The certificate.
+      type: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._certificates.find import find
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={"paths": {"type": "list", "elements": "path", "required": True}},
+        supports_check_mode=True,
+    )
+    found, errors = find(module.params["paths"])
+    if errors:
+        module.fail_json(msg=f"paths: cannot be read, run as root or leave them out: {'; '.join(errors)}")
+    module.exit_json(changed=False, certificates=[item._asdict() for item in found])
+
+
+if __name__ == "__main__":
+    main()
