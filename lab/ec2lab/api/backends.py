@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from ec2lab.lab import REGION
+
 # Read when moto is imported: the account's only image is the lab's own, and types and key pairs are checked.
 os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
 
-from moto.backends import get_backend  # noqa: E402
-from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT  # noqa: E402
+from moto.backends import get_backend
+from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
 
-REGION = "us-east-1"
 SERVICES = ("ec2", "elbv2", "autoscaling", "iam", "sts", "ssm", "s3")
 
 __all__ = ["ACCOUNT", "REGION", "SERVICES", "all_ec2", "ec2", "elbv2", "get_backend", "iam", "sts"]

@@ -33,9 +33,7 @@ def image_name(image: Image, built: datetime) -> str:
     architecture = ARCHITECTURES[image.architecture]
     if image.distribution == "ubuntu":
         version = UBUNTU_VERSIONS.get(image.release, image.release)
-        return (
-            f"ubuntu/images/hvm-ssd/ubuntu-{image.release}-{version}-{architecture}-server-{built:%Y%m%d}"
-        )
+        return f"ubuntu/images/hvm-ssd/ubuntu-{image.release}-{version}-{architecture}-server-{built:%Y%m%d}"
     serial = int(hashlib.sha256(image.key.encode()).hexdigest()[:8], 16) % 10000
     return f"debian-{DEBIAN_VERSIONS.get(image.release, image.release)}-{architecture}-{built:%Y%m%d}-{serial:04d}"
 

@@ -20,14 +20,14 @@ def desired(lab: str, public_range: str, cut: frozenset[str]) -> model.Desired:
     """`cut`: instances with the fault `network`."""
     vpcs = [_vpc(region, backend, vpc, cut) for region, backend in all_ec2() for vpc in backend.vpcs.values()]
     # A VPC without subnets has nothing in it: no namespace is made for it.
-    return model.Desired(lab, public_range, tuple(vpc for vpc in vpcs if vpc.nodes or vpc.load_balancers or vpc.nat_gateways))
+    return model.Desired(
+        lab, public_range, tuple(vpc for vpc in vpcs if vpc.nodes or vpc.load_balancers or vpc.nat_gateways)
+    )
 
 
 def _vpc(region: str, backend: Any, vpc: Any, cut: frozenset[str]) -> model.Vpc:
     cidrs = tuple(str(item["cidr_block"]) for item in vpc.get_cidr_block_association_set(ipv6=False))
-    subnets = [
-        subnet for zone in backend.subnets.values() for subnet in zone.values() if subnet.vpc_id == vpc.id
-    ]
+    subnets = [subnet for zone in backend.subnets.values() for subnet in zone.values() if subnet.vpc_id == vpc.id]
     elb = elbv2(region)
     balancers = [balancer for balancer in elb.load_balancers.values() if balancer.vpc_id == vpc.id]
     used = used_target_groups(elb)
@@ -160,7 +160,9 @@ def _target_group(backend: Any, group: Any) -> model.TargetGroup:
         )
         if instance is not None and 0 in instance.nics and instance.state in ("pending", "running", "shutting-down"):
             targets.append(model.Target(target["Id"], str(instance.private_ip), int(target["Port"])))
-    preserve = group.attributes.get("preserve_client_ip.enabled", "true" if group.target_type == "instance" else "false")
+    preserve = group.attributes.get(
+        "preserve_client_ip.enabled", "true" if group.target_type == "instance" else "false"
+    )
     return model.TargetGroup(group.arn, tuple(targets), _health_check(group), str(preserve).lower() == "true")
 
 

@@ -64,7 +64,8 @@ def next_private(subnet: Any) -> str:
     if found is None:
         raise error(
             "InsufficientFreeAddressesInSubnet",
-            f"There are not enough free addresses in subnet '{subnet.id}' to satisfy the requested number of instances.",
+            f"There are not enough free addresses in subnet '{subnet.id}' to satisfy the requested number of "
+            "instances.",
         )
     return found
 

@@ -113,9 +113,7 @@ def _install_balancers() -> None:
             if same:  # as documented: the call is idempotent
                 return balancer
             raise DuplicateLoadBalancerName()
-        balancer = create(
-            self, name, security_groups, subnet_ids, subnet_mappings, scheme, loadbalancer_type, **kwargs
-        )
+        balancer = create(self, name, security_groups, subnet_ids, subnet_mappings, scheme, loadbalancer_type, **kwargs)
         identity = balancer.arn.rsplit("/", 1)[1]
         balancer.dns_name = f"{name}-{identity}.elb.{self.region_name}.amazonaws.com"
         balancer.canonical_hosted_zone_id = "Z26RNL4JYFTOTI"

@@ -26,7 +26,7 @@ def install() -> None:
         if group is not None:
             if group.name == "default" and group.vpc_id in self.vpcs and not getattr(self, "vpc_going", False):
                 raise error(
-                    "CannotDelete", f"the specified group: \"{group.id}\" name: \"default\" cannot be deleted by a user"
+                    "CannotDelete", f'the specified group: "{group.id}" name: "default" cannot be deleted by a user'
                 )
             users = [eni for eni in self.enis.values() if any(member.id == group.id for member in eni._group_set)]
             others = [
@@ -34,7 +34,9 @@ def install() -> None:
                 for groups in self.groups.values()
                 for other in groups.values()
                 if other.id != group.id
-                and any(rule.source_group.get("GroupId") == group.id for rule in other.ingress_rules + other.egress_rules)
+                and any(
+                    rule.source_group.get("GroupId") == group.id for rule in other.ingress_rules + other.egress_rules
+                )
             ]
             if users or others:
                 raise _violation(f"resource {group.id} has a dependent object")

@@ -141,7 +141,9 @@ def check_network(backend: Any, count: int, kwargs: dict[str, Any], group_names:
         kwargs["security_group_ids"] = [backend.get_default_security_group(subnet.vpc_id).id]
 
 
-def fingerprint(image_id: str | None, count: tuple[int, int], user_data: Any, group_names: list[str], kwargs: Any) -> str:
+def fingerprint(
+    image_id: str | None, count: tuple[int, int], user_data: Any, group_names: list[str], kwargs: Any
+) -> str:
     """Two launches with the same client token must agree in this."""
     plain = {key: value for key, value in kwargs.items() if key != "client_token"}
     text = json.dumps([image_id, count, str(user_data), group_names, plain], sort_keys=True, default=str)

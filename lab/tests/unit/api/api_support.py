@@ -1,6 +1,5 @@
 """An API of the test's own process, and what its tests share."""
 
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -9,10 +8,10 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+
 from ec2lab.api import seed, server
+from ec2lab.api.backends import SERVICES, get_backend
 from ec2lab.api.backends import ec2 as ec2_backend
-from ec2lab.api.backends import get_backend
-from ec2lab.api.backends import SERVICES
 
 PUBLIC_RANGE = "198.18.4.0/22"
 IMAGE_KEY = "unit-test-recipe"
@@ -57,8 +56,6 @@ def forget_everything() -> None:
         backend = get_backend(service)
         for account in list(backend):
             del backend[account]
-
-
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from api_support import IMAGE_KEY, PUBLIC_RANGE, Network, RunningApi, forget_everything
+
 from ec2lab.api import mends, seed, server
 from ec2lab.image import Image
 
@@ -30,9 +31,7 @@ def running_api(tmp_path: Path) -> Iterator[RunningApi]:
         api.save()
     http = server.listen(api, "127.0.0.1", 0)
     server.start(http, "api under test")
-    yield RunningApi(
-        api, f"http://127.0.0.1:{http.server_port}", image_id, tmp_path / "state", credentials, changes
-    )
+    yield RunningApi(api, f"http://127.0.0.1:{http.server_port}", image_id, tmp_path / "state", credentials, changes)
     http.shutdown()
     http.server_close()
 

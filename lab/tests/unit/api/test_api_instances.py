@@ -10,8 +10,8 @@ import re
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 from api_support import Network, RunningApi
+from botocore.exceptions import ClientError
 
 
 def launch(api: RunningApi, network: Network, **changes: Any) -> dict[str, Any]:
@@ -24,9 +24,7 @@ def launch(api: RunningApi, network: Network, **changes: Any) -> dict[str, Any]:
         "SecurityGroupIds": [network.group],
     }
     wanted.update(changes)
-    return dict(
-        api.client("ec2").run_instances(**{name: value for name, value in wanted.items() if value is not None})
-    )
+    return dict(api.client("ec2").run_instances(**{name: value for name, value in wanted.items() if value is not None}))
 
 
 def refused(code: str) -> Any:
@@ -183,7 +181,10 @@ def test_a_terminated_instance_leaves_nothing_behind(running_api: RunningApi, ec
     instance = launch(running_api, network)["Instances"][0]["InstanceId"]
     ec2.terminate_instances(InstanceIds=[instance])
     running_api.settle(instance, "terminated")
-    assert ec2.describe_network_interfaces(Filters=[{"Name": "vpc-id", "Values": [network.vpc]}])["NetworkInterfaces"] == []
+    assert (
+        ec2.describe_network_interfaces(Filters=[{"Name": "vpc-id", "Values": [network.vpc]}])["NetworkInterfaces"]
+        == []
+    )
     assert ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [instance]}])["Volumes"] == []
     ec2.delete_subnet(SubnetId=network.subnet)
     ec2.delete_security_group(GroupId=network.group)
@@ -222,9 +223,7 @@ def test_without_a_group_it_is_the_vpc_s_default(running_api: RunningApi, ec2: A
     assert [group["GroupName"] for group in instance["SecurityGroups"]] == ["default"]
 
 
-def test_a_public_address_where_the_interface_asks_for_one(
-    running_api: RunningApi, ec2: Any, network: Network
-) -> None:
+def test_a_public_address_where_the_interface_asks_for_one(running_api: RunningApi, ec2: Any, network: Network) -> None:
     specification = {
         "DeviceIndex": 0,
         "SubnetId": network.subnet,
@@ -232,9 +231,9 @@ def test_a_public_address_where_the_interface_asks_for_one(
         "AssociatePublicIpAddress": True,
         "PrivateIpAddress": "10.240.0.11",
     }
-    made = launch(
-        running_api, network, SubnetId=None, SecurityGroupIds=None, NetworkInterfaces=[specification]
-    )["Instances"][0]
+    made = launch(running_api, network, SubnetId=None, SecurityGroupIds=None, NetworkInterfaces=[specification])[
+        "Instances"
+    ][0]
     seen = ec2.describe_instances(InstanceIds=[made["InstanceId"]])["Reservations"][0]["Instances"][0]
     assert seen["PublicIpAddress"].startswith("198.18.")
     assert seen["PrivateIpAddress"] == "10.240.0.11"

@@ -1,0 +1,349 @@
+"""`ec2lab`: an EC2 on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ec2lab import addresses, control, doctor, image
+from ec2lab.errors import HostUnfit, LabError, Timeout
+from ec2lab.fabric import Fabric
+from ec2lab.lab import FIRST_API_PORT, REGION, STATE_ROOT, Description, Lab, all_labs, choose_range, exclusive
+from ec2lab.machine import Machines
+
+MIRROR_URL = f"http://{addresses.MIRROR}:5080"
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 15.0
+FAULT_KINDS = (
+    "power-off", "power-on", "network-cut", "network-restore", "disk-fill", "disk-free", "clock-jump",
+)  # fmt: skip
+# A node's disk begins as a copy of the image; below this, `up` would only postpone the failure.
+LEAST_FREE_BYTES = 2 << 30
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="ec2lab", description="An EC2 on this machine, with nodes that boot.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, about: str, named: bool = True) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=about, description=about)
+        if named:
+            command.add_argument(
+                "name", nargs="?", default="default", metavar="NAME", help="the lab (default: default)"
+            )
+        return command
+
+    up = add("up", "Start a lab, or take a crashed one up again.")
+    up.add_argument("--mirror-dir", type=Path, metavar="DIR", help="the directory that the lab serves to its nodes")
+    up.add_argument(
+        "--public-range", metavar="CIDR", help="its public addresses (default: a free part of 198.18.0.0/15)"
+    )
+    up.add_argument("--api-port", type=int, metavar="PORT", help="the API's port on 127.0.0.1 (default: a free one)")
+    add("down", "End a lab and remove everything it made.")
+    add("status", "Show a lab, its instances and what troubles it.")
+    add("env", 'Print export lines for a shell: eval "$(ec2lab env)".')
+    add("doctor", "List what the lab needs of this host, and how to get what is missing.", named=False)
+    console = add("console", "Show an instance's console.", named=False)
+    console.add_argument("instance", metavar="INSTANCE")
+    console.add_argument("--lab", default=None, metavar="NAME", help="its lab (default: the one that has it)")
+    console.add_argument("--follow", "-f", action="store_true", help="show what comes, until interrupted")
+    fault = add("fault", "Make something fail, or undo it.", named=False)
+    fault.add_argument("kind", metavar="KIND", choices=FAULT_KINDS, help=", ".join(FAULT_KINDS))
+    fault.add_argument("instance", metavar="INSTANCE")
+    fault.add_argument("--lab", default=None, metavar="NAME", help="its lab (default: the one that has it)")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    try:
+        if os.geteuid() != 0:
+            given = sys.argv[1:] if argv is None else argv
+            raise LabError(f"the lab needs root; run: sudo {shlex.join([str(Path(sys.argv[0]).absolute()), *given])}")
+        status: int = COMMANDS[arguments.command](arguments)
+    except (LabError, OSError) as error:
+        print(f"ec2lab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("ec2lab: interrupted", file=sys.stderr)
+        return 130
+    return status
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+# -- up
+
+
+def up(arguments: argparse.Namespace) -> int:
+    lab = Lab(arguments.name)
+    missing = doctor.missing(STATE_ROOT)
+    if missing:
+        raise HostUnfit("\n".join(["this host lacks what the lab needs:", *(line_of(check) for check in missing)]))
+    free = shutil.disk_usage(existing_parent(STATE_ROOT)).free
+    if free < LEAST_FREE_BYTES:
+        raise LabError(
+            f"{existing_parent(STATE_ROOT)} has {free >> 20} MiB free, and a lab needs {LEAST_FREE_BYTES >> 20} at "
+            "the least: make room there"
+        )
+    with exclusive():
+        pid = lab.daemon_pid()
+        if pid is not None:
+            raise LabError(f"lab {lab.name} is up already (process {pid}): `ec2lab down {lab.name}` ends it")
+        known = lab.description()
+        if known is None:
+            known = describe(lab, arguments)
+        else:
+            refuse_changes(known, arguments)
+            say(f"lab {lab.name} was not taken down: taking it up again")
+        image.ensure_image(say)
+        Path(known.mirror_dir).mkdir(parents=True, exist_ok=True)
+        lab.write(known)
+        start_daemon(lab)
+    found = lab.description() or known
+    say(f"lab {lab.name} is up: {found.endpoint}, public addresses {found.public_range}")
+    say(f'eval "$(ec2lab env{"" if lab.name == "default" else " " + lab.name})" points this shell at it')
+    return 0
+
+
+def existing_parent(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def describe(lab: Lab, arguments: argparse.Namespace) -> Description:
+    wanted: Path | None = arguments.mirror_dir
+    if wanted is None and os.environ.get("EC2LAB_MIRROR_DIR"):
+        wanted = Path(os.environ["EC2LAB_MIRROR_DIR"])
+    if wanted is not None and wanted.exists() and not wanted.is_dir():
+        raise LabError(f"--mirror-dir {wanted} is not a directory")
+    directory = (wanted or lab.state_dir / "mirror").absolute()
+    return Description(lab.name, choose_range(arguments.public_range), choose_port(arguments.api_port), str(directory))
+
+
+def refuse_changes(known: Description, arguments: argparse.Namespace) -> None:
+    """A lab that exists keeps what it was made with."""
+    for option, wanted, has in (
+        ("--mirror-dir", arguments.mirror_dir and str(arguments.mirror_dir.absolute()), known.mirror_dir),
+        ("--public-range", arguments.public_range, known.public_range),
+        ("--api-port", arguments.api_port, known.api_port),
+    ):
+        if wanted is not None and wanted != has:
+            raise LabError(f"{option} {wanted}: lab {known.name} has {has}; `ec2lab down {known.name}` first")
+
+
+def choose_port(wanted: int | None) -> int:
+    """A port of 127.0.0.1 that is free and no other lab's."""
+    if wanted is not None and not 1 <= wanted <= 65535:
+        raise LabError(f"--api-port {wanted}: a port is a number from 1 to 65535")
+    others = {description.api_port for each in all_labs() if (description := each.description())}
+    for port in [wanted] if wanted is not None else range(FIRST_API_PORT, FIRST_API_PORT + 1000):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in others:
+            return port
+    if wanted is not None:
+        raise LabError(f"--api-port {wanted} is in use on 127.0.0.1: name another, or leave the option out")
+    raise LabError(f"no port from {FIRST_API_PORT} on is free on 127.0.0.1: name one with --api-port")
+
+
+def start_daemon(lab: Lab) -> None:
+    """Starts it and returns when it answers; LabError with the end of its log when it does not."""
+    begin = lab.log_file.stat().st_size if lab.log_file.exists() else 0
+    descriptor = os.open(lab.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MOTO_"))}
+    with os.fdopen(descriptor, "ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ec2lab.daemon", lab.name],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            env=environment,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        if process.poll() is not None:
+            raise LabError(f"the daemon ended with status {process.returncode}:\n{tail(lab.log_file, begin)}")
+        if lab.control.exists():
+            try:
+                control.ask(lab.control, {"command": "status"}, timeout=10)
+                return
+            except LabError:
+                pass
+        if time.monotonic() > deadline:
+            process.kill()
+            raise Timeout(f"the daemon did not answer within {START_TIMEOUT_S:.0f} s:\n{tail(lab.log_file, begin)}")
+        time.sleep(0.05)
+
+
+def tail(path: Path, begin: int, lines: int = 15) -> str:
+    with path.open("rb") as file:
+        file.seek(begin)
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+
+
+# -- down
+
+
+def down(arguments: argparse.Namespace) -> int:
+    lab = Lab(arguments.name)
+    with exclusive():
+        description = lab.description_or_none()
+        existed = lab.state_dir.exists() or lab.run_dir.exists()
+        stop_daemon(lab)
+        # By name, so that it also works after a crash, and for what a killed `up` left.
+        Machines(lab.name, lab.state_dir).destroy()
+        Fabric(lab.name, description.public_range if description else str(addresses.POOL)).destroy()
+        for directory in (lab.state_dir, lab.run_dir):
+            shutil.rmtree(directory, ignore_errors=False) if directory.exists() else None
+            if directory.parent.exists() and not any(directory.parent.glob("[!.]*")):
+                shutil.rmtree(directory.parent)
+    say(f"lab {lab.name} is down" if existed else f"there was no lab {lab.name}")
+    return 0
+
+
+def stop_daemon(lab: Lab) -> None:
+    pid = lab.daemon_pid()
+    if pid is None:
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if lab.daemon_pid() is None:
+                return
+            time.sleep(0.02)
+    raise Timeout(f"the daemon (process {pid}) did not end within {2 * STOP_TIMEOUT_S:.0f} s of being told to")
+
+
+# -- the rest
+
+
+def require(name: str) -> tuple[Lab, Description]:
+    lab = Lab(name)
+    description = lab.description()
+    if description is None:
+        raise LabError(f"there is no lab {name}: `ec2lab up{'' if name == 'default' else ' ' + name}` makes it")
+    return lab, description
+
+
+def ask(lab: Lab, request: dict[str, Any]) -> dict[str, Any]:
+    if lab.daemon_pid() is None:
+        raise LabError(f"lab {lab.name}'s daemon is not running: `ec2lab up {lab.name}` starts it again")
+    return control.ask(lab.control, request)
+
+
+def env(arguments: argparse.Namespace) -> int:
+    lab, description = require(arguments.name)
+    if lab.daemon_pid() is None:
+        raise LabError(f"lab {lab.name}'s daemon is not running: `ec2lab up {lab.name}` starts it again")
+    values = {
+        "AWS_ENDPOINT_URL": description.endpoint,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": description.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": description.secret_access_key,
+        "EC2LAB_IMAGE_ID": description.image_id,
+        "EC2LAB_MIRROR_DIR": description.mirror_dir,
+        "EC2LAB_MIRROR_URL": MIRROR_URL,
+    }
+    for name, value in values.items():
+        print(f"export {name}={shlex.quote(value)}")
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    lab, description = require(arguments.name)
+    answer = ask(lab, {"command": "status"})
+    print(f"lab {lab.name}: up, process {answer['pid']}")
+    print(f"  API                {description.endpoint}")
+    print(f"  public addresses   {description.public_range}")
+    print(f"  mirror             {description.mirror_dir}")
+    for each in answer["instances"]:
+        marks = f"  faults: {', '.join(each['faults'])}" if each["faults"] else ""
+        line = f"  {each['id']}  {each['state']:<13}  {each['private_ip']:<15}  {each['public_ip']:<15}  {each['name']}"
+        print(f"{line}{marks}".rstrip())
+    if answer["trouble"]:
+        print(f"  trouble: {answer['trouble']} (see {lab.log_file})")
+        return 1
+    return 0
+
+
+def line_of(check: doctor.Check) -> str:
+    detail = f" ({check.detail})" if check.detail else ""
+    return f"  {check.name}{detail}: {check.purpose}. {check.remedy}"
+
+
+def run_doctor(_arguments: argparse.Namespace) -> int:
+    found = doctor.checks(STATE_ROOT)
+    for check in found:
+        mark = "ok     " if check.ok else "MISSING" if check.needed else "absent "
+        detail = f" ({check.detail})" if check.detail else ""
+        remedy = "" if check.ok else f"\n          {check.remedy}"
+        print(f"{mark}  {check.name}{detail}: {check.purpose}{remedy}")
+    return 1 if any(check.needed and not check.ok for check in found) else 0
+
+
+def lab_of(instance: str, name: str | None) -> Lab:
+    """The lab named, or the one that has the instance."""
+    candidates = [require(name)[0]] if name else all_labs()
+    for lab in candidates:
+        if (Machines(lab.name, lab.state_dir).console_path(instance)).parent.is_dir():
+            return lab
+    where = f"lab {name}" if name else "any lab"
+    raise LabError(f"there is no machine of an instance {instance} in {where}: `ec2lab status` lists them")
+
+
+def console(arguments: argparse.Namespace) -> int:
+    lab = lab_of(arguments.instance, arguments.lab)
+    path = Machines(lab.name, lab.state_dir).console_path(arguments.instance)
+    if not path.exists():
+        raise LabError(f"{arguments.instance} has written nothing to its console yet")
+    with path.open("rb") as file:
+        while True:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.flush()
+            if not arguments.follow or not path.exists():
+                return 0
+            time.sleep(0.2)
+
+
+def fault(arguments: argparse.Namespace) -> int:
+    lab = lab_of(arguments.instance, arguments.lab)
+    ask(lab, {"command": "fault", "kind": arguments.kind, "instance": arguments.instance})
+    return 0
+
+
+COMMANDS = {
+    "up": up,
+    "down": down,
+    "status": status,
+    "env": env,
+    "doctor": run_doctor,
+    "console": console,
+    "fault": fault,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,327 @@
+"""Makes machines and network agree with the API, and the API's instance states with the machines.
+
+One thread decides (`step`); what takes time with one machine runs in a thread of its own, one per instance. Every
+decision is taken from the state as it is, never from what was decided before: a daemon that starts finds the same
+work that the killed one left.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from moto.core.utils import utcnow
+from moto.ec2.models.instances import StateReason
+
+from ec2lab import model
+from ec2lab.api import translate
+from ec2lab.api.backends import all_ec2, elbv2
+from ec2lab.api.mends import instances
+from ec2lab.api.server import Api
+from ec2lab.errors import LabError, Timeout
+from ec2lab.fabric import Fabric
+from ec2lab.machine import Machines
+
+log = logging.getLogger(__name__)
+
+# How often machines are looked at when no call changes anything: one that powers itself off is noticed by this.
+IDLE_S = 2.0
+READY_TIMEOUT_S = 120.0
+# EC2 forgets a terminated instance after about an hour.
+REMEMBER_TERMINATED = timedelta(hours=1)
+WORKERS = 16
+JOB_WAIT_S = 60.0
+
+
+def find(instance_id: str) -> Any:
+    """moto's object, or None. Objects change at a roll-back: look up, use, forget, all under the API's lock."""
+    for _region, backend in all_ec2():
+        for reservation in backend.reservations.values():
+            for instance in reservation.instances:
+                if instance.id == instance_id:
+                    return instance
+    return None
+
+
+class Controller:
+    def __init__(
+        self,
+        lab: str,
+        public_range: str,
+        api: Api,
+        fabric: Fabric,
+        machines: Machines,
+        network: Callable[[model.Desired], None],
+    ) -> None:
+        """`network` is told of each description once the fabric is so: it opens the services of new VPCs."""
+        self.lab, self.public_range = lab, public_range
+        self.api, self.fabric, self.machines, self.network = api, fabric, machines, network
+        self._wake = threading.Event()
+        self._stopping = False
+        self._busy: set[str] = set()
+        self._busy_lock = threading.Lock()
+        self._stepping = threading.Lock()
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="machine")
+        self._reboots: dict[str, int] = {}
+        self._trouble = ""
+
+    # -- the loop
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    def run(self) -> None:
+        self.adopt()
+        while not self._stopping:
+            self._wake.wait(IDLE_S)
+            self._wake.clear()
+            if self._stopping:
+                return
+            started = time.monotonic()
+            try:
+                self.step()
+                self._trouble = ""
+            except Exception as error:
+                if str(error) != self._trouble:  # said once, not every two seconds
+                    log.exception("the lab could not be brought in line with the API; trying on")
+                    self._trouble = str(error)
+            log.debug("step: %.0f ms", (time.monotonic() - started) * 1000)
+
+    @property
+    def trouble(self) -> str:
+        """What keeps the lab from agreeing with the API; empty when nothing does."""
+        return self._trouble
+
+    def adopt(self) -> None:
+        """A daemon's first act: machines that belong to no instance go, reboots asked of the last one are done."""
+        with self.api.lock:
+            wanted = set()
+            for _region, backend in all_ec2():
+                for instance in backend.all_instances():
+                    self._reboots[instance.id] = getattr(instance, "reboots_wanted", 0)
+                    if instance.state != "terminated":
+                        wanted.add(instance.id)
+        for instance_id in set(self.machines.known()) - wanted:
+            log.warning("%s: a machine without an instance: removed", instance_id)
+            self.machines.delete(instance_id)
+
+    def step(self) -> None:
+        """Brings the network in line at once, and starts what there is to do with the machines."""
+        with self._stepping:
+            with self.api.lock:
+                self._forget_terminated()
+                desired = translate.desired(self.lab, self.public_range, self._cut())
+                work = self._work()
+            self.fabric.reconcile(desired)
+            self.network(desired)
+            self._activate_balancers(desired)
+        for instance_id, name, job in work:
+            self._start_job(instance_id, name, job)
+
+    def _cut(self) -> frozenset[str]:
+        return frozenset(each for each, faults in self.api.extra.faults.items() if "network" in faults)
+
+    @contextmanager
+    def exclusively(self, instance_id: str) -> Iterator[None]:
+        """No job touches the machine meanwhile; LabError when one keeps it too long."""
+        deadline = time.monotonic() + JOB_WAIT_S
+        while not self._take(instance_id):
+            if time.monotonic() > deadline:
+                raise LabError(f"{instance_id} is still being changed after {JOB_WAIT_S:.0f} s: try again")
+            time.sleep(0.05)
+        try:
+            yield
+        finally:
+            self._release(instance_id)
+
+    def _take(self, instance_id: str) -> bool:
+        with self._busy_lock:
+            if instance_id in self._busy:
+                return False
+            self._busy.add(instance_id)
+            return True
+
+    def _release(self, instance_id: str) -> None:
+        with self._busy_lock:
+            self._busy.discard(instance_id)
+        self.wake()
+
+    def _start_job(self, instance_id: str, name: str, job: Callable[[str], None]) -> None:
+        if not self._take(instance_id):
+            return
+
+        def body() -> None:
+            try:
+                job(instance_id)
+            except Exception:
+                log.exception("%s: %s failed", instance_id, name)
+                time.sleep(1)  # tried again at the next step
+            finally:
+                self._release(instance_id)
+
+        self._pool.submit(body)
+
+    # -- what there is to do
+
+    def _work(self) -> list[tuple[str, str, Callable[[str], None]]]:
+        jobs: dict[str, Callable[[str], None]] = {
+            "pending": self._boot,
+            "stopping": self._shut_down,
+            "shutting-down": self._terminate,
+        }
+        work = []
+        for _region, backend in all_ec2():
+            for instance in backend.all_instances():
+                if instance.state in jobs:
+                    work.append((instance.id, instance.state, jobs[instance.state]))
+                elif instance.state == "running":
+                    if self._reboots.setdefault(instance.id, 0) != getattr(instance, "reboots_wanted", 0):
+                        work.append((instance.id, "reboot", self._reboot))
+                    elif not self._powered_off(instance.id) and self.machines.state(instance.id) != "running":
+                        work.append((instance.id, "went down", self._went_down))
+        return work
+
+    def _powered_off(self, instance_id: str) -> bool:
+        return "power" in self.api.extra.faults.get(instance_id, set())
+
+    def _change(self, instance_id: str, before: str, change: Callable[[Any], None]) -> bool:
+        """Applies `change` to the instance if it still is in the state `before`, and saves."""
+        with self.api.lock:
+            instance = find(instance_id)
+            if instance is None or instance.state != before:
+                return False
+            change(instance)
+            self.api.save()
+        return True
+
+    # -- jobs, each repeated until the state has changed
+
+    def _boot(self, instance_id: str) -> None:
+        with self.api.lock:
+            instance = find(instance_id)
+            if instance is None or instance.state != "pending":
+                return
+            spec = translate.machine_spec(instance)
+            first = not getattr(instance, "has_booted", False)
+        try:
+            started = time.monotonic()
+            self.machines.create(spec)
+            self.machines.start(instance_id)
+            if not self._wait_ready(instance_id):
+                return
+            log.info("%s: up after %.1f s", instance_id, time.monotonic() - started)
+        except LabError as error:
+            log.error("%s: did not come up: %s", instance_id, error)
+            message = f"Server.InternalError: {error}"
+
+            def failed(instance: Any) -> None:
+                instance.state_reason = StateReason(message, "Server.InternalError")
+                instance._reason = message
+                # As on EC2: what never ran is terminated, what ran before is stopped again.
+                instances.set_state(instance, "shutting-down" if first else "stopping")
+
+            self._change(instance_id, "pending", failed)
+            return
+
+        def running(instance: Any) -> None:
+            instance.has_booted = True
+            self._reboots[instance.id] = getattr(instance, "reboots_wanted", 0)
+            instances.set_state(instance, "running")
+
+        self._change(instance_id, "pending", running)
+
+    def _wait_ready(self, instance_id: str) -> bool:
+        """True when the node is up; False when it was asked to go meanwhile."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while True:
+            try:
+                self.machines.wait_ready(instance_id, timeout=min(2.0, max(0.1, deadline - time.monotonic())))
+                return True
+            except Timeout as error:
+                if time.monotonic() >= deadline:
+                    raise LabError(f"SSH did not answer within {READY_TIMEOUT_S:.0f} s ({error})") from error
+            with self.api.lock:
+                instance = find(instance_id)
+                if instance is None or instance.state != "pending":
+                    return False
+
+    def _shut_down(self, instance_id: str) -> None:
+        self.machines.stop(instance_id)
+
+        def stopped(instance: Any) -> None:
+            for eni in instance.nics.values():
+                eni.stop()  # gives an automatic public address back
+            self.api.extra.faults.pop(instance_id, None)
+            instances.set_state(instance, "stopped")
+
+        self._change(instance_id, "stopping", stopped)
+
+    def _terminate(self, instance_id: str) -> None:
+        self.machines.delete(instance_id)
+
+        def gone(instance: Any) -> None:
+            self.api.extra.faults.pop(instance_id, None)
+            instances.finish_termination(instance)
+
+        self._change(instance_id, "shutting-down", gone)
+
+    def _reboot(self, instance_id: str) -> None:
+        with self.api.lock:
+            instance = find(instance_id)
+            if instance is None or instance.state != "running":
+                return
+            wanted = getattr(instance, "reboots_wanted", 0)
+        if not self._powered_off(instance_id):
+            self.machines.reboot(instance_id)
+        self._reboots[instance_id] = wanted
+
+    def _went_down(self, instance_id: str) -> None:
+        """The node shut itself down. It may also just be starting anew: hence a second look."""
+        time.sleep(0.3)
+        if self.machines.state(instance_id) == "running" or self._powered_off(instance_id):
+            return
+        log.info("%s: shut itself down", instance_id)
+
+        def down(instance: Any) -> None:
+            code = "Client.InstanceInitiatedShutdown"
+            instance.state_reason = StateReason(f"{code}: Instance initiated shutdown", code)
+            behaviour = instance.instance_initiated_shutdown_behavior
+            instances.set_state(instance, "shutting-down" if behaviour == "terminate" else "stopping")
+
+        self._change(instance_id, "running", down)
+
+    # -- the rest
+
+    def _forget_terminated(self) -> None:
+        before = utcnow() - REMEMBER_TERMINATED
+        for _region, backend in all_ec2():
+            for reservation_id, reservation in list(backend.reservations.items()):
+                ended = [getattr(instance, "terminated_at", None) for instance in reservation.instances]
+                if ended and all(when is not None and when < before for when in ended):
+                    for instance in reservation.instances:
+                        backend.tags.pop(instance.id, None)
+                    del backend.reservations[reservation_id]
+                    launches = backend.__dict__.get("launches", {})
+                    for token in [token for token, (_print, each) in launches.items() if each == reservation_id]:
+                        del launches[token]
+
+    def _activate_balancers(self, desired: model.Desired) -> None:
+        made = {balancer.arn for vpc in desired.vpcs for balancer in vpc.load_balancers}
+        with self.api.lock:
+            changed = False
+            for region, _backend in all_ec2():
+                for balancer in elbv2(region).load_balancers.values():
+                    if balancer.arn in made and balancer.state == "provisioning":
+                        balancer.state, changed = "active", True
+            if changed:
+                self.api.save()

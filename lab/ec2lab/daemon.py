@@ -1,0 +1,213 @@
+"""The lab's background process: `python -m ec2lab.daemon NAME`, started by `ec2lab up`.
+
+It ends on SIGTERM; killed harder, the next one takes over where it stood: the API's state is on disk before a call is
+answered, machines and network do not depend on the daemon's life.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ec2lab import control, faults, image
+from ec2lab.api import mends, seed, server
+from ec2lab.api.backends import all_ec2
+from ec2lab.api.mends import balancers
+from ec2lab.controller import Controller, find
+from ec2lab.errors import LabError
+from ec2lab.fabric import Fabric
+from ec2lab.guest import GuestServices
+from ec2lab.lab import Description, Lab
+from ec2lab.machine import Machines
+
+log = logging.getLogger(__name__)
+
+
+class AlreadyRunning(LabError):
+    """Another daemon has the lab."""
+
+
+def hold_pid_file(path: Path) -> int:
+    """Locks the pid file for the life of this process, and writes the process id into it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise AlreadyRunning("the lab's daemon runs already") from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+class Daemon:
+    def __init__(self, lab: Lab, description: Description) -> None:
+        self.lab, self.description = lab, description
+        self.done = threading.Event()
+        mends.install(description.public_range)
+        self.api = server.Api(lab.api_state, self._changed)
+        self.fabric = Fabric(lab.name, description.public_range)
+        self.machines = Machines(lab.name, lab.state_dir)
+        self.guest = GuestServices(self.api, self.fabric, Path(description.mirror_dir))
+        self.controller = Controller(
+            lab.name, description.public_range, self.api, self.fabric, self.machines, self.guest.reconcile
+        )
+        balancers.source.health = self.fabric.health
+
+    def _changed(self) -> None:
+        self.controller.wake()
+
+    def run(self) -> None:
+        self._load()
+        endpoint = server.listen(self.api, "127.0.0.1", self.description.api_port)
+        loop = threading.Thread(target=self.controller.run, name="controller", daemon=True)
+        loop.start()
+        server.start(endpoint, "api")
+        listening = control.serve(self.lab.control, self.handle)
+        log.info("lab %s is up: %s", self.lab.name, self.description.endpoint)
+        self.done.wait()
+        log.info("lab %s: the daemon ends", self.lab.name)
+        listening.close()
+        endpoint.shutdown()
+        self.controller.stop()
+        loop.join(timeout=5)
+        self.lab.control.unlink(missing_ok=True)
+
+    def _load(self) -> None:
+        """The saved state, or a new account; either way with the image that the cache has now."""
+        self.api.load()
+        base = image.cached_image()
+        if base is None:
+            raise LabError("the base image is not in the cache: `ec2lab up` makes it")
+        with self.api.lock:
+            image_id = str(seed.add_image(base).id)
+            credentials = seed.add_user()
+            self.api.save()
+        self.description = replace(
+            self.description,
+            image_id=image_id,
+            access_key_id=credentials.access_key_id,
+            secret_access_key=credentials.secret_access_key,
+        )
+        self.lab.write(self.description)
+
+    # -- the control socket
+
+    def handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        command = request.get("command")
+        if command == "status":
+            return self._status()
+        if command == "fault":
+            return self._fault(str(request["kind"]), str(request["instance"]))
+        raise LabError(f"the daemon does not know the command {command!r}")
+
+    def _status(self) -> dict[str, Any]:
+        with self.api.lock:
+            instances = [
+                {
+                    "id": instance.id,
+                    "name": next((tag["value"] for tag in instance.get_tags() if tag["key"] == "Name"), ""),
+                    "state": instance.state,
+                    "private_ip": instance.private_ip or "",
+                    "public_ip": instance.public_ip or "",
+                    "faults": sorted(self.api.extra.faults.get(instance.id, ())),
+                }
+                for _region, backend in all_ec2()
+                for instance in backend.all_instances()
+                if instance.state != "terminated"
+            ]
+        return {"pid": os.getpid(), "instances": instances, "trouble": self.controller.trouble}
+
+    def _fault(self, kind: str, instance_id: str) -> dict[str, Any]:
+        apply = FAULTS.get(kind)
+        if apply is None:
+            raise LabError(f"there is no fault {kind!r}; the faults are {', '.join(FAULTS)}")
+        with self.api.lock:
+            instance = find(instance_id)
+            if instance is None or instance.state == "terminated":
+                raise LabError(f"there is no instance {instance_id} in lab {self.lab.name}")
+            if instance.state != "running":
+                raise LabError(f"{instance_id} is {instance.state}: faults are for running instances")
+        with self.controller.exclusively(instance_id):
+            apply(self, instance_id)
+        return {}
+
+    def _note(self, instance_id: str, fault: str, present: bool) -> None:
+        with self.api.lock:
+            held = self.api.extra.faults.setdefault(instance_id, set())
+            (held.add if present else held.discard)(fault)
+            if not held:
+                del self.api.extra.faults[instance_id]
+            self.api.save()
+
+    def power_off(self, instance_id: str) -> None:
+        # Noted first: a machine that is down without a fault has shut itself down, and would be stopped.
+        self._note(instance_id, "power", True)
+        self.machines.power_off(instance_id)
+
+    def power_on(self, instance_id: str) -> None:
+        self.machines.start(instance_id)
+        self._note(instance_id, "power", False)
+
+    def cut(self, instance_id: str) -> None:
+        self._note(instance_id, "network", True)
+        self.controller.step()
+
+    def mend(self, instance_id: str) -> None:
+        self._note(instance_id, "network", False)
+        self.controller.step()
+
+    def fill_disk(self, instance_id: str) -> None:
+        faults.fill_disk(self.machines, instance_id)
+        self._note(instance_id, "disk", True)
+
+    def free_disk(self, instance_id: str) -> None:
+        faults.free_disk(self.machines, instance_id)
+        self._note(instance_id, "disk", False)
+
+    def jump_clock(self, instance_id: str) -> None:
+        faults.jump_clock(self.machines, instance_id, 3600.0)
+
+
+# Each stands beside its opposite.
+FAULTS = {
+    "power-off": Daemon.power_off,
+    "power-on": Daemon.power_on,
+    "network-cut": Daemon.cut,
+    "network-restore": Daemon.mend,
+    "disk-fill": Daemon.fill_disk,
+    "disk-free": Daemon.free_disk,
+    "clock-jump": Daemon.jump_clock,
+}
+
+
+def main(argv: list[str]) -> int:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(threadName)s: %(message)s", level=logging.INFO)
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    lab = Lab(argv[0])
+    try:
+        description = lab.description()
+        if description is None:
+            raise LabError(f"there is no lab {lab.name}: `ec2lab up {lab.name}` makes it")
+        hold_pid_file(lab.pid_file)
+        daemon = Daemon(lab, description)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: daemon.done.set())
+        daemon.run()
+    except (LabError, OSError) as error:
+        print(f"ec2lab: {error}", file=sys.stderr)
+        return 1
+    # Threads that wait for a machine must not keep the process alive.
+    logging.shutdown()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
