@@ -1,0 +1,71 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Stores every object of a resource anew, so that it is encrypted with the key that now writes.
+
+The API server writes an unchanged object only where its stored form is stale, that is, encrypted with another key:
+https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/#ensure-all-secrets-are-encrypted
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Iterator
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import ApiError, Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+
+PAGE = 500
+WORKERS = 8
+
+
+def collection_path(client: Client, resource: str) -> str:
+    """The API path of a resource as EncryptionConfiguration names it: "secrets" or "deployments.apps"."""
+    name, _dot, group = resource.partition(".")
+    if not group:
+        return f"/api/v1/{name}"
+    for entry in client.get("/apis")["groups"]:
+        if entry["name"] == group:
+            return f"/apis/{entry['preferredVersion']['groupVersion']}/{name}"
+    raise ManifestError(f"resources: the API server has no group {group} (of {resource})")
+
+
+def objects(client: Client, path: str) -> Iterator[dict[str, Any]]:
+    """Every object of a collection, page by page."""
+    query = {"limit": str(PAGE)}
+    while True:
+        page = client.get(path, query)
+        version, kind = page["apiVersion"], page["kind"].removesuffix("List")
+        for item in page["items"]:
+            yield {"apiVersion": version, "kind": kind, **item}
+        token = page["metadata"].get("continue")
+        if not token:
+            return
+        query = {"limit": str(PAGE), "continue": token}
+
+
+def object_path(path: str, item: dict[str, Any]) -> str:
+    """The path of an object of the collection at `path`."""
+    base, _slash, plural = path.rpartition("/")
+    namespace = item["metadata"].get("namespace")
+    middle = f"/namespaces/{namespace}" if namespace else ""
+    return f"{base}{middle}/{plural}/{item['metadata']['name']}"
+
+
+def store_anew(client: Client, path: str, item: dict[str, Any]) -> bool:
+    """Whether the object was stale. One that somebody else wrote or removed meanwhile needs no help."""
+    try:
+        after = client.request("PUT", object_path(path, item), body=item)
+    except ApiError as error:
+        if error.code in (404, 409):
+            return False
+        raise
+    return bool(after["metadata"]["resourceVersion"] != item["metadata"]["resourceVersion"])
+
+
+def rewrite(client: Client, resource: str) -> tuple[int, int]:
+    """(objects looked at, objects that were stale) of one resource."""
+    path = collection_path(client, resource)
+    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+        stale = list(pool.map(lambda item: store_anew(client, path, item), objects(client, path)))
+    return len(stale), sum(stale)

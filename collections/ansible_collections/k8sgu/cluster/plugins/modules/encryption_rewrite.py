@@ -1,0 +1,97 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: encryption_rewrite
+short_description: Stores objects anew, so that they are encrypted with the key that now writes
+version_added: 0.1.0
+description:
+  - Reads every object of the given resources and writes it back as it is. The API server stores it only where it was encrypted with
+    another key than the one that now writes, see
+    U(https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/#rotating-a-decryption-key).
+author:
+  - The k8sgu authors (@k8sgu)
+requirements:
+  - PyYAML
+attributes:
+  check_mode:
+    description: In check mode the objects are counted and none is written. How many are stale is not known.
+    support: partial
+  diff_mode:
+    description: Returns details on what has changed.
+    support: none
+  idempotent:
+    description: A second run finds nothing stale.
+    support: full
+options:
+  kubeconfig:
+    description: Kubeconfig of an administrator.
+    type: path
+    required: true
+  resources:
+    description: Resources as the encryption configuration names them, V(secrets) or V(deployments.apps).
+    type: list
+    elements: str
+    required: true
+  patience:
+    description: Seconds that the API server may be unreachable.
+    type: int
+    default: 60
+"""
+
+EXAMPLES = r"""
+- name: Encrypt every Secret with the new key
+  k8sgu.cluster.encryption_rewrite:
+    kubeconfig: .state/demo/admin.kubeconfig
+    resources: [secrets]
+"""
+
+RETURN = r"""
+objects:
+  description: By resource, how many objects there are and how many were stored anew.
+  returned: success
+  type: dict
+  sample: {secrets: {found: 12, rewritten: 12}}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.rewrite import (
+    collection_path,
+    objects,
+    rewrite,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.kubeconfig import load
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "kubeconfig": {"type": "path", "required": True},
+            "resources": {"type": "list", "elements": "str", "required": True},
+            "patience": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    counts = {}
+    try:
+        client = Client(load(module.params["kubeconfig"], None), module.params["patience"])
+        for resource in module.params["resources"]:
+            if module.check_mode:
+                found, stale = sum(1 for _item in objects(client, collection_path(client, resource))), 0
+            else:
+                found, stale = rewrite(client, resource)
+            counts[resource] = {"found": found, "rewritten": stale}
+    except ManifestError as error:
+        module.fail_json(msg=str(error), objects=counts)
+    module.exit_json(changed=any(count["rewritten"] for count in counts.values()), objects=counts)
+
+
+if __name__ == "__main__":
+    main()
