@@ -18,6 +18,9 @@ start)
     ;;
 
 mount)
+    # What systemd-nspawn keeps about its containers goes with this mount namespace instead of staying in the host's /run.
+    mkdir -p /run/systemd
+    mount -t tmpfs -o mode=0755 ec2lab /run/systemd
     cd "$EC2LAB_DIR"
     mkdir -p root
     # The host's memory holds what is written until the kernel writes it out: a crash of the node loses nothing, and a

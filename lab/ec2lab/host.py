@@ -1,0 +1,90 @@
+"""The host's own network, as the lab must know it. Read only, but for the directory of named namespaces."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from ec2lab import addresses, names
+from ec2lab.shell import run
+
+_MARK = Path("/run/ec2lab.netns-directory")  # there while the mount at /run/netns is a lab's doing
+_NETWORKS_LAST_S = 10.0
+_networks: tuple[float, list[str]] = (0.0, [])
+
+
+def interfaces() -> list[dict[str, Any]]:
+    """Every interface of the host with its addresses, as `ip -json address show` has them."""
+    found: list[dict[str, Any]] = json.loads(run(["ip", "-json", "-details", "address", "show"]))
+    return found
+
+
+def aliases() -> dict[str, str]:
+    """The alias of each interface that has one: the lab's carry its name."""
+    return {interface["ifname"]: interface["ifalias"] for interface in interfaces() if "ifalias" in interface}
+
+
+def has_way_out() -> bool:
+    """Whether the host has a default route."""
+    return run(["ip", "-json", "-4", "route", "show", "default"]).strip() not in ("", "[]", "[ ]")
+
+
+def networks() -> list[str]:
+    """Where nodes must not get through the way out: the host's own networks and every lab's public range.
+
+    Read anew every few seconds, since a host moves between networks.
+    """
+    global _networks
+    read, known = _networks
+    if not known or time.monotonic() - read > _NETWORKS_LAST_S:
+        known = sorted({"127.0.0.0/8", "169.254.0.0/16", str(addresses.POOL), *_own_addresses()})
+        _networks = (time.monotonic(), known)
+    return known
+
+
+def _own_addresses() -> set[str]:
+    return {
+        f"{address['local']}/32"
+        for interface in interfaces()
+        for address in interface.get("addr_info", ())
+        if address.get("family") == "inet"
+    }
+
+
+def ranges_in_use() -> list[str]:
+    """Every IPv4 network that the host has an address in or a route to; the default route is not among them."""
+    found = set()
+    for interface in interfaces():
+        for address in interface.get("addr_info", ()):
+            if address.get("family") == "inet":
+                text = f"{address['local']}/{address['prefixlen']}"
+                found.add(str(ipaddress.ip_network(text, strict=False)))
+    for route in json.loads(run(["ip", "-json", "-4", "route", "show", "table", "all"]) or "[]"):
+        if route.get("dst", "default") != "default":
+            with contextlib.suppress(ValueError):
+                found.add(str(ipaddress.ip_network(route["dst"], strict=False)))
+    return sorted(found)
+
+
+def hold_netns_directory() -> None:
+    """`ip netns add` makes /run/netns a mount; this remembers whether that was there before."""
+    if not _is_mount(names.NETNS_DIR) and not _MARK.exists():
+        _MARK.touch()
+
+
+def release_netns_directory() -> None:
+    """Undoes what the first `ip netns add` did, once nobody's namespace is left in it."""
+    if _MARK.exists() and not (names.NETNS_DIR.is_dir() and any(names.NETNS_DIR.iterdir())):
+        if _is_mount(names.NETNS_DIR):
+            run(["umount", str(names.NETNS_DIR)], check=False)
+        with contextlib.suppress(OSError):
+            names.NETNS_DIR.rmdir()
+        _MARK.unlink(missing_ok=True)
+
+
+def _is_mount(path: Path) -> bool:
+    return any(line.split()[4] == str(path) for line in Path("/proc/self/mountinfo").read_text().splitlines())
