@@ -8,13 +8,9 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import hashlib
-import http.client
 import os
-import urllib.error
-import urllib.request
 from typing import BinaryIO
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Artifact, ComponentError
@@ -36,7 +32,10 @@ def install(artifacts: list[Artifact], mirror_url: str, staged: str) -> None:
         ensure_directory(directory, mode=0o755)
         _remove_partials(directory)
     _check_space(unique)
-    with concurrent.futures.ThreadPoolExecutor(_PARALLEL) as pool:
+    # Imported here, since it takes longer than all else in a run that has nothing to fetch.
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(_PARALLEL) as pool:
         # The largest first, so that the last thread does not end long after the others.
         unique.sort(key=lambda artifact: -artifact.size)
         for done in [pool.submit(_install, artifact, mirror_url, staged) for artifact in unique]:
@@ -84,7 +83,14 @@ def _install(artifact: Artifact, mirror_url: str, staged: str) -> None:
             _place(artifact, stream, "the pushed copy")
         remove_file(source)
         return
-    url = f"{mirror_url.rstrip('/')}/{artifact.url_path}"
+    _download(artifact, f"{mirror_url.rstrip('/')}/{artifact.url_path}")
+
+
+def _download(artifact: Artifact, url: str) -> None:
+    import http.client
+    import urllib.error
+    import urllib.request
+
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             with contextlib.closing(urllib.request.urlopen(url, timeout=_TIMEOUT_S)) as stream:  # noqa: S310 - checked
@@ -98,7 +104,7 @@ def _install(artifact: Artifact, mirror_url: str, staged: str) -> None:
         except (OSError, http.client.HTTPException) as error:
             if attempt == _ATTEMPTS:
                 raise ComponentError(
-                    f"binaries: {url} cannot be fetched ({error}, {_ATTEMPTS} attempts); does the node reach mirror_url?"
+                    f"binaries: {url} cannot be fetched ({error}, {_ATTEMPTS} attempts); does mirror_url reach it?"
                 ) from error
 
 

@@ -64,7 +64,7 @@ class Mirror:
         absent = sorted(set(names) - set(there))
         if absent:
             raise ComponentError(
-                f"binaries: the mirror's {component} {version} has no {', '.join(absent)}, only {', '.join(sorted(there))}"
+                f"binaries: the mirror's {component} {version} has no {', '.join(absent)}, only {', '.join(there)}"
             )
         return [there[name] for name in (names or sorted(there))]
 

@@ -123,7 +123,7 @@ def locked(timeout: int) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise ComponentError(
-                        f"lock_timeout: another run of component is still at work on the node after {timeout} s ({LOCK})"
+                        f"lock_timeout: another run is still at work on the node after {timeout} s ({LOCK})"
                     ) from None
                 time.sleep(0.2)
         yield

@@ -112,7 +112,7 @@ class Client:
                 if time.monotonic() + pause >= deadline:
                     raise ManifestError(
                         f"{self._server()}: cannot be reached for {self.patience:g} s "
-                        f"({type(error).__name__}: {error}); is the API server up, and is the server of {self.access.path} right?"
+                        f"({type(error).__name__}: {error}); is it up, and is {self.access.path} right?"
                     ) from error
                 after = 0.0
             else:
