@@ -146,7 +146,7 @@ def find_profile(config: object, name: str | None, option: str) -> Profile:
     if top.get("signing") is None:
         raise PkiError(option, "has no signing section; give {signing: {default: {...}, profiles: {...}}}")
     signing = documents.fold(top["signing"], ("default", "profiles"), f"{option}.signing")
-    profiles = signing.get("profiles") or {}
+    profiles = {} if signing.get("profiles") is None else signing["profiles"]
     if not isinstance(profiles, dict):
         raise PkiError(f"{option}.signing.profiles", f"must be a mapping, not {documents.kind(profiles)}")
     default = signing.get("default") or {}

@@ -1,0 +1,212 @@
+"""CFSSL's documents, piece by piece: durations, hosts, requests, profiles."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.durations import parse_duration
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import PkiError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.hosts import classify_host
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.profiles import find_profile
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.requests import format_subject, parse_request
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("8760h", timedelta(hours=8760)),
+        ("1h30m", timedelta(minutes=90)),
+        ("1.5h", timedelta(minutes=90)),
+        (".5h", timedelta(minutes=30)),
+        ("90s", timedelta(seconds=90)),
+        ("100ms", timedelta(milliseconds=100)),
+    ],
+)
+def test_durations_are_read_as_go_reads_them(text: str, expected: timedelta) -> None:
+    assert parse_duration(text, "expiry") == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8760", "h", "one year", "8760 h", "-5h", "0h", "1y", "1h;", "9999999999h", 8760, True, None]
+)
+def test_what_is_no_duration_is_refused(text: object) -> None:
+    with pytest.raises(PkiError, match=r"^config\.expiry: "):
+        parse_duration(text, "config.expiry")
+
+
+def test_days_are_for_our_own_options_only() -> None:
+    assert parse_duration("60d", "renew_before", days=True) == timedelta(days=60)
+    with pytest.raises(PkiError, match="write hours"):
+        parse_duration("60d", "expiry")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("10.0.0.1", "ip", "10.0.0.1"),
+        ("2001:DB8::0001", "ip", "2001:db8::1"),
+        ("::ffff:1.2.3.4", "ip", "1.2.3.4"),
+        ("localhost", "dns", "localhost"),
+        ("kubernetes.default.svc.cluster.local", "dns", "kubernetes.default.svc.cluster.local"),
+        ("*.example.com", "dns", "*.example.com"),
+        ("ip-10-0-0-1.ec2.internal", "dns", "ip-10-0-0-1.ec2.internal"),
+        ("3com.com", "dns", "3com.com"),
+        ("me@example.com", "email", "me@example.com"),
+        ("https://example.com/path?x=1", "uri", "https://example.com/path?x=1"),
+        ("spiffe://cluster.local/ns/a", "uri", "spiffe://cluster.local/ns/a"),
+    ],
+)
+def test_hosts_are_told_apart(text: str, kind: str, value: str) -> None:
+    assert classify_host(text, "hosts") == (kind, value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "256.1.1.1",
+        "10.0.0.1/24",
+        "10.0.0",
+        "not a host",
+        "under_score",
+        "-a.example",
+        "a..b",
+        "a.example.",
+        "*",
+        "a.*.example",
+        "fe80::1%eth0",
+        "ex\u00e4mple.com",
+        "x" * 64 + ".com",
+        "a@b@c",
+        "http://exa mple",
+        ":::",
+        "a:b",
+        5,
+        None,
+    ],
+)
+def test_what_is_neither_name_nor_address_is_refused(text: object) -> None:
+    with pytest.raises(PkiError, match=r"^csr\.hosts\[0\]: "):
+        parse_request({"CN": "x", "hosts": [text]}, "csr")
+
+
+def test_a_request_is_read_with_keys_in_any_case() -> None:
+    request = parse_request(
+        {
+            "cn": "kubelet",
+            "Names": [{"o": "system:nodes", "C": "US"}, {"O": "two"}],
+            "CA": {"pathlen": 1},
+            "KEY": {"algo": "rsa", "size": "3072"},
+        },
+        "csr",
+    )
+    assert format_subject(request.subject) == "C=US, O=system:nodes+O=two, CN=kubelet"
+    assert request.key == ("rsa", 3072)
+    assert request.ca is not None
+    assert request.ca.pathlen == 1
+
+
+@pytest.mark.parametrize(
+    ("document", "option"),
+    [
+        ({}, "csr"),
+        (None, "csr"),
+        ([], "csr"),
+        ({"CN": ""}, "csr"),
+        ({"names": []}, "csr"),
+        ({"names": [{"O": " "}]}, "csr"),
+        ({"CN": "x", "hosts": "web"}, "csr.hosts"),
+        ({"CN": "x", "names": {"O": "a"}}, "csr.names"),
+        ({"CN": "x", "names": ["a"]}, "csr.names[0]"),
+        ({"CN": "x", "names": [{"C": "USA"}]}, "csr.names[0].C"),
+        ({"CN": "x", "names": [{"C": "U1"}]}, "csr.names[0].C"),
+        ({"CN": "x", "names": [{"organisation": "a"}]}, "csr.names[0].organisation"),
+        ({"CN": "x" * 65}, "csr.CN"),
+        ({"CN": ["x"]}, "csr.CN"),
+        ({"CN": "x", "host": ["a"]}, "csr.host"),
+        ({"CN": "x", "cn": "y"}, "csr.cn"),
+        ({"CN": "x", "key": "rsa"}, "csr.key"),
+        ({"CN": "x", "key": {"algo": "dsa", "size": 2048}}, "csr.key.algo"),
+        ({"CN": "x", "key": {"algo": "rsa", "size": 1024}}, "csr.key.size"),
+        ({"CN": "x", "key": {"algo": "rsa", "size": 8192}}, "csr.key.size"),
+        ({"CN": "x", "key": {"algo": "ecdsa", "size": 255}}, "csr.key.size"),
+        ({"CN": "x", "key": {"algo": "rsa", "size": "big"}}, "csr.key.size"),
+        ({"CN": "x", "ca": {"expiry": "ten years"}}, "csr.ca.expiry"),
+        ({"CN": "x", "ca": {"pathlen": -1}}, "csr.ca.pathlen"),
+        ({"CN": "x", "ca": {"pathlenzero": 3}}, "csr.ca.pathlenzero"),
+    ],
+)
+def test_a_malformed_request_is_refused(document: object, option: str) -> None:
+    with pytest.raises(PkiError) as error:
+        parse_request(document, "csr")
+    assert error.value.option == option
+
+
+def test_a_typing_mistake_is_told_with_what_was_meant() -> None:
+    with pytest.raises(PkiError, match="did you mean hosts"):
+        parse_request({"CN": "x", "hots": []}, "csr")
+
+
+def profile_with(**fields: Any) -> dict[str, Any]:
+    return {"signing": {"profiles": {"p": {"expiry": "1h", "usages": ["signing"], **fields}}}}
+
+
+@pytest.mark.parametrize(
+    ("config", "option"),
+    [
+        ([], "config"),
+        ({"default": {}}, "config.default"),
+        ({"signing": None}, "config"),
+        ({"signing": {"profiles": []}}, "config.signing.profiles"),
+        ({"signing": {"profiles": {"q": {}}}}, "profile"),
+        ({"signing": {"profiles": {"p": {"usages": ["signing"]}}}}, "config.signing.profiles.p.expiry"),
+        ({"signing": {"profiles": {"p": {"expiry": "1h"}}}}, "config.signing.profiles.p.usages"),
+        (profile_with(usages=["signin"]), "config.signing.profiles.p.usages[0]"),
+        (profile_with(usages="signing"), "config.signing.profiles.p.usages"),
+        (profile_with(usages=["encipher only"]), "config.signing.profiles.p.usages"),
+        (profile_with(usages=["cert sign"]), "config.signing.profiles.p.usages"),
+        (profile_with(ca_constraint={"is_ca": True}), "config.signing.profiles.p.usages"),
+        (profile_with(ca_constraint={"is_ca": "maybe"}), "config.signing.profiles.p.ca_constraint.is_ca"),
+        (profile_with(ca_constraint={"ca": True}), "config.signing.profiles.p.ca_constraint.ca"),
+        (profile_with(expiry="1 year"), "config.signing.profiles.p.expiry"),
+        (profile_with(backdate="x"), "config.signing.profiles.p.backdate"),
+        (profile_with(not_before="yesterday"), "config.signing.profiles.p.not_before"),
+        (profile_with(not_after="2026-01-01T00:00:00"), "config.signing.profiles.p.not_after"),
+        (
+            profile_with(not_before="2026-01-02T00:00:00Z", not_after="2026-01-01T00:00:00Z"),
+            "config.signing.profiles.p.not_after",
+        ),
+        (profile_with(name_whitelist="("), "config.signing.profiles.p.name_whitelist"),
+        (profile_with(remote="elsewhere"), "config.signing.profiles.p.remote"),
+        (profile_with(usage=["signing"]), "config.signing.profiles.p.usage"),
+    ],
+)
+def test_a_malformed_configuration_is_refused(config: object, option: str) -> None:
+    with pytest.raises(PkiError) as error:
+        find_profile(config, "p", "config")
+    assert error.value.option == option
+
+
+def test_an_unknown_profile_is_an_error_that_lists_the_known() -> None:
+    with pytest.raises(PkiError, match="known are: p"):
+        find_profile(profile_with(), "q", "config")
+    with pytest.raises(PkiError, match="there is no config"):
+        find_profile(None, "q", "config")
+
+
+def test_without_configuration_cfssl_s_default_counts() -> None:
+    profile = find_profile(None, None, "config")
+    assert profile.key_usages == {"digital_signature", "key_encipherment"}
+    assert profile.extended_key_usages == ("1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2")
+    assert profile.expiry == timedelta(hours=8760)
+
+
+def test_addresses_of_lists_are_inherited_from_the_default_profile() -> None:
+    config = profile_with()
+    config["signing"]["default"] = {"crl_url": "http://crl", "ocsp_url": "http://ocsp", "issuer_urls": ["http://ca"]}
+    profile = find_profile(config, "p", "config")
+    assert (profile.crl_url, profile.ocsp_url, profile.issuer_urls) == ("http://crl", "http://ocsp", ("http://ca",))
