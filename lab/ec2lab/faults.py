@@ -1,19 +1,67 @@
-"""Faults on request. `network` is not here: it is `model.Node.cut`, which the fabric carries out."""
+"""Faults on request, each with its opposite.
+
+The fault `network` is not here: it is `model.Node.cut`, which the fabric carries out. `power` is `Machines.power_off`,
+undone by `Machines.start`.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
+
+from ec2lab.errors import LabError
 from ec2lab.machine import Machines
+
+FILL = ".ec2lab/fill"  # on the node's root file system; a reboot keeps it, as a full disk stays full
 
 
 def fill_disk(machines: Machines, instance_id: str) -> None:
-    """Fills the node's root file system, for root too; undone by `free_disk`. Running machines only."""
-    raise NotImplementedError
+    """Fills the node's root file system, for root too; undone by `free_disk`. Running machines only.
+
+    The space is reserved on the node's own disk and not written, so it takes none of the host's.
+    """
+    root = _root(machines, instance_id)
+    descriptor = os.open(root / FILL, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        block = os.fstatvfs(descriptor).f_frsize
+        size = os.fstat(descriptor).st_size
+        step = os.fstatvfs(descriptor).f_bfree * block
+        # What is free and what a file can have differ by the file system's own needs: halve until nothing fits.
+        while step >= block:
+            try:
+                os.posix_fallocate(descriptor, size, step)
+                size += step
+                step = min(step, os.fstatvfs(descriptor).f_bfree * block)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                size = os.fstat(descriptor).st_size
+                step //= 2
+    finally:
+        os.close(descriptor)
 
 
 def free_disk(machines: Machines, instance_id: str) -> None:
-    raise NotImplementedError
+    """Undoes `fill_disk`; nothing to do where the disk is not filled."""
+    (_root(machines, instance_id) / FILL).unlink(missing_ok=True)
 
 
 def jump_clock(machines: Machines, instance_id: str, seconds: float) -> None:
-    """Always a LabError on Linux today: it says why."""
-    raise NotImplementedError
+    """Always a LabError on Linux today: it says why.
+
+    https://man7.org/linux/man-pages/man7/time_namespaces.7.html
+    """
+    _root(machines, instance_id)
+    raise LabError(
+        f"cannot move the clock of {instance_id} by {seconds:+g} s: nodes share the host's kernel, whose time "
+        "namespaces cover the monotonic and boot clocks only, so the wall clock cannot be moved for one node alone"
+    )
+
+
+def _root(machines: Machines, instance_id: str) -> Path:
+    """The node's root directory as the host reaches it, through the node's own mounts."""
+    init = machines.init_pid(instance_id)
+    if init is None:
+        raise LabError(f"{instance_id} is not running, so it can have no such fault")
+    return Path(f"/proc/{init}/root")

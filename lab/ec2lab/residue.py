@@ -2,15 +2,114 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from ec2lab import cgroups, host, names
+from ec2lab.shell import run
 
-def snapshot(directories: Iterable[Path] = ()) -> dict[str, frozenset[str]]:
-    """By kind (processes, mounts, namespaces, interfaces, addresses, routes, rules, cgroups, nft, loops, files)."""
-    raise NotImplementedError
+Snapshot = dict[str, frozenset[str]]
+# Settings of the host's kernel that programs on nodes like to change.
+SETTINGS = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
 
 
-def difference(before: dict[str, frozenset[str]], after: dict[str, frozenset[str]]) -> list[str]:
+def snapshot(directories: Iterable[Path] = (), *, lab: str | None = None) -> Snapshot:
+    """What there is, by kind: processes, mounts, namespaces, interfaces, cgroups, loop devices, files; and what a lab
+    must never touch: the host's packet filter, routing rules and settings.
+
+    `directories` are the lab's own: state and the like. With `lab`, what has no relation to that lab is left out, for
+    a host on which other things go on meanwhile.
+    """
+    own = tuple(str(directory) for directory in directories)
+    marks = (names.prefix(lab), names.cgroup(lab) + "/", *own) if lab else ("",)
+
+    def mine(text: str) -> bool:
+        return any(mark in text for mark in marks)
+
+    return {
+        "process": frozenset(filter(mine, _processes())),
+        "mount": frozenset(line for line in Path("/proc/self/mounts").read_text().splitlines() if mine(line)),
+        "namespace": frozenset(filter(mine, _children(names.NETNS_DIR))),
+        "interface": frozenset(_interfaces(lab)),
+        "route": frozenset(_routes(lab)),
+        "rule": frozenset(run(["ip", "rule", "show"]).splitlines()),
+        "cgroup": frozenset(_cgroups(lab)),
+        "nftables": frozenset(run(["nft", "list", "ruleset"]).splitlines()),
+        "loop device": frozenset(filter(mine, _loops())),
+        "file": frozenset(_files(own)),
+        "setting": frozenset(_settings()),
+    }
+
+
+def difference(before: Snapshot, after: Snapshot) -> list[str]:
     """What is in one and not in the other, a readable line each."""
-    raise NotImplementedError
+    lines = []
+    for kind in sorted(before.keys() | after.keys()):
+        earlier, later = before.get(kind, frozenset()), after.get(kind, frozenset())
+        lines += [f"new {kind}: {entry}" for entry in sorted(later - earlier)]
+        lines += [f"missing {kind}: {entry}" for entry in sorted(earlier - later)]
+    return lines
+
+
+def _processes() -> list[str]:
+    """Each process but this one: id, arguments and cgroups, by which it can be told whose it is."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                arguments = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                groups = {line.split(":", 2)[2] for line in (entry / "cgroup").read_text().splitlines()}
+                if arguments:  # the kernel's own threads have none
+                    found.append(f"{entry.name} {arguments} {' '.join(sorted(groups - {'/'}))}")
+    return found
+
+
+def _interfaces(lab: str | None) -> list[str]:
+    return [
+        f"{interface['ifname']} {interface.get('ifalias', '')}".strip()
+        for interface in host.interfaces()
+        if lab is None or interface.get("ifalias", "").startswith(names.prefix(lab))
+    ]
+
+
+def _routes(lab: str | None) -> list[str]:
+    lines = run(["ip", "-4", "route", "show", "table", "all"]).splitlines()
+    if lab is None:
+        return lines
+    devices = {name for name, alias in host.aliases().items() if alias.startswith(names.prefix(lab))}
+    return [line for line in lines if devices & set(line.split())]
+
+
+def _cgroups(lab: str | None) -> list[str]:
+    found = []
+    for hierarchy in cgroups.hierarchies():
+        for name in _children(hierarchy.mountpoint):
+            if name == names.cgroup(lab) if lab else name.startswith("ec2lab."):
+                found += [directory for directory, _, _ in os.walk(hierarchy.mountpoint / name)]
+    return found
+
+
+def _loops() -> list[str]:
+    found = []
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            found.append(f"{backing.parts[3]} {backing.read_text().strip()}")
+    return found
+
+
+def _files(directories: Iterable[str]) -> list[str]:
+    found = []
+    for directory in (*directories, "/run/systemd/nspawn"):
+        for path, subdirectories, files in os.walk(directory):
+            found += [os.path.join(path, name) for name in (*subdirectories, *files)]  # noqa: PTH118 - as walk has it
+    return found
+
+
+def _settings() -> list[str]:
+    return [f"{name} = {path.read_text().strip()}" for name in SETTINGS if (path := Path("/proc/sys", name)).exists()]
+
+
+def _children(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()] if directory.is_dir() else []
