@@ -216,7 +216,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
             found = hosts_from(plain(instances) if query.full else instances, layout)
         except (AwsError, InventoryError) as error:
             # The cause is an exception of botocore's, of many lines; the sentence says what it means.
-            raise AnsibleParserError(f"{path}: {error}") from None
+            raise AnsibleParserError(str(error)) from None
         for warning in found.warnings:
             self.display.warning(f"{path}: {warning}")
         self._fill(found.hosts)

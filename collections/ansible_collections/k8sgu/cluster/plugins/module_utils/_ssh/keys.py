@@ -1,0 +1,103 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""An Ed25519 key pair in OpenSSH's own format: plan first, then the two files.
+
+The private key is the one truth; the public file is derived from it, so that a run cut off between the two mends
+itself. The format: https://cvsweb.openbsd.org/src/usr.bin/ssh/PROTOCOL.key
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import atomic_write
+
+try:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        PublicFormat,
+        load_ssh_private_key,
+    )
+except ImportError:  # the module refuses before it comes here
+    pass
+
+
+class KeyFileError(Exception):
+    """The private key's file cannot be used; the message says why and what would do."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`private` is None where the key stays as it is; `fix_mode` where only its mode is wrong."""
+
+    private: bytes | None
+    public: str
+    write_public: bool
+    fix_mode: bool
+
+    @property
+    def changed(self) -> bool:
+        return self.private is not None or self.write_public or self.fix_mode
+
+    @property
+    def fingerprint(self) -> str:
+        """As `ssh-keygen -l` shows it."""
+        digest = hashlib.sha256(base64.b64decode(self.public.split()[1])).digest()
+        return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+def public_path(path: Path) -> Path:
+    return path.with_name(path.name + ".pub")
+
+
+def plan(path: Path, comment: str) -> Plan:
+    """What is missing at `path` and beside it. Raises KeyFileError where another file stands there."""
+    fix_mode = False
+    private: bytes | None = None
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        key = Ed25519PrivateKey.generate()
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+        public_key = key.public_key()
+    except OSError as error:
+        raise KeyFileError(f"path: {path} cannot be read: {error.strerror}") from error
+    else:
+        try:
+            loaded = load_ssh_private_key(data, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise KeyFileError(
+                f"path: {path} is not an OpenSSH private key without a passphrase ({error}); "
+                "name another path, or move that file away"
+            ) from None
+        public_key = loaded.public_key()  # type: ignore[assignment]
+        fix_mode = bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
+    public = public_key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() + (
+        f" {comment}" if comment else ""
+    )
+    try:
+        write_public = public_path(path).read_text() != public + "\n"
+    except (OSError, UnicodeDecodeError):
+        write_public = True
+    return Plan(private, public, write_public, fix_mode)
+
+
+def apply(path: Path, wanted: Plan) -> None:
+    """Writes what the plan says is missing, the private key first."""
+    if wanted.private is not None:
+        atomic_write(str(path), wanted.private, mode=0o600, directory_mode=0o700)
+    elif wanted.fix_mode:
+        os.chmod(path, 0o600)  # noqa: PTH101 - the same call, without a second look at the path
+    if wanted.write_public:
+        atomic_write(str(public_path(path)), (wanted.public + "\n").encode(), mode=0o644)

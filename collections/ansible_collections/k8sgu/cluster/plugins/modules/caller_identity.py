@@ -1,0 +1,136 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: caller_identity
+short_description: Say who calls AWS, and refuse or warn where the credentials are unfit
+version_added: 0.1.0
+description:
+  - Returns the account, the ARN and the region that further tasks with the same options will work with.
+  - Fails for the account's root user, see U(https://docs.aws.amazon.com/IAM/latest/UserGuide/root-user-best-practices.html).
+  - Warns of an IAM user's access key older than O(max_key_age_days), where C(iam:ListAccessKeys) is permitted to look,
+    and of a file with credentials that others on this machine can read.
+extends_documentation_fragment:
+  - k8sgu.cluster.aws
+attributes:
+  check_mode:
+    support: full
+    description: It asks the same questions.
+  diff_mode:
+    support: none
+    description: Nothing is changed.
+  idempotent:
+    support: full
+    description: Nothing is changed.
+options:
+  max_key_age_days:
+    description:
+      - Days after which an access key counts as old.
+    type: int
+    default: 90
+  allow_root:
+    description:
+      - Accept the root user.
+    type: bool
+    default: false
+author:
+  - The k8sgu authors (@k8sgu)
+"""
+
+EXAMPLES = r"""
+- name: Say who works on which account
+  k8sgu.cluster.caller_identity:
+  register: caller
+
+- name: Show it
+  ansible.builtin.debug:
+    msg: "{{ caller.arn }} in {{ caller.region }}"
+"""
+
+RETURN = r"""
+account:
+  description: The account's number.
+  returned: success
+  type: str
+  sample: "123456789012"
+arn:
+  description: Who calls.
+  returned: success
+  type: str
+  sample: arn:aws:iam::123456789012:user/operator
+user_id:
+  description: The caller's unique id.
+  returned: success
+  type: str
+  sample: AIDACKCEVSQ6C2EXAMPLE
+region:
+  description: The region.
+  returned: success
+  type: str
+  sample: eu-central-1
+endpoint_url:
+  description: The address of EC2's API.
+  returned: success
+  type: str
+  sample: https://ec2.eu-central-1.amazonaws.com
+access_key_age_days:
+  description: Days since a user's access key was made. Null for roles, and where the permission to look is missing.
+  returned: success
+  type: int
+  sample: 12
+"""
+
+import datetime
+import os
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._caller import identity
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import (
+    BOTO3_IMPORT_ERROR,
+    Aws,
+    AwsError,
+    Connection,
+)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "max_key_age_days": {"type": "int", "default": 90, "no_log": False},
+            "allow_root": {"type": "bool", "default": False},
+            "region": {"type": "str"},
+            "profile": {"type": "str"},
+            "endpoint_url": {"type": "str"},
+            "access_key": {"type": "str", "no_log": False},
+            "secret_key": {"type": "str", "no_log": True},
+            "session_token": {"type": "str", "no_log": True},
+            "assume_role_arn": {"type": "str"},
+            "assume_role_external_id": {"type": "str"},
+            "retry_mode": {"type": "str", "choices": ["legacy", "standard", "adaptive"], "default": "standard"},
+            "max_attempts": {"type": "int", "default": 8},
+            "connect_timeout": {"type": "int", "default": 10},
+            "read_timeout": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    if BOTO3_IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("boto3"), exception=BOTO3_IMPORT_ERROR)
+    options = module.params
+    try:
+        caller = identity.ask(Aws(Connection.from_options(options)), datetime.datetime.now(datetime.timezone.utc))
+        files = identity.files_to_check(os.environ)
+        warnings = identity.judge(caller, files, options["max_key_age_days"], options["allow_root"])
+    except (AwsError, identity.RootUser) as error:
+        module.fail_json(msg=str(error))
+    for warning in warnings:
+        module.warn(warning)
+    module.exit_json(changed=False, **identity.result(caller))
+
+
+if __name__ == "__main__":
+    main()
