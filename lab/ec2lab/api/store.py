@@ -12,6 +12,7 @@ import marshal
 import os
 import pickle
 import types
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,18 @@ def _rebuild_function(module: str, code: bytes, defaults: tuple[Any, ...] | None
     return types.FunctionType(marshal.loads(code), namespace, None, defaults, closure)  # noqa: S302 - our own file
 
 
+def _rebuild_default_dict(kind: type[defaultdict[Any, Any]], factory: Any) -> Any:
+    empty = kind.__new__(kind)
+    empty.default_factory = factory
+    return empty
+
+
 class _Pickler(pickle.Pickler):
-    """Also takes lambdas, which moto uses as factories of default dictionaries."""
+    """Also takes lambdas, which moto uses as factories of default dictionaries, and such dictionaries' subclasses."""
 
     def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, defaultdict) and type(obj) is not defaultdict:
+            return _rebuild_default_dict, (type(obj), obj.default_factory), vars(obj), None, iter(obj.items())
         if isinstance(obj, types.FunctionType) and "<l" in obj.__qualname__:  # <locals>, <lambda>
             cells = tuple(cell.cell_contents for cell in obj.__closure__ or ())
             return _rebuild_function, (obj.__module__, marshal.dumps(obj.__code__), obj.__defaults__, cells)

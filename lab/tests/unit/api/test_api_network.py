@@ -1,0 +1,239 @@
+"""VPCs, subnets, routes, security groups, addresses and gateways as EC2 documents them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from api_support import Network, RunningApi
+from botocore.exceptions import ClientError
+from test_api_instances import launch
+
+from ec2lab import model
+from ec2lab.api import translate
+
+ANYWHERE = "0.0.0.0/0"
+
+
+def refused(code: str) -> Any:
+    return pytest.raises(ClientError, match=re.escape(f"({code})"))
+
+
+def desired(api: RunningApi) -> model.Vpc:
+    """The one VPC that has something in it."""
+    with api.api.lock:
+        (vpc,) = translate.desired("unit", "198.18.4.0/22", frozenset()).vpcs
+    return vpc
+
+
+def test_a_subnet_outside_its_vpc_or_over_another(ec2: Any, network: Network) -> None:
+    with refused("InvalidSubnet.Range"):
+        ec2.create_subnet(VpcId=network.vpc, CidrBlock="10.9.0.0/24")
+    with refused("InvalidSubnet.Conflict"):
+        ec2.create_subnet(VpcId=network.vpc, CidrBlock="10.240.0.128/25")
+    with refused("InvalidVpcID.NotFound"):
+        ec2.create_subnet(VpcId="vpc-0123456789abcdef0", CidrBlock="10.240.1.0/24")
+
+
+def test_tags_at_creation_and_later(ec2: Any, network: Network) -> None:
+    tags = [{"Key": "Name", "Value": "demo"}, {"Key": "k8sgu.io/cluster/demo", "Value": "owned"}]
+    vpc = ec2.create_vpc(CidrBlock="10.1.0.0/16", TagSpecifications=[{"ResourceType": "vpc", "Tags": tags}])["Vpc"][
+        "VpcId"
+    ]
+    found = ec2.describe_vpcs(Filters=[{"Name": "tag:k8sgu.io/cluster/demo", "Values": ["owned"]}])["Vpcs"]
+    assert [each["VpcId"] for each in found] == [vpc]
+    ec2.create_tags(Resources=[network.subnet], Tags=tags)
+    ec2.delete_tags(Resources=[network.subnet], Tags=[{"Key": "Name"}])
+    seen = ec2.describe_subnets(SubnetIds=[network.subnet])["Subnets"][0]["Tags"]
+    assert seen == [tags[1]]
+
+
+def test_a_route_to_an_instance(running_api: RunningApi, ec2: Any, network: Network) -> None:
+    instance = launch(running_api, network)["Instances"][0]
+    running_api.settle(instance["InstanceId"], "running")
+    table = ec2.create_route_table(VpcId=network.vpc)["RouteTable"]["RouteTableId"]
+    ec2.associate_route_table(RouteTableId=table, SubnetId=network.subnet)
+    ec2.create_route(RouteTableId=table, DestinationCidrBlock="10.200.1.0/24", InstanceId=instance["InstanceId"])
+
+    def route() -> dict[str, Any]:
+        routes = ec2.describe_route_tables(RouteTableIds=[table])["RouteTables"][0]["Routes"]
+        (found,) = [each for each in routes if each["DestinationCidrBlock"] == "10.200.1.0/24"]
+        return dict(found)
+
+    assert route()["State"] == "active"
+    assert route()["InstanceId"] == instance["InstanceId"]
+    assert route()["NetworkInterfaceId"] == instance["NetworkInterfaces"][0]["NetworkInterfaceId"]
+    (subnet,) = desired(running_api).subnets
+    assert model.Route("10.200.1.0/24", "instance", instance["InstanceId"]) in subnet.routes
+    with refused("RouteAlreadyExists"):
+        ec2.create_route(RouteTableId=table, DestinationCidrBlock="10.200.1.0/24", InstanceId=instance["InstanceId"])
+    ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
+    running_api.settle(instance["InstanceId"], "terminated")
+    assert route()["State"] == "blackhole"
+    ec2.delete_route(RouteTableId=table, DestinationCidrBlock="10.200.1.0/24")
+
+
+def test_security_group_rules_reach_the_network(running_api: RunningApi, ec2: Any, network: Network) -> None:
+    ec2.authorize_security_group_ingress(
+        GroupId=network.group,
+        IpPermissions=[
+            {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": ANYWHERE}]},
+            {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": network.group}]},
+            {"IpProtocol": "icmp", "FromPort": -1, "ToPort": -1, "IpRanges": [{"CidrIp": "10.240.0.0/16"}]},
+        ],
+    )
+    launch(running_api, network)
+    (group,) = [each for each in desired(running_api).security_groups if each.id == network.group]
+    assert set(group.ingress) == {
+        model.Rule("tcp", 22, 22, (ANYWHERE,), ()),
+        model.Rule("-1", None, None, (), (network.group,)),
+        model.Rule("icmp", -1, -1, ("10.240.0.0/16",), ()),
+    }
+    assert group.egress == (model.Rule("-1", None, None, (ANYWHERE,), ()),)
+    with refused("InvalidPermission.Duplicate"):
+        ec2.authorize_security_group_ingress(
+            GroupId=network.group, IpProtocol="tcp", FromPort=22, ToPort=22, CidrIp=ANYWHERE
+        )
+    ec2.revoke_security_group_ingress(GroupId=network.group, IpProtocol="tcp", FromPort=22, ToPort=22, CidrIp=ANYWHERE)
+    with refused("InvalidPermission.NotFound"):
+        ec2.revoke_security_group_ingress(
+            GroupId=network.group, IpProtocol="tcp", FromPort=22, ToPort=22, CidrIp=ANYWHERE
+        )
+
+
+def test_what_is_in_use_is_not_deleted(running_api: RunningApi, ec2: Any, network: Network) -> None:
+    other = ec2.create_security_group(GroupName="other", Description="x", VpcId=network.vpc)["GroupId"]
+    ec2.authorize_security_group_ingress(
+        GroupId=network.group, IpPermissions=[{"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": other}]}]
+    )
+    launch(running_api, network)
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=network.vpc)
+    for call, names in (
+        (ec2.delete_security_group, {"GroupId": network.group}),
+        (ec2.delete_security_group, {"GroupId": other}),
+        (ec2.delete_subnet, {"SubnetId": network.subnet}),
+        (ec2.delete_vpc, {"VpcId": network.vpc}),
+        (ec2.delete_internet_gateway, {"InternetGatewayId": gateway}),
+    ):
+        with refused("DependencyViolation"):
+            call(**names)
+    default = ec2.describe_security_groups(
+        Filters=[{"Name": "vpc-id", "Values": [network.vpc]}, {"Name": "group-name", "Values": ["default"]}]
+    )["SecurityGroups"][0]["GroupId"]
+    with refused("CannotDelete"):
+        ec2.delete_security_group(GroupId=default)
+
+
+def test_elastic_addresses(running_api: RunningApi, ec2: Any, network: Network) -> None:
+    instance = launch(running_api, network)["Instances"][0]["InstanceId"]
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=network.vpc)
+    first, second = ec2.allocate_address(Domain="vpc"), ec2.allocate_address(Domain="vpc")
+    assert first["PublicIp"] != second["PublicIp"]
+    association = ec2.associate_address(AllocationId=first["AllocationId"], InstanceId=instance)["AssociationId"]
+    assert desired(running_api).nodes[0].public_ip == first["PublicIp"]
+    with refused("InvalidIPAddress.InUse"):
+        ec2.release_address(AllocationId=first["AllocationId"])
+    with refused("DependencyViolation"):
+        ec2.detach_internet_gateway(InternetGatewayId=gateway, VpcId=network.vpc)
+    ec2.disassociate_address(AssociationId=association)
+    assert desired(running_api).nodes[0].public_ip is None
+    ec2.release_address(AllocationId=first["AllocationId"])
+    ec2.detach_internet_gateway(InternetGatewayId=gateway, VpcId=network.vpc)
+    again = ec2.allocate_address(Domain="vpc")
+    assert again["PublicIp"] == first["PublicIp"]
+
+
+def test_a_nat_gateway_has_addresses_of_its_subnet_and_goes(
+    running_api: RunningApi, ec2: Any, network: Network
+) -> None:
+    allocation = ec2.allocate_address(Domain="vpc")
+    token = {"ClientToken": "nat-once"}
+    made = ec2.create_nat_gateway(SubnetId=network.subnet, AllocationId=allocation["AllocationId"], **token)
+    again = ec2.create_nat_gateway(SubnetId=network.subnet, AllocationId=allocation["AllocationId"], **token)
+    nat = made["NatGateway"]["NatGatewayId"]
+    assert again["NatGateway"]["NatGatewayId"] == nat
+    (seen,) = desired(running_api).nat_gateways
+    assert seen.public_ip == allocation["PublicIp"]
+    assert seen.private_ip == "10.240.0.4"
+    ec2.delete_nat_gateway(NatGatewayId=nat)
+    with refused("InvalidNatGatewayID.NotFound"):
+        table = ec2.create_route_table(VpcId=network.vpc)["RouteTable"]["RouteTableId"]
+        ec2.create_route(RouteTableId=table, DestinationCidrBlock=ANYWHERE, NatGatewayId=nat)
+    ec2.release_address(AllocationId=allocation["AllocationId"])
+    ec2.delete_subnet(SubnetId=network.subnet)
+
+
+def test_the_image_is_found_as_its_publisher_names_it(running_api: RunningApi, ec2: Any) -> None:
+    found = ec2.describe_images(
+        Owners=["136693071363"],
+        Filters=[
+            {"Name": "name", "Values": ["debian-12-amd64-*"]},
+            {"Name": "architecture", "Values": ["x86_64"]},
+            {"Name": "state", "Values": ["available"]},
+        ],
+    )["Images"]
+    assert [image["ImageId"] for image in found] == [running_api.image_id]
+    assert re.fullmatch(r"debian-12-amd64-\d{8}-\d{4}", found[0]["Name"])
+    with refused("InvalidAMIID.NotFound"):
+        ec2.describe_images(ImageIds=[running_api.image_id, "ami-0123456789abcdef0"])
+
+
+def test_instance_types_and_where_they_are_offered(ec2: Any) -> None:
+    (m5,) = ec2.describe_instance_types(InstanceTypes=["m5.large"])["InstanceTypes"]
+    assert m5["VCpuInfo"]["DefaultVCpus"] == 2
+    with refused("InvalidInstanceType"):
+        ec2.describe_instance_types(InstanceTypes=["m5.gigantic"])
+    offered = ec2.describe_instance_type_offerings(
+        LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": ["m5.large"]}]
+    )["InstanceTypeOfferings"]
+    zones = {zone["ZoneName"] for zone in ec2.describe_availability_zones()["AvailabilityZones"]}
+    assert {each["Location"] for each in offered} <= zones
+    assert "us-east-1a" in zones
+
+
+def test_key_pairs(ec2: Any) -> None:
+    made = ec2.create_key_pair(KeyName="made", KeyType="ed25519")
+    assert "PRIVATE KEY" in made["KeyMaterial"]
+    with refused("InvalidKeyPair.Duplicate"):
+        ec2.create_key_pair(KeyName="made")
+    with refused("InvalidKeyPair.NotFound"):
+        ec2.describe_key_pairs(KeyNames=["nobody"])
+    ec2.delete_key_pair(KeyName="made")
+    ec2.delete_key_pair(KeyName="made")  # as documented: no error
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        ("create_vpc", {"CidrBlock": "10.7.0.0/16"}),
+        ("create_internet_gateway", {}),
+        ("allocate_address", {"Domain": "vpc"}),
+        ("create_key_pair", {"KeyName": "dry"}),
+        ("describe_instances", {}),
+        ("describe_vpcs", {}),
+    ],
+)
+def test_a_dry_run_changes_nothing(ec2: Any, call: str, arguments: dict[str, Any]) -> None:
+    def everything() -> tuple[int, ...]:
+        return (
+            len(ec2.describe_vpcs()["Vpcs"]),
+            len(ec2.describe_internet_gateways()["InternetGateways"]),
+            len(ec2.describe_addresses()["Addresses"]),
+            len(ec2.describe_key_pairs()["KeyPairs"]),
+        )
+
+    before = everything()
+    with refused("DryRunOperation"):
+        getattr(ec2, call)(DryRun=True, **arguments)
+    assert everything() == before
+
+
+def test_lists_come_in_pages(ec2: Any, network: Network) -> None:
+    for number in range(12):
+        ec2.create_security_group(GroupName=f"group-{number}", Description="x", VpcId=network.vpc)
+    pages = list(ec2.get_paginator("describe_security_groups").paginate(PaginationConfig={"PageSize": 5}))
+    seen = [group["GroupId"] for page in pages for group in page["SecurityGroups"]]
+    assert len(seen) == len(set(seen)) >= 13
