@@ -64,7 +64,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
         checked = ArgumentSpecValidator(argument_spec()).validate(dict(self._task.args))
         if checked.error_messages:
             raise ManifestError("; ".join(checked.error_messages))
-        options: dict[str, Any] = checked.validated_parameters
+        options: dict[str, Any] = objects.plain(checked.validated_parameters)
         # Part of the name of a ConfigMap and the value of a label.
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?", options["name"]):
             raise ManifestError(

@@ -12,7 +12,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client imp
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.objects import Key
 
-_ACCEPT = "application/json;g=apidiscovery.k8s.io;v2;as=APIGroupDiscoveryList"
+_ACCEPT = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 
 class Resource(NamedTuple):

@@ -131,7 +131,7 @@ class Engine:
         ranks = sorted({objects.rank(item.kind) for item in wanted})
         for rank in ranks:
             members = [item for item in wanted if objects.rank(item.kind) == rank]
-            self.result.outcomes += self._all(self._apply, members)
+            self._all(self._apply, members, self.result.outcomes)
             if rank == objects.CRD_RANK and not self.options.check_mode:
                 self._await_ready(members)
                 self.discovery.refresh()
@@ -229,7 +229,7 @@ class Engine:
             deleted = [outcome for outcome in self._all(self._delete_one, members) if outcome is not None]
             self.result.outcomes += deleted
             if self.options.wait and not self.options.check_mode:
-                self._await_gone([outcome for outcome in deleted if outcome.action == "deleted"])
+                self._await_gone(deleted)
 
     def _delete_one(self, key: Key) -> Outcome | None:
         path = self._path(key)
@@ -336,8 +336,10 @@ class Engine:
         told = [(pod["metadata"]["name"], readiness.pod_trouble(pod)) for pod in found.get("items") or []]
         return [f"Pod {name}: {trouble}" for name, trouble in told if trouble][:_SHOWN_PODS]
 
-    def _all(self, work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-        """`work` for all items at the same time; every error is told, not just the first."""
+    def _all(
+        self, work: Callable[[_Item], _Result], items: Sequence[_Item], reached: list[_Result] | None = None
+    ) -> list[_Result]:
+        """`work` for all items at the same time; every error is told, and `reached` takes what succeeded even so."""
         futures = [self.pool.submit(work, item) for item in items]
         results, faults = [], []
         for future in futures:
@@ -345,6 +347,8 @@ class Engine:
                 results.append(future.result())
             except ManifestError as error:
                 faults.append(str(error))
+        if reached is not None:
+            reached += results
         if faults:
             raise ManifestError("\n".join(dict.fromkeys(faults)))
         return results

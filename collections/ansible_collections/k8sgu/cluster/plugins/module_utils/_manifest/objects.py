@@ -133,7 +133,7 @@ def collect(documents: Iterable[tuple[Any, str]], set_name: str) -> list[Object]
             if fault:
                 faults.append(f"{origin}: {fault}")
             else:
-                found.append(Object(_labelled(_plain(body), set_name), origin))
+                found.append(Object(_labelled(plain(body), set_name), origin))
     if faults:
         raise ManifestError("\n".join(faults))
     return found
@@ -194,12 +194,12 @@ def _labelled(body: dict[str, Any], set_name: str) -> dict[str, Any]:
     return {key: value for key, value in {**body, "metadata": metadata}.items() if key != "status"}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Builtin types in place of Ansible's, which carry where a value came from."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, (datetime.date, datetime.datetime)):
