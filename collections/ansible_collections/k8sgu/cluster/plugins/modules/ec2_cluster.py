@@ -15,7 +15,7 @@ description:
     groups from the collection's port table, a key pair, IAM roles with instance profiles, instances, pod routes and,
     for more than one control-plane node, a network load balancer.
   - Everything that it makes carries the tag C(k8sgu.io/cluster/<name>=owned) from its creation on. By that tag it is
-    found again, and nothing without it is ever removed. IAM roles also have the path C(/k8sgu/<name>/).
+    found again, and nothing without it is ever removed. IAM roles also have the path C(/k8sgu/<region>/<name>/).
   - Nodes are named C(<name>-control-plane-<n>), C(<name>-worker-<n>) and, in further pools, C(<name>-<pool>-<n>).
     EC2 chooses their private addresses. When a pool's count shrinks, the nodes of the highest numbers are removed.
   - Client tokens follow from the cluster, the node's name and the instances of that name that ended before, so that
@@ -210,6 +210,13 @@ options:
         With V(false) such a change fails before anything is done.
     type: bool
     default: false
+  check_permissions:
+    description:
+      - Ask EC2 before the first change whether the caller may make the changes. EC2 knows that question (C(DryRun)) for
+        its own calls, not for those of IAM and of load balancers.
+      - V(false) is for a policy of your own with conditions that such a question does not meet.
+    type: bool
+    default: true
   wait_timeout:
     description:
       - Seconds to wait for each thing that takes time (an instance running, a NAT gateway available, a load balancer
@@ -282,6 +289,7 @@ nodes:
     instance_type: {description: The type., type: str, sample: m5.large}
     image_id: {description: The AMI., type: str, sample: ami-0123456789abcdef0}
     zone: {description: The availability zone., type: str, sample: eu-central-1a}
+    subnet_id: {description: The subnet., type: str, sample: subnet-0123456789abcdef0}
     state: {description: EC2's state of it., type: str, sample: running}
     private_ip: {description: The private address., type: str, sample: 10.240.0.10}
     public_ip: {description: 'The public address, empty for none.', type: str, sample: 198.51.100.7}
@@ -400,6 +408,7 @@ def argument_spec() -> dict[str, Any]:
         },
         "tags": {"type": "dict", "default": {}},
         "allow_replace": {"type": "bool", "default": False},
+        "check_permissions": {"type": "bool", "default": True},
         "wait_timeout": {"type": "int", "default": 600},
         "region": {"type": "str"},
         "profile": {"type": "str"},

@@ -11,6 +11,7 @@ https://boto3.amazonaws.com/v1/documentation/api/latest/guide/credentials.html
 
 from __future__ import annotations
 
+import os
 import threading
 import traceback
 from dataclasses import dataclass, fields
@@ -83,6 +84,8 @@ class Aws:
         self.connection = connection
         self._lock = threading.Lock()
         self._clients: dict[tuple[str, str | None], Any] = {}
+        # The names of the calls made ("ec2:DescribeVpcs"), retries not counted, for who wants to say how many.
+        self.calls: list[str] = []
         self._config = Config(
             retries=cast("Any", {"mode": connection.retry_mode, "total_max_attempts": connection.max_attempts}),
             connect_timeout=connection.connect_timeout,
@@ -112,15 +115,20 @@ class Aws:
         with self._lock:
             if key not in self._clients:
                 try:
-                    self._clients[key] = self._session.client(
+                    client = self._session.client(
                         service,
                         region_name=region or self.region,
                         endpoint_url=self.connection.endpoint_url,
                         config=self._config,
                     )
+                    client.meta.events.register_first("before-call", self._count)
+                    self._clients[key] = client
                 except (botocore.exceptions.BotoCoreError, ValueError) as error:
                     raise AwsError(explain(error, f"make a client of {service}")) from error
             return self._clients[key]
+
+    def _count(self, model: Any, **_event: Any) -> None:
+        self.calls.append(f"{model.service_model.service_name}:{model.name}")
 
     def _make_session(self) -> boto3.session.Session:
         wanted = self.connection
@@ -134,7 +142,8 @@ class Aws:
                 aws_access_key_id=wanted.access_key,
                 aws_secret_access_key=wanted.secret_key,
                 aws_session_token=wanted.session_token,
-                region_name=wanted.region,
+                # boto3 itself reads AWS_DEFAULT_REGION alone; every other AWS tool looks here first.
+                region_name=wanted.region or os.environ.get("AWS_REGION") or None,
                 profile_name=None if wanted.access_key else wanted.profile,
             )
             return self._assumed(session) if wanted.assume_role_arn else session

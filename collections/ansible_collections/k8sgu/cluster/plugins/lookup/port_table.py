@@ -1,0 +1,57 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The port table for playbooks and templates."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: port_table
+short_description: Who talks to whom on which port in a cluster
+version_added: 0.1.0
+author: The k8sgu authors
+description:
+  - Returns the rows of the collection's port table, from which the security groups are made. Nothing is looked up outside the collection.
+options:
+  _terms:
+    description:
+      - V(routed) or V(vxlan) for the rows that count for this pod network. Without a term every row.
+    type: list
+    elements: str
+    required: false
+"""
+
+EXAMPLES = r"""
+- name: The ports that only the node itself may reach
+  ansible.builtin.debug:
+    msg: "{{ query('k8sgu.cluster.port_table', 'routed') | selectattr('bind', 'eq', 'loopback') | map(attribute='first') }}"
+"""
+
+RETURN = r"""
+_raw:
+  description:
+    - One dictionary for each row, with C(name), C(listener), C(nodes), C(protocol), C(first), C(last), C(sources), C(why), C(bind)
+      (C(any) or C(loopback)), C(encryption) (C(tls), C(ssh), C(none) or C(pods)) and C(when) (C(always), C(routed) or C(vxlan)).
+  type: list
+  elements: dict
+"""
+
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.lookup import LookupBase
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ports import table
+
+
+class LookupModule(LookupBase):  # type: ignore[misc]
+    def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[dict[str, Any]]:
+        if not terms:
+            return table.as_dictionaries()
+        unknown = [term for term in terms if term not in (table.ROUTED, table.VXLAN)]
+        if unknown or len(terms) > 1:
+            raise AnsibleError(
+                f"port_table: {terms!r} is not a pod network; give one of routed and vxlan, or nothing for every row"
+            )
+        return table.as_dictionaries(terms[0])

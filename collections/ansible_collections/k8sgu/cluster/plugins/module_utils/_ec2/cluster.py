@@ -1,0 +1,196 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One run of ec2_cluster: read, check, plan and, unless only asked to look, carry out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Mapping
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
+    apply_access,
+    apply_balancer,
+    apply_network,
+    apply_nodes,
+    checks,
+    cost,
+    names,
+    permissions,
+    planning,
+    policy,
+    quotas,
+    reading,
+    session,
+    state,
+    tags,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import (
+    Description,
+    DescriptionError,
+    check_name,
+    parse,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.execution import Context, StepFailed, carry_out
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Facts, Plan
+
+HANDLERS = {**apply_network.HANDLERS, **apply_access.HANDLERS, **apply_nodes.HANDLERS, **apply_balancer.HANDLERS}
+
+__all__ = ["DescriptionError", "Outcome", "RunFailed", "run"]
+
+
+@dataclass
+class Outcome:
+    """What the module returns, and what it warns of."""
+
+    result: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+
+class RunFailed(Exception):
+    """The run failed after it had a plan; `result` has the plan and what was reached."""
+
+    def __init__(self, message: str, result: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+def run(options: Mapping[str, Any], check_mode: bool, aws: session.Aws | None = None) -> Outcome:
+    """Makes the account what the options say. Raises AwsError, DescriptionError and RunFailed."""
+    check_name(options["name"])
+    if aws is None:
+        aws = session.Aws(session.Connection.from_options(options))
+    if options["state"] == "absent":
+        return _absent(aws, options, check_mode)
+    return _present(aws, parse(options, aws.region), options, check_mode)
+
+
+def _present(aws: session.Aws, description: Description, options: Mapping[str, Any], check_mode: bool) -> Outcome:
+    internet_facing = description.balanced and description.load_balancer_scheme == "internet-facing"
+    quotas.check_rules(description, internet_facing)
+    current = reading.read(aws, description, removing=False)
+    reader = reading.Reader(aws, description.name)
+    checks.check_place(description, current)
+    checks.check_subnets(description, current)
+    zones = checks.zones_of(reader, description, current)
+    plan = planning.make(description, current, Facts(zones))
+    if checks.launches(plan):
+        images = checks.check_launches(reader, description, current, zones, plan)
+        plan = planning.make(description, current, Facts(zones, images))
+    result = _result(aws, description, plan)
+    result["cost"] = cost.estimate(description, max(1, len(zones)))
+    replacements = plan.replacements()
+    if replacements and not description.allow_replace:
+        listed = "; ".join(f"{step.resource}: {step.reason}" for step in replacements)
+        raise RunFailed(
+            f"allow_replace: {listed}. Set allow_replace: true to have it done, or take the change back",
+            {**result, "reached": [], "changed": False},
+        )
+    if plan.changes and options["check_permissions"]:
+        permissions.check(aws, plan)
+    if plan.steps and not check_mode:
+        _carry_out(aws, description, plan, options, result)
+        current = reading.read(aws, description, removing=False)
+    result.update(_found(description, current, plan))
+    result["api_calls"] = len(aws.calls)
+    return Outcome(result, plan.warnings)
+
+
+def _absent(aws: session.Aws, options: Mapping[str, Any], check_mode: bool) -> Outcome:
+    description = Description(name=options["name"], region=aws.region, instance_profiles=options["instance_profiles"])
+    current = reading.read(aws, description, removing=True)
+    plan = planning.make(description, current, Facts(()), removing=True)
+    result = _result(aws, description, plan)
+    if plan.changes and options["check_permissions"]:
+        permissions.check(aws, plan)
+    if plan.steps and not check_mode:
+        _carry_out(aws, description, plan, options, result)
+        left = planning.make(description, reading.read(aws, description, removing=True), Facts(()), removing=True)
+        if left.changes:
+            listed = ", ".join(step.resource for step in left.changes)
+            raise RunFailed(
+                f"after everything of {description.name} was removed there is still {listed}; something else makes such things, "
+                "or the API is late: run it again",
+                {**result, "reached": result["plan"]},
+            )
+    result["api_calls"] = len(aws.calls)
+    return Outcome(result)
+
+
+def _carry_out(
+    aws: session.Aws, description: Description, plan: Plan, options: Mapping[str, Any], result: dict[str, Any]
+) -> None:
+    context = Context(aws, description, plan.ids, options["wait_timeout"])
+    try:
+        carry_out(plan, context, HANDLERS)
+    except StepFailed as error:
+        reached = [step.shown() for step in error.done]
+        more = {"reached": reached, "changed": bool(reached), "api_calls": len(aws.calls)}
+        raise RunFailed(str(error), {**result, **more}) from error
+
+
+def _result(aws: session.Aws, description: Description, plan: Plan) -> dict[str, Any]:
+    lines = [f"{step.action} {step.resource}  # {step.reason}\n" for step in plan.changes]
+    return {
+        "changed": bool(plan.changes),
+        "plan": [step.shown() for step in plan.changes],
+        "diff": {
+            "before_header": f"cluster {description.name} in {aws.region}",
+            "after_header": "plan",
+            "before": "",
+            "after": "".join(lines),
+        },
+        "iam_policy": policy.document(description),
+        "api_calls": len(aws.calls),
+    }
+
+
+def _found(description: Description, current: state.Current, plan: Plan) -> dict[str, Any]:
+    """What there is after the run, for the roles that come next."""
+    alive = current.nodes()
+    nodes = [_node(alive[node.name]) for node in plan.nodes if node.name in alive]
+    first = next((node for node in nodes if node["role"] == tags.CONTROL_PLANE), None)
+    balancer = next((item for item in current.load_balancers if tags.cluster_tag(description.name) in item.tags), None)
+    found: dict[str, Any] = {
+        "nodes": nodes,
+        "addresses": {node["name"]: node["public_ip"] or node["private_ip"] for node in nodes},
+        "subnet_ids": sorted({node["subnet_id"] for node in nodes}),
+        "security_groups": {group.tags.get(tags.ROLE, ""): group.id for group in current.groups},
+        "load_balancer": {},
+        "api_endpoint": {},
+    }
+    if current.vpc:
+        found["vpc_id"] = current.vpc.id
+    if balancer and description.balanced:
+        found["load_balancer"] = {
+            "name": balancer.name,
+            "dns_name": balancer.dns_name,
+            "arn": balancer.arn,
+            "scheme": balancer.scheme,
+        }
+        host, inside = balancer.dns_name, balancer.dns_name
+    elif first and not description.balanced:
+        host, inside = first["public_ip"] or first["private_ip"], first["private_ip"]
+    else:
+        return found
+    found["api_endpoint"] = {"host": host, "private_host": inside, "port": names.API_PORT}
+    return found
+
+
+def _node(instance: state.Instance) -> dict[str, Any]:
+    return {
+        "name": instance.name,
+        "role": instance.tags.get(tags.ROLE, ""),
+        "pool": instance.tags.get(tags.POOL, ""),
+        "instance_id": instance.id,
+        "instance_type": instance.instance_type,
+        "image_id": instance.image_id,
+        "zone": instance.zone,
+        "subnet_id": instance.subnet_id,
+        "state": instance.state,
+        "private_ip": instance.private_ip,
+        "public_ip": instance.public_ip,
+        "private_dns": instance.private_dns,
+        "pod_cidr": instance.tags.get(tags.POD_CIDR, ""),
+    }

@@ -1,0 +1,400 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The description of a cluster: the module's options as data, checked as far as they can be without the account."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Mapping
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import ranges, tags
+
+INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
+IMAGE_ID = re.compile(r"ami-[0-9a-f]{8,17}")
+POOL_NAME = re.compile(r"[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
+PUBLIC_KEY = re.compile(r"(ssh-ed25519|ssh-rsa) [A-Za-z0-9+/]+={0,3}(?: .*)?")
+RESERVED_TAGS = ("k8sgu.io/", "aws:", "kubernetes.io/")
+HOST_NAME_LENGTH = 63
+POOL_WORDS = {"control_plane": "control-plane", "workers": "worker"}
+DEFAULT_POOLS: tuple[dict[str, Any], ...] = ({"name": "control_plane", "count": 1}, {"name": "workers", "count": 2})
+
+
+class DescriptionError(Exception):
+    """The description cannot be what is meant: the option, what is wrong with it and what would do."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """Either an id, or an owner and a pattern of names of which the newest counts."""
+
+    id: str = ""
+    owner: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Pool:
+    name: str
+    role: str
+    count: int
+    instance_type: str
+    image: Image
+    root_volume_size: int
+    etcd_volume_size: int
+
+    def node_name(self, cluster: str, number: int) -> str:
+        return f"{cluster}-{POOL_WORDS.get(self.name, self.name.replace('_', '-'))}-{number}"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What there should be. `pools` is empty for a cluster that should not be."""
+
+    name: str
+    region: str
+    vpc_id: str = ""
+    vpc_cidr: str = "10.240.0.0/16"
+    zones: tuple[str, ...] = ()
+    subnet_ids: tuple[str, ...] = ()
+    subnet_prefix: int = 24
+    private_nodes: bool = False
+    nat_gateways: str = "one"
+    pod_cidr: str = "10.200.0.0/16"
+    pod_cidr_node_prefix: int = 24
+    service_cidr: str = "10.32.0.0/16"
+    pod_network: str = "routed"
+    admin_cidrs: tuple[str, ...] = ()
+    node_port_cidrs: tuple[str, ...] = ()
+    key_name: str = ""
+    public_key: str = ""
+    pools: tuple[Pool, ...] = ()
+    kms_key_id: str = ""
+    instance_profiles: bool = True
+    policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    load_balancer_scheme: str = "internal"
+    tags: Mapping[str, str] = field(default_factory=dict)
+    allow_replace: bool = False
+
+    @property
+    def control_plane_count(self) -> int:
+        return sum(pool.count for pool in self.pools if pool.role == tags.CONTROL_PLANE)
+
+    @property
+    def node_count(self) -> int:
+        return sum(pool.count for pool in self.pools)
+
+    @property
+    def balanced(self) -> bool:
+        return self.control_plane_count > 1
+
+
+def check_name(name: str) -> None:
+    if not tags.CLUSTER_NAME.fullmatch(name):
+        raise DescriptionError(
+            f"name: {name!r} cannot be part of host names and of a load balancer's name; use 1 to 20 lower-case letters, "
+            "digits and dashes, beginning with a letter and not ending with a dash"
+        )
+    if name.startswith("internal"):
+        raise DescriptionError(
+            f"name: {name!r}: EC2 forbids names of load balancers that begin with internal; choose another"
+        )
+
+
+def parse(options: Mapping[str, Any], region: str) -> Description:
+    """The description that the options give. Raises DescriptionError for the first thing that cannot be."""
+    check_name(options["name"])
+    if options["wait_timeout"] < 1:
+        raise DescriptionError(
+            f"wait_timeout: {options['wait_timeout']} is no number of seconds to wait; give 1 or more"
+        )
+    pools = tuple(_pools(options))
+    description = Description(
+        name=options["name"],
+        region=region,
+        vpc_id=options["vpc_id"] or "",
+        vpc_cidr=options["vpc_cidr"],
+        zones=tuple(options["zones"]),
+        subnet_ids=tuple(options["subnet_ids"]),
+        subnet_prefix=options["subnet_prefix"],
+        private_nodes=options["private_nodes"],
+        nat_gateways=options["nat_gateways"],
+        pod_cidr=options["pod_cidr"],
+        pod_cidr_node_prefix=options["pod_cidr_node_prefix"],
+        service_cidr=options["service_cidr"],
+        pod_network=options["pod_network"],
+        admin_cidrs=tuple(_cidrs(options, "admin_cidrs")),
+        node_port_cidrs=tuple(_cidrs(options, "node_port_cidrs")),
+        key_name=options["key_name"] or "",
+        public_key=_public_key(options),
+        pools=pools,
+        kms_key_id=options["kms_key_id"] or "",
+        instance_profiles=options["instance_profiles"],
+        policies=_policies(options),
+        load_balancer_scheme=_scheme(options),
+        tags=_tags(options["tags"]),
+        allow_replace=options["allow_replace"],
+    )
+    _check_pools(description)
+    _check_ranges(description)
+    _check_network(description)
+    return description
+
+
+def _pools(options: Mapping[str, Any]) -> list[Pool]:
+    pools = []
+    for number, given in enumerate(options["pools"] if options["pools"] is not None else DEFAULT_POOLS):
+        where = f"pools[{number}]"
+        pool = {key: value for key, value in given.items() if value is not None}
+        name = pool["name"]
+        if not POOL_NAME.fullmatch(name):
+            raise DescriptionError(
+                f"{where}.name: {name!r} cannot be part of host names; use lower-case letters, digits and single _ or -"
+            )
+        instance_type = pool.get("instance_type", "m5.large")
+        if not INSTANCE_TYPE.fullmatch(instance_type):
+            raise DescriptionError(
+                f"{where}.instance_type: {instance_type!r} is no instance type; give one like m5.large"
+            )
+        image = pool.get("image") or options["image"]
+        if not image:
+            raise DescriptionError(
+                f"image: neither image nor {where}.image is given; give an AMI id, or owner and name"
+            )
+        root, etcd = pool.get("root_volume_size", 20), pool.get("etcd_volume_size", 0)
+        if not 8 <= root <= 16384:
+            raise DescriptionError(f"{where}.root_volume_size: {root} GiB; a gp3 root volume has 8 to 16384 GiB")
+        role = tags.CONTROL_PLANE if name == tags.CONTROL_PLANE else tags.WORKER
+        if etcd and role != tags.CONTROL_PLANE:
+            raise DescriptionError(
+                f"{where}.etcd_volume_size: workers run no etcd; give it for the pool control_plane alone"
+            )
+        if etcd and not 1 <= etcd <= 16384:
+            raise DescriptionError(f"{where}.etcd_volume_size: {etcd} GiB; a gp3 volume has 1 to 16384 GiB, 0 is none")
+        pools.append(
+            Pool(
+                name=name,
+                role=role,
+                count=pool["count"],
+                instance_type=instance_type,
+                image=_image(image, f"{where}.image" if pool.get("image") else "image"),
+                root_volume_size=root,
+                etcd_volume_size=etcd,
+            )
+        )
+    return pools
+
+
+def _image(given: Any, option: str) -> Image:
+    if isinstance(given, str):
+        if not IMAGE_ID.fullmatch(given):
+            raise DescriptionError(
+                f"{option}: {given!r} is no AMI id (ami- and 8 or 17 hexadecimal digits); a pattern needs owner and name"
+            )
+        return Image(id=given)
+    if isinstance(given, Mapping):
+        unknown = sorted(set(given) - {"owner", "name"})
+        if unknown:
+            raise DescriptionError(f"{option}: unknown key {', '.join(map(str, unknown))}; the keys are owner and name")
+        # Without an owner anybody's image of a fitting name would be taken.
+        if given.get("owner") and given.get("name"):
+            return Image(owner=str(given["owner"]), name=str(given["name"]))
+    raise DescriptionError(
+        f"{option}: give an AMI id, or a dictionary with both owner (account id or alias) and name (pattern)"
+    )
+
+
+def _cidrs(options: Mapping[str, Any], option: str) -> list[str]:
+    result = []
+    for given in options[option]:
+        try:
+            result.append(str(ranges.network(given)))
+        except ValueError as error:
+            raise DescriptionError(
+                f"{option}: {given!r} is no IPv4 range ({error}); give ranges like 203.0.113.7/32"
+            ) from None
+    return sorted(set(result))
+
+
+def _public_key(options: Mapping[str, Any]) -> str:
+    option, text = "public_key", options["public_key"]
+    if options["public_key_file"]:
+        option = "public_key_file"
+        try:
+            text = Path(options["public_key_file"]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DescriptionError(
+                f"public_key_file: cannot read it ({error}); make a key with ssh-keygen -t ed25519"
+            ) from None
+    if not text:
+        if options["key_name"]:
+            return ""
+        raise DescriptionError("public_key: no key for SSH; give one of key_name, public_key and public_key_file")
+    text = text.strip()
+    if "PRIVATE KEY" in text:
+        raise DescriptionError(f"{option}: this is a private key; give the public one (the file that ends in .pub)")
+    if not PUBLIC_KEY.fullmatch(text):
+        raise DescriptionError(
+            f"{option}: this is no OpenSSH public key of a kind that EC2 takes; give ssh-ed25519 or ssh-rsa"
+        )
+    # The comment is no part of the key.
+    return " ".join(text.split()[:2])
+
+
+def _policies(options: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    policies = {}
+    for role, option in ((tags.CONTROL_PLANE, "control_plane_policy"), (tags.WORKER, "worker_policy")):
+        policy = options[option]
+        if not policy:
+            continue
+        if not options["instance_profiles"]:
+            raise DescriptionError(
+                f"{option}: there is no role to carry it with instance_profiles: false; drop one of the two"
+            )
+        if not {"Version", "Statement"} <= set(policy):
+            raise DescriptionError(f"{option}: a policy document has Version and Statement")
+        policies[role] = policy
+    return policies
+
+
+def _scheme(options: Mapping[str, Any]) -> str:
+    scheme: str = options["load_balancer_scheme"]
+    if scheme == "auto":
+        return "internet-facing" if options["admin_cidrs"] and not options["private_nodes"] else "internal"
+    return scheme
+
+
+def _tags(given: Mapping[str, Any]) -> dict[str, str]:
+    for key in given:
+        if str(key).startswith(RESERVED_TAGS) or key == tags.NAME:
+            raise DescriptionError(
+                f"tags: {key!r} is not yours to set; choose a key without {', '.join(RESERVED_TAGS)} and other than Name"
+            )
+        if not 1 <= len(str(key)) <= 128 or len(str(given[key])) > 256:
+            raise DescriptionError(f"tags: {key!r}: a key has 1 to 128 characters and a value at most 256")
+    return {str(key): str(value) for key, value in given.items()}
+
+
+def _check_pools(description: Description) -> None:
+    names = [pool.name for pool in description.pools]
+    # Two pools whose names differ by _ and - alone, or one named worker beside workers, would share host names.
+    hosts = [pool.node_name(description.name, 0) for pool in description.pools]
+    for name, host in zip(names, hosts):
+        if hosts.count(host) > 1:
+            raise DescriptionError(
+                f"pools: {name!r}: two pools would name their first node {host}; give each its own name"
+            )
+        if len(host) > HOST_NAME_LENGTH - 4:
+            raise DescriptionError(
+                f"pools: {name!r}: host names like {host} exceed DNS's {HOST_NAME_LENGTH} characters; shorten it"
+            )
+    if tags.CONTROL_PLANE not in names:
+        raise DescriptionError("pools: there is no pool control_plane; add one with count 1, 3 or 5")
+    for number, pool in enumerate(description.pools):
+        if pool.count < 0:
+            raise DescriptionError(f"pools[{number}].count: {pool.count}; give 0 or more")
+        if pool.role == tags.CONTROL_PLANE and pool.count < 1:
+            raise DescriptionError(f"pools[{number}].count: a cluster has a control-plane node; give 1, 3 or 5")
+        if pool.role == tags.CONTROL_PLANE and pool.count % 2 == 0:
+            raise DescriptionError(
+                f"pools[{number}].count: {pool.count} etcd members survive no more failures than {pool.count - 1}; "
+                f"give an odd number, {pool.count - 1} or {pool.count + 1}"
+            )
+        if pool.role == tags.CONTROL_PLANE and pool.count > 7:
+            raise DescriptionError(
+                f"pools[{number}].count: etcd is slow with {pool.count} members; give 3, 5 or at most 7"
+            )
+
+
+def _network(description: Description, option: str) -> ranges.Network:
+    text = getattr(description, option)
+    try:
+        return ranges.network(text)
+    except ValueError as error:
+        raise DescriptionError(f"{option}: {text!r} is no IPv4 range ({error}); give one like 10.240.0.0/16") from None
+
+
+def _check_ranges(description: Description) -> None:
+    nets = {option: _network(description, option) for option in ("vpc_cidr", "pod_cidr", "service_cidr")}
+    if description.vpc_id:
+        # The existing VPC's range is known later; `checks` compares it.
+        del nets["vpc_cidr"]
+    elif not 16 <= nets["vpc_cidr"].prefixlen <= 28:
+        raise DescriptionError(f"vpc_cidr: {description.vpc_cidr}: EC2 takes /16 to /28; give one like 10.240.0.0/16")
+    for option, net in nets.items():
+        for special in ("127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "0.0.0.0/8"):
+            if net.overlaps(ipaddress.IPv4Network(special)):
+                raise DescriptionError(
+                    f"{option}: {net} overlaps {special}, which no network may use; choose a private range"
+                )
+    for (one, first), (other, second) in itertools.combinations(nets.items(), 2):
+        if first.overlaps(second):
+            raise DescriptionError(f"{other}: {second} overlaps {one} {first}; each needs a range of its own")
+    if not 12 <= nets["service_cidr"].prefixlen <= 27:
+        raise DescriptionError(
+            f"service_cidr: {nets['service_cidr']}: the API server takes /12 or smaller, and fewer than 32 services are too few; give /12 to /27"
+        )
+    prefix = description.pod_cidr_node_prefix
+    pods = nets["pod_cidr"]
+    if not pods.prefixlen <= prefix <= 28:
+        raise DescriptionError(
+            f"pod_cidr_node_prefix: /{prefix} is no part of pod_cidr {pods} that holds pods; give {pods.prefixlen} to 28"
+        )
+    parts = 2 ** (prefix - pods.prefixlen)
+    if parts < description.node_count:
+        raise DescriptionError(
+            f"pod_cidr: {pods} has {parts} parts of /{prefix} and {description.node_count} nodes need one each; "
+            "widen it or give a longer pod_cidr_node_prefix"
+        )
+    if not description.subnet_ids:
+        check_subnet_room(description, ipaddress.IPv4Network(description.vpc_cidr) if not description.vpc_id else None)
+
+
+def check_subnet_room(description: Description, vpc: ranges.Network | None) -> None:
+    """The nodes of a zone must fit its subnet, and the subnets the VPC (None: not known yet)."""
+    prefix = description.subnet_prefix
+    if not 16 <= prefix <= 28:
+        raise DescriptionError(f"subnet_prefix: /{prefix}: EC2 takes /16 to /28; give one like 24")
+    zones = max(1, len(description.zones))
+    per_zone = -(-description.node_count // zones)
+    room = 2 ** (32 - prefix) - ranges.RESERVED_IN_SUBNET
+    # The load balancer and a NAT gateway take an address each.
+    if room < per_zone + 2:
+        raise DescriptionError(
+            f"subnet_prefix: a /{prefix} has room for {room} addresses and a zone has up to {per_zone} nodes beside load balancer "
+            "and NAT gateway; give a shorter prefix or more zones"
+        )
+    if vpc is not None:
+        wanted = zones * (2 if description.private_nodes else 1)
+        if prefix < vpc.prefixlen or 2 ** (prefix - vpc.prefixlen) < wanted:
+            raise DescriptionError(
+                f"vpc_cidr: {vpc} has no room for {wanted} subnets of /{prefix}; widen it or give a longer subnet_prefix"
+            )
+
+
+def _check_network(description: Description) -> None:
+    zones = description.zones
+    for zone in zones:
+        if not zone.startswith(description.region):
+            raise DescriptionError(
+                f"zones: {zone!r} is not in region {description.region}; give zones like {description.region}a"
+            )
+        if zones.count(zone) > 1:
+            raise DescriptionError(f"zones: {zone!r} stands there twice; name each zone once")
+    if description.subnet_ids and not description.vpc_id:
+        raise DescriptionError("subnet_ids: existing subnets need vpc_id, the VPC that they are in")
+    if description.subnet_ids and zones:
+        raise DescriptionError("zones: existing subnets have their zones; give either zones or subnet_ids")
+    if description.subnet_ids and description.private_nodes:
+        raise DescriptionError(
+            "private_nodes: existing subnets decide by themselves how nodes reach the internet; leave it out with subnet_ids"
+        )
+    if description.load_balancer_scheme == "internet-facing" and description.private_nodes and description.vpc_id:
+        raise DescriptionError(
+            "load_balancer_scheme: private nodes in an existing VPC get an internal one; give internal or auto"
+        )

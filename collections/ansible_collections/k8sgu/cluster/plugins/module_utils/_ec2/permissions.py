@@ -1,0 +1,125 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Asks EC2 before the first change whether the caller may make the changes (DryRun).
+
+EC2 alone knows such a question, and for some calls alone; a permission that is missing for another call is named when that call
+is made, and the run can go on after it has been granted.
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ExamplePolicies_EC2.html#iam-example-dry-run
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, Mapping
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import reading, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.apply_network import tagged
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Plan
+
+# Stand-ins, and a range that no VPC can have: EC2 asks for permissions before it looks at such things, and an emulator that takes no
+# notice of DryRun for these calls cannot carry the question out.
+VPC, SUBNET, ADDRESS, GROUP = "vpc-00000000", "subnet-00000000", "eipalloc-00000000", "sg-00000000"
+IMPOSSIBLE_RANGE = "10.0.0.0/8"
+
+Arguments = Mapping[str, Any]
+# For each handler the call and how to ask for it: with what the step has and the ids that are known.
+QUESTIONS: dict[str, tuple[str, Callable[[Arguments, Mapping[str, str]], dict[str, Any]]]] = {
+    "create_vpc": (
+        "create_vpc",
+        lambda step, ids: {"CidrBlock": IMPOSSIBLE_RANGE, "TagSpecifications": tagged("vpc", step["tags"])},
+    ),
+    "create_gateway": (
+        "create_internet_gateway",
+        lambda step, ids: {"TagSpecifications": tagged("internet-gateway", step["tags"])},
+    ),
+    "create_subnet": (
+        "create_subnet",
+        lambda step, ids: {
+            "VpcId": VPC,
+            "CidrBlock": step["cidr"],
+            "TagSpecifications": tagged("subnet", step["tags"]),
+        },
+    ),
+    "create_table": (
+        "create_route_table",
+        lambda step, ids: {"VpcId": VPC, "TagSpecifications": tagged("route-table", step["tags"])},
+    ),
+    "create_group": (
+        "create_security_group",
+        lambda step, ids: {
+            "GroupName": step["name"],
+            "Description": "none",
+            "VpcId": ids.get("vpc", VPC),
+            "TagSpecifications": tagged("security-group", step["tags"]),
+        },
+    ),
+    "allocate_address": (
+        "allocate_address",
+        lambda step, ids: {"Domain": "vpc", "TagSpecifications": tagged("elastic-ip", step["tags"])},
+    ),
+    "create_nat": (
+        "create_nat_gateway",
+        lambda step, ids: {
+            "SubnetId": SUBNET,
+            "AllocationId": ADDRESS,
+            "TagSpecifications": tagged("natgateway", step["tags"]),
+        },
+    ),
+    "import_key": (
+        "import_key_pair",
+        lambda step, ids: {
+            "KeyName": step["name"],
+            "PublicKeyMaterial": step["public_key"].encode(),
+            "TagSpecifications": tagged("key-pair", step["tags"]),
+        },
+    ),
+    "launch": (
+        "run_instances",
+        lambda step, ids: {
+            "MinCount": 1,
+            "MaxCount": 1,
+            "ImageId": step["image"].id,
+            "InstanceType": step["instance_type"],
+            "SubnetId": ids.get(step["subnet"], SUBNET),
+            "SecurityGroupIds": [ids.get(step["group"], GROUP)],
+            "TagSpecifications": tagged("instance", step["tags"]),
+        },
+    ),
+    "terminate": ("terminate_instances", lambda step, ids: {"InstanceIds": [step["id"]]}),
+    "replace": ("terminate_instances", lambda step, ids: {"InstanceIds": [step["id"]]}),
+    "delete_group": ("delete_security_group", lambda step, ids: {"GroupId": step["id"]}),
+    "delete_gateway": ("delete_internet_gateway", lambda step, ids: {"InternetGatewayId": step["id"]}),
+    "detach_gateway": (
+        "detach_internet_gateway",
+        lambda step, ids: {"InternetGatewayId": step["id"], "VpcId": step["vpc_id"]},
+    ),
+}
+
+
+def check(aws: session.Aws, plan: Plan) -> None:
+    """Asks for each kind of change once. Raises AwsError, naming the action, for the first that is denied."""
+    first: dict[str, Arguments] = {}
+    for step in plan.steps:
+        if step.call in QUESTIONS:
+            first.setdefault(step.call, step.arguments)
+    ec2 = aws.client("ec2")
+
+    def ask(call: str) -> None:
+        operation, arguments = QUESTIONS[call]
+        try:
+            getattr(ec2, operation)(DryRun=True, **arguments(first[call], plan.ids))
+        except Exception as error:
+            # Any other answer (DryRunOperation, or that a stand-in is not there) means that nothing forbids it.
+            if session.error_code(error) in session.DENIED_CODES:
+                message = session.explain(error, f"carry the plan out ({operation})")
+                raise session.AwsError(
+                    f"{message}; nothing was changed; check_permissions: false skips this check"
+                ) from error
+            if not session.error_code(error) and not type(error).__module__.startswith("botocore"):
+                raise
+
+    with ThreadPoolExecutor(max_workers=reading.PARALLEL) as pool:
+        for future in [pool.submit(ask, call) for call in first]:
+            future.result()

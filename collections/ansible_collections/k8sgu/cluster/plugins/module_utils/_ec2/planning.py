@@ -1,0 +1,34 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The planner: description and current state in, plan out. Pure: no clock, no chance, no API."""
+
+from __future__ import annotations
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import state
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Draft, Facts, Plan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_access import plan_access
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_balancer import plan_balancer
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_groups import plan_groups
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_network import plan_network, plan_pod_routes
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_nodes import check_twins, nodes_wanted, plan_nodes
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_removal import plan_removal
+
+
+def make(description: Description, current: state.Current, facts: Facts, removing: bool = False) -> Plan:
+    """The steps that turn `current` into what `description` says; with `removing` into nothing. Raises DescriptionError."""
+    draft = Draft(description, current, facts, removing)
+    if not removing:
+        check_twins(current)
+    plan_network(draft)
+    nodes = nodes_wanted(draft)
+    plan_groups(draft, nodes)
+    plan_access(draft)
+    plan_nodes(draft, nodes)
+    routes = plan_pod_routes(draft, nodes)
+    plan_balancer(draft, nodes)
+    plan_removal(draft, nodes, routes)
+    draft.plan.nodes = nodes
+    return draft.finished()

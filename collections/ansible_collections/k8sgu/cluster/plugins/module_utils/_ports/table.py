@@ -1,0 +1,263 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The port table: who talks to whom on which port, and why.
+
+The only place where a port of the cluster is opened. Security groups are made from it (`_ec2/groups.py`), docs/ports.md is
+printed from it, and the reachability checks compare it with what listens. Upstream's list:
+https://kubernetes.io/docs/reference/networking/ports-and-protocols/
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Iterable
+
+CONTROL_PLANE = "control_plane"
+WORKER = "worker"
+NODES = (CONTROL_PLANE, WORKER)
+LOAD_BALANCER = "load_balancer"
+
+# Sources that are ranges and not groups: the options admin_cidrs and node_port_cidrs, and the pods' addresses.
+ADMIN = "admin"
+NODE_PORT_CLIENTS = "node_port_clients"
+PODS = "pods"
+
+ALWAYS = "always"
+ROUTED = "routed"
+VXLAN = "vxlan"
+
+FIRST_PORT, LAST_PORT = 0, 65535
+
+
+@dataclass(frozen=True)
+class Port:
+    """One row: on `nodes` the program `listener` takes `protocol` on ports `first` to `last` from `sources`.
+
+    `bind` is "loopback" for what only the node itself may reach; such a row has no sources and opens nothing. `encryption`
+    is "tls", "ssh", "none" (nothing but liveness crosses it) or "pods" (the pods' own business). `when` is "always" or the
+    pod network that needs the row. For icmp the ports are 0 and stand for every type.
+    """
+
+    name: str
+    listener: str
+    nodes: tuple[str, ...]
+    protocol: str
+    first: int
+    last: int
+    sources: tuple[str, ...]
+    why: str
+    bind: str = "any"
+    encryption: str = "tls"
+    when: str = ALWAYS
+
+
+def _row(
+    name: str, listener: str, nodes: Iterable[str], ports: str, sources: Iterable[str], why: str, **more: str
+) -> Port:
+    protocol, _slash, numbers = ports.partition("/")
+    first, _dash, last = numbers.partition("-")
+    return Port(name, listener, tuple(nodes), protocol, int(first), int(last or first), tuple(sources), why, **more)
+
+
+_FIXED = (
+    _row("ssh", "sshd", NODES, "tcp/22", [ADMIN], "administration and the playbooks", encryption="ssh"),
+    _row(
+        "api",
+        "kube-apiserver",
+        [CONTROL_PLANE],
+        "tcp/6443",
+        [ADMIN, *NODES, LOAD_BALANCER, PODS],
+        "the Kubernetes API; the load balancer forwards and checks it; pods reach it by its service address",
+    ),
+    _row(
+        "api-balanced",
+        "load balancer",
+        [LOAD_BALANCER],
+        "tcp/6443",
+        [ADMIN, *NODES],
+        "the Kubernetes API for all, whichever control-plane node is up",
+    ),
+    _row(
+        "etcd-client",
+        "etcd",
+        [CONTROL_PLANE],
+        "tcp/2379",
+        [CONTROL_PLANE],
+        "API servers and etcdctl; workers and pods never",
+    ),
+    _row("etcd-peer", "etcd", [CONTROL_PLANE], "tcp/2380", [CONTROL_PLANE], "etcd's members among themselves"),
+    _row(
+        "kubelet",
+        "kubelet",
+        NODES,
+        "tcp/10250",
+        [*NODES, PODS],
+        "logs, exec and metrics for the API server; metrics-server and Prometheus run as pods",
+    ),
+    _row(
+        "controller-manager",
+        "kube-controller-manager",
+        [CONTROL_PLANE],
+        "tcp/10257",
+        [CONTROL_PLANE],
+        "metrics and health",
+    ),
+    _row("scheduler", "kube-scheduler", [CONTROL_PLANE], "tcp/10259", [CONTROL_PLANE], "metrics and health"),
+    _row(
+        "kube-proxy-health",
+        "kube-proxy",
+        NODES,
+        "tcp/10256",
+        [],
+        "health of the node's service rules",
+        bind="loopback",
+        encryption="none",
+    ),
+    _row("kube-proxy-metrics", "kube-proxy", NODES, "tcp/10249", [], "metrics", bind="loopback", encryption="none"),
+    _row(
+        "kubelet-health",
+        "kubelet",
+        NODES,
+        "tcp/10248",
+        [],
+        "health for the node itself",
+        bind="loopback",
+        encryption="none",
+    ),
+    _row(
+        "node-ports-tcp",
+        "kube-proxy",
+        NODES,
+        "tcp/30000-32767",
+        [NODE_PORT_CLIENTS, *NODES],
+        "services of type NodePort",
+        encryption="pods",
+    ),
+    _row(
+        "node-ports-udp",
+        "kube-proxy",
+        NODES,
+        "udp/30000-32767",
+        [NODE_PORT_CLIENTS, *NODES],
+        "services of type NodePort",
+        encryption="pods",
+    ),
+    _row("vxlan", "flannel", NODES, "udp/8472", NODES, "pod traffic in its envelope", encryption="none", when=VXLAN),
+    # A path MTU that is found late is a connection that hangs.
+    _row("icmp", "kernel", NODES, "icmp/0", NODES, "path MTU discovery and ping", encryption="none"),
+)
+
+# In a routed network a packet to a pod has a pod's address or, when kube-proxy or a host-network pod sent it, a node's.
+# Membership of a group goes by the interface's own addresses and never by those of pods, so pods need a rule by range:
+# https://docs.aws.amazon.com/vpc/latest/userguide/security-group-rules.html
+# And a group cannot tell a packet for a pod from one for its node, so on workers, whose ports all authenticate their clients, all is open.
+_WHY_PODS = "pod traffic, routed: any port may be a pod's, and pods are not members of a group"
+
+
+def _gaps(taken: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The port ranges between `taken` ones, in order."""
+    gaps, start = [], FIRST_PORT
+    for first, last in sorted(taken):
+        if first > start:
+            gaps.append((start, first - 1))
+        start = max(start, last + 1)
+    if start <= LAST_PORT:
+        gaps.append((start, LAST_PORT))
+    return gaps
+
+
+def _routed() -> list[Port]:
+    """Pod traffic where the VPC routes it: all ports of workers; of the control plane those that none of its programs has to itself."""
+    sources = [*NODES, PODS]
+    rows = [
+        _row(
+            "pods-tcp",
+            "pods",
+            [WORKER],
+            f"tcp/{FIRST_PORT}-{LAST_PORT}",
+            sources,
+            _WHY_PODS,
+            encryption="pods",
+            when=ROUTED,
+        )
+    ]
+    # SSH, etcd, the controller manager and the scheduler stay closed to workers and pods.
+    private = [
+        (row.first, row.last)
+        for row in _FIXED
+        if CONTROL_PLANE in row.nodes
+        and row.protocol == "tcp"
+        and row.bind == "any"
+        and PODS not in row.sources
+        and row.encryption != "pods"
+    ]
+    rows += [
+        _row(
+            f"pods-tcp-{first}",
+            "pods",
+            [CONTROL_PLANE],
+            f"tcp/{first}-{last}",
+            sources,
+            _WHY_PODS,
+            encryption="pods",
+            when=ROUTED,
+        )
+        for first, last in _gaps(private)
+    ]
+    rows += [
+        _row(
+            "pods-udp",
+            "pods",
+            NODES,
+            f"udp/{FIRST_PORT}-{LAST_PORT}",
+            sources,
+            _WHY_PODS,
+            encryption="pods",
+            when=ROUTED,
+        ),
+        _row(
+            "pods-icmp",
+            "pods",
+            NODES,
+            "icmp/0",
+            [PODS],
+            "ping and path MTU discovery between pods",
+            encryption="pods",
+            when=ROUTED,
+        ),
+    ]
+    return rows
+
+
+PORTS: tuple[Port, ...] = (*_FIXED, *_routed())
+
+
+def ports(pod_network: str) -> list[Port]:
+    """The rows that count for a pod network ("routed" or "vxlan")."""
+    return [row for row in PORTS if row.when in (ALWAYS, pod_network)]
+
+
+def as_dictionaries(pod_network: str | None = None) -> list[dict[str, Any]]:
+    """The table as plain data, for templates and checks; without a pod network all of it."""
+    rows = ports(pod_network) if pod_network else list(PORTS)
+    return [{**asdict(row), "nodes": list(row.nodes), "sources": list(row.sources)} for row in rows]
+
+
+def as_markdown() -> str:
+    """The table as docs/ports.md has it."""
+    lines = [
+        "| name | listens on | program | port | from | encryption | pod network | why |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in PORTS:
+        numbers = (
+            "" if row.protocol == "icmp" else f" {row.first}" if row.first == row.last else f" {row.first}-{row.last}"
+        )
+        source = ", ".join(row.sources) or "the node itself"
+        lines.append(
+            f"| `{row.name}` | {', '.join(row.nodes)} | {row.listener} | {row.protocol}{numbers} | {source} "
+            f"| {row.encryption} | {row.when} | {row.why} |"
+        )
+    return "\n".join(lines) + "\n"
