@@ -81,21 +81,23 @@ class Controller:
         self._wake.set()
 
     def run(self) -> None:
-        self.adopt()
         while not self._stopping:
             self._wake.wait(IDLE_S)
             self._wake.clear()
-            if self._stopping:
-                return
-            started = time.monotonic()
-            try:
-                self.step()
-                self._trouble = ""
-            except Exception as error:
-                if str(error) != self._trouble:  # said once, not every two seconds
-                    log.exception("the lab could not be brought in line with the API; trying on")
-                    self._trouble = str(error)
-            log.debug("step: %.0f ms", (time.monotonic() - started) * 1000)
+            if not self._stopping:
+                self.try_step()
+
+    def try_step(self) -> None:
+        """A step whose failure is noted, not raised: the next one may do better."""
+        started = time.monotonic()
+        try:
+            self.step()
+            self._trouble = ""
+        except Exception as error:
+            if str(error) != self._trouble:  # said once, not every two seconds
+                log.exception("the lab could not be brought in line with the API; trying on")
+                self._trouble = str(error)
+        log.debug("step: %.0f ms", (time.monotonic() - started) * 1000)
 
     @property
     def trouble(self) -> str:

@@ -67,6 +67,9 @@ class Daemon:
     def run(self) -> None:
         self._load()
         endpoint = server.listen(self.api, "127.0.0.1", self.description.api_port)
+        # Network and services of what a killed daemon left are there again before the lab counts as up.
+        self.controller.adopt()
+        self.controller.try_step()
         loop = threading.Thread(target=self.controller.run, name="controller", daemon=True)
         loop.start()
         server.start(endpoint, "api")

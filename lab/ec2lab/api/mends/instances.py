@@ -163,6 +163,7 @@ def _install_launch() -> None:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         initialise(self, *args, **kwargs)
         set_state(self, "pending")
+        self.state_reason = None  # EC2 gives one to instances that stopped, and to no others
         for eni in self.nics.values():
             if not kwargs.get("nics"):
                 eni.delete_on_termination = True
@@ -211,7 +212,7 @@ def _install_states() -> None:
             )
         for eni in self.nics.values():
             eni.start()
-        self._reason, self.state_reason = "", StateReason()
+        self._reason, self.state_reason = "", None
         return set_state(self, "pending")
 
     def stop(self: Any) -> Any:
