@@ -57,7 +57,12 @@ def _files(path: Path, errors: list[str]) -> Iterator[Path]:
     if path.is_file():
         yield path
         return
-    for directory, _directories, names in os.walk(path, onerror=lambda error: errors.append(str(error))):
+
+    def failed(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            errors.append(f"{error.filename}: {error.strerror}")
+
+    for directory, _directories, names in os.walk(path, onerror=failed):
         current = {name[: -len("current.pem")] for name in names if name.endswith("-current.pem")}
         for name in sorted(names):
             rotated = any(name.startswith(prefix) and name != f"{prefix}current.pem" for prefix in current)
