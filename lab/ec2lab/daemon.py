@@ -6,6 +6,7 @@ answered, machines and network do not depend on the daemon's life.
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import logging
 import os
@@ -194,6 +195,8 @@ FAULTS = {
 def main(argv: list[str]) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(threadName)s: %(message)s", level=logging.INFO)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    # `kill -USR1` writes what every thread does to the log: the way to see where a daemon hangs.
+    faulthandler.register(signal.SIGUSR1)
     lab = Lab(argv[0])
     try:
         description = lab.description()

@@ -78,6 +78,7 @@ class GuestServices:
             )
             closers.append(files.close)
             listening = self._socket(vpc_id, stream, addresses.MIRROR, API_PORT)
+            listening.listen(128)  # werkzeug takes the socket as it is
             with listening:  # the server has a duplicate of it
                 endpoint = server.listen(self.api, addresses.MIRROR, API_PORT, fd=listening.fileno())
             server.start(endpoint, f"api {vpc_id}")
