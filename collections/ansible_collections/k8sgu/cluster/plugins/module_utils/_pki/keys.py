@@ -83,6 +83,8 @@ def load(pem: bytes, passphrase: str | None) -> PrivateKey:
         secret: bytes | None = passphrase.encode()
     else:
         secret = None
+    # CFSSL's own label for PKCS #8 of such a key, which nothing else knows.
+    pem = pem.replace(b" Ed25519 PRIVATE KEY-----", b" PRIVATE KEY-----")
     try:
         # The checks that are skipped guard against forged primes; they take long, and these are our own files.
         key = serialization.load_pem_private_key(pem, secret, unsafe_skip_rsa_key_validation=True)

@@ -21,7 +21,8 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.store import Cu
 if TYPE_CHECKING:
     from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import keys
 
-_USAGE_NAMES = {value: name for name, value in (*KEY_USAGES.items(), *EXTENDED_KEY_USAGES.items())}
+# The last spelling wins, and that shall be the first.
+_USAGE_NAMES = {value: name for name, value in reversed((*KEY_USAGES.items(), *EXTENDED_KEY_USAGES.items()))}
 # A clock that is a little behind must not make every certificate look wrong.
 _CLOCK_SLACK = timedelta(minutes=5)
 

@@ -22,6 +22,7 @@ KEY_USAGES = {
     "signing": "digital_signature",
     "digital signature": "digital_signature",
     "content commitment": "content_commitment",
+    "content committment": "content_commitment",  # how CFSSL spelled it before 1.3
     "key encipherment": "key_encipherment",
     "key agreement": "key_agreement",
     "data encipherment": "data_encipherment",

@@ -127,6 +127,9 @@ def _subject(fields: dict[str, object], option: str) -> Subject:
         raise PkiError(f"{option}.serialnumber", f"has {len(serial)} characters; at most 64 are allowed")
     if serial:
         values[_SERIAL_NUMBER] = [serial]
+    for oid, texts in values.items():
+        if any(not character.isprintable() for text in texts for character in text):
+            raise PkiError(option, f"{OID_NAMES[oid]} of its subject has a control character; take it out")
     order = [oid for _part, oid, _limit in _NAME_PARTS] + [_COMMON_NAME, _SERIAL_NUMBER, _EMAIL]
     return tuple(tuple((oid, value) for value in dict.fromkeys(values[oid])) for oid in order if oid in values)
 

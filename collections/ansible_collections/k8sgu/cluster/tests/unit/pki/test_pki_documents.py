@@ -126,6 +126,8 @@ def test_a_request_is_read_with_keys_in_any_case() -> None:
         ({"CN": "x", "names": [{"C": "U1"}]}, "csr.names[0].C"),
         ({"CN": "x", "names": [{"organisation": "a"}]}, "csr.names[0].organisation"),
         ({"CN": "x" * 65}, "csr.CN"),
+        ({"CN": "a\nb"}, "csr"),
+        ({"CN": "x", "serialnumber": "1" * 65}, "csr.serialnumber"),
         ({"CN": ["x"]}, "csr.CN"),
         ({"CN": "x", "host": ["a"]}, "csr.host"),
         ({"CN": "x", "cn": "y"}, "csr.cn"),
