@@ -1,0 +1,88 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Large files, placed whole: a temporary beside the target, fsync, rename. Hard links where they can be."""
+
+# Paths come and go as text here.
+# ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH116, PTH118, PTH120, PTH123
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from typing import IO, Callable, Iterator
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import (
+    stray_temporaries,
+    sync_directory,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import storage_errors
+
+CHUNK = 1 << 20
+PROGRAM_MODE = 0o755
+DATA_MODE = 0o644
+
+
+def sha256_of(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for chunk in iter(lambda: stream.read(CHUNK), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def temporary_name(path: str) -> str:
+    """A name beside `path` that _files.stray_temporaries recognizes when its writer is gone."""
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}.{os.getpid()}.{secrets.token_hex(4)}.k8sgu")
+
+
+@contextlib.contextmanager
+def replacing(path: str, mode: int) -> Iterator[IO[bytes]]:
+    """A stream whose content becomes `path` when the block ends well, and is removed when it does not."""
+    with storage_errors(path):
+        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        for stray in stray_temporaries(path):
+            os.unlink(stray)
+        temporary = temporary_name(path)
+        try:
+            with open(temporary, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fchmod(stream.fileno(), mode)
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        sync_directory(os.path.dirname(path))
+
+
+def copy_stream(source: IO[bytes], target: IO[bytes], on_chunk: Callable[[bytes], None] | None = None) -> None:
+    for chunk in iter(lambda: source.read(CHUNK), b""):
+        target.write(chunk)
+        if on_chunk:
+            on_chunk(chunk)
+
+
+def place(source: str, path: str, mode: int) -> None:
+    """Make `path` the same file as `source`: a hard link where both are on one file system, otherwise a copy."""
+    with storage_errors(path):
+        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        temporary = temporary_name(path)
+        try:
+            os.link(source, temporary)
+            if os.stat(temporary).st_mode & 0o777 != mode:
+                os.chmod(temporary, mode)
+            # rename(2) of two names of one file does nothing, and leaves the first.
+            os.replace(temporary, path)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            return
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+    with open(source, "rb") as stream, replacing(path, mode) as target:
+        copy_stream(stream, target)

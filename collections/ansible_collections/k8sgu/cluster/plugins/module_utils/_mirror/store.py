@@ -1,0 +1,166 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The mirror's directory: manifest.json, what it says, and whether the disk agrees.
+
+docs/interfaces.md fixes the layout. Fields of ours beyond it: `key` (what a built file was made from) and `origin`.
+"""
+
+# Paths come and go as text here.
+# ruff: noqa: PTH100, PTH103, PTH110, PTH116, PTH118, PTH123
+from __future__ import annotations
+
+import json
+import os
+import threading
+from typing import Any, Iterable, Mapping
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError, storage_errors
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import sha256_of
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+# What was hashed, with the size, the time and the inode that the file had then: a check that reads no file twice.
+_VERIFIED = ".verified.json"
+
+
+class Store:
+    """A mirror. Methods that change it are safe to call from several threads of one process."""
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.abspath(root)
+        self._lock = threading.Lock()
+        self.files: dict[str, dict[str, Any]] = {}
+        self.images: dict[str, dict[str, Any]] = {}
+        self.packages: dict[str, dict[str, Any]] = {}
+        self._verified: dict[str, list[Any]] = {}
+        self._verified_changed = False
+        self.load()
+
+    def path(self, relative: str) -> str:
+        """The absolute path of a manifest's path; a path that leaves the mirror is an error."""
+        full = os.path.normpath(os.path.join(self.root, relative))
+        if not full.startswith(self.root + os.sep):
+            raise MirrorError(f"{self.root}/{MANIFEST}: path '{relative}' leads out of the mirror")
+        return full
+
+    def load(self) -> None:
+        data = self._read(MANIFEST)
+        if data.get("schema", SCHEMA) != SCHEMA:
+            raise MirrorError(
+                f"{self.root}/{MANIFEST}: schema {data.get('schema')} is unknown here (known: {SCHEMA}); "
+                "use the version of k8sgu that wrote it, or an empty mirror_dir"
+            )
+        try:
+            self.files = {str(entry["path"]): entry for entry in data.get("files", [])}
+            self.images = {str(entry["name"]): entry for entry in data.get("images", [])}
+            self.packages = {str(entry["component"]): entry for entry in data.get("packages", [])}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise MirrorError(f"{self.root}/{MANIFEST}: is damaged ({error}); remove it and run again") from error
+        self._verified = self._read(_VERIFIED, lenient=True)
+
+    def _read(self, name: str, lenient: bool = False) -> dict[str, Any]:
+        path = os.path.join(self.root, name)
+        try:
+            with open(path, "rb") as stream:
+                data = json.loads(stream.read())
+        except FileNotFoundError:
+            return {}
+        except NotADirectoryError as error:
+            raise MirrorError(f"{self.root}: is not a directory") from error
+        except (OSError, ValueError) as error:
+            if lenient:
+                return {}
+            raise MirrorError(f"{path}: cannot be read ({error}); remove it and run again") from error
+        if not isinstance(data, dict):
+            if lenient:
+                return {}
+            raise MirrorError(f"{path}: is damaged; remove it and run again")
+        return data
+
+    def intact(self, relative: str, sha256: str, size: int) -> str:
+        """Empty when the file is there with this sum, otherwise what is wrong with it."""
+        path = self.path(relative)
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            return "is missing"
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
+        if status.st_size != size:
+            return f"has {status.st_size} bytes instead of {size}"
+        seen = [status.st_size, status.st_mtime_ns, status.st_ino, sha256]
+        with self._lock:
+            if self._verified.get(relative) == seen:
+                return ""
+        try:
+            actual = sha256_of(path)
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
+        if actual != sha256:
+            return f"has the sha256 {actual} instead of {sha256}"
+        with self._lock:
+            self._verified[relative] = seen
+            self._verified_changed = True
+        return ""
+
+    def forget(self, relative: str) -> None:
+        """Hash this file anew at the next check."""
+        with self._lock:
+            self._verified.pop(relative, None)
+
+    def add_files(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Record placed files; the manifest on the disk says so before this returns."""
+        with self._lock:
+            for entry in entries:
+                self.files[str(entry["path"])] = dict(entry)
+            self._save()
+
+    def add_image(self, entry: Mapping[str, Any]) -> None:
+        with self._lock:
+            self.images[str(entry["name"])] = dict(entry)
+            self._save()
+
+    def add_package(self, entry: Mapping[str, Any]) -> None:
+        with self._lock:
+            self.packages[str(entry["component"])] = dict(entry)
+            self._save()
+
+    def remember_verified(self) -> None:
+        """Keep what was hashed; a mirror that cannot be written is hashed anew next time."""
+        with self._lock:
+            if not self._verified_changed or not os.access(self.root, os.W_OK):
+                return
+            known = {relative: seen for relative, seen in self._verified.items() if os.path.exists(self.path(relative))}
+            try:
+                atomic_write(os.path.join(self.root, _VERIFIED), json.dumps(known).encode(), 0o644)
+            except FileError:
+                return
+            self._verified_changed = False
+
+    def _save(self) -> None:
+        data = {
+            "schema": SCHEMA,
+            "files": [self.files[key] for key in sorted(self.files)],
+            "images": [self.images[key] for key in sorted(self.images)],
+            "packages": [self.packages[key] for key in sorted(self.packages)],
+        }
+        text = json.dumps(data, indent=1, sort_keys=True) + "\n"
+        with storage_errors(self.root):
+            try:
+                os.makedirs(self.root, 0o755, exist_ok=True)
+                atomic_write(os.path.join(self.root, MANIFEST), text.encode(), 0o644)
+            except FileError as error:
+                cause = error.__cause__
+                if isinstance(cause, OSError):
+                    raise cause from error
+                raise MirrorError(str(error)) from error
+
+
+def file_path(component: str, version: str, arch: str, name: str) -> str:
+    return f"files/{component}/{version}/{arch}/{name}"
+
+
+def image_path(registry: str, repository: str) -> str:
+    return f"images/{registry}/{repository}"

@@ -1,0 +1,195 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: mirror
+short_description: Fill one directory with every program and image of a Kubernetes release
+version_added: 0.1.0
+description:
+  - The mirror is a directory with every program and container image that a cluster of the chosen options needs, and a
+    manifest that names version, architecture, size, SHA-256 and source of each. Nodes install from it.
+  - What is in the mirror and intact is left alone. What is missing is downloaded from its publisher, built from its Go module,
+    pulled from its registry, assembled here, or taken from another mirror, several at a time, and verified before it
+    gets its final name.
+  - Broken downloads are resumed and retried. A run that is killed goes on where it was. What was built or downloaded is kept in
+    a cache, so that a second mirror is a matter of seconds.
+  - Runs on the controller, whatever the host's connection, and prints what it does as it goes.
+options:
+  kubernetes_version:
+    description:
+      - Kubernetes' version, such as C(1.36.4). Every other version follows from its file in O(releases_dir).
+    type: str
+    required: true
+  releases_dir:
+    description:
+      - Directory with the releases, one C(<minor>.yml) each, and below C(build/) the pins of what is built from source.
+    type: path
+    required: true
+  mirror_dir:
+    description:
+      - The directory to fill. It may hold several releases.
+    type: path
+    required: true
+  source:
+    description:
+      - Where missing items come from.
+      - V(upstream) downloads what its publishers offer. An image that no registry has is built.
+      - V(build) compiles everything with the Go toolchain on C(PATH) and assembles the images. Programs that the
+        distribution packages better, such as runc, are left to the nodes' own package.
+      - V(directory) takes a filled mirror, as an air-gapped site has it, and reaches for nothing else.
+      - V(auto) is V(upstream) for each publisher that answers, and V(build) for each that does not.
+      - With V(upstream) and V(build), an item that came from another source is replaced.
+    type: str
+    choices: [auto, upstream, build, directory]
+    default: auto
+  source_dir:
+    description:
+      - The filled mirror for O(source=directory). By default it is O(mirror_dir) itself, which is checked then.
+    type: path
+  architectures:
+    description:
+      - The nodes' architectures, as Go names them.
+    type: list
+    elements: str
+    default: [amd64]
+  container_runtime:
+    description:
+      - The nodes' container runtime. The other one's programs are not fetched.
+    type: str
+    choices: [containerd, docker]
+    default: containerd
+  pod_network:
+    description:
+      - How pods reach each other. flannel is fetched for V(vxlan) only.
+    type: str
+    choices: [routed, vxlan]
+    default: routed
+  demo:
+    description:
+      - Whether to include the images of the demo application and the network tests.
+    type: bool
+    default: true
+  cache_dir:
+    description:
+      - Where downloads and built programs are kept for the next mirror.
+      - By default C(k8sgu) below C($XDG_CACHE_HOME), or below C(~/.cache).
+    type: path
+  lock_file:
+    description:
+      - Where sums are pinned that publishers gave over HTTPS, and digests of image tags. Commit this file.
+      - By default C(<minor>.lock.yml) in O(releases_dir).
+    type: path
+  parallel:
+    description:
+      - How many downloads run at a time.
+    type: int
+    default: 4
+  attempts:
+    description:
+      - How often a request is made in all before its failure is final.
+    type: int
+    default: 5
+  timeout:
+    description:
+      - Seconds of silence after which a connection counts as broken.
+    type: int
+    default: 30
+  verify:
+    description:
+      - Hash every file, also those that have not changed since they were hashed last.
+    type: bool
+    default: false
+requirements:
+  - PyYAML, which ansible-core brings
+  - Go, as new as the C(go) line of the modules in O(releases_dir), for what is built
+  - apt and dpkg, for images that need a userland and are built
+attributes:
+  check_mode:
+    support: full
+    description: Says what is missing and where it would come from, and changes nothing.
+  diff_mode:
+    support: full
+    description: Lists the items of the mirror before and after.
+  idempotent:
+    support: full
+    description: A complete mirror is left as it is, in less than a second.
+seealso:
+  - name: SHA-256 files of Kubernetes
+    description: Where the publisher's own sums come from.
+    link: https://kubernetes.io/releases/download/
+  - name: OCI image layout
+    description: The form of the images in the mirror.
+    link: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
+author:
+  - The k8sgu authors (@k8sgu)
+"""
+
+EXAMPLES = r"""
+- name: Fill the mirror, from upstream where it answers
+  k8sgu.cluster.mirror:
+    kubernetes_version: 1.36.4
+    releases_dir: releases
+    mirror_dir: .state/demo/mirror
+
+- name: Build everything from source, for two architectures, without the demo
+  k8sgu.cluster.mirror:
+    kubernetes_version: 1.36.4
+    releases_dir: releases
+    mirror_dir: /srv/mirror
+    source: build
+    architectures: [amd64, arm64]
+    demo: false
+
+- name: Take what was brought to an air-gapped site
+  k8sgu.cluster.mirror:
+    kubernetes_version: 1.36.4
+    releases_dir: releases
+    mirror_dir: /srv/mirror
+    source: directory
+    source_dir: /media/usb/mirror
+"""
+
+RETURN = r"""
+mirror_dir:
+  description: The mirror's absolute path.
+  returned: success
+  type: str
+  sample: /srv/mirror
+kubernetes_version:
+  description: Kubernetes' version.
+  returned: success
+  type: str
+  sample: 1.36.4
+steps:
+  description: What was missing, in check mode what is.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    item:
+      description: Component, version and architecture, or an image's name.
+      type: str
+      sample: etcd 3.6.14 amd64
+    source:
+      description: Where it came from, one of C(upstream), C(build), C(distribution), C(directory).
+      type: str
+      sample: build
+    reason:
+      description: Why it counted as missing.
+      type: str
+      sample: not in the mirror
+    because:
+      description: Why it came from there, where that was not the user's choice.
+      type: str
+      sample: github.com does not answer
+packages:
+  description: Packages of the nodes' distribution that serve in the place of components.
+  returned: success
+  type: list
+  elements: str
+  sample: [runc]
+"""
