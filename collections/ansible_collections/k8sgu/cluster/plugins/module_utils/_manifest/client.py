@@ -169,7 +169,8 @@ def _status(content: bytes) -> dict[str, Any]:
 
 def _passes(refusal: ApiError) -> bool:
     if refusal.code in _PASSING:
-        return True
+        # Also told as an internal error, though it is the object that does not fit its kind.
+        return "failed to create typed patch object" not in refusal.message
     if refusal.code == 409:
         # Somebody else wrote at the same time; a conflict of field owners, though, stays.
         return not conflicts(refusal) and refusal.reason == "Conflict"

@@ -1,0 +1,559 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""k8sgu.cluster.manifest against a real API server."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import api_server
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import kubeconfig, objects
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import ApiError, Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.engine import Engine, Options, Result
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+
+ANSIBLE_PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
+APPLY = "application/apply-patch+yaml"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[api_server.ApiServer]:
+    etcd = api_server.find_program("etcd", "etcd")
+    apiserver = api_server.find_program("kube-apiserver", "kube-apiserver")
+    if etcd is None or apiserver is None:
+        pytest.skip("no mirror with etcd and kube-apiserver; fill one with `make up`, or name it in K8SGU_MIRROR_DIR")
+    with api_server.running(tmp_path_factory.mktemp("api"), etcd, apiserver) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: api_server.ApiServer) -> Iterator[Client]:
+    client = Client(kubeconfig.load(str(server.kubeconfig), None), 20)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def name() -> str:
+    """A set and a namespace of the test's own, so that the tests do not meet."""
+    return "t-" + uuid.uuid4().hex[:8]
+
+
+def apply(client: Client, set_name: str, text: str, **options: Any) -> Result:
+    chosen: dict[str, Any] = {
+        "namespace": "default",
+        "present": True,
+        "prune": True,
+        "wait": False,
+        "wait_timeout": 20,
+        "force_conflicts": False,
+        "check_mode": False,
+        **options,
+    }
+    documents = [(body, "test") for body in objects.parse(textwrap.dedent(text), "test")]
+    return Engine(client, Options(name=set_name, **chosen)).run(objects.collect(documents, set_name))
+
+
+def actions(result: Result) -> dict[str, str]:
+    return {str(outcome.key): outcome.action for outcome in result.outcomes}
+
+
+def config_map(name: str, **data: str) -> str:
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+    return "---\n" + yaml.safe_dump(body)
+
+
+def web(name: str) -> str:
+    return f"""
+        apiVersion: v1
+        kind: Secret
+        metadata: {{name: web, namespace: {name}}}
+        stringData: {{password: hunter2}}
+        ---
+        apiVersion: apps/v1
+        kind: Deployment
+        metadata: {{name: web, namespace: {name}}}
+        spec:
+          replicas: 2
+          selector: {{matchLabels: {{app: web}}}}
+          template:
+            metadata: {{labels: {{app: web}}}}
+            spec: {{containers: [{{name: web, image: "web:1"}}]}}
+        ---
+        apiVersion: v1
+        kind: Namespace
+        metadata: {{name: {name}}}
+        """
+
+
+def test_a_set_is_made_once_and_a_second_run_changes_nothing(client: Client, name: str) -> None:
+    """The four steps: check, run, check, run; the namespace comes last in the text and first on the server."""
+    predicted = apply(client, name, web(name), check_mode=True)
+    assert set(actions(predicted).values()) == {"created"}
+    assert client.find(f"/api/v1/namespaces/{name}") is None
+    assert client.find(f"/api/v1/namespaces/kube-system/configmaps/k8sgu-set-{name}") is None
+
+    made = apply(client, name, web(name))
+    assert list(actions(made)) == [f"Namespace {name}", f"Secret {name}/web", f"Deployment {name}/web"]
+    assert actions(made) == actions(predicted)
+    assert made.server_version.startswith("v1.")
+
+    path = f"/apis/apps/v1/namespaces/{name}/deployments/web"
+    version = client.get(path)["metadata"]["resourceVersion"]
+    for check_mode in (True, False):
+        again = apply(client, name, web(name), check_mode=check_mode)
+        assert not again.changed
+        assert again.diff() == []
+    assert client.get(path)["metadata"]["resourceVersion"] == version
+    assert client.get(path)["metadata"]["labels"]["k8sgu.io/set"] == name
+
+
+def test_check_mode_shows_a_change_that_it_does_not_make(client: Client, name: str) -> None:
+    apply(client, name, config_map(name, key="old"))
+    predicted = apply(client, name, config_map(name, key="new"), check_mode=True)
+    (entry,) = predicted.diff()
+    assert "key: old" in entry["before"]
+    assert "key: new" in entry["after"]
+    assert client.get(f"/api/v1/namespaces/default/configmaps/{name}")["data"] == {"key": "old"}
+    assert actions(apply(client, name, config_map(name, key="new"))) == {f"ConfigMap default/{name}": "configured"}
+
+
+def test_a_field_that_is_no_longer_given_is_removed(client: Client, name: str) -> None:
+    apply(client, name, config_map(name, one="1", two="2"))
+    apply(client, name, config_map(name, one="1"))
+    assert client.get(f"/api/v1/namespaces/default/configmaps/{name}")["data"] == {"one": "1"}
+
+
+def test_pruning_removes_what_the_set_no_longer_holds(client: Client, name: str) -> None:
+    apply(client, name, config_map(f"{name}-a", k="v") + config_map(f"{name}-b", k="v"))
+    only_a = config_map(f"{name}-a", k="v")
+    predicted = apply(client, name, only_a, check_mode=True)
+    assert actions(predicted)[f"ConfigMap default/{name}-b"] == "deleted"
+    assert client.find(f"/api/v1/namespaces/default/configmaps/{name}-b")
+
+    kept = apply(client, name, only_a, prune=False)
+    assert not kept.changed
+    pruned = apply(client, name, only_a)
+    assert actions(pruned)[f"ConfigMap default/{name}-b"] == "deleted"
+    assert client.find(f"/api/v1/namespaces/default/configmaps/{name}-b") is None
+    assert not apply(client, name, only_a).changed
+
+
+def test_pruning_spares_what_another_set_has_taken_over(client: Client, name: str) -> None:
+    both = config_map(f"{name}-a", k="v") + config_map(f"{name}-b", k="v")
+    apply(client, name, both)
+    other = f"{name}-other"
+    with pytest.raises(ManifestError, match=f"belongs to the set {name}"):
+        apply(client, other, config_map(f"{name}-b", k="v"))
+    apply(client, other, config_map(f"{name}-b", k="v"), force_conflicts=True)
+    assert not apply(client, name, config_map(f"{name}-a", k="v")).changed
+    assert client.find(f"/api/v1/namespaces/default/configmaps/{name}-b")
+
+
+def test_absent_removes_the_set_with_its_inventory_and_no_more(client: Client, name: str) -> None:
+    apply(client, name, config_map(f"{name}-a", k="v") + config_map(f"{name}-b", k="v"))
+    foreign = f"/api/v1/namespaces/default/configmaps/{name}-foreign"
+    client.request(
+        "PATCH", foreign, {"fieldManager": "someone"}, yaml.safe_load(config_map(f"{name}-foreign", k="v")), APPLY
+    )
+    predicted = apply(client, name, "", present=False, check_mode=True)
+    assert set(actions(predicted)) == {f"ConfigMap default/{name}-a", f"ConfigMap default/{name}-b"}
+    assert client.find(f"/api/v1/namespaces/default/configmaps/{name}-a")
+    gone = apply(client, name, config_map(f"{name}-foreign", k="v"), present=False, wait=True)
+    assert actions(gone) == actions(predicted)
+    assert client.find(f"/api/v1/namespaces/default/configmaps/{name}-a") is None
+    assert client.find(f"/api/v1/namespaces/kube-system/configmaps/k8sgu-set-{name}") is None
+    assert client.find(foreign)
+    assert not apply(client, name, "", present=False).changed
+
+
+def test_removal_that_is_held_up_says_by_what(client: Client, name: str) -> None:
+    held = f"""
+        apiVersion: v1
+        kind: ConfigMap
+        metadata: {{name: {name}, finalizers: [example.com/hold]}}
+        """
+    apply(client, name, held)
+    with pytest.raises(ManifestError, match=rf"not gone after 1 s: ConfigMap default/{name} .*example.com/hold"):
+        apply(client, name, "", present=False, wait=True, wait_timeout=1)
+    path = f"/api/v1/namespaces/default/configmaps/{name}"
+    client.request("PATCH", path, None, {"metadata": {"finalizers": None}}, "application/merge-patch+json")
+    # Cut off before its end, the removal is completed by the next run, which still knows what it is about.
+    apply(client, name, "", present=False, wait=True)
+    assert client.find(f"/api/v1/namespaces/kube-system/configmaps/k8sgu-set-{name}") is None
+
+
+def crd(group: str) -> str:
+    return f"""
+        apiVersion: {group}/v1
+        kind: Widget
+        metadata: {{name: first}}
+        spec: {{size: 3}}
+        ---
+        apiVersion: apiextensions.k8s.io/v1
+        kind: CustomResourceDefinition
+        metadata: {{name: widgets.{group}}}
+        spec:
+          group: {group}
+          scope: Namespaced
+          names: {{plural: widgets, singular: widget, kind: Widget}}
+          versions:
+            - name: v1
+              served: true
+              storage: true
+              schema:
+                openAPIV3Schema:
+                  type: object
+                  properties: {{spec: {{type: object, properties: {{size: {{type: integer}}}}}}}}
+        """
+
+
+def test_a_definition_and_its_resource_come_in_one_set(client: Client, name: str) -> None:
+    group = f"{name}.example.com"
+    predicted = apply(client, name, crd(group), check_mode=True)
+    made = apply(client, name, crd(group))
+    assert actions(made) == actions(predicted)
+    assert client.get(f"/apis/{group}/v1/namespaces/default/widgets/first")["spec"] == {"size": 3}
+    assert not apply(client, name, crd(group)).changed
+    assert not apply(client, name, crd(group), check_mode=True).changed
+    gone = apply(client, name, "", present=False, wait=True)
+    assert [outcome.key.kind for outcome in gone.outcomes] == ["Widget", "CustomResourceDefinition"]
+
+
+def test_a_conflict_names_manager_and_field(client: Client, name: str) -> None:
+    path = f"/api/v1/namespaces/default/configmaps/{name}"
+    body = yaml.safe_load(config_map(name, key="theirs"))
+    client.request("PATCH", path, {"fieldManager": "someone-else"}, body, APPLY)
+    for check_mode in (True, False):
+        with pytest.raises(ManifestError, match=r"\.data\.key: conflict with \"someone-else\".*force_conflicts"):
+            apply(client, name, config_map(name, key="ours"), check_mode=check_mode)
+    assert client.get(path)["data"] == {"key": "theirs"}
+    apply(client, name, config_map(name, key="ours"), force_conflicts=True)
+    assert client.get(path)["data"] == {"key": "ours"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "apiVersion: apps/v1\nkind: Deploymnet\nmetadata: {name: x}",
+            "knows no Deploymnet of apps/v1; did you mean Deployment",
+        ),
+        ("apiVersion: v1\nkind: Deployment\nmetadata: {name: x}", "the server has Deployment in apps/v1"),
+        ("apiVersion: e.com/v1\nkind: Qqqqqqq\nmetadata: {name: x}", "is its custom resource definition missing"),
+        ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndatta: {}", ".datta: field not declared in schema"),
+        (
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: nowhere}",
+            "namespace nowhere does not exist",
+        ),
+        ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: X_}", "lowercase RFC 1123"),
+    ],
+)
+def test_bad_objects_are_refused_in_clear_words(client: Client, name: str, text: str, expected: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        apply(client, name, text)
+    assert expected in str(caught.value)
+
+
+def test_an_unknown_kind_stops_the_set_before_its_first_object(client: Client, name: str) -> None:
+    with pytest.raises(ManifestError, match="knows no Nothing"):
+        apply(client, name, config_map(name, k="v") + "---\napiVersion: v1\nkind: Nothing\nmetadata: {name: x}")
+    assert client.find(f"/api/v1/namespaces/default/configmaps/{name}") is None
+
+
+def set_status(client: Client, path: str, status: dict[str, Any]) -> None:
+    """In the place of a controller, which is not there."""
+    client.request("PATCH", f"{path}/status", None, {"status": status}, "application/merge-patch+json")
+
+
+def test_waiting_ends_when_the_deployment_is_rolled_out(client: Client, name: str) -> None:
+    path = f"/apis/apps/v1/namespaces/{name}/deployments/web"
+    stopped = threading.Event()
+
+    def controller() -> None:
+        other = Client(client.access, 20)
+        while not stopped.wait(0.3):
+            with contextlib.suppress(ApiError):
+                generation = other.get(path)["metadata"]["generation"]
+                counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), 2)
+                set_status(other, path, {"observedGeneration": generation, **counts})
+        other.close()
+
+    thread = threading.Thread(target=controller)
+    thread.start()
+    try:
+        result = apply(client, name, web(name), wait=True, wait_timeout=60)
+    finally:
+        stopped.set()
+        thread.join()
+    ready = {str(outcome.key): outcome.seconds_to_ready for outcome in result.outcomes}
+    assert (ready[f"Deployment {name}/web"] or 0) > 0
+    assert ready[f"Secret {name}/web"] is None
+
+
+def test_waiting_in_vain_says_for_what_and_what_the_pods_say(client: Client, name: str) -> None:
+    apply(client, name, web(name))
+    pod = f"""
+        apiVersion: v1
+        kind: Pod
+        metadata: {{name: web-1, namespace: {name}, labels: {{app: web}}}}
+        spec: {{containers: [{{name: web, image: "web:1"}}]}}
+        """
+    apply(client, f"{name}-pod", pod)
+    waiting = {"reason": "ErrImagePull", "message": "no such image"}
+    container = {
+        "name": "web",
+        "image": "web:1",
+        "imageID": "",
+        "ready": False,
+        "restartCount": 0,
+        "state": {"waiting": waiting},
+    }
+    set_status(client, f"/api/v1/namespaces/{name}/pods/web-1", {"phase": "Pending", "containerStatuses": [container]})
+    set_status(
+        client,
+        f"/apis/apps/v1/namespaces/{name}/deployments/web",
+        {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1},
+    )
+    with pytest.raises(ManifestError) as caught:
+        apply(client, name, web(name), wait=True, wait_timeout=1)
+    assert f"Deployment {name}/web: 1 of 2 replicas updated" in str(caught.value)
+    assert "Pod web-1: container web: ErrImagePull no such image" in str(caught.value)
+
+
+def test_a_failed_job_ends_the_wait_at_once(client: Client, name: str) -> None:
+    job = f"""
+        apiVersion: batch/v1
+        kind: Job
+        metadata: {{name: {name}}}
+        spec: {{template: {{spec: {{restartPolicy: Never, containers: [{{name: c, image: c}}]}}}}}}
+        """
+    apply(client, name, job)
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    condition = {"status": "True", "reason": "BackoffLimitExceeded", "message": "too often", "lastTransitionTime": now}
+    conditions = [{"type": "FailureTarget", **condition}, {"type": "Failed", **condition}]
+    status = {"conditions": conditions, "startTime": now, "failed": 1}
+    set_status(client, f"/apis/batch/v1/namespaces/default/jobs/{name}", status)
+    begun = time.monotonic()
+    with pytest.raises(ManifestError, match=rf"Job default/{name}: failed: too often"):
+        apply(client, name, job, wait=True, wait_timeout=120)
+    assert time.monotonic() - begun < 60
+
+
+def test_an_immutable_field_is_refused_with_the_way_out(client: Client, name: str) -> None:
+    text = f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\nimmutable: true\ndata: {{k: %s}}"
+    apply(client, name, text % "a")
+    with pytest.raises(ManifestError, match=r"field is immutable.*Remove the object first"):
+        apply(client, name, text % "b")
+
+
+class Proxy:
+    """Between client and server: resets the first `resets` connections, as a server that restarts does."""
+
+    def __init__(self, target: int, resets: int) -> None:
+        self.target, self.resets = target, resets
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _address = self.listener.accept()
+                if self.resets > 0:
+                    self.resets -= 1
+                    client.close()
+                    continue
+                server = socket.create_connection(("127.0.0.1", self.target))
+                for source, sink in ((client, server), (server, client)):
+                    threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.listener.close()
+
+
+def other_kubeconfig(server: api_server.ApiServer, path: Path, **changes: str) -> str:
+    """The administrator's, with a few things replaced."""
+    text = server.kubeconfig.read_text()
+    for old, new in changes.items():
+        text = text.replace({"url": server.url, "authority": "ca.pem", "certificate": "admin.pem"}[old], new)
+    for name in ("ca.pem", "admin.pem", "admin-key.pem"):
+        text = text.replace(f"authority: {name}", f"authority: {server.directory / name}")
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_server_that_drops_connections_is_tried_again(
+    server: api_server.ApiServer, tmp_path: Path, name: str
+) -> None:
+    proxy = Proxy(int(server.url.rpartition(":")[2]), resets=3)
+    path = other_kubeconfig(server, tmp_path / "config", url=f"https://127.0.0.1:{proxy.port}")
+    client = Client(kubeconfig.load(path, None), 30)
+    try:
+        assert apply(client, name, config_map(name, k="v")).changed
+        assert proxy.resets == 0
+    finally:
+        client.close()
+        proxy.close()
+
+
+def test_a_server_that_cannot_be_reached_is_an_error_that_names_it(
+    server: api_server.ApiServer, tmp_path: Path
+) -> None:
+    port = api_server.free_port()
+    path = other_kubeconfig(server, tmp_path / "config", url=f"https://127.0.0.1:{port}")
+    with pytest.raises(ManifestError, match=rf"https://127.0.0.1:{port}: cannot be reached for 1 s .*refused"):
+        Client(kubeconfig.load(path, None), 1).get("/version")
+
+
+def test_a_foreign_server_is_not_trusted(server: api_server.ApiServer, tmp_path: Path) -> None:
+    foreign, _key = api_server.issue("foreign-ca").write(tmp_path, "foreign")
+    path = other_kubeconfig(server, tmp_path / "config")
+    text = Path(path).read_text().replace(str(server.directory / "ca.pem"), foreign)
+    Path(path).write_text(text)
+    with pytest.raises(ManifestError, match="its certificate is not accepted"):
+        Client(kubeconfig.load(path, None), 5).get("/version")
+
+
+def test_credentials_of_another_cluster_are_refused(server: api_server.ApiServer, tmp_path: Path) -> None:
+    authority = api_server.issue("foreign-ca")
+    certificate, key = api_server.issue("admin", "system:masters", authority).write(tmp_path, "foreign")
+    path = api_server.write_kubeconfig(
+        tmp_path / "config", server.url, str(server.directory / "ca.pem"), certificate, key
+    )
+    with pytest.raises(ManifestError, match=f"refuses the credentials of {path}"):
+        Client(kubeconfig.load(str(path), None), 2).get("/api/v1/namespaces")
+
+
+def playbook(directory: Path, options: dict[str, Any], *arguments: str) -> subprocess.Popen[str]:
+    """ansible-playbook with one task, started."""
+    task = {"k8sgu.cluster.manifest": options}
+    (directory / "play.yml").write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
+    # A configuration of its own, so that whatever the caller's environment names does not matter.
+    (directory / "ansible.cfg").touch()
+    environment = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(directory / "ansible.cfg"),
+        "ANSIBLE_COLLECTIONS_PATH": str(api_server.ROOT / "collections"),
+        "ANSIBLE_NOCOLOR": "1",
+    }
+    return subprocess.Popen(
+        [str(ANSIBLE_PLAYBOOK), "-i", "localhost,", "-c", "local", "play.yml", *arguments],
+        cwd=directory,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def kill_tree(pid: int) -> None:
+    """Ends a process and what it started; Ansible's workers are in sessions of their own."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(path.parent.name))
+    doomed = [pid]
+    for parent in doomed:
+        doomed += children.get(parent, [])
+    for one in doomed:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
+
+
+def run_playbook(directory: Path, options: dict[str, Any], *arguments: str) -> str:
+    return playbook(directory, options, *arguments).communicate(timeout=200)[0]
+
+
+def test_secrets_stay_out_of_all_output(server: api_server.ApiServer, tmp_path: Path, name: str) -> None:
+    (tmp_path / "templates").mkdir()
+    secret = "{apiVersion: v1, kind: Secret, metadata: {name: NAME}, stringData: {password: '{{ value }}'}}"
+    (tmp_path / "templates" / "secret.yml.j2").write_text(secret.replace("NAME", name))
+    options = {"kubeconfig": str(server.kubeconfig), "name": name, "template": "secret.yml.j2"}
+    for value, changed in (("hunter2", 1), ("hunter3", 1), ("hunter3", 0)):
+        for arguments in (["--check"], []):
+            output = run_playbook(tmp_path, {**options, "vars": {"value": value}}, "--diff", "-vvvv", *arguments)
+            assert f"changed={changed}" in output, output
+            assert "failed=0" in output
+            for shown in (value, base64.b64encode(value.encode()).decode()):
+                assert shown not in output
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"kubeconfig": "/nonexistent", "name": "x", "definition": [{}]}, "an object lacks apiVersion"),
+        ({"kubeconfig": "/nonexistent", "name": "x", "definition": ["a: [b"]}, "is not YAML"),
+        ({"kubeconfig": "/nonexistent", "name": "x", "definition": ["a: 1\na: 2"]}, "the key 'a' is given twice"),
+        ({"kubeconfig": "/nonexistent", "name": "x"}, "at least one is required"),
+        ({"kubeconfig": "/nonexistent", "name": "X!", "state": "absent"}, "not a DNS label"),
+        ({"kubeconfig": "/nonexistent", "name": "x", "state": "absent"}, "/nonexistent does not exist"),
+        ({"kubeconfig": "/nonexistent", "name": "x", "template": "nope.j2"}, "nope.j2 is not there"),
+        ({"kubeconfig": "/nonexistent", "name": "x", "template": "bad.j2"}, "'undefined_thing' is undefined"),
+        ({"kubeconfig": "/nonexistent", "name": "x", "state": "gone"}, "must be one of: present, absent"),
+        ({"kubeconfig": "/nonexistent", "name": "x", "definitions": []}, "definitions"),
+    ],
+)
+def test_bad_options_are_refused_in_clear_words(tmp_path: Path, options: dict[str, Any], expected: str) -> None:
+    (tmp_path / "bad.j2").write_text("a: {{ undefined_thing }}")
+    output = run_playbook(tmp_path, options)
+    assert "failed=1" in output
+    assert expected in output.replace("\n", " ")
+
+
+def test_killed_midway_and_run_again_leaves_nothing_behind(
+    server: api_server.ApiServer, client: Client, tmp_path: Path, name: str
+) -> None:
+    """A run of many objects is killed at some point, then another, smaller version of the set is applied."""
+    many = "".join(config_map(f"{name}-{number}", k="v" * 1000) for number in range(400))
+    (tmp_path / "many.yml").write_text(many)
+    options = {"kubeconfig": str(server.kubeconfig), "name": name, "src": "many.yml"}
+    selector = {"labelSelector": f"k8sgu.io/set={name}"}
+
+    def count() -> int:
+        return len(client.get("/api/v1/namespaces/default/configmaps", selector)["items"])
+
+    process = playbook(tmp_path, options)
+    deadline = time.monotonic() + 60
+    while count() < 5 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    kill_tree(process.pid)
+    output = process.communicate()[0]
+    time.sleep(0.5)
+    assert 0 < count() < 400, f"the run was not killed in the middle:\n{output}"
+    (tmp_path / "many.yml").write_text(config_map(f"{name}-0", k="w"))
+    output = run_playbook(tmp_path, options)
+    assert "failed=0" in output
+    assert count() == 1
+    assert "changed=0" in run_playbook(tmp_path, options)
