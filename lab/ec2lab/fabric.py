@@ -29,6 +29,8 @@ from ec2lab.shell import run
 VPC_MTU = 9001
 OUTSIDE_MTU = 1500
 SLIRP_TIMEOUT_S = 10.0
+# Of the host's route to the whole public range: one per VPC, all of them behind any of a single address.
+RANGE_METRIC = 1000
 
 SYSCTLS = {
     "net/ipv4/ip_forward": "1",
@@ -183,6 +185,7 @@ class Fabric:
         netns.inside(self.namespace(vpc_id), _write_sysctls)
         indexes = self._link_indexes()
         if vpc_id not in indexes:
+            self._refuse_strangers()
             free = (n for n in range(addresses.link_count(self.public_range)) if n not in indexes.values())
             index = next(free, addresses.link_count(self.public_range))
             ends = addresses.link(self.public_range, index)
@@ -218,17 +221,32 @@ class Fabric:
                     found[alias.removeprefix(prefix)] = hosts[address["local"]]
         return found
 
+    def _refuse_strangers(self) -> None:
+        """The public range must be the lab's alone: another lab may have taken it at the same moment."""
+        for interface in host.interfaces():
+            if not interface.get("ifalias", "").startswith(names.prefix(self.lab)):
+                for address in interface.get("addr_info", ()):
+                    if address["family"] == "inet" and addresses.meets(self.public_range, [f"{address['local']}/32"]):
+                        raise LabError(
+                            f"the public range {self.public_range} is in use on the host: {interface['ifname']} has "
+                            f"{address['local']}. Take this lab down and up again, and it chooses another"
+                        )
+
     def _route_from_host(self, vpc: model.Vpc) -> None:
         uplink = names.uplink(self.lab, vpc.id)
-        ends = addresses.link(self.public_range, self._link_indexes()[vpc.id])
+        index = self._link_indexes()[vpc.id]
+        ends = addresses.link(self.public_range, index)
         present = {
             route["dst"]
             for route in json.loads(run(["ip", "-json", "route", "show", "dev", uplink]) or "[]")
             if route.get("gateway") == ends.vpc
         }
-        wanted = set(routes.public_addresses(vpc))
-        commands = [f"route delete {address}/32 dev {uplink}" for address in sorted(present - wanted)]
-        commands += [f"route replace {address}/32 via {ends.vpc} dev {uplink}" for address in sorted(wanted - present)]
+        # The whole range too, so that an address that is nobody's ends here instead of in the world outside.
+        wanted = {*routes.public_addresses(vpc), self.public_range}
+        commands = [f"route delete {destination} dev {uplink}" for destination in sorted(present - wanted)]
+        for destination in sorted(wanted - present):
+            metric = f" metric {RANGE_METRIC + index}" if destination == self.public_range else ""
+            commands.append(f"route replace {destination} via {ends.vpc} dev {uplink}{metric}")
         if commands:
             run(["ip", "-batch", "-"], stdin="\n".join(commands) + "\n")
 
