@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, session, state, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.execution import CONSISTENCY_S, Context, Handler
@@ -280,25 +280,28 @@ def authorize(context: Context, reference: str, rules: list[WantedRule]) -> None
     context.retry(f"{reference} to be known", call, NOT_YET, CONSISTENCY_S)
 
 
-def revoke(context: Context, reference: str, rules: list[state.Rule]) -> None:
+def revoke(context: Context, reference: str, rules: Mapping[state.Rule, str]) -> None:
     permissions = []
-    for rule in rules:
+    for rule, why in rules.items():
         permission: dict[str, Any] = {"IpProtocol": rule.protocol}
         if rule.protocol != "-1":
             permission.update(FromPort=rule.first, ToPort=rule.last)
-        if rule.peer.startswith("sg-"):
-            permission["UserIdGroupPairs"] = [{"GroupId": rule.peer}]
-        elif rule.peer.startswith("pl-"):
-            permission["PrefixListIds"] = [{"PrefixListId": rule.peer}]
-        elif ":" in rule.peer:
-            permission["Ipv6Ranges"] = [{"CidrIpv6": rule.peer}]
-        else:
-            permission["IpRanges"] = [{"CidrIp": rule.peer}]
+        kind, key = _peer_kind(rule.peer)
+        # EC2 goes by the peer alone; an emulator may want the description too.
+        permission[kind] = [{key: rule.peer, "Description": why} if why else {key: rule.peer}]
         permissions.append(permission)
     context.gone(
         lambda: context.ec2.revoke_security_group_ingress(GroupId=context.id(reference), IpPermissions=permissions),
         [*NOT_YET, "InvalidPermission.NotFound"],
     )
+
+
+def _peer_kind(peer: str) -> tuple[str, str]:
+    if peer.startswith("sg-"):
+        return "UserIdGroupPairs", "GroupId"
+    if peer.startswith("pl-"):
+        return "PrefixListIds", "PrefixListId"
+    return ("Ipv6Ranges", "CidrIpv6") if ":" in peer else ("IpRanges", "CidrIp")
 
 
 HANDLERS: dict[str, Handler] = {

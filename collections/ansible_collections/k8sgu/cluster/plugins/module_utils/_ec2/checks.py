@@ -16,7 +16,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description imp
     Pool,
     check_subnet_room,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.reading import Reader
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.reading import Reader, read_images
 
 
 def check_place(description: Description, current: state.Current) -> None:
@@ -146,6 +146,7 @@ def check_launches(
                 raise DescriptionError(
                     f"pools[{number}].instance_type: {zone} does not offer {pool.instance_type}; zones that do: {others}"
                 )
+    read_images(reader, {pool.image for pool in pools if pool.image not in current.images}, current)
     images = {}
     for pool in pools:
         images[pool.image] = _image(description, current, pool, types[pool.instance_type])

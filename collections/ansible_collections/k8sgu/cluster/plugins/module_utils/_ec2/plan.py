@@ -85,6 +85,8 @@ class Draft:
         self.removing = removing
         self.cluster = description.name
         self.plan = Plan()
+        # The nodes that have to be launched again, each with what cannot be changed in place.
+        self.replaced: dict[str, list[str]] = {}
 
     def add(
         self,

@@ -142,8 +142,7 @@ def _target_group(draft: plan.Draft, group: state.TargetGroup | None, wanted: di
 def _targets(draft: plan.Draft, group: state.TargetGroup | None, nodes: list[plan.Node]) -> None:
     there = group.targets if group else frozenset()
     members = [node.name for node in nodes if node.role == tags.CONTROL_PLANE]
-    replaced = {step.resource.partition("/")[2] for step in draft.plan.steps if step.action == plan.REPLACE}
-    lacking = [name for name in members if name in replaced or draft.known(f"instance/{name}") not in there]
+    lacking = [name for name in members if name in draft.replaced or draft.known(f"instance/{name}") not in there]
     if lacking:
         steps = [f"{action} instance/{name}" for name in lacking for action in ("create", "replace")]
         draft.add(

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Iterable
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, plan, state, tags
@@ -100,7 +100,7 @@ def plan_groups(draft: plan.Draft, nodes: list[plan.Node]) -> None:
 def _rules(draft: plan.Draft, role: str, group: state.SecurityGroup | None, nodes: list[plan.Node]) -> None:
     reference = f"security-group/{role}"
     alive = draft.current.nodes()
-    have = group.rules if group else frozenset()
+    have = group.rules if group else {}
     wanted = rules_wanted(draft.description, role, [node.name for node in nodes], outside(draft))
     lacking: list[WantedRule] = []
     later: list[WantedRule] = []  # need the address of a node that is yet to be launched
@@ -110,11 +110,13 @@ def _rules(draft: plan.Draft, role: str, group: state.SecurityGroup | None, node
         if peer.startswith("security-group/"):
             peer = draft.known(peer)
         elif peer.startswith("public-ip/"):
-            instance = alive.get(peer.partition("/")[2])
-            peer = f"{instance.public_ip}/32" if instance and instance.public_ip else ""
-            if not peer:
+            name = peer.partition("/")[2]
+            instance = alive.get(name)
+            if not instance or not instance.public_ip or name in draft.replaced:
                 later.append(rule)
                 continue
+            peer = f"{instance.public_ip}/32"
+            rule = replace(rule, peer=peer)
         exact = state.Rule(rule.protocol, rule.first, rule.last, peer)
         if peer and exact in have:
             kept.add(exact)
@@ -144,7 +146,7 @@ def _rules(draft: plan.Draft, role: str, group: state.SecurityGroup | None, node
             reference=reference,
             rules=later,
         )
-    surplus = sorted(have - kept)
+    surplus = sorted(have.keys() - kept)
     if surplus:
         draft.add(
             plan.DELETE,
@@ -155,7 +157,7 @@ def _rules(draft: plan.Draft, role: str, group: state.SecurityGroup | None, node
             "revoke",
             [f"update rules/{role}"],
             reference=reference,
-            rules=surplus,
+            rules={rule: have[rule] for rule in surplus},
         )
 
 

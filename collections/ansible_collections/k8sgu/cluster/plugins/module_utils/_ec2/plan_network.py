@@ -353,7 +353,8 @@ def plan_pod_routes(draft: plan.Draft, nodes: Iterable[plan.Node]) -> list[str]:
         routes = table.routes if table else {}
         for cidr, name in wanted.items():
             there = routes.get(cidr)
-            if there and there.active and there.target == draft.known(f"instance/{name}"):
+            instance_id = draft.known(f"instance/{name}")
+            if there and there.active and there.target == instance_id and name not in draft.replaced:
                 continue
             reason = (
                 f"the pods of {name} are there"

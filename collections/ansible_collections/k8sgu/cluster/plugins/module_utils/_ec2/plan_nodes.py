@@ -95,7 +95,7 @@ def plan_nodes(draft: plan.Draft, nodes: list[plan.Node]) -> None:
             )
             continue
         draft.know(f"instance/{node.name}", instance.id)
-        grounds = replacement_grounds(draft, node, pool, instance)
+        grounds = draft.replaced.get(node.name)
         if grounds:
             ended = [other.id for other in draft.current.instances if other.name == node.name]
             # The members of etcd go one at a time, so that a quorum can be had in between.
@@ -158,6 +158,18 @@ def _launch(draft: plan.Draft, node: plan.Node, pool: Pool, ended: list[str]) ->
         "tags": draft.tags(node.name, **own),
         "volume_tags": draft.tags(node.name),
     }
+
+
+def replacements(draft: plan.Draft, nodes: list[plan.Node]) -> dict[str, list[str]]:
+    """The nodes that have to be launched again, each with its grounds."""
+    alive = draft.current.nodes()
+    pools = {pool.name: pool for pool in draft.description.pools}
+    found = {
+        node.name: replacement_grounds(draft, node, pools[node.pool], alive[node.name])
+        for node in nodes
+        if node.name in alive
+    }
+    return {name: grounds for name, grounds in found.items() if grounds}
 
 
 def replacement_grounds(draft: plan.Draft, node: plan.Node, pool: Pool, instance: state.Instance) -> list[str]:

@@ -121,7 +121,7 @@ def _groups(draft: plan.Draft, users: list[str]) -> list[str]:
                     "revoke",
                     users,
                     reference=f"security-group/{group.id}",
-                    rules=sorted(rule for rule in group.rules if rule.peer.startswith("sg-")),
+                    rules={rule: why for rule, why in sorted(group.rules.items()) if rule.peer.startswith("sg-")},
                 )
             )
     return [

@@ -13,7 +13,12 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_access imp
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_balancer import plan_balancer
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_groups import plan_groups
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_network import plan_network, plan_pod_routes
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_nodes import check_twins, nodes_wanted, plan_nodes
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_nodes import (
+    check_twins,
+    nodes_wanted,
+    plan_nodes,
+    replacements,
+)
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_removal import plan_removal
 
 
@@ -24,6 +29,7 @@ def make(description: Description, current: state.Current, facts: Facts, removin
         check_twins(current)
     plan_network(draft)
     nodes = nodes_wanted(draft)
+    draft.replaced = replacements(draft, nodes)
     plan_groups(draft, nodes)
     plan_access(draft)
     plan_nodes(draft, nodes)

@@ -85,7 +85,7 @@ def read(aws: session.Aws, description: Description, removing: bool) -> state.Cu
     if removing or description.vpc_id:
         first.append(lambda: _gateways(reader, description, current))
     if any(not image.id for image in images):
-        first.append(lambda: _images(reader, images, current))
+        first.append(lambda: read_images(reader, images, current))
     if removing or description.private_nodes:
         first.append(lambda: _nat(reader, current))
     if removing or description.balanced:
@@ -126,7 +126,7 @@ def _consequences(
     launched = {instance.image_id for instance in current.instances if instance.alive}
     ids = {image.id for image in images if image.id}
     if ids - launched or (ids and len(current.nodes()) < description.node_count):
-        calls.append(lambda: _images(reader, {image for image in images if image.id}, current))
+        calls.append(lambda: read_images(reader, {image for image in images if image.id}, current))
     return calls
 
 
@@ -250,17 +250,20 @@ def _nat(reader: Reader, current: state.Current) -> None:
         )
 
 
-def rules_of(permissions: Iterable[Mapping[str, Any]]) -> frozenset[state.Rule]:
-    """The API's permissions, one rule for each peer, in the form in which they can be compared."""
-    rules = set()
+def rules_of(permissions: Iterable[Mapping[str, Any]]) -> dict[state.Rule, str]:
+    """The API's permissions, one rule for each peer in the form in which they can be compared, with its description."""
+    rules = {}
     for item in permissions:
         first, last = int(item.get("FromPort", -1)), int(item.get("ToPort", -1))
-        peers = [pair["GroupId"] for pair in item.get("UserIdGroupPairs", ())]
-        peers += [entry["CidrIp"] for entry in item.get("IpRanges", ())]
-        peers += [entry["CidrIpv6"] for entry in item.get("Ipv6Ranges", ())]
-        peers += [entry["PrefixListId"] for entry in item.get("PrefixListIds", ())]
-        rules |= {state.Rule(item["IpProtocol"], first, last, peer) for peer in peers}
-    return frozenset(rules)
+        for peers, key in (
+            (item.get("UserIdGroupPairs", ()), "GroupId"),
+            (item.get("IpRanges", ()), "CidrIp"),
+            (item.get("Ipv6Ranges", ()), "CidrIpv6"),
+            (item.get("PrefixListIds", ()), "PrefixListId"),
+        ):
+            for peer in peers:
+                rules[state.Rule(item["IpProtocol"], first, last, peer[key])] = peer.get("Description", "")
+    return rules
 
 
 def _security_groups(reader: Reader, current: state.Current) -> None:
@@ -365,7 +368,8 @@ def _policy(aws: session.Aws, current: state.Current, name: str) -> None:
     current.roles[name] = state.Role(name, current.roles[name].arn, document)
 
 
-def _images(reader: Reader, images: set[Image], current: state.Current) -> None:
+def read_images(reader: Reader, images: set[Image], current: state.Current) -> None:
+    """The images that are meant, those by id in one call and one call for each pattern; newest first."""
     ids = sorted({image.id for image in images if image.id})
     if ids:
         # By filter: an unknown id is then an empty answer and not an error for all.

@@ -94,7 +94,7 @@ class SecurityGroup:
     name: str
     vpc_id: str
     tags: Tags
-    rules: frozenset[Rule]
+    rules: Mapping[Rule, str]  # each with its description
 
 
 @dataclass(frozen=True)
