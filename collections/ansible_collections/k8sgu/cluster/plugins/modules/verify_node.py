@@ -46,6 +46,11 @@ options:
     description: How many members etcd should have; V(0) on a node that has none.
     type: int
     default: 0
+  plaintext_ports:
+    description: TCP ports that may answer without TLS on loopback, and only there.
+    type: list
+    elements: int
+    default: []
   secret_key:
     description: Key in etcd of a Secret.
     type: str
@@ -99,6 +104,7 @@ def main() -> None:
             "control_plane": {"type": "bool", "default": False},
             "api_port": {"type": "int", "default": 6443},
             "etcd_members": {"type": "int", "default": 0},
+            "plaintext_ports": {"type": "list", "elements": "int", "default": []},
             "secret_key": {"type": "str", "default": "/registry/secrets/k8sgu-verify/at-rest", "no_log": False},
             "encryption_prefix": {"type": "str", "default": "k8s:enc:"},
             "plaintext": {"type": "str", "default": "k8sgu-verify-plaintext-marker"},

@@ -22,9 +22,9 @@ AUDIT_LOG = Path("/var/log/kubernetes/audit.log")
 COMMAND_TIMEOUT_S = 30
 
 
-def check_plaintext(where: str) -> Check:
-    """Every TCP listener refuses a request without TLS (systemd-resolved's stub answers DNS, by loopback only)."""
-    found = [listener for listener in listeners() if listener.program != "systemd-resolved"]
+def check_plaintext(allowed_on_loopback: list[int], where: str) -> Check:
+    """Every TCP listener refuses a request without TLS, but for the given ports where only the node reaches them."""
+    found = [listener for listener in listeners() if not (listener.loopback and listener.port in allowed_on_loopback)]
     speaking = plaintext_listeners(found)
     seen = "; ".join(f"{listener} answers {answer!r}" for listener, answer in speaking)
     return Check(
@@ -143,7 +143,7 @@ def node_checks(parameters: dict[str, Any]) -> tuple[list[Check], bool]:
     where, address = parameters["node"], parameters["address"]
     began = time.monotonic()
     checks = [
-        check_plaintext(where),
+        check_plaintext(parameters["plaintext_ports"], where),
         check_anonymous("the kubelet", address, 10250, "/pods", where),
     ]
     audited = False
