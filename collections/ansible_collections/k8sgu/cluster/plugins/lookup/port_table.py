@@ -12,7 +12,8 @@ short_description: Who talks to whom on which port in a cluster
 version_added: 0.1.0
 author: The k8sgu authors
 description:
-  - Returns the rows of the collection's port table, from which the security groups are made. Nothing is looked up outside the collection.
+  - Returns the rows of the collection's port table, from which the security groups are made.
+  - Nothing is looked up outside the collection.
 options:
   _terms:
     description:
@@ -25,14 +26,16 @@ options:
 EXAMPLES = r"""
 - name: The ports that only the node itself may reach
   ansible.builtin.debug:
-    msg: "{{ query('k8sgu.cluster.port_table', 'routed') | selectattr('bind', 'eq', 'loopback') | map(attribute='first') }}"
+    msg: >-
+      {{ query('k8sgu.cluster.port_table', 'routed') | selectattr('bind', 'eq', 'loopback') | map(attribute='first') }}
 """
 
 RETURN = r"""
 _raw:
   description:
-    - One dictionary for each row, with C(name), C(listener), C(nodes), C(protocol), C(first), C(last), C(sources), C(why), C(bind)
-      (C(any) or C(loopback)), C(encryption) (C(tls), C(ssh), C(none) or C(pods)) and C(when) (C(always), C(routed) or C(vxlan)).
+    - One dictionary for each row, with C(name), C(listener), C(nodes), C(protocol), C(first), C(last), C(sources),
+      C(why), C(bind) (C(any) or C(loopback)), C(encryption) (C(tls), C(ssh), C(none) or C(pods)) and
+      C(when) (C(always), C(routed) or C(vxlan)).
   type: list
   elements: dict
 """

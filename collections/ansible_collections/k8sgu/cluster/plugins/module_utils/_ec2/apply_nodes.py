@@ -47,7 +47,8 @@ def _run(context: Context, node: dict[str, Any]) -> state.Instance:
             return found
         ended.append(found.id)
     raise session.AwsError(
-        f"cannot launch {node['name']}: {', '.join(ended)} were launched for it and have ended; wait until EC2 has forgotten them"
+        f"cannot launch {node['name']}: {', '.join(ended)} were launched for it and have ended; wait until EC2 "
+        "has forgotten them"
     )
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Checks of the description against the account, all before the first change, and the decisions that need the account."""
+"""Checks of the description against the account, before the first change, and the decisions that need it."""
 
 from __future__ import annotations
 
@@ -126,7 +126,10 @@ def launches(plan_: plan.Plan) -> bool:
 def check_launches(
     reader: Reader, description: Description, current: state.Current, zones: tuple[str, ...], changes: plan.Plan
 ) -> dict[Image, state.MachineImage]:
-    """Everything that a launch can fail at and that can be known before. Gives the image for each description of one."""
+    """Everything that a launch can fail at and that can be known before.
+
+    Gives the image for each description of one.
+    """
     pools = [pool for pool in description.pools if pool.count]
     used = zones or tuple(
         subnet.zone for subnet in (*current.subnets, *current.foreign_subnets) if subnet.id in description.subnet_ids
@@ -135,7 +138,8 @@ def check_launches(
     for zone in used:
         if zone not in there:
             raise DescriptionError(
-                f"zones: there is no zone {zone} in {description.region} for this account; there are {', '.join(sorted(there))}"
+                f"zones: there is no zone {zone} in {description.region} for this account; there are "
+                f"{', '.join(sorted(there))}"
             )
     types = _types(reader, pools)
     offers = _offers(reader, types)
@@ -144,7 +148,8 @@ def check_launches(
             if pool.count and zone not in offers[pool.instance_type]:
                 others = ", ".join(sorted(offers[pool.instance_type] & there)) or "none"
                 raise DescriptionError(
-                    f"pools[{number}].instance_type: {zone} does not offer {pool.instance_type}; zones that do: {others}"
+                    f"pools[{number}].instance_type: {zone} does not offer {pool.instance_type}; zones that do: "
+                    f"{others}"
                 )
     read_images(reader, {pool.image for pool in pools if pool.image not in current.images}, current)
     images = {}
@@ -207,5 +212,6 @@ def _key(reader: Reader, description: Description) -> None:
         if error.__cause__ is None or session.error_code(error.__cause__) != "InvalidKeyPair.NotFound":
             raise
         raise DescriptionError(
-            f"key_name: there is no key pair {description.key_name} in {description.region}; import it, or give public_key"
+            f"key_name: there is no key pair {description.key_name} in {description.region}; import it, or give "
+            "public_key"
         ) from None

@@ -110,7 +110,8 @@ def _absent(aws: session.Aws, options: Mapping[str, Any], check_mode: bool) -> O
         if left.changes:
             listed = ", ".join(step.resource for step in left.changes)
             raise RunFailed(
-                f"after everything of {description.name} was removed there is still {listed}; something else makes such things, "
+                f"after everything of {description.name} was removed there is still {listed}; something else "
+                "makes such things, "
                 "or the API is late: run it again",
                 {**result, "reached": result["plan"]},
             )

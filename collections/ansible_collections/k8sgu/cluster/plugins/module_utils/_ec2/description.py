@@ -97,7 +97,8 @@ class Description:
 def check_name(name: str) -> None:
     if not tags.CLUSTER_NAME.fullmatch(name):
         raise DescriptionError(
-            f"name: {name!r} cannot be part of host names and of a load balancer's name; use 1 to 20 lower-case letters, "
+            f"name: {name!r} cannot be part of host names and of a load balancer's name; use 1 to 20 lower-case "
+            "letters, "
             "digits and dashes, beginning with a letter and not ending with a dash"
         )
     if name.startswith("internal"):
@@ -194,7 +195,8 @@ def _image(given: Any, option: str) -> Image:
     if isinstance(given, str):
         if not IMAGE_ID.fullmatch(given):
             raise DescriptionError(
-                f"{option}: {given!r} is no AMI id (ami- and 8 or 17 hexadecimal digits); a pattern needs owner and name"
+                f"{option}: {given!r} is no AMI id (ami- and 8 or 17 hexadecimal digits); a pattern needs owner "
+                "and name"
             )
         return Image(id=given)
     if isinstance(given, Mapping):
@@ -273,7 +275,8 @@ def _tags(given: Mapping[str, Any]) -> dict[str, str]:
     for key in given:
         if str(key).startswith(RESERVED_TAGS) or key == tags.NAME:
             raise DescriptionError(
-                f"tags: {key!r} is not yours to set; choose a key without {', '.join(RESERVED_TAGS)} and other than Name"
+                f"tags: {key!r} is not yours to set; choose a key without {', '.join(RESERVED_TAGS)} and other "
+                "than Name"
             )
         if not 1 <= len(str(key)) <= 128 or len(str(given[key])) > 256:
             raise DescriptionError(f"tags: {key!r}: a key has 1 to 128 characters and a value at most 256")
@@ -337,13 +340,15 @@ def _check_ranges(description: Description) -> None:
             raise DescriptionError(f"{other}: {second} overlaps {one} {first}; each needs a range of its own")
     if not 12 <= nets["service_cidr"].prefixlen <= 27:
         raise DescriptionError(
-            f"service_cidr: {nets['service_cidr']}: the API server takes /12 or smaller, and fewer than 32 services are too few; give /12 to /27"
+            f"service_cidr: {nets['service_cidr']}: the API server takes /12 or smaller, and fewer than 32 "
+            "services are too few; give /12 to /27"
         )
     prefix = description.pod_cidr_node_prefix
     pods = nets["pod_cidr"]
     if not pods.prefixlen <= prefix <= 28:
         raise DescriptionError(
-            f"pod_cidr_node_prefix: /{prefix} is no part of pod_cidr {pods} that holds pods; give {pods.prefixlen} to 28"
+            f"pod_cidr_node_prefix: /{prefix} is no part of pod_cidr {pods} that holds pods; give "
+            f"{pods.prefixlen} to 28"
         )
     parts = 2 ** (prefix - pods.prefixlen)
     if parts < description.node_count:
@@ -366,14 +371,16 @@ def check_subnet_room(description: Description, vpc: ranges.Network | None) -> N
     # The load balancer and a NAT gateway take an address each.
     if room < per_zone + 2:
         raise DescriptionError(
-            f"subnet_prefix: a /{prefix} has room for {room} addresses and a zone has up to {per_zone} nodes beside load balancer "
+            f"subnet_prefix: a /{prefix} has room for {room} addresses and a zone has up to {per_zone} nodes "
+            "beside load balancer "
             "and NAT gateway; give a shorter prefix or more zones"
         )
     if vpc is not None:
         wanted = zones * (2 if description.private_nodes else 1)
         if prefix < vpc.prefixlen or 2 ** (prefix - vpc.prefixlen) < wanted:
             raise DescriptionError(
-                f"vpc_cidr: {vpc} has no room for {wanted} subnets of /{prefix}; widen it or give a longer subnet_prefix"
+                f"vpc_cidr: {vpc} has no room for {wanted} subnets of /{prefix}; widen it or give a longer "
+                "subnet_prefix"
             )
 
 
@@ -392,7 +399,8 @@ def _check_network(description: Description) -> None:
         raise DescriptionError("zones: existing subnets have their zones; give either zones or subnet_ids")
     if description.subnet_ids and description.private_nodes:
         raise DescriptionError(
-            "private_nodes: existing subnets decide by themselves how nodes reach the internet; leave it out with subnet_ids"
+            "private_nodes: existing subnets decide by themselves how nodes reach the internet; leave it out "
+            "with subnet_ids"
         )
     if description.load_balancer_scheme == "internet-facing" and description.private_nodes and description.vpc_id:
         raise DescriptionError(

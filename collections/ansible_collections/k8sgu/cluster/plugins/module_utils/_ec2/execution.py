@@ -121,7 +121,10 @@ class StepFailed(session.AwsError):
 
 
 def carry_out(plan: Plan, context: Context, handlers: Mapping[str, Handler]) -> None:
-    """Carries out all steps. When one fails, those under way end, no other begins, and StepFailed says how far it came."""
+    """Carries out all steps.
+
+    When one fails, those under way end, no other begins, and StepFailed says how far it came.
+    """
     steps = {step.key: step for step in plan.steps}
     needs = {key: set(step.after) for key, step in steps.items()}
     needed_by: dict[str, list[str]] = {}

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Names of what a cluster is made of. A name is fixed by the cluster alone, so that it is found again without memory."""
+"""Names of what a cluster is made of.
+
+A name is fixed by the cluster alone, so that it is found again without memory.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def iam_path(cluster: str, region: str) -> str:
 
 
 def role(cluster: str, region: str, node_role: str) -> str:
-    """Of an IAM role and of its instance profile; at most 64 characters, with the longest region and cluster name too."""
+    """Of an IAM role and of its instance profile; below IAM's 64 characters whatever the region and the cluster."""
     return f"k8sgu-{cluster}-{region}-{node_role.replace('_', '-')}"
 
 
@@ -51,8 +54,11 @@ def client_token(*parts: str) -> str:
 
 
 def launch_token(cluster: str, vpc_id: str, node: str, ended: Iterable[str]) -> str:
-    """The token of a node's launch. `ended` are the instances of that name that are gone: each gone one begins a generation, since
-    EC2 answers the token of an ended instance with that instance."""
+    """The token of a node's launch.
+
+    `ended` are the instances of that name that are gone: each gone one begins a generation, since EC2 answers the token
+    of an ended instance with that instance.
+    """
     return client_token("node", cluster, vpc_id, node, *sorted(ended))
 
 

@@ -4,8 +4,8 @@
 
 """Asks EC2 before the first change whether the caller may make the changes (DryRun).
 
-EC2 alone knows such a question, and for some calls alone; a permission that is missing for another call is named when that call
-is made, and the run can go on after it has been granted.
+EC2 alone knows such a question, and for some calls alone; a permission that is missing for another call is named when
+that call is made, and the run can go on after it has been granted.
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ExamplePolicies_EC2.html#iam-example-dry-run
 """
 
@@ -18,8 +18,8 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import reading,
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.apply_network import tagged
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Plan
 
-# Stand-ins, and a range that no VPC can have: EC2 asks for permissions before it looks at such things, and an emulator that takes no
-# notice of DryRun for these calls cannot carry the question out.
+# Stand-ins, and a range that no VPC can have: EC2 asks for permissions before it looks at such things, and an
+# emulator that takes no notice of DryRun for these calls cannot carry the question out.
 VPC, SUBNET, ADDRESS, GROUP = "vpc-00000000", "subnet-00000000", "eipalloc-00000000", "sg-00000000"
 IMPOSSIBLE_RANGE = "10.0.0.0/8"
 

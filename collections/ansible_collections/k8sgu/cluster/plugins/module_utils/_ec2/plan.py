@@ -19,8 +19,11 @@ SURPLUS = "the description does not have it"
 
 @dataclass(frozen=True)
 class Step:
-    """One change. `call` names its handler in `execution`, `arguments` are the handler's; `after` are the keys of steps that must have
-    been carried out before. A `quiet` step changes nothing (it waits) and is no part of the plan that the user sees."""
+    """One change.
+
+    `call` names its handler, `arguments` are the handler's; `after` are the keys of steps that must have been carried
+    out before. A `quiet` step changes nothing (it waits) and is no part of the plan that the user sees.
+    """
 
     resource: str
     action: str
@@ -52,7 +55,7 @@ class Node:
 
 @dataclass
 class Plan:
-    """Steps in an order in which they can be carried out one by one, and the ids of what is there already, by reference."""
+    """Steps in an order in which they can be carried out, and the ids of what is there already, by reference."""
 
     steps: list[Step] = field(default_factory=list)
     ids: dict[str, str] = field(default_factory=dict)
@@ -69,7 +72,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Facts:
-    """What was decided by asking the account and is no part of the cluster: the zones, and the image of each description of one."""
+    """What was decided by asking the account: the zones, and the image that each description of one stands for."""
 
     zones: tuple[str, ...]
     images: Mapping[Any, state.MachineImage] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Plans the load balancer in front of several control-plane nodes: a network load balancer, its target group, listener, targets."""
+"""Plans the load balancer in front of several control-plane nodes, with its target group, listener and targets."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_network im
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ports import table
 
 API = "api"
-# The default quota of inbound rules of a group: https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html#vpc-limits-security-groups
+# The default quota of inbound rules of a group:
+# https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html#vpc-limits-security-groups
 RULES_QUOTA = 60
 # The listener of a row is on these nodes, the group of these is:
 GROUP_OF = {table.CONTROL_PLANE: tags.CONTROL_PLANE, table.WORKER: tags.WORKER, table.LOAD_BALANCER: API}
@@ -23,8 +24,11 @@ GROUP_OF = {table.CONTROL_PLANE: tags.CONTROL_PLANE, table.WORKER: tags.WORKER, 
 
 @dataclass(frozen=True)
 class WantedRule:
-    """A rule to have. `peer` is a range, or the reference of a group ("security-group/worker"), or the public address of a node
-    ("public-ip/NAME")."""
+    """A rule to have.
+
+    `peer` is a range, or the reference of a group ("security-group/worker"), or the public address of a node
+    ("public-ip/NAME").
+    """
 
     protocol: str
     first: int
@@ -58,7 +62,8 @@ def rules_wanted(description: Description, role: str, nodes: Iterable[str], inte
             elif source != table.LOAD_BALANCER or description.balanced:
                 peers.append(f"security-group/{GROUP_OF[source]}")
         if role == API and internet_facing:
-            # To public addresses of the load balancer a node speaks from its own public address, which no group stands for.
+            # To public addresses of the load balancer a node speaks from its own public address, which no group
+            # stands for.
             peers += [f"public-ip/{name}" for name in nodes]
         for peer in peers:
             rules.setdefault((row.protocol, first, last, peer), WantedRule(row.protocol, first, last, peer, row.why))
@@ -127,7 +132,8 @@ def _rules(draft: plan.Draft, role: str, group: state.SecurityGroup | None, node
         draft.add(
             plan.UPDATE,
             f"rules/{role}",
-            f"{_count(len(lacking))} of the port table {'is' if len(lacking) == 1 else 'are'} missing: {_summary(lacking)}",
+            f"{_count(len(lacking))} of the port table {'is' if len(lacking) == 1 else 'are'} missing: "
+            f"{_summary(lacking)}",
             "authorize",
             groups,
             reference=reference,

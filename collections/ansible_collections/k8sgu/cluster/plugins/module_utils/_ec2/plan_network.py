@@ -228,7 +228,8 @@ def _nat(draft: plan.Draft) -> None:
         draft.add(
             plan.CREATE,
             reference,
-            f"private nodes{'' if draft.description.nat_gateways == 'one' else f' in {zone}'} reach the internet through it",
+            f"private nodes{'' if draft.description.nat_gateways == 'one' else f' in {zone}'} reach the internet "
+            "through it",
             "create_nat",
             [f"create {address}", f"create {subnet}", "attach internet-gateway", "create vpc"],
             reference=reference,

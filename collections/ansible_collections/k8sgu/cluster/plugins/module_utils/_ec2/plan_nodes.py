@@ -22,11 +22,13 @@ def check_twins(current: state.Current) -> None:
             continue
         if not instance.name:
             raise DescriptionError(
-                f"name: instance {instance.id} has the cluster's tag and no Name; give it back its Name, take the tag off it, or end it"
+                f"name: instance {instance.id} has the cluster's tag and no Name; give it back its Name, take the "
+                "tag off it, or end it"
             )
         if instance.name in seen:
             raise DescriptionError(
-                f"name: instances {seen[instance.name]} and {instance.id} are both named {instance.name} and have the cluster's tag; "
+                f"name: instances {seen[instance.name]} and {instance.id} are both named {instance.name} and have "
+                "the cluster's tag; "
                 "end one of them or take the tag off it"
             )
         seen[instance.name] = instance.id

@@ -23,7 +23,10 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_removal im
 
 
 def make(description: Description, current: state.Current, facts: Facts, removing: bool = False) -> Plan:
-    """The steps that turn `current` into what `description` says; with `removing` into nothing. Raises DescriptionError."""
+    """The steps that turn `current` into what `description` says; with `removing` into nothing.
+
+    Raises DescriptionError.
+    """
     draft = Draft(description, current, facts, removing)
     if not removing:
         check_twins(current)

@@ -5,8 +5,8 @@
 """The price table: on-demand prices in US dollars of Linux instances and what else a cluster is made of.
 
 From the public price lists (https://aws.amazon.com/ec2/pricing/on-demand/, https://aws.amazon.com/ebs/pricing/,
-https://aws.amazon.com/vpc/pricing/, https://aws.amazon.com/elasticloadbalancing/pricing/), as of PRICE_DATE. It is an estimate's
-base and no offer: prices change, and contracts and savings plans lower them.
+https://aws.amazon.com/vpc/pricing/, https://aws.amazon.com/elasticloadbalancing/pricing/), as of PRICE_DATE. It is the
+base of an estimate and no offer: prices change, and contracts and savings plans lower them.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ STANDARD_FAMILY = re.compile(r"[acdhimrtz]\d")
 
 
 def check_rules(description: Description, internet_facing: bool) -> None:
-    """The rules of a security group; the quota's default, since most accounts have it and the number is known without asking."""
+    """The rules of a security group against the quota's default, which most accounts have."""
     nodes = [pool.node_name(description.name, number) for pool in description.pools for number in range(pool.count)]
     for role in plan_groups.roles_wanted(description):
         number = len(plan_groups.rules_wanted(description, role, nodes, internet_facing))
@@ -33,7 +33,8 @@ def check_rules(description: Description, internet_facing: bool) -> None:
             continue
         if role == plan_groups.API:
             raise DescriptionError(
-                f"load_balancer_scheme: an internet-facing load balancer admits each node by its public address, and {number} "
+                "load_balancer_scheme: an internet-facing load balancer admits each node by its public address, "
+                f"and {number} "
                 f"rules exceed a security group's {plan_groups.RULES_QUOTA}; give internal"
             )
         option = "node_port_cidrs" if len(description.node_port_cidrs) > len(description.admin_cidrs) else "admin_cidrs"
@@ -51,7 +52,8 @@ def check(reader: Reader, description: Description, current: state.Current, chan
         there = len(reader.pages("ec2", "describe_vpcs", "Vpcs")) if allowed is not None else 0
         if allowed is not None and there + 1 > allowed:
             raise DescriptionError(
-                f"vpc_id: the account has {there} VPCs in {description.region} and its quota is {allowed}; remove one, give "
+                f"vpc_id: the account has {there} VPCs in {description.region} and its quota is {allowed}; remove "
+                "one, give "
                 f"vpc_id of an existing one, or have the quota {VPCS[1]} raised"
             )
     if "allocate_address" in calls:
@@ -59,7 +61,8 @@ def check(reader: Reader, description: Description, current: state.Current, chan
         there = len(reader.pages("ec2", "describe_addresses", "Addresses")) if allowed is not None else 0
         if allowed is not None and there + calls.count("allocate_address") > allowed:
             raise DescriptionError(
-                f"nat_gateways: {calls.count('allocate_address')} Elastic IPs are needed, {there} of {allowed} are in use; "
+                f"nat_gateways: {calls.count('allocate_address')} Elastic IPs are needed, {there} of {allowed} "
+                "are in use; "
                 f"give nat_gateways: one, release some, or have the quota {ADDRESSES[1]} raised"
             )
     if "launch" in calls and description.pod_network == "routed":
@@ -67,7 +70,8 @@ def check(reader: Reader, description: Description, current: state.Current, chan
         # Beside the pods' routes each table has the local and the default route.
         if allowed is not None and description.node_count + 2 > allowed:
             raise DescriptionError(
-                f"pod_network: routed needs {description.node_count + 2} routes in a table and the quota is {allowed}; give "
+                f"pod_network: routed needs {description.node_count + 2} routes in a table and the quota is "
+                f"{allowed}; give "
                 f"vxlan, fewer nodes, or have the quota {ROUTES[1]} raised"
             )
     if vcpus:
@@ -89,7 +93,8 @@ def _check_vcpus(reader: Reader, description: Description, vcpus: int) -> None:
                 used += options.get("CoreCount", 1) * options.get("ThreadsPerCore", 1)
     if used + vcpus > allowed:
         raise DescriptionError(
-            f"pools: the new nodes have {vcpus} vCPUs, {used} are in use and the quota is {allowed}; choose fewer or smaller "
+            f"pools: the new nodes have {vcpus} vCPUs, {used} are in use and the quota is {allowed}; choose fewer "
+            "or smaller "
             f"nodes, or have the quota {STANDARD_VCPUS[1]} raised"
         )
 

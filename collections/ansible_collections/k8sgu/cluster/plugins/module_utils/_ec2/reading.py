@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Reads the account: one paginated call for each kind of resource, side by side, and only calls whose answer matters."""
+"""Reads the account: one paginated call for each kind of resource, side by side, and only where it matters."""
 
 from __future__ import annotations
 
@@ -64,7 +64,10 @@ class Reader:
 
 
 def read(aws: session.Aws, description: Description, removing: bool) -> state.Current:
-    """The current state. For removal everything is asked for, otherwise what the description or the first answers call for."""
+    """The current state.
+
+    For removal everything is asked for, otherwise what the description or the first answers call for.
+    """
     reader = Reader(aws, description.name)
     current = state.Current()
     # boto3 makes clients one at a time; made here, the threads do not queue for them.
@@ -112,8 +115,8 @@ def _consequences(
         ):
             calls.append(partial(_route_tables, reader, vpc_id, current, foreign_only=True))
         return calls
-    # A route to a gateway is proof of the gateway and of its attachment; NAT gateways, addresses and the load balancer never outlive the
-    # table or group that is made before and removed after them.
+    # A route to a gateway is proof of the gateway and of its attachment; NAT gateways, addresses and the load
+    # balancer never outlive the table or group that is made before and removed after them.
     attached = any(route.target.startswith("igw-") for table in current.route_tables for route in table.routes.values())
     if not description.vpc_id and not attached:
         calls.append(lambda: _gateways(reader, description, current))

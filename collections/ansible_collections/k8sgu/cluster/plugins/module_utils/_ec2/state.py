@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What there is in the account, as plain data. `reading` fills it from the API; `planning` compares it with the description."""
+"""What there is in the account, as plain data.
+
+`reading` fills it from the API; `planning` compares it with the description.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ ALIVE = frozenset({"pending", "running", "stopping", "stopped"})
 
 
 class Rule(NamedTuple):
-    """One permission of a security group towards one peer: a group's id ("sg-...") or a range. -1 stands for every port or type."""
+    """One permission of a security group towards one peer: a group's id ("sg-...") or a range.
+
+    -1 stands for every port or type.
+    """
 
     protocol: str
     first: int
@@ -44,7 +50,10 @@ class Subnet:
 
 @dataclass(frozen=True)
 class Route:
-    """`target` is the id of what the route leads to, of an instance rather than of its interface. Not `active`: it is gone."""
+    """`target` is the id of what the route leads to, of an instance rather than of its interface.
+
+    Not `active`: it is gone.
+    """
 
     destination: str
     target: str

@@ -4,8 +4,8 @@
 
 """The port table: who talks to whom on which port, and why.
 
-The only place where a port of the cluster is opened. Security groups are made from it (`_ec2/groups.py`), docs/ports.md is
-printed from it, and the reachability checks compare it with what listens. Upstream's list:
+The only place where a port of the cluster is opened. Security groups are made from it (`_ec2/plan_groups.py`),
+docs/ports.md is printed from it, and the reachability checks compare it with what listens. Upstream's list:
 https://kubernetes.io/docs/reference/networking/ports-and-protocols/
 """
 
@@ -35,9 +35,9 @@ FIRST_PORT, LAST_PORT = 0, 65535
 class Port:
     """One row: on `nodes` the program `listener` takes `protocol` on ports `first` to `last` from `sources`.
 
-    `bind` is "loopback" for what only the node itself may reach; such a row has no sources and opens nothing. `encryption`
-    is "tls", "ssh", "none" (nothing but liveness crosses it) or "pods" (the pods' own business). `when` is "always" or the
-    pod network that needs the row. For icmp the ports are 0 and stand for every type.
+    `bind` is "loopback" for what only the node itself may reach; such a row has no sources and opens nothing.
+    `encryption` is "tls", "ssh", "none" (nothing but liveness crosses it) or "pods" (the pods' own business). `when` is
+    "always" or the pod network that needs the row. For icmp the ports are 0 and stand for every type.
     """
 
     name: str
@@ -152,7 +152,8 @@ _FIXED = (
 # In a routed network a packet to a pod has a pod's address or, when kube-proxy or a host-network pod sent it, a node's.
 # Membership of a group goes by the interface's own addresses and never by those of pods, so pods need a rule by range:
 # https://docs.aws.amazon.com/vpc/latest/userguide/security-group-rules.html
-# And a group cannot tell a packet for a pod from one for its node, so on workers, whose ports all authenticate their clients, all is open.
+# And a group cannot tell a packet for a pod from one for its node, so on workers, whose ports all authenticate their
+# clients, all is open.
 _WHY_PODS = "pod traffic, routed: any port may be a pod's, and pods are not members of a group"
 
 
@@ -169,7 +170,9 @@ def _gaps(taken: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _routed() -> list[Port]:
-    """Pod traffic where the VPC routes it: all ports of workers; of the control plane those that none of its programs has to itself."""
+    """Pod traffic where the VPC routes it: all ports of workers; of the control plane those that none of its
+    programs has to itself.
+    """
     sources = [*NODES, PODS]
     rows = [
         _row(
