@@ -1,0 +1,193 @@
+"""A whole lab, driven as its users drive it: the CLI, boto3, the real `aws` and `ssh`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+BIN = Path(sys.executable).parent
+EVERYWHERE = "0.0.0.0/0"
+# The host may be busy with other things: what should happen gets this long, what should not is watched for this long.
+PATIENCE_S, WATCH_S = 120.0, 3
+TOKEN = (
+    "T=$(curl -s -m 20 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token)"
+)
+
+
+def ec2lab(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [str(BIN / "ec2lab"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+        env={**os.environ, **environment},
+    )
+    assert not check or done.returncode == 0, f"ec2lab {' '.join(arguments)}: {done.stderr}"
+    return done
+
+
+def eventually(question: Callable[[], Any], what: str, patience: float = PATIENCE_S) -> Any:
+    """The first true answer; an error of the question counts as no."""
+    deadline = time.monotonic() + patience
+    problem: BaseException | None = None
+    while time.monotonic() < deadline:
+        try:
+            if answer := question():
+                return answer
+            problem = None
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
+            problem = error
+        time.sleep(0.1)
+    raise AssertionError(f"not within {patience:.0f} s: {what}") from problem
+
+
+class RunningLab:
+    """A lab that is up, with the clients of its environment."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name, self.directory = name, directory
+        self.key = directory / "key"
+        directory.mkdir(parents=True, exist_ok=True)
+        if not self.key.exists():
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)
+
+    def up(self, *options: str) -> str:
+        return ec2lab("up", self.name, *options).stderr
+
+    def down(self) -> None:
+        ec2lab("down", self.name)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a shell has after `eval "$(ec2lab env NAME)"`."""
+        lines = ec2lab("env", self.name).stdout.splitlines()
+        assert all(line.startswith("export ") for line in lines)
+        return dict(line.removeprefix("export ").split("=", 1) for line in lines)
+
+    def client(self, service: str) -> Any:
+        values = self.environment
+        return boto3.client(
+            service,
+            endpoint_url=values["AWS_ENDPOINT_URL"],
+            region_name=values["AWS_REGION"],
+            aws_access_key_id=values["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=values["AWS_SECRET_ACCESS_KEY"],
+            config=Config(retries={"max_attempts": 2}),
+        )
+
+    def daemon(self) -> int:
+        return int(Path(f"/run/ec2lab/{self.name}/daemon.pid").read_text())
+
+
+@dataclass
+class Cloud:
+    """A VPC with two public subnets, one security group that lets SSH in, and what makes instances in it."""
+
+    lab: RunningLab
+    ec2: Any
+    vpc: str
+    subnets: list[str]
+    table: str
+    group: str
+
+    def run(self, count: int = 1, **changes: Any) -> list[str]:
+        wanted: dict[str, Any] = {
+            "ImageId": self.lab.environment["EC2LAB_IMAGE_ID"],
+            "InstanceType": "m5.large",
+            "MinCount": count,
+            "MaxCount": count,
+            "SubnetId": self.subnets[0],
+            "KeyName": "test",
+            "SecurityGroupIds": [self.group],
+            **changes,
+        }
+        made = self.ec2.run_instances(**wanted)["Instances"]
+        return [instance["InstanceId"] for instance in made]
+
+    def see(self, instance: str) -> dict[str, Any]:
+        return dict(self.ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0])
+
+    def wait(self, instances: list[str], state: str) -> None:
+        def there() -> bool:
+            seen = {each: self.see(each)["State"]["Name"] for each in instances}
+            assert set(seen.values()) == {state}, str(seen)
+            return True
+
+        eventually(there, f"{instances} {state}")
+
+    def address(self, instance: str) -> str:
+        return str(self.see(instance)["PrivateIpAddress"])
+
+    def ssh(self, instance: str, command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [
+                "ssh",
+                *("-i", str(self.lab.key), "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "LogLevel=ERROR"),
+                *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes"),
+                f"ubuntu@{self.see(instance)['PublicIpAddress']}",
+                command,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert not check or done.returncode == 0, f"{command}: status {done.returncode}: {done.stdout}{done.stderr}"
+        return done
+
+    def say(self, instance: str, command: str) -> str:
+        return self.ssh(instance, command).stdout.strip()
+
+    def metadata(self, instance: str, path: str) -> str:
+        return self.say(
+            instance,
+            f'{TOKEN}; curl -sf -m 20 -H "X-aws-ec2-metadata-token: $T" http://169.254.169.254/latest/{path}',
+        )
+
+    def pings(self, source: str, address: str) -> bool:
+        return self.ssh(source, f"ping -c 1 -W 2 {address}", check=False).returncode == 0
+
+    def allow(self, protocol: str, first: int = -1, last: int = -1, cidr: str = EVERYWHERE) -> dict[str, Any]:
+        permission = {
+            "IpProtocol": protocol, "FromPort": first, "ToPort": last, "IpRanges": [{"CidrIp": cidr}],
+        }  # fmt: skip
+        self.ec2.authorize_security_group_ingress(GroupId=self.group, IpPermissions=[permission])
+        return permission
+
+    def forbid(self, permission: dict[str, Any]) -> None:
+        self.ec2.revoke_security_group_ingress(GroupId=self.group, IpPermissions=[permission])
+
+    def terminate(self, instances: list[str]) -> None:
+        self.ec2.terminate_instances(InstanceIds=instances)
+        self.wait(instances, "terminated")
+
+
+def make_cloud(lab: RunningLab, cidr: str = "10.240.0.0/16") -> Cloud:
+    ec2 = lab.client("ec2")
+    ec2.import_key_pair(KeyName="test", PublicKeyMaterial=lab.key.with_suffix(".pub").read_bytes())
+    vpc = ec2.create_vpc(CidrBlock=cidr)["Vpc"]["VpcId"]
+    first, second, *_rest = cidr.split("/")[0].split(".")
+    subnets = []
+    for number, zone in enumerate(("us-east-1a", "us-east-1b")):
+        block = f"{first}.{second}.{number}.0/24"
+        made = ec2.create_subnet(VpcId=vpc, CidrBlock=block, AvailabilityZone=zone)["Subnet"]["SubnetId"]
+        ec2.modify_subnet_attribute(SubnetId=made, MapPublicIpOnLaunch={"Value": True})
+        subnets.append(made)
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    table = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"][0]["RouteTableId"]
+    ec2.create_route(RouteTableId=table, DestinationCidrBlock=EVERYWHERE, GatewayId=gateway)
+    group = ec2.create_security_group(GroupName="test", Description="of the tests", VpcId=vpc)["GroupId"]
+    cloud = Cloud(lab, ec2, vpc, subnets, table, group)
+    cloud.allow("tcp", 22, 22)
+    return cloud

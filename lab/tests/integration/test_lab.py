@@ -1,0 +1,391 @@
+"""The lab from outside: what a user of EC2 sees."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from lab_support import BIN, PATIENCE_S, TOKEN, WATCH_S, Cloud, RunningLab, ec2lab, eventually, make_cloud
+
+NAME = f"test-{os.getpid()}"
+USER_DATA = "#!/bin/sh\necho ran >> /ran\n"
+TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
+}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
+    directory = tmp_path_factory.mktemp("lab")
+    running = RunningLab(NAME, directory)
+    try:
+        running.up("--mirror-dir", str(directory / "mirror"))
+        yield running
+    finally:
+        running.down()
+
+
+@pytest.fixture(scope="module")
+def cloud(lab: RunningLab) -> Cloud:
+    return make_cloud(lab)
+
+
+@pytest.fixture(scope="module")
+def pair(cloud: Cloud) -> tuple[str, str]:
+    """Two instances of one subnet, for tests that leave them as they were."""
+    iam = cloud.lab.client("iam")
+    iam.create_role(RoleName="node", AssumeRolePolicyDocument=json.dumps(TRUST))
+    iam.create_instance_profile(InstanceProfileName="node")
+    iam.add_role_to_instance_profile(InstanceProfileName="node", RoleName="node")
+    first, second = cloud.run(
+        2,
+        UserData=USER_DATA,
+        IamInstanceProfile={"Name": "node"},
+        MetadataOptions={"HttpTokens": "required", "InstanceMetadataTags": "enabled", "HttpPutResponseHopLimit": 1},
+        TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "pair"}]}],
+    )
+    assert cloud.see(first)["State"]["Name"] == "pending"
+    cloud.wait([first, second], "running")
+    return first, second
+
+
+def test_running_means_that_ssh_answers(cloud: Cloud, pair: tuple[str, str]) -> None:
+    for instance in pair:
+        assert cloud.say(instance, "id -un; sudo -n id -un").split() == ["ubuntu", "root"]
+        address = cloud.address(instance)
+        assert cloud.say(instance, "hostname") == "ip-" + address.replace(".", "-")
+        assert f"inet {address}/24" in cloud.say(instance, "ip -4 addr")
+        assert cloud.say(instance, "ps -p 1 -o comm=") == "systemd"
+
+
+def test_user_data_ran_once(cloud: Cloud, pair: tuple[str, str]) -> None:
+    assert eventually(lambda: cloud.say(pair[0], "cat /ran"), "user data") == "ran"
+
+
+def test_metadata_needs_a_token(cloud: Cloud, pair: tuple[str, str]) -> None:
+    code = "curl -s -m 20 -o /dev/null -w '%{http_code}' http://169.254.169.254/latest/meta-data/"
+    assert cloud.say(pair[0], code) == "401"
+    assert cloud.metadata(pair[0], "meta-data/instance-id") == pair[0]
+    assert cloud.metadata(pair[0], "meta-data/local-ipv4") == cloud.address(pair[0])
+    assert cloud.metadata(pair[0], "meta-data/tags/instance/Name") == "pair"
+    assert cloud.metadata(pair[0], "user-data") == USER_DATA.strip()
+    assert json.loads(cloud.metadata(pair[0], "dynamic/instance-identity/document"))["instanceId"] == pair[0]
+
+
+def test_the_profile_s_credentials_are_the_role_s(cloud: Cloud, pair: tuple[str, str]) -> None:
+    role = cloud.metadata(pair[0], "meta-data/iam/security-credentials/")
+    assert role == "node"
+    held = json.loads(cloud.metadata(pair[0], f"meta-data/iam/security-credentials/{role}"))
+    environment = {
+        **os.environ,
+        **cloud.lab.environment,
+        "AWS_ACCESS_KEY_ID": held["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": held["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": held["Token"],
+    }
+    done = subprocess.run(
+        [str(BIN / "aws"), "sts", "get-caller-identity"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert f":assumed-role/node/{pair[0]}" in done.stdout, done.stderr
+
+
+def test_metadata_stops_at_the_hop_limit(cloud: Cloud, pair: tuple[str, str]) -> None:
+    """A namespace behind a bridge of the node is what a container is: one hop further."""
+    instance = pair[0]
+    cloud.say(
+        instance,
+        "sudo sh -ec 'ip netns add pod; ip link add cni0 type bridge; ip addr add 10.66.0.1/24 dev cni0; "
+        "ip link set cni0 up; ip link add pod0 type veth peer name eth0 netns pod; ip link set pod0 master cni0 up; "
+        "ip -n pod addr add 10.66.0.2/24 dev eth0; ip -n pod link set eth0 up; "
+        "ip -n pod route add default via 10.66.0.1; "
+        "sysctl -qw net.ipv4.ip_forward=1; iptables -t nat -A POSTROUTING -s 10.66.0.0/24 -j MASQUERADE'",
+    )
+    try:
+        ask = f'sudo ip netns exec pod sh -c "{TOKEN.replace("20", "5")}; echo got:\\$T"'
+        ask = ask.replace("T=$(", "T=\\$(")
+        assert cloud.say(instance, ask) == "got:"
+        cloud.ec2.modify_instance_metadata_options(
+            InstanceId=instance, HttpPutResponseHopLimit=2, HttpTokens="required", InstanceMetadataTags="enabled"
+        )
+        assert len(cloud.say(instance, ask)) > len("got:")
+    finally:
+        cloud.say(
+            instance,
+            "sudo sh -c 'ip netns del pod; ip link del cni0; sysctl -qw net.ipv4.ip_forward=0; "
+            "iptables -t nat -D POSTROUTING -s 10.66.0.0/24 -j MASQUERADE'",
+        )
+
+
+def test_a_security_group_refuses_and_then_allows(cloud: Cloud, pair: tuple[str, str]) -> None:
+    first, second = pair
+    address = cloud.address(second)
+    assert not cloud.pings(first, address)
+    ping = cloud.allow("icmp", 8, -1, "10.240.0.0/16")
+    eventually(lambda: cloud.pings(first, address), "a ping that is allowed")
+    cloud.forbid(ping)
+    eventually(lambda: not cloud.pings(first, address), "a ping that is refused again")
+
+
+def test_a_routed_range_needs_its_route_and_no_source_check(cloud: Cloud, pair: tuple[str, str]) -> None:
+    """How pod networks travel: an address of a range behind `second` is reached from `first`."""
+    first, second = pair
+    ping = cloud.allow("icmp", 8, -1)
+    cloud.say(second, "sudo ip addr add 10.200.2.1/32 dev lo")
+    extra = "10.200.2.1"
+    try:
+        assert not cloud.pings(first, extra)
+        cloud.ec2.create_route(RouteTableId=cloud.table, DestinationCidrBlock="10.200.2.0/24", InstanceId=second)
+        time.sleep(WATCH_S)
+        assert not cloud.pings(first, extra)
+        cloud.ec2.modify_instance_attribute(InstanceId=second, SourceDestCheck={"Value": False})
+        eventually(lambda: cloud.pings(first, extra), "a ping to the routed range")
+        cloud.ec2.delete_route(RouteTableId=cloud.table, DestinationCidrBlock="10.200.2.0/24")
+        eventually(lambda: not cloud.pings(first, extra), "no ping without the route")
+    finally:
+        cloud.ec2.modify_instance_attribute(InstanceId=second, SourceDestCheck={"Value": True})
+        cloud.say(second, "sudo ip addr del 10.200.2.1/32 dev lo")
+        cloud.forbid(ping)
+
+
+def test_the_load_balancer_loses_a_target(cloud: Cloud, pair: tuple[str, str]) -> None:
+    elb = cloud.lab.client("elbv2")
+    web = cloud.allow("tcp", 8080, 8080)
+    for instance in pair:
+        cloud.say(
+            instance,
+            "mkdir -p www; hostname > www/name; sudo systemd-run -q --unit=web --working-directory=/home/ubuntu/www "
+            "python3 -m http.server 8080",
+        )
+    group = elb.create_target_group(
+        Name="web",
+        Protocol="TCP",
+        Port=8080,
+        VpcId=cloud.vpc,
+        TargetType="instance",
+        HealthCheckIntervalSeconds=5,
+        HealthCheckTimeoutSeconds=2,
+        HealthyThresholdCount=2,
+        UnhealthyThresholdCount=2,
+    )["TargetGroups"][0]["TargetGroupArn"]
+    elb.modify_target_group_attributes(
+        TargetGroupArn=group, Attributes=[{"Key": "preserve_client_ip.enabled", "Value": "false"}]
+    )
+    balancer = elb.create_load_balancer(Name="web", Type="network", Scheme="internet-facing", Subnets=cloud.subnets)[
+        "LoadBalancers"
+    ][0]
+    elb.create_listener(
+        LoadBalancerArn=balancer["LoadBalancerArn"],
+        Protocol="TCP",
+        Port=80,
+        DefaultActions=[{"Type": "forward", "TargetGroupArn": group}],
+    )
+    elb.register_targets(TargetGroupArn=group, Targets=[{"Id": instance} for instance in pair])
+
+    def healthy() -> set[str]:
+        seen = elb.describe_target_health(TargetGroupArn=group)["TargetHealthDescriptions"]
+        return {each["Target"]["Id"] for each in seen if each["TargetHealth"]["State"] == "healthy"}
+
+    def answers(client: str) -> set[str]:
+        """Who answers, asked from a node by the balancer's name."""
+        command = f"for i in 1 2 3 4 5 6 7 8; do curl -sf -m 5 http://{balancer['DNSName']}/name; done"
+        return set(cloud.ssh(client, command, check=False).stdout.split())
+
+    try:
+        eventually(lambda: healthy() == set(pair), "both targets healthy")
+        state = elb.describe_load_balancers(Names=["web"])["LoadBalancers"][0]["State"]["Code"]
+        assert state == "active"
+        hosts = {cloud.say(instance, "hostname") for instance in pair}
+        eventually(lambda: answers(pair[0]) == hosts, "both targets answering")
+        cloud.say(pair[1], "sudo systemctl stop web")
+        eventually(lambda: healthy() == {pair[0]}, "one target unhealthy")
+        lost = elb.describe_target_health(TargetGroupArn=group, Targets=[{"Id": pair[1]}])["TargetHealthDescriptions"]
+        assert lost[0]["TargetHealth"]["State"] == "unhealthy"
+        assert answers(pair[0]) == {cloud.say(pair[0], "hostname")}
+    finally:
+        elb.delete_load_balancer(LoadBalancerArn=balancer["LoadBalancerArn"])
+        elb.delete_target_group(TargetGroupArn=group)
+        cloud.forbid(web)
+        for instance in pair:
+            cloud.ssh(instance, "sudo systemctl stop web", check=False)
+
+
+def test_names_resolve_on_the_nodes(cloud: Cloud, pair: tuple[str, str]) -> None:
+    name = cloud.see(pair[1])["PrivateDnsName"]
+    assert cloud.say(pair[0], f"getent ahostsv4 {name} | cut -d' ' -f1 | sort -u") == cloud.address(pair[1])
+
+
+def test_the_mirror_serves_files_and_images(cloud: Cloud, pair: tuple[str, str]) -> None:
+    mirror = Path(cloud.lab.environment["EC2LAB_MIRROR_DIR"])
+    url = cloud.lab.environment["EC2LAB_MIRROR_URL"]
+    content = os.urandom(5 << 20)
+    (mirror / "files").mkdir(parents=True)
+    (mirror / "files" / "program").write_bytes(content)
+    wanted = hashlib.sha256(content).hexdigest()
+    for instance in pair:
+        assert cloud.say(instance, f"curl -sf {url}/files/program | sha256sum").split()[0] == wanted
+    layout = mirror / "images" / "registry.example" / "app"
+    (layout / "blobs" / "sha256").mkdir(parents=True)
+    manifest = json.dumps({"schemaVersion": 2, "layers": []}).encode()
+    digest = hashlib.sha256(manifest).hexdigest()
+    (layout / "blobs" / "sha256" / digest).write_bytes(manifest)
+    entry = {"digest": f"sha256:{digest}", "annotations": {"org.opencontainers.image.ref.name": "v1"}}
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    pulled = cloud.say(pair[0], f"curl -sf '{url}/v2/app/manifests/v1?ns=registry.example' | sha256sum")
+    assert pulled.split()[0] == digest
+
+
+def test_the_api_answers_on_the_nodes(cloud: Cloud, pair: tuple[str, str]) -> None:
+    command = "curl -s -o /dev/null -w '%{http_code}' 'http://169.254.169.251/?Action=DescribeVpcs&Version=2016-11-15'"
+    assert cloud.say(pair[0], command) == "200"
+
+
+def test_nodes_cannot_reach_the_host(cloud: Cloud, pair: tuple[str, str]) -> None:
+    """The API's own port on the host's loopback stands for every service of the host."""
+    port = cloud.lab.environment["AWS_ENDPOINT_URL"].rsplit(":", 1)[1]
+    addresses = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
+    gateways = cloud.say(pair[0], "ip -4 route show default | cut -d' ' -f3").split()
+    for address in ["127.0.0.1", *gateways, *(each for each in addresses if ":" not in each)]:
+        reached = cloud.ssh(pair[0], f"curl -s -m 3 http://{address}:{port}/", check=False)
+        assert reached.returncode != 0, f"{address}:{port} answered a node"
+
+
+def test_the_aws_cli_works_unchanged(cloud: Cloud, pair: tuple[str, str]) -> None:
+    environment = {**os.environ, **cloud.lab.environment}
+
+    def aws(*arguments: str) -> Any:
+        done = subprocess.run(
+            [str(BIN / "aws"), *arguments, "--output", "json"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout) if done.stdout.strip() else None
+
+    seen = aws("ec2", "describe-instances", "--filters", "Name=tag:Name,Values=pair")
+    found = {each["InstanceId"] for group in seen["Reservations"] for each in group["Instances"]}
+    assert found == set(pair)
+    aws("ec2", "wait", "instance-running", "--instance-ids", pair[0])
+    volume = aws("ec2", "create-tags", "--resources", pair[0], "--tags", "Key=made-by,Value=cli")
+    assert volume is None
+    assert aws("sts", "get-caller-identity")["Arn"].endswith(":user/lab-admin")
+    assert aws("elbv2", "describe-load-balancers")["LoadBalancers"] == []
+
+
+def test_the_console_is_shown(cloud: Cloud, pair: tuple[str, str]) -> None:
+    assert ec2lab("console", pair[0]).stdout.strip()
+    refused = ec2lab("console", "i-0123456789abcdef0", check=False)
+    assert refused.returncode == 1
+    assert "no machine" in refused.stderr
+
+
+def test_stop_keeps_the_disk_and_terminate_does_not(cloud: Cloud) -> None:
+    (instance,) = cloud.run(UserData=USER_DATA)
+    cloud.wait([instance], "running")
+    address, public = cloud.address(instance), cloud.see(instance)["PublicIpAddress"]
+    eventually(lambda: cloud.say(instance, "cat /ran") == "ran", "user data")
+    cloud.say(instance, "echo kept > kept; sync")
+    cloud.ec2.stop_instances(InstanceIds=[instance])
+    cloud.wait([instance], "stopped")
+    assert "PublicIpAddress" not in cloud.see(instance)
+    with pytest.raises(OSError, match=r"timed out|unreachable|refused"):
+        socket.create_connection((public, 22), timeout=WATCH_S)
+    cloud.ec2.start_instances(InstanceIds=[instance])
+    cloud.wait([instance], "running")
+    assert cloud.address(instance) == address
+    assert cloud.say(instance, "cat kept /ran").split() == ["kept", "ran"]
+    cloud.ec2.reboot_instances(InstanceIds=[instance])
+
+    def rebooted() -> bool:
+        up = cloud.say(instance, "systemctl show -p UserspaceTimestampMonotonic --value; cat kept")
+        return up.split()[-1] == "kept"
+
+    eventually(rebooted, "the node back after a reboot")
+    # A node that shuts itself down is stopped, as InstanceInitiatedShutdownBehavior says.
+    cloud.ssh(instance, "sudo systemctl poweroff", check=False)
+    cloud.wait([instance], "stopped")
+    disk = Path(f"/var/lib/ec2lab/{NAME}/machines/{instance}")
+    assert disk.is_dir()
+    cloud.terminate([instance])
+    assert not disk.exists()
+
+
+def test_faults_and_their_opposites(cloud: Cloud) -> None:
+    (instance,) = cloud.run()
+    cloud.wait([instance], "running")
+
+    def reached() -> bool:
+        return cloud.ssh(instance, "true", check=False).returncode == 0
+
+    ec2lab("fault", "network-cut", instance)
+    assert not reached()
+    ec2lab("fault", "network-restore", instance)
+    eventually(reached, "the node back on the network")
+    ec2lab("fault", "disk-fill", instance)
+    assert cloud.ssh(instance, "head -c 1M /dev/zero > more", check=False).returncode != 0
+    assert "faults: disk" in ec2lab("status", NAME).stdout
+    ec2lab("fault", "disk-free", instance)
+    cloud.say(instance, "head -c 1M /dev/zero > more")
+    ec2lab("fault", "power-off", instance)
+    assert not reached()
+    assert cloud.see(instance)["State"]["Name"] == "running"
+    ec2lab("fault", "power-on", instance)
+    eventually(reached, "the node up again")
+    refused = ec2lab("fault", "clock-jump", instance, check=False)
+    assert refused.returncode == 1
+    assert "clock" in refused.stderr
+    cloud.terminate([instance])
+
+
+def test_a_killed_daemon_comes_back(cloud: Cloud, pair: tuple[str, str]) -> None:
+    started = cloud.say(pair[0], "stat -c %Y /proc/1")
+    before = cloud.ec2.describe_instances()["Reservations"]
+    os.kill(cloud.lab.daemon(), signal.SIGKILL)
+    refused = ec2lab("status", NAME, check=False)
+    assert refused.returncode == 1
+    assert "is not running" in refused.stderr
+    assert "taking it up again" in cloud.lab.up()
+    assert cloud.ec2.describe_instances()["Reservations"] == before
+    assert cloud.say(pair[0], "stat -c %Y /proc/1") == started
+    assert cloud.metadata(pair[0], "meta-data/instance-id") == pair[0]
+    ping = cloud.allow("icmp", 8, -1)
+    eventually(lambda: cloud.pings(pair[0], cloud.address(pair[1])), "a change made after the restart")
+    cloud.forbid(ping)
+
+
+def test_a_daemon_killed_amid_launches_finishes_them(cloud: Cloud) -> None:
+    """Killed right after the answer: every instance that was promised comes up, once, and with its address."""
+    wanted = {"ClientToken": "amid", "SubnetId": cloud.subnets[1]}
+    made = cloud.run(2, **wanted)
+    os.kill(cloud.lab.daemon(), signal.SIGKILL)
+    cloud.lab.up()
+    assert cloud.run(2, **wanted) == made
+    cloud.wait(made, "running")
+    os.kill(cloud.lab.daemon(), signal.SIGKILL)
+    cloud.lab.up()
+    cloud.ec2.terminate_instances(InstanceIds=made)
+    os.kill(cloud.lab.daemon(), signal.SIGKILL)
+    cloud.lab.up()
+    cloud.wait(made, "terminated")
+    left = {path.name for path in Path(f"/var/lib/ec2lab/{NAME}/machines").iterdir()}
+    assert not left & set(made)
+
+
+def test_what_ec2_refuses_the_lab_refuses(cloud: Cloud) -> None:
+    with pytest.raises(ClientError, match=r"InvalidAMIID\.NotFound"):
+        cloud.run(ImageId="ami-0123456789abcdef0")
+    with pytest.raises(ClientError, match="InvalidParameterValue"):
+        cloud.run(InstanceType="m5.gigantic")
