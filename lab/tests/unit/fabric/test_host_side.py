@@ -1,0 +1,143 @@
+"""Control groups, the recipe and messages, as far as they can be told without a node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ec2lab import cgroups, doctor, image, machine, residue
+from ec2lab.errors import LabError
+from ec2lab.machine import Machines, MachineSpec
+
+V1 = """proc /proc proc rw 0 0
+tmpfs /sys/fs/cgroup tmpfs rw 0 0
+cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,relatime,cpu,cpuacct 0 0
+cgroup /sys/fs/cgroup/systemd cgroup rw,relatime,name=systemd 0 0
+"""
+
+
+def test_hierarchies_of_version_1_are_told_by_their_options() -> None:
+    found = {str(h.mountpoint): h for h in cgroups.hierarchies(V1)}
+    assert set(found) == {"/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/systemd"}
+    assert {"cpu", "cpuacct"} <= found["/sys/fs/cgroup/cpu,cpuacct"].controllers
+
+
+def test_a_hierarchy_of_version_2_says_what_it_offers(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("cpu memory pids\n")
+    (found,) = cgroups.hierarchies(f"cgroup2 {tmp_path} cgroup2 rw,nosuid 0 0\n")
+    assert (found.version, found.controllers) == (2, frozenset({"cpu", "memory", "pids"}))
+
+
+def test_version_2_hands_controllers_on_and_limits_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path
+    for directory in (root, root / "ec2lab.x", root / "ec2lab.x" / "i-1"):
+        directory.mkdir(exist_ok=True)
+        (directory / "cgroup.subtree_control").write_text("")
+        (directory / "memory.max").write_text("max")
+    hierarchy = cgroups.Hierarchy(root, 2, frozenset({"memory"}))
+    monkeypatch.setattr(cgroups, "hierarchies", lambda: [hierarchy])
+    assert cgroups.create("x", "i-1", memory_mib=64) == [root / "ec2lab.x" / "i-1"]
+    assert (root / "cgroup.subtree_control").read_text() == "+memory"
+    assert (root / "ec2lab.x" / "cgroup.subtree_control").read_text() == "+memory"
+    assert (root / "ec2lab.x" / "i-1" / "memory.max").read_text() == str(64 << 20)
+
+
+def test_version_1_fills_cpusets_from_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for directory, cpus in ((tmp_path, "0-1\n"), (tmp_path / "ec2lab.x", "\n"), (tmp_path / "ec2lab.x" / "i-1", "\n")):
+        directory.mkdir(exist_ok=True)
+        (directory / "cpuset.cpus").write_text(cpus)
+        (directory / "cpuset.mems").write_text("0\n")
+    monkeypatch.setattr(cgroups, "hierarchies", lambda: [cgroups.Hierarchy(tmp_path, 1, frozenset({"cpuset"}))])
+    cgroups.create("x", "i-1")
+    assert (tmp_path / "ec2lab.x" / "i-1" / "cpuset.cpus").read_text() == "0-1\n"
+
+
+def test_without_any_hierarchy_a_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups, "hierarchies", list)
+    with pytest.raises(LabError, match="no cgroup hierarchy is mounted"):
+        cgroups.create("x", "i-1")
+
+
+def test_the_images_name_is_its_recipe() -> None:
+    archive = image.Archive("debian", "bookworm", (("debian.sources", "Suites: bookworm"),))
+    assert image._key(archive) == image._key(archive)
+    assert image._key(archive) != image._key(image.Archive("debian", "trixie", archive.sources))
+
+
+@pytest.mark.parametrize(
+    ("content", "own"),
+    [
+        ("deb http://deb.debian.org/debian bookworm main", True),
+        ("deb [arch=amd64] http://mirror.example/debian bookworm main contrib", True),
+        (
+            "Types: deb\nSuites: bookworm\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg",
+            True,
+        ),
+        ("Types: deb\nSuites: bookworm\nComponents: main\nSigned-By: /usr/share/keyrings/vendor.gpg", False),
+        ("deb https://packages.example/apt tool-bookworm tools", False),
+    ],
+)
+def test_only_the_distributions_own_archive_counts(content: str, own: bool) -> None:
+    assert image._is_own(content) is own
+
+
+def spec(**more: object) -> MachineSpec:
+    fields = {
+        "private_ip": "10.0.0.4",
+        "subnet_cidr": "10.0.0.0/24",
+        "mac": "02:00:00:00:00:04",
+        "hostname": "h",
+    } | more
+    return MachineSpec("i-1", "vpc-1", **fields)  # type: ignore[arg-type]
+
+
+def test_an_address_outside_its_subnet_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=r"10\.9\.0\.4 is not in its subnet 10\.0\.0\.0/24"):
+        machine._write_seed(tmp_path, spec(private_ip="10.9.0.4"))
+
+
+def test_a_full_disk_is_noticed_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = image.Image("key", "debian", "bookworm", "x86_64", tmp_path)
+    monkeypatch.setattr(image, "cached_image", lambda: made)
+    monkeypatch.setattr(machine, "FREE_BYTES", 1 << 60)
+    machines = Machines("x", tmp_path / "state")
+    with pytest.raises(LabError, match="free some space, or terminate instances"):
+        machines.create(spec())
+    assert machines.state("i-1") is None
+
+
+def test_without_an_image_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "cached_image", lambda: None)
+    with pytest.raises(LabError, match="`ec2lab up` makes it"):
+        Machines("x", tmp_path).create(spec())
+
+
+def test_ids_are_not_paths(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="is not an instance id"):
+        Machines("x", tmp_path).delete("../other")
+
+
+def test_differences_are_readable() -> None:
+    before = {"mount": frozenset({"a", "b"}), "file": frozenset({"f"})}
+    after = {"mount": frozenset({"b", "c"}), "file": frozenset({"f"})}
+    assert residue.difference(before, after) == ["new mount: c", "missing mount: a"]
+    assert residue.difference(before, before) == []
+
+
+def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    check = doctor._program(doctor.PROGRAMS[0])
+    assert (check.ok, check.remedy) == (False, "apt-get install systemd-container")
+
+
+def test_a_missing_feature_carries_what_the_trial_said() -> None:
+    check = doctor._trial("x", "p", "modprobe x", True, ["sh", "-c", "echo no such thing >&2; exit 3"], "")
+    assert (check.ok, check.detail) == (False, "no such thing")
+
+
+def test_not_root_is_said_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    missing = doctor.missing(tmp_path)
+    assert missing[0].name == "root"
+    assert "sudo" in missing[0].remedy
