@@ -19,13 +19,15 @@ import re
 import secrets
 import signal
 import stat
+import threading
 import time
-from typing import Iterator, Mapping
+from typing import Iterable, Iterator, Mapping
 
 # A temporary file is ".<name>.<process id>.<8 hex digits>.k8sgu": what a killed run left can be told and removed.
 _SUFFIX = ".k8sgu"
 _JOURNAL = ".commit" + _SUFFIX
 _LOCK_TIMEOUT_S = 60
+_SYNC_THREADS = 16
 
 
 class FileError(Exception):
@@ -117,12 +119,15 @@ def atomic_write(
     if directory_mode is not None:
         ensure_directory(os.path.dirname(target), directory_mode, owner, group)
     saved = backup_file(target) if backup else None
+    _clear_strays([target])
     temporary = _write_temporary(path, target, data, mode, owner, group)
     try:
+        _sync_files([temporary])
         os.replace(temporary, target)
     except OSError as error:
-        _forget(temporary)
         raise FileError(path, f"cannot be replaced: {error.strerror}") from error
+    finally:
+        _forget(temporary)
     sync_directory(os.path.dirname(target))
     return saved
 
@@ -134,13 +139,15 @@ def replace_together(files: Mapping[str, tuple[bytes, int]], owner: int = -1, gr
     directory lists its renames, so that a run killed among them is completed by finish_replace, which every reader of
     such a set calls first. Before the journal the old set counts, after it the new one. Raises FileError.
     """
+    targets = {path: resolve_destination(path) for path in files}
+    _clear_strays(targets.values())
     steps: dict[str, list[tuple[str, str]]] = {}
     try:
         for path, (data, mode) in files.items():
-            target = resolve_destination(path)
-            temporary = _write_temporary(path, target, data, mode, owner, group)
-            directory, name = os.path.split(target)
+            temporary = _write_temporary(path, targets[path], data, mode, owner, group)
+            directory, name = os.path.split(targets[path])
             steps.setdefault(directory, []).append((os.path.basename(temporary), name))
+        _sync_files([os.path.join(directory, one) for directory, made in steps.items() for one, _target in made])
         for directory in list(steps):
             with _locked(directory), _signals_held():
                 _complete(directory)
@@ -204,19 +211,7 @@ def remove_file(path: str) -> bool:
 
 def stray_temporaries(target: str) -> list[str]:
     """Temporary files of `target` whose writer is gone and that no journal needs: what a killed run left behind."""
-    directory, name = os.path.split(os.path.abspath(target))
-    form = re.compile(re.escape(f".{name}.") + r"(\d+)\.[0-9a-f]{8}" + re.escape(_SUFFIX))
-    try:
-        entries = os.listdir(directory)
-    except OSError:
-        return []
-    needed = {temporary for temporary, _target in _read_journal(directory)}
-    found = []
-    for entry in entries:
-        match = form.fullmatch(entry)
-        if match and entry not in needed and not _alive(int(match.group(1))):
-            found.append(os.path.join(directory, entry))
-    return found
+    return _strays(os.path.dirname(os.path.abspath(target)), {os.path.basename(target)})
 
 
 def sync_directory(path: str) -> None:
@@ -233,10 +228,8 @@ def sync_directory(path: str) -> None:
 
 
 def _write_temporary(path: str, target: str, data: bytes, mode: int, owner: int, group: int) -> str:
-    """`data` in a synced file beside `target`, created closed to others and opened up before it has any content."""
+    """`data` in a new file beside `target`, created closed to others and opened up before it has any content."""
     directory, name = os.path.split(target)
-    for stray in stray_temporaries(target):
-        _forget(stray)
     temporary = os.path.join(directory, f".{name}.{os.getpid()}.{secrets.token_hex(4)}{_SUFFIX}")
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -250,8 +243,6 @@ def _write_temporary(path: str, target: str, data: bytes, mode: int, owner: int,
                 os.fchown(handle, owner, group)
             os.fchmod(handle, mode)
             stream.write(data)
-            stream.flush()
-            os.fsync(handle)
     except OSError as error:
         _forget(temporary)
         raise FileError(path, f"cannot be written: {error.strerror}") from error
@@ -259,6 +250,63 @@ def _write_temporary(path: str, target: str, data: bytes, mode: int, owner: int,
         _forget(temporary)
         raise
     return temporary
+
+
+def _sync_files(paths: list[str]) -> None:
+    """Put files on the disk; several at once, since a file system then writes its own journal once for all of them."""
+    left = list(paths)
+    errors: list[FileError] = []
+
+    def work() -> None:
+        while left and not errors:
+            try:
+                path = left.pop()
+            except IndexError:
+                return
+            try:
+                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
+            except OSError as error:
+                errors.append(FileError(path, f"cannot be written to the disk: {error.strerror}"))
+
+    threads = [threading.Thread(target=work) for _number in range(min(len(paths), _SYNC_THREADS) - 1)]
+    for thread in threads:
+        thread.start()
+    work()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _clear_strays(targets: Iterable[str]) -> None:
+    names: dict[str, set[str]] = {}
+    for target in targets:
+        directory, name = os.path.split(target)
+        names.setdefault(directory, set()).add(name)
+    for directory, wanted in names.items():
+        for stray in _strays(directory, wanted):
+            _forget(stray)
+
+
+def _strays(directory: str, names: set[str]) -> list[str]:
+    try:
+        entries = [entry for entry in os.listdir(directory) if entry.endswith(_SUFFIX)]
+    except OSError:
+        return []
+    if not entries:
+        return []
+    form = re.compile(r"\.(.+)\.(\d+)\.[0-9a-f]{8}" + re.escape(_SUFFIX))
+    needed = {temporary for temporary, _target in _read_journal(directory)}
+    found = []
+    for entry in entries:
+        match = form.fullmatch(entry)
+        if match and match.group(1) in names and entry not in needed and not _alive(int(match.group(2))):
+            found.append(os.path.join(directory, entry))
+    return found
 
 
 def _complete(directory: str) -> bool:
