@@ -244,6 +244,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
         connection = Connection.from_options({**self._options, "region": regions[0] if regions else None})
         full = option("hostvars") == "full"
         aws = InventoryAws(connection, full)
+        aws.check_regions(regions[1:])
         query = Query(tuple(regions or [aws.region]), clusters, tuple(option("states")), filters, full)
         if not option("cache"):
             return fetch(aws, query), query

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Iterable
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import session as ec2_session
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.tags import CLUSTER_PREFIX, cluster_tag
@@ -67,6 +67,18 @@ class InventoryAws(ec2_session.Aws):
         if not self._full:
             session._session.register_component("data_loader", _Loader())
         return session
+
+    def check_regions(self, regions: Iterable[str]) -> None:
+        """Raises AwsError for a region that botocore does not know; the connection's own was checked before."""
+        session = self.botocore_session
+        known = {
+            name
+            for partition in session.get_available_partitions()
+            for name in session.get_available_regions("ec2", partition)
+        }
+        for region in regions:
+            if region not in known:
+                raise ec2_session.AwsError(f"regions: {region!r} is not a region of AWS known to this botocore")
 
     @property
     def botocore_session(self) -> Any:

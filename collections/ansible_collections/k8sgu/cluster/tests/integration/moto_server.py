@@ -1,0 +1,101 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""moto's server on loopback, in this process, with a count of the calls and of the time that it spends on them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+REGION = "us-east-1"
+IMAGE = "ami-03cf127a"
+
+
+@dataclass
+class Server:
+    """Where the API is, what it was asked, and for how many seconds it worked."""
+
+    url: str = ""
+    calls: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def client(self, service: str, region: str = REGION) -> Any:
+        return boto3.client(
+            service, region, endpoint_url=self.url, aws_access_key_id="testing", aws_secret_access_key="testing"
+        )
+
+    def environment(self) -> dict[str, str]:
+        """The caller's settings for a program that shall use this server and nothing else."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "EC2LAB_", "K8SGU_"))}
+        return {
+            **kept,
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+
+@contextlib.contextmanager
+def moto_server() -> Iterator[Server]:
+    state = Server()
+    application = DomainDispatcherApplication(create_backend_app)
+
+    def counted(environ: dict[str, Any], start_response: Any) -> Any:
+        started = time.perf_counter()
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        for pair in body.decode("latin-1").split("&"):
+            if pair.startswith("Action="):
+                state.calls.append(pair[len("Action=") :])
+        try:
+            return list(application(environ, start_response))
+        finally:
+            state.seconds += time.perf_counter() - started
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = make_server("127.0.0.1", 0, counted, threaded=True)
+    state.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        state.client("sts").get_caller_identity()
+        yield state
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+def launch(ec2: Any, names: list[str | None], cluster: str = "demo", **tags: str) -> list[str]:
+    """Instances of a cluster, one for each name (None: without a Name tag); their ids."""
+    ids = []
+    for name in names:
+        own = {f"k8sgu.io/cluster/{cluster}": "owned", "k8sgu.io/role": "worker", "k8sgu.io/pool": "workers", **tags}
+        if name is not None:
+            own["Name"] = name
+        answer = ec2.run_instances(
+            ImageId=IMAGE,
+            InstanceType="m5.large",
+            MinCount=1,
+            MaxCount=1,
+            TagSpecifications=[
+                {"ResourceType": "instance", "Tags": [{"Key": key, "Value": value} for key, value in own.items()]}
+            ],
+        )
+        ids.append(answer["Instances"][0]["InstanceId"])
+    return ids
