@@ -4,5 +4,5 @@ module k8sgu.io/build/coredns
 go 1.26.0
 
 require (
-	github.com/coredns/coredns v1.15.0
+	github.com/coredns/coredns v1.14.6
 )
