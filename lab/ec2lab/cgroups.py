@@ -41,28 +41,43 @@ def hierarchies(mounts: str | None = None) -> list[Hierarchy]:
     return list(found.values())
 
 
-def create(lab: str, instance_id: str, memory_mib: int | None = None) -> list[Path]:
-    """The machine's groups, made where they are missing."""
-    groups = []
+@dataclass(frozen=True)
+class Places:
+    """Where a machine's processes begin: its launcher, and the node itself where that must be elsewhere.
+
+    On v2 a group that hands controllers on can have no processes of its own, so the launcher cannot sit in the group
+    that the node divides further.
+    """
+
+    launcher: tuple[Path, ...]
+    node: tuple[Path, ...]
+
+
+def create(lab: str, instance_id: str, memory_mib: int | None = None, cpus: int | None = None) -> Places:
+    """The machine's groups, made where they are missing. Limits hold for the node and all its containers together."""
+    launcher, node = [], []
     for hierarchy in hierarchies():
         parent = hierarchy.mountpoint / names.cgroup(lab)
         group = parent / instance_id
         if hierarchy.version == 2:
             _delegate(hierarchy.mountpoint, hierarchy.controllers)
-            parent.mkdir(exist_ok=True)
-            _delegate(parent, hierarchy.controllers)
-            group.mkdir(exist_ok=True)
+            for directory in (parent, group):
+                directory.mkdir(exist_ok=True)
+                _delegate(directory, hierarchy.controllers)
+            launcher.append(group / "launcher")
+            node.append(group / "node")
+            for directory in (launcher[-1], node[-1]):
+                directory.mkdir(exist_ok=True)
         else:
             for directory in (parent, group):
                 directory.mkdir(exist_ok=True)
                 if "cpuset" in hierarchy.controllers:
                     _inherit_cpuset(directory)
-        if memory_mib is not None:
-            _limit_memory(hierarchy, group, memory_mib)
-        groups.append(group)
-    if not groups:
+            launcher.append(group)
+        _limit(hierarchy, group, memory_mib, cpus)
+    if not launcher:
         raise LabError("no cgroup hierarchy is mounted below /sys/fs/cgroup: a machine cannot boot without one")
-    return groups
+    return Places(tuple(launcher), tuple(node))
 
 
 def _delegate(directory: Path, controllers: frozenset[str]) -> None:
@@ -80,10 +95,17 @@ def _inherit_cpuset(directory: Path) -> None:
             (directory / name).write_text((directory.parent / name).read_text())
 
 
-def _limit_memory(hierarchy: Hierarchy, group: Path, mib: int) -> None:
-    name = "memory.limit_in_bytes" if hierarchy.version == 1 else "memory.max"
-    if (group / name).exists():
-        (group / name).write_text(str(mib << 20))
+def _limit(hierarchy: Hierarchy, group: Path, memory_mib: int | None, cpus: int | None) -> None:
+    period = 100_000  # microseconds, the kernel's own default
+    wanted: dict[str, str] = {}
+    if memory_mib is not None:
+        wanted["memory.limit_in_bytes" if hierarchy.version == 1 else "memory.max"] = str(memory_mib << 20)
+    if cpus is not None and cpus < (os.cpu_count() or 1):
+        quota = cpus * period
+        wanted |= {"cpu.cfs_quota_us": str(quota)} if hierarchy.version == 1 else {"cpu.max": f"{quota} {period}"}
+    for name, value in wanted.items():
+        if (group / name).exists():  # each controller is in one hierarchy only
+            (group / name).write_text(value)
 
 
 def groups(lab: str, instance_id: str | None = None) -> list[Path]:

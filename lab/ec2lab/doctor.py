@@ -287,7 +287,7 @@ def _space(what: str, directory: Path) -> Check:
 def _archive() -> Check:
     purpose = "the nodes' image is made from the host's own Debian or Ubuntu archive"
     remedy = "run on Debian or Ubuntu, with its archive in /etc/apt"
-    return _told("package archive", purpose, remedy, lambda: image.cached_image() or image.host_archive())
+    return _told("package archive", purpose, remedy, lambda: image.cached_image() or image.chosen_archive())
 
 
 def _told(name: str, purpose: str, remedy: str, question: Callable[[], object]) -> Check:

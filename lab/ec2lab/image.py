@@ -1,7 +1,9 @@
 """The base image that nodes' disks are made from.
 
-Made once from the host's own package archive by mmdebstrap, then cached under a name that is the hash of its recipe:
-the package list, the files in `recipe/node` and the archive's addresses. A changed recipe is a new image.
+Made once by mmdebstrap from the host's own package archive (Debian's or Ubuntu's), or from Ubuntu's where the
+environment variable EC2LAB_DISTRIBUTION asks for it (ubuntu, ubuntu-20.04, ubuntu-22.04, ubuntu-24.04). It is cached
+under a name that is the hash of its recipe: the package list, the files in `recipe/node` and the archive's addresses. A
+changed recipe is a new image.
 
 An image is a directory:
 
@@ -21,6 +23,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,6 +34,14 @@ from ec2lab.shell import run
 
 RECIPE = Path(__file__).parent / "recipe"
 BUILD_TIMEOUT_S = 20 * 60
+DISTRIBUTION_VARIABLE = "EC2LAB_DISTRIBUTION"
+UBUNTU_RELEASES = {"ubuntu-20.04": "focal", "ubuntu-22.04": "jammy", "ubuntu-24.04": "noble"}
+UBUNTU_DEFAULT = "ubuntu-22.04"
+# Debian has no package with Ubuntu's archive keys (790BC7277767219C42C86F933B4FE6ACC0B21F32,
+# F6ECB3762474EDA9D21B7022871920D1991BC93C); this is Ubuntu's own, which holds them.
+UBUNTU_KEYRING = "pool/main/u/ubuntu-keyring/ubuntu-keyring_2021.03.26_all.deb"
+UBUNTU_KEYRING_SHA256 = "0d0e7ed6b112f5d03eabf3c7eb01ebdacf9c57714b279e90495cfc58c8c4520f"
+UBUNTU_TIMEOUT_S = 30
 # Raised when what this module does with the recipe's files changes.
 FORMAT = 1
 
@@ -62,6 +73,15 @@ MASKED = (
     "nftables.service",
     "modprobe@.service",  # a node loads no modules
 )
+# Ubuntu's systemd brings these along; a node's one address and name server are set from outside.
+MASKED_ON_UBUNTU = (
+    "motd-news.timer",
+    "networkd-dispatcher.service",
+    "systemd-networkd.service",
+    "systemd-networkd.socket",
+    "systemd-resolved.service",
+    "systemd-timesyncd.service",
+)
 ENABLED = {
     "ec2lab-host.service": "sysinit.target",
     "ec2lab-ready.service": "multi-user.target",
@@ -87,7 +107,9 @@ class Image:
         """The disk template of this size, made at its first use."""
         template = self.path / f"disk-{gib}.ext4"
         if not template.exists():
-            _make_disk(self.path / "skeleton", template, gib)
+            with _locked():
+                if not template.exists():  # another launch may have made it meanwhile
+                    _make_disk(self.path / "skeleton", template, gib)
         return template
 
 
@@ -107,7 +129,7 @@ def cache_directory() -> Path:
 
 def cached_image() -> Image | None:
     """The image if it is made already."""
-    return _load(_path(_key(host_archive())))
+    return _load(_path(_key(chosen_archive())))
 
 
 def load(key: str) -> Image:
@@ -120,7 +142,7 @@ def load(key: str) -> Image:
 
 def ensure_image(progress: Callable[[str], None]) -> Image:
     """The image, made at first use (about a minute); `progress` is told each step. A kill leaves the cache usable."""
-    archive = host_archive()
+    archive = chosen_archive()
     key = _key(archive)
     image = _load(_path(key))
     if image is not None:
@@ -131,6 +153,53 @@ def ensure_image(progress: Callable[[str], None]) -> Image:
             _sweep()
             image = _build(archive, key, progress)
     return image
+
+
+def chosen_archive() -> Archive:
+    """The host's archive, or the one that EC2LAB_DISTRIBUTION names; LabError when it names none."""
+    chosen = os.environ.get(DISTRIBUTION_VARIABLE, "")
+    if chosen in ("", "debian"):
+        archive = host_archive()
+        if chosen and archive.distribution != chosen:
+            raise LabError(
+                f"{DISTRIBUTION_VARIABLE}={chosen} needs a host with Debian; leave it unset for the host's own"
+            )
+        return archive
+    release = UBUNTU_RELEASES.get(UBUNTU_DEFAULT if chosen == "ubuntu" else chosen)
+    if release is None:
+        raise LabError(
+            f"{DISTRIBUTION_VARIABLE}={chosen} names no image: use debian, ubuntu, {', '.join(UBUNTU_RELEASES)}, "
+            "or leave it unset for the host's own distribution"
+        )
+    address = _ubuntu_archive()
+    suites = (release, f"{release}-updates", f"{release}-security")
+    lines = "".join(f"deb {address} {suite} main universe\n" for suite in suites)
+    return Archive("ubuntu", release, (("sources.list", lines),))
+
+
+def _ubuntu_archive() -> str:
+    ports = platform.machine() != "x86_64"
+    return "http://ports.ubuntu.com/ubuntu-ports" if ports else "http://archive.ubuntu.com/ubuntu"
+
+
+def _ubuntu_keyring(directory: Path) -> Path:
+    """Ubuntu's archive keys, fetched from the archive and held against the pinned sum."""
+    address = f"{_ubuntu_archive()}/{UBUNTU_KEYRING}"
+    try:
+        with urllib.request.urlopen(address, timeout=UBUNTU_TIMEOUT_S) as answer:  # noqa: S310 - a constant
+            content = answer.read()
+    except OSError as error:
+        raise LabError(
+            f"Ubuntu's archive cannot be reached ({address}: {error}): "
+            f"unset {DISTRIBUTION_VARIABLE} to use the host's own"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != UBUNTU_KEYRING_SHA256:
+        raise LabError(f"{address} is not the package of keys that the recipe names: its SHA-256 differs")
+    package = directory / "keyring.deb"
+    package.write_bytes(content)
+    run(["dpkg-deb", "--extract", str(package), str(directory / "keyring")])
+    package.unlink()
+    return directory / "keyring/usr/share/keyrings/ubuntu-archive-keyring.gpg"
 
 
 def host_archive() -> Archive:
@@ -170,9 +239,15 @@ def _packages() -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
+def _masked(archive: Archive) -> tuple[str, ...]:
+    return MASKED + (MASKED_ON_UBUNTU if archive.distribution == "ubuntu" else ())
+
+
 def _key(archive: Archive) -> str:
     digest = hashlib.sha256()
-    digest.update(json.dumps([FORMAT, asdict(archive), _packages(), MASKED, ENABLED, platform.machine()]).encode())
+    digest.update(
+        json.dumps([FORMAT, asdict(archive), _packages(), _masked(archive), ENABLED, platform.machine()]).encode()
+    )
     for path in sorted((RECIPE / "node").rglob("*")):
         if path.is_file():
             digest.update(f"{path.relative_to(RECIPE)} {path.stat().st_mode & 0o777:o}\n".encode())
@@ -193,7 +268,7 @@ def _load(path: Path) -> Image | None:
 
 
 @contextmanager
-def _locked(progress: Callable[[str], None]) -> Iterator[None]:
+def _locked(progress: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     directory = cache_directory() / "images"
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as lock:
@@ -222,7 +297,7 @@ def _build(archive: Archive, key: str, progress: Callable[[str], None]) -> Image
         root = building / "root"
         _bootstrap(archive, building, root)
         progress("preparing the image for nodes")
-        _prepare(root)
+        _prepare(root, archive)
         (root / "usr").rename(building / "usr")
         (root / "usr").mkdir()
         root.rename(building / "skeleton")
@@ -251,11 +326,15 @@ def _bootstrap(archive: Archive, building: Path, root: Path) -> None:
         path.write_text(content)
         sources.append(str(path))
     log = building / "build.log"
+    keyring = []
+    if archive.distribution == "ubuntu" and not Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg").exists():
+        keyring = [f"--keyring={_ubuntu_keyring(building)}"]
     excluded = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/doc/*")
     argv = [
         # In namespaces of its own: however it ends, no mount and no process is left.
         *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
         *("mmdebstrap", "--mode=root", "--variant=apt", "--format=directory", f"--include={','.join(_packages())}"),
+        *keyring,
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in excluded),
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
         # Ubuntu's images come with this user; the lab's stand in for them.
@@ -281,9 +360,10 @@ def _bootstrap(archive: Archive, building: Path, root: Path) -> None:
         raise LabError(f"mmdebstrap could not make the nodes' image (status {status}):\n{end}")
     for path in (log, *(Path(source) for source in sources)):
         path.unlink()
+    shutil.rmtree(building / "keyring", ignore_errors=True)
 
 
-def _prepare(root: Path) -> None:
+def _prepare(root: Path, archive: Archive) -> None:
     shutil.copytree(RECIPE / "node", root, dirs_exist_ok=True, symlinks=True)
     # The recipe's modes are the checkout's; in a node everything but programs is read-only text of root's.
     for source in (RECIPE / "node").rglob("*"):
@@ -295,7 +375,7 @@ def _prepare(root: Path) -> None:
         else:
             target.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
     units = root / "etc/systemd/system"
-    for unit in MASKED:
+    for unit in _masked(archive):
         _link(units / unit, "/dev/null")
     for unit, target_unit in ENABLED.items():
         _link(units / f"{target_unit}.wants" / unit, f"../{unit}")
@@ -319,14 +399,13 @@ def _link(path: Path, target: str) -> None:
 
 
 def _make_disk(skeleton: Path, template: Path, gib: int) -> None:
-    handle, name = tempfile.mkstemp(prefix=".disk-", dir=template.parent)
-    os.close(handle)
-    made = Path(name)
+    made = template.with_name(f".{template.name}")  # one name: what a kill left is overwritten
+    made.unlink(missing_ok=True)
+    made.touch(0o600)
     try:
         os.truncate(made, gib << 30)
         features = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
-        run(["mke2fs", "-q", "-t", "ext4", "-E", features, "-J", "size=32", "-m", "1", "-d", str(skeleton), name])
-        made.chmod(0o600)
+        run(["mke2fs", "-q", "-t", "ext4", "-E", features, "-J", "size=32", "-m", "1", "-d", str(skeleton), str(made)])
         made.rename(template)
     finally:
         made.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ mount)
     chmod 0755 root/.ec2lab root/.ec2lab/usr
     mount -t overlay -o "lowerdir=$EC2LAB_USR,upperdir=root/.ec2lab/usr,workdir=root/.ec2lab/work" usr root/usr
     if [ -d seed ]; then
-        cp -a seed/. root/
+        cp -a --remove-destination seed/. root/
         sync -f root
         rm -rf seed
     fi
@@ -46,11 +46,21 @@ addr add $EC2LAB_ADDRESS dev $EC2LAB_DEVICE
 link set $EC2LAB_DEVICE up
 route add default via $EC2LAB_ROUTER dev $EC2LAB_DEVICE
 END
+    # On cgroup v2 the node gets a group without this process in it. What the boot before made in there is in the way.
+    for directory in $EC2LAB_NODE_CGROUPS; do
+        find "$directory" -depth -type d -delete
+        mkdir "$directory"
+    done
     status=0
-    systemd-nspawn --quiet --boot --directory=root --machine="$EC2LAB_ID" --hostname="$EC2LAB_HOSTNAME" \
-        --uuid="$EC2LAB_UUID" --register=no --keep-unit --network-namespace-path=/proc/self/ns/net \
-        --capability=all --system-call-filter='@keyring bpf perf_event_open' --bind=/dev/kmsg \
-        --resolv-conf=off --timezone=off --link-journal=no --console=read-only || status=$?
+    (
+        for directory in $EC2LAB_NODE_CGROUPS; do
+            echo 0 >"$directory/cgroup.procs"
+        done
+        exec systemd-nspawn --quiet --boot --directory=root --machine="$EC2LAB_ID" --hostname="$EC2LAB_HOSTNAME" \
+            --uuid="$EC2LAB_UUID" --register=no --keep-unit --network-namespace-path=/proc/self/ns/net \
+            --capability=all --system-call-filter='@keyring bpf perf_event_open' --bind=/dev/kmsg \
+            --resolv-conf=off --timezone=off --link-journal=no --console=read-only
+    ) || status=$?
     if [ "$status" = 133 ]; then
         # A reboot: the cable goes back to the VPC and the node starts with nothing that it had set up in its network.
         ip link set dev "$EC2LAB_DEVICE" down

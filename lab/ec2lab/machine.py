@@ -50,7 +50,7 @@ class MachineSpec:
     authorized_keys: tuple[str, ...] = ()  # public keys in OpenSSH's format, for the user ubuntu
     user_data: bytes | None = None  # decoded; run once at first boot where it begins with #!
     disk_gib: int = 20
-    memory_mib: int | None = None  # None: as much as the host has
+    memory_mib: int | None = None  # limits of the whole machine; None: what the host has
     cpus: int | None = None
 
 
@@ -64,6 +64,7 @@ class Machines:
     def __init__(self, lab_name: str, state_dir: Path) -> None:
         self.lab = names.check_lab_name(lab_name)
         self.directory = state_dir.resolve() / "machines"
+        self._image: image.Image | None = None
 
     # Making and removing
 
@@ -72,7 +73,8 @@ class Machines:
         directory = self._of(spec.instance_id)
         if (directory / "disk.ext4").exists():
             return
-        base = image.cached_image()
+        # Asked once: a lab keeps its image while it is up, also when a newer recipe is installed meanwhile.
+        base = self._image = self._image or image.cached_image()
         if base is None:
             raise LabError("the nodes' image is not made yet: `ec2lab up` makes it")
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -126,14 +128,15 @@ class Machines:
         if not namespace.exists():
             raise LabError(f"{instance_id} cannot start: the network of {facts['vpc_id']} is not up")
         _wait_unmounted(directory / "disk.ext4")
-        groups = cgroups.create(self.lab, instance_id, facts["memory_mib"])
+        places = cgroups.create(self.lab, instance_id, facts["memory_mib"], facts["cpus"])
         environment = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "LC_ALL": "C.UTF-8",
             "EC2LAB_ID": instance_id,
             "EC2LAB_DIR": str(directory),
             "EC2LAB_USR": str(base.usr),
-            "EC2LAB_CGROUPS": " ".join(str(group) for group in groups),
+            "EC2LAB_CGROUPS": " ".join(str(group) for group in places.launcher),
+            "EC2LAB_NODE_CGROUPS": " ".join(str(group) for group in places.node),
             "EC2LAB_NETNS": str(namespace),
             "EC2LAB_PLUG": names.node_plug(instance_id),
             "EC2LAB_DEVICE": names.NODE_DEVICE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -31,16 +32,22 @@ def test_a_hierarchy_of_version_2_says_what_it_offers(tmp_path: Path) -> None:
 
 def test_version_2_hands_controllers_on_and_limits_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path
-    for directory in (root, root / "ec2lab.x", root / "ec2lab.x" / "i-1"):
+    group = root / "ec2lab.x" / "i-1"
+    for directory in (root, root / "ec2lab.x", group):
         directory.mkdir(exist_ok=True)
         (directory / "cgroup.subtree_control").write_text("")
         (directory / "memory.max").write_text("max")
+        (directory / "cpu.max").write_text("max 100000")
     hierarchy = cgroups.Hierarchy(root, 2, frozenset({"memory"}))
     monkeypatch.setattr(cgroups, "hierarchies", lambda: [hierarchy])
-    assert cgroups.create("x", "i-1", memory_mib=64) == [root / "ec2lab.x" / "i-1"]
-    assert (root / "cgroup.subtree_control").read_text() == "+memory"
-    assert (root / "ec2lab.x" / "cgroup.subtree_control").read_text() == "+memory"
-    assert (root / "ec2lab.x" / "i-1" / "memory.max").read_text() == str(64 << 20)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    places = cgroups.create("x", "i-1", memory_mib=64, cpus=2)
+    # Neither is the group that hands the controllers on: such a one can have no processes.
+    assert places == cgroups.Places((group / "launcher",), (group / "node",))
+    for directory in (root, root / "ec2lab.x", group):
+        assert (directory / "cgroup.subtree_control").read_text() == "+memory"
+    assert (group / "memory.max").read_text() == str(64 << 20)
+    assert (group / "cpu.max").read_text() == "200000 100000"
 
 
 def test_version_1_fills_cpusets_from_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,3 +148,32 @@ def test_not_root_is_said_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     missing = doctor.missing(tmp_path)
     assert missing[0].name == "root"
     assert "sudo" in missing[0].remedy
+
+
+@pytest.mark.parametrize("chosen", ["fedora", "ubuntu-18.04", "Debian"])
+def test_a_distribution_that_has_no_image_is_refused(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(image.DISTRIBUTION_VARIABLE, chosen)
+    with pytest.raises(LabError, match=f"EC2LAB_DISTRIBUTION={chosen} names no image: use debian, ubuntu"):
+        image.chosen_archive()
+
+
+def test_ubuntu_is_made_from_its_own_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(image.DISTRIBUTION_VARIABLE, "ubuntu-24.04")
+    archive = image.chosen_archive()
+    assert (archive.distribution, archive.release) == ("ubuntu", "noble")
+    assert "noble-security main universe" in archive.sources[0][1]
+
+
+def test_keys_that_are_not_the_pinned_ones_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: io.BytesIO(b"something else"))
+    with pytest.raises(LabError, match="its SHA-256 differs"):
+        image._ubuntu_keyring(tmp_path)
+
+
+def test_an_archive_out_of_reach_names_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    with pytest.raises(LabError, match="unset EC2LAB_DISTRIBUTION to use the host's own"):
+        image._ubuntu_keyring(tmp_path)
