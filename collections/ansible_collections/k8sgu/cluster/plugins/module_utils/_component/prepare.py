@@ -319,7 +319,8 @@ class _Builder:
     def _on_change(self) -> list[list[str]]:
         commands = []
         for command in self.raw["on_change"]:
-            if not command or not all(isinstance(word, (str, int, float)) for word in command):
+            whole = len(command) == 1 and " " in str(command[0])  # a command line instead of its words
+            if not command or whole or not all(isinstance(word, (str, int, float)) for word in command):
                 self.fault(f"on_change: {command!r} is not a list of arguments such as [sysctl, --system]")
             commands.append([str(word) for word in command])
         return commands

@@ -1,0 +1,194 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The parts that touch a system, each against a real one as far as a test without root can have it."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component import fetch, health, node, record, systemd, undo
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Artifact, ComponentError, Health
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.record import Record
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.undo import PathState, Undo
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """/ok answers at once, /slow from the third request on, /short promises more than it sends at first."""
+
+    requests = 0
+
+    def do_GET(self) -> None:
+        type(self).requests += 1
+        body = b"healthy: yes"
+        ready = self.path == "/ok" or (self.path in ("/slow", "/short") and self.requests >= 3)
+        self.send_response(200 if ready or self.path == "/short" else 503)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body if ready or self.path != "/short" else body[:4])
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    Handler.requests = 0
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+
+
+def wait(check: Health, timeout: float) -> str | None:
+    return health.wait(lambda limit: health.probe(check, limit), timeout, lambda: False)
+
+
+def test_health_of_an_address(server: str) -> None:
+    assert wait(Health(url=f"{server}/ok", expect_body="yes$"), 5) is None
+    assert wait(Health(url=f"{server}/slow"), 30) is None
+    assert wait(Health(url=f"{server}/never"), 0.2) == "HTTP 503: 'healthy: yes'"
+    assert wait(Health(url=f"{server}/never", expect_status=503), 5) is None
+    assert "with the body 'healthy: yes'" in str(wait(Health(url=f"{server}/ok", expect_body="no"), 0.2))
+
+
+def test_health_of_sockets_and_commands(tmp_path: Path, server: str) -> None:
+    assert wait(Health(tcp=server.removeprefix("http://")), 5) is None
+    assert "ConnectionRefusedError" in str(wait(Health(tcp="127.0.0.1:1"), 0.2))
+    path = str(tmp_path / "socket")
+    assert "FileNotFoundError" in str(wait(Health(unix=path), 0.2))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        assert wait(Health(unix=path), 5) is None
+    assert wait(Health(command=["echo", "fine"], expect_body="fine"), 5) is None
+    assert "its output is 'bad" in str(wait(Health(command=["echo", "bad"], expect_body="fine"), 0.2))
+    assert "status 1" in str(wait(Health(command=["false"]), 0.2))
+    assert "cannot be run" in str(wait(Health(command=["/nonexistent"]), 0.2))
+
+
+def test_a_hopeless_wait_ends_early() -> None:
+    assert health.wait(lambda _limit: "no", 600, lambda: True) == "no"
+
+
+def test_a_command_that_does_not_end_is_named() -> None:
+    with pytest.raises(ComponentError, match="sleep 30: did not end within 1 s"):
+        systemd.run(["sleep", "30"], timeout=1)
+
+
+def artifact(tmp_path: Path, content: bytes, url_path: str) -> Artifact:
+    return Artifact(
+        str(tmp_path / "opt" / "1" / "program"), url_path, hashlib.sha256(content).hexdigest(), len(content)
+    )
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="programs are made root's")
+
+
+@needs_root
+def test_programs_are_fetched_verified_and_put_in_place(tmp_path: Path, server: str) -> None:
+    wanted = artifact(tmp_path, b"healthy: yes", "short")  # two of its answers end too early
+    leftover = tmp_path / "opt" / "1" / ".program.partial"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"of a run that was killed")
+    fetch.install([wanted], server, "")
+    path = Path(wanted.path)
+    assert path.read_bytes() == b"healthy: yes"
+    assert path.stat().st_mode & 0o7777 == 0o755
+    assert [entry.name for entry in path.parent.iterdir()] == ["program"]
+
+    for other, fault in (
+        (artifact(tmp_path, b"Healthy: yes", "ok"), "not the 12 bytes"),
+        (artifact(tmp_path, b"healthy: yes", "nothing"), "503"),
+    ):
+        with pytest.raises(ComponentError, match=fault):
+            fetch.install([other], server, "")
+        assert path.read_bytes() == b"healthy: yes"
+        assert [entry.name for entry in path.parent.iterdir()] == ["program"]
+    with pytest.raises(ComponentError, match="does mirror_url reach it"):
+        fetch.install([wanted], "http://127.0.0.1:1", "")
+
+
+@needs_root
+def test_pushed_programs_are_taken_and_removed(tmp_path: Path) -> None:
+    wanted = artifact(tmp_path, b"pushed", "x")
+    (tmp_path / wanted.sha256).write_bytes(b"pushed")
+    fetch.install([wanted], "", str(tmp_path))
+    assert Path(wanted.path).read_bytes() == b"pushed"
+    assert not (tmp_path / wanted.sha256).exists()
+    (tmp_path / wanted.sha256).write_bytes(b"Pushed")
+    with pytest.raises(ComponentError, match="the pushed copy has 6 bytes"):
+        fetch.install([wanted], "", str(tmp_path))
+
+
+@needs_root
+def test_a_fingerprint_saves_hashing_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = artifact(tmp_path, b"content", "x")
+    path = Path(wanted.path)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"content")
+    path.chmod(0o755)
+    hashed: list[str] = []
+    digest = fetch.digest
+    monkeypatch.setattr(fetch, "digest", lambda name: hashed.append(name) or digest(name))
+    kept = Record()
+    for _ in range(3):
+        assert node.examine_binaries([wanted], kept) == {wanted.path: wanted.sha256}
+    assert len(hashed) == 1
+    before = path.stat()
+    path.write_bytes(b"CONTENT")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert node.examine_binaries([wanted], kept) != {wanted.path: wanted.sha256}
+    assert len(hashed) == 2
+    path.write_bytes(b"content")
+    path.chmod(0o777)
+    assert node.examine_binaries([wanted], kept) == {wanted.path: "permissions"}
+    path.unlink()
+    assert node.examine_binaries([wanted], kept) == {wanted.path: ""}
+
+
+def test_the_way_back_and_the_record_survive_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(undo, "DIRECTORY", str(tmp_path / "state"))
+    monkeypatch.setattr(record, "DIRECTORY", str(tmp_path / "state"))
+    assert undo.read("x") is None
+    states = {
+        "/a": PathState("file", 1, 2, 0o600, b"\xffsecret"),
+        "/b": PathState(),
+        "/c": PathState("link", target="d"),
+    }
+    written = Undo(states, {"x.service": {"running": True, "enabled": False}})
+    undo.write("x", written)
+    assert undo.read("x") == written
+    assert (tmp_path / "state" / "x.undo.json").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "state" / "x.undo.json").write_text("{")
+    assert undo.read("x") == Undo()
+    undo.forget("x")
+    assert undo.read("x") is None
+
+    kept = Record(started_with={"x.service": {"/a": "1"}})
+    record.write("x", kept)
+    assert record.read("x") == kept
+    (tmp_path / "state" / "x.json").write_text("[]")
+    assert record.read("x") == Record()
+
+
+def test_paths_are_put_back(tmp_path: Path) -> None:
+    file, link, gone = (str(tmp_path / name) for name in ("file", "link", "gone"))
+    Path(file).write_text("old")
+    Path(link).symlink_to("old")
+    before = {path: undo.examine(path) for path in (file, link, gone)}
+    Path(file).write_text("new")
+    undo.replace_link(link, "new")
+    Path(gone).write_text("new")
+    for path, state in before.items():
+        undo.restore(path, state)
+    assert {path: undo.examine(path) for path in before} == before
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "link"]

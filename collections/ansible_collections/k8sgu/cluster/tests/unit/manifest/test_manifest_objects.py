@@ -1,0 +1,246 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Objects, readiness, diff, inventory and kubeconfig: the parts of manifest that need no server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import diff, inventory, kubeconfig, objects
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.objects import Key
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.readiness import readiness
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.spec import argument_spec
+from ansible_collections.k8sgu.cluster.plugins.modules import manifest as module
+
+
+def collect(text: str) -> list[objects.Object]:
+    return objects.collect([(body, "test") for body in objects.parse(text, "test")], "set")
+
+
+def test_objects_are_labelled_and_stripped_of_what_is_the_servers() -> None:
+    (item,) = collect("{apiVersion: v1, kind: Pod, metadata: {name: a, uid: x, labels: {b: c}}, status: {phase: x}}")
+    assert item.body["metadata"] == {"name": "a", "labels": {"b": "c", "k8sgu.io/set": "set"}}
+    assert "status" not in item.body
+
+
+def test_lists_are_unfolded_and_dates_stay_text() -> None:
+    config_map = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {d: 2024-01-01}}"
+    (item,) = collect(f"{{apiVersion: v1, kind: List, items: [{config_map}]}}")
+    assert item.body["data"] == {"d": "2024-01-01"}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("just text", "a str is not an object"),
+        ("{kind: Pod}", "an object lacks apiVersion (it has kind)"),
+        ("{apiVersion: v1}", "lacks kind"),
+        ("{apiVersion: v1, kind: Pod}", "a Pod lacks metadata.name"),
+        ("{apiVersion: v1, kind: Pod, metadata: {name: 1}}", "a Pod lacks metadata.name, a text"),
+        ("{apiVersion: v1, kind: Pod, metadata: {generateName: a}}", "another object on every run"),
+        ("{apiVersion: v1, kind: Pod, metadata: {name: a, labels: {b: true}}}", "labels are texts; quote b: True"),
+        ("a: [", "is not YAML"),
+        ("a: 1\na: 2", "line 2, column 1: is not YAML: the key 'a' is given twice"),
+        ("a: {1: 2}", "the key 1 is no text"),
+    ],
+)
+def test_faults_of_objects(text: str, fault: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        collect(text)
+    assert fault in str(caught.value)
+
+
+def test_the_same_object_twice_is_a_fault() -> None:
+    text = "{apiVersion: v1, kind: Pod, metadata: {name: a}}"
+    with pytest.raises(ManifestError, match="Pod a is given a second time"):
+        objects.check_unique(collect(f"{text}\n---\n{text}"))
+
+
+def test_the_order_of_kinds() -> None:
+    kinds = [
+        "Namespace",
+        "CustomResourceDefinition",
+        "NetworkPolicy",
+        "ClusterRole",
+        "ConfigMap",
+        "Service",
+        "DaemonSet",
+        "X",
+    ]
+    assert sorted(kinds[::-1], key=objects.rank) == kinds
+
+
+def status(kind: str, group: str = "apps/v1", spec: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    metadata = {"name": "x", "generation": 2}
+    return {"apiVersion": group, "kind": kind, "metadata": metadata, "spec": spec or {}, "status": fields}
+
+
+def condition(kind: str, value: str = "True", **fields: str) -> dict[str, Any]:
+    return {"conditions": [{"type": kind, "status": value, **fields}]}
+
+
+SEEN = {"observedGeneration": 2}
+READY = [
+    status("Deployment", spec={"replicas": 2}, **SEEN, replicas=2, updatedReplicas=2, availableReplicas=2),
+    status("Deployment", spec={"replicas": 0}, **SEEN),
+    status("DaemonSet", **SEEN, desiredNumberScheduled=1, updatedNumberScheduled=1, numberAvailable=1),
+    status("DaemonSet", **SEEN),
+    status("StatefulSet", **SEEN, readyReplicas=1, updatedReplicas=1),
+    status("Job", "batch/v1", **condition("Complete")),
+    status("Job", "batch/v1", {"suspend": True}),
+    status("Pod", "v1", **condition("Ready")),
+    status("Pod", "v1", phase="Succeeded"),
+    status("Namespace", "v1", phase="Active"),
+    status("PersistentVolumeClaim", "v1", phase="Bound"),
+    status("CustomResourceDefinition", "apiextensions.k8s.io/v1", **condition("Established")),
+    status("APIService", "apiregistration.k8s.io/v1", **condition("Available")),
+    status("ConfigMap", "v1"),
+    status("Deployment", "example.com/v1"),
+]
+UNREADY = [
+    (status("Deployment", observedGeneration=1), "not yet seen"),
+    (status("Deployment", spec={"replicas": 2}, **SEEN, updatedReplicas=1), "1 of 2 replicas updated"),
+    (status("Deployment", **SEEN, replicas=2, updatedReplicas=1), "1 old replicas not yet gone"),
+    (status("Deployment", **SEEN, replicas=1, updatedReplicas=1), "0 of 1 replicas available"),
+    (status("DaemonSet", **SEEN, desiredNumberScheduled=3, updatedNumberScheduled=2), "2 of 3 nodes updated"),
+    (status("DaemonSet", **SEEN, desiredNumberScheduled=3, updatedNumberScheduled=3), "on 0 of 3 nodes"),
+    (status("StatefulSet", **SEEN, updatedReplicas=1), "0 of 1 replicas ready"),
+    (status("Job", "batch/v1", active=1), "not complete: 0 succeeded, 1 active"),
+    (status("Pod", "v1", phase="Pending"), "phase Pending"),
+    (status("Namespace", "v1", phase="Terminating"), "phase Terminating"),
+    (status("CustomResourceDefinition", "apiextensions.k8s.io/v1"), "not established"),
+    (status("APIService", "apiregistration.k8s.io/v1", **condition("Available", "False", message="gone")), "gone"),
+]
+FAILED = [
+    (
+        status(
+            "Deployment", **SEEN, **condition("Progressing", "False", reason="ProgressDeadlineExceeded", message="late")
+        ),
+        "late",
+    ),
+    (status("Job", "batch/v1", **condition("Failed", message="too often")), "too often"),
+    (status("Pod", "v1", phase="Failed", reason="Evicted"), "Evicted"),
+    (status("PersistentVolumeClaim", "v1", phase="Lost"), "lost"),
+    (
+        status(
+            "CustomResourceDefinition",
+            "apiextensions.k8s.io/v1",
+            **condition("NamesAccepted", "False", message="taken"),
+        ),
+        "taken",
+    ),
+]
+
+
+@pytest.mark.parametrize("body", READY, ids=lambda body: body["kind"])
+def test_ready(body: dict[str, Any]) -> None:
+    assert readiness(body).ready
+
+
+@pytest.mark.parametrize(("body", "message"), UNREADY)
+def test_unready(body: dict[str, Any], message: str) -> None:
+    state = readiness(body)
+    assert (state.ready, state.failed) == (False, False)
+    assert message in state.message
+
+
+@pytest.mark.parametrize(("body", "message"), FAILED)
+def test_failed(body: dict[str, Any], message: str) -> None:
+    state = readiness(body)
+    assert (state.ready, state.failed) == (False, True)
+    assert message in state.message
+
+
+def test_secrets_are_told_apart_but_not_shown() -> None:
+    annotations = {"kubectl.kubernetes.io/last-applied-configuration": "b2xk"}
+    old = {
+        "kind": "Secret",
+        "metadata": {"name": "x", "annotations": annotations},
+        "data": {"same": "c2FtZQ==", "other": "b2xk"},
+    }
+    new = {"kind": "Secret", "metadata": {"name": "x"}, "data": {"same": "c2FtZQ==", "other": "bmV3"}}
+    entry = diff.entry("Secret x", old, new)
+    assert "same: (secret)" in entry["after"]
+    assert "other: (secret, another)" in entry["after"]
+    for value in ("c2FtZQ==", "b2xk", "bmV3"):
+        assert value not in entry["before"] + entry["after"]
+
+
+def test_an_inventory_survives_and_tells_what_is_superfluous() -> None:
+    keys = {Key("apps", "Deployment", "a", "x"), Key("", "Namespace", "", "a")}
+    body = inventory.body("set", keys)
+    assert inventory.keys(body) == keys
+    assert inventory.body("set", sorted(keys, reverse=True)) == body
+    assert inventory.superfluous(keys, [Key("", "Namespace", "", "a")]) == {Key("apps", "Deployment", "a", "x")}
+    assert inventory.keys(None) == set()
+    body["data"]["objects"] = "what is this"
+    with pytest.raises(ManifestError, match="not an inventory of k8sgu"):
+        inventory.keys(body)
+
+
+KUBECONFIG: dict[str, Any] = {
+    "kind": "Config",
+    "current-context": "c",
+    "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+    "clusters": [{"name": "k", "cluster": {"server": "https://127.0.0.1:6443"}}],
+    "users": [{"name": "u", "user": {"token": "t"}}],
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "context", "fault"),
+    [
+        ({"kind": "Pod"}, None, "not a kubeconfig"),
+        ({"current-context": ""}, None, "has no current-context"),
+        ({}, "other", "has no context 'other', only c"),
+        ({"clusters": []}, None, "has no cluster 'k'"),
+        ({"clusters": [{"name": "k", "cluster": {"server": "http://a"}}]}, None, "not an https address"),
+        ({"users": [{"name": "u", "user": {}}]}, None, "neither a client certificate"),
+        ({"users": [{"name": "u", "user": {"exec": {}}}]}, None, "only client certificates and tokens"),
+        ({"users": [{"name": "u", "user": {"client-certificate-data": "!"}}]}, None, "is not base64"),
+        ({"users": [{"name": "u", "user": {"client-certificate": "no.pem"}}]}, None, "no.pem cannot be read"),
+        (
+            {"users": [{"name": "u", "user": {"client-certificate-data": "YQ==", "client-key-data": "YQ=="}}]},
+            None,
+            "are not a pair",
+        ),
+        (
+            {"clusters": [{"name": "k", "cluster": {"server": "https://a", "certificate-authority-data": "YQ=="}}]},
+            None,
+            "holds no certificate",
+        ),
+        (
+            {"clusters": [{"name": "k", "cluster": {"server": "https://a", "insecure-skip-tls-verify": True}}]},
+            None,
+            "insecure-skip-tls-verify is not supported",
+        ),
+    ],
+)
+def test_faults_of_a_kubeconfig(tmp_path: Path, changes: dict[str, Any], context: str | None, fault: str) -> None:
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump({**KUBECONFIG, **changes}))
+    with pytest.raises(ManifestError) as caught:
+        kubeconfig.load(str(path), context)
+    assert fault in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_kubeconfig_with_a_token(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump(KUBECONFIG))
+    access = kubeconfig.load(str(path), None)
+    assert (access.host, access.port, access.token) == ("127.0.0.1", 6443, "t")
+
+
+def test_the_documentation_has_the_options_of_the_specification() -> None:
+    documented = yaml.safe_load(module.DOCUMENTATION)["options"]
+    assert set(documented) == set(argument_spec())
+    for name, entry in argument_spec().items():
+        assert documented[name]["type"] == entry["type"], name
+        assert documented[name].get("default") == entry.get("default"), name
