@@ -175,14 +175,16 @@ def test_a_full_disk_is_said_by_the_api(lab: RunningLab) -> None:
         lab.up()
         ec2 = lab.client("ec2")
         before = len(ec2.describe_vpcs()["Vpcs"])
-        with (DIRECTORIES[0] / "filler").open("wb") as filler, pytest.raises(OSError, match="No space"):
+        filler = DIRECTORIES[0] / "filler"
+        descriptor = os.open(filler, os.O_WRONLY | os.O_CREAT)
+        with pytest.raises(OSError, match="No space"):
             while True:
-                filler.write(bytes(4096))
-                filler.flush()
+                os.write(descriptor, bytes(4096))
+        os.close(descriptor)
         with pytest.raises(ClientError, match="No space left"):
             ec2.create_vpc(CidrBlock="10.1.0.0/16")
         assert len(ec2.describe_vpcs()["Vpcs"]) == before
-        (DIRECTORIES[0] / "filler").unlink()
+        filler.unlink()
         ec2.create_vpc(CidrBlock="10.1.0.0/16")
     finally:
         os.kill(lab.daemon(), signal.SIGKILL)
