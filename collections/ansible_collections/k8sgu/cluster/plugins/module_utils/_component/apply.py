@@ -13,10 +13,16 @@ import os
 import shlex
 import tempfile
 import time
+from dataclasses import asdict, replace
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import accounts, health, systemd, undo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import record as records
-from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Component, ComponentError, File
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import (
+    Component,
+    ComponentError,
+    File,
+    Health,
+)
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.node import Current
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.plan import Action, Plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.undo import Undo
@@ -64,6 +70,7 @@ class Application:
         name = self.component.name
         guarded = False
         try:
+            self._refuse_squatter()
             # Neither is undone: a package or an account more does no harm.
             if self.plan.packages:
                 accounts.install_packages(self.plan.packages)
@@ -77,14 +84,24 @@ class Application:
             self._wait(self.component, self._timeout())
         except (ComponentError, FileError) as error:
             journal = error.journal if isinstance(error, Unhealthy) else []
-            if (
-                not ((guarded and self.plan.reversible) or self.current.interrupted is not None)
-                or not self.component.rollback
-            ):
+            undoable = guarded and (self.plan.reversible or self.current.interrupted is not None)
+            if not undoable or not self.component.rollback:
                 raise Failed(f"component {name}: {error}", journal, False) from error
             outcome = self._roll_back()
             raise Failed(f"component {name}: {error}. {outcome}", journal, True) from error
         self._remember()
+
+    def _refuse_squatter(self) -> None:
+        """Else whatever has the unit's address already would pass for the unit until that gives up."""
+        check = self.component.health
+        if not check or not (check.url or check.tcp):
+            return
+        starting = [action.unit for action in self.plan.actions if action.verb == "start"]
+        if starting and not any(state.running for state in self.current.units.values()) and not health.probe(check):
+            raise ComponentError(
+                f"{check.url or check.tcp} answers already, though {', '.join(starting)} does not run: something else is "
+                "in its place; stop that or choose another address"
+            )
 
     def _way_back(self) -> Undo:
         """What an earlier run that was cut off had found counts, since that was the last state that worked."""
@@ -183,6 +200,7 @@ class Application:
         record.started_with = {unit.name: records.restart_items(component, unit) for unit in started}
         record.reloaded_with = records.reload_items(component)
         record.commands_for = records.command_items(component)
+        record.health = asdict(component.health) if component.health else None
         if record != before:
             records.write(component.name, record)
         undo.forget(component.name)
@@ -237,7 +255,9 @@ class Application:
             with contextlib.suppress(ComponentError):
                 systemd.run(["systemctl", "--no-pager", "restart", name], timeout=_STOP_S + _ROLLBACK_HEALTH_S)
         try:
-            self._wait(self.component, min(self._timeout(), _ROLLBACK_HEALTH_S))
+            known = records.read(self.component.name).health
+            before = replace(self.component, health=Health(**known) if known else None)
+            self._wait(before, min(self._timeout(), _ROLLBACK_HEALTH_S))
         except Unhealthy as error:
             record = records.read(self.component.name)
             record.started_with = {}  # what runs now is not known to work

@@ -16,7 +16,7 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Dict, Iterator
+from typing import Any, Dict, Iterator
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import (
     RELOAD,
@@ -41,12 +41,14 @@ class Record:
 
     binaries: path to [size, mtime, ctime, inode, SHA-256]; while the first four hold, the content is not hashed again.
     started_with, reloaded_with, commands_for: what units, reloads and on_change commands last took notice of.
+    health: the check that succeeded then, which is the one that what was before must pass after a rollback.
     """
 
     binaries: dict[str, list[object]] = field(default_factory=dict)
     started_with: dict[str, Items] = field(default_factory=dict)
     reloaded_with: Items = field(default_factory=dict)
     commands_for: Items = field(default_factory=dict)
+    health: dict[str, Any] | None = None
 
     def copy(self) -> Record:
         return copy.deepcopy(self)
