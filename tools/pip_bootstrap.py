@@ -1,0 +1,15 @@
+"""Stands in for the get-pip script that ansible-test downloads, where its publisher cannot be reached.
+
+ansible-test runs it in an empty virtual environment with get-pip's arguments. Python's own ensurepip brings a pip, and
+that pip fetches the version that was asked for from the package index.
+"""
+
+from __future__ import annotations
+
+import ensurepip
+import subprocess
+import sys
+
+wanted = [argument for argument in sys.argv[1:] if argument not in ("--no-setuptools", "--no-wheel")]
+ensurepip.bootstrap(default_pip=True)
+sys.exit(subprocess.run([sys.executable, "-m", "pip", "install", *wanted], check=False).returncode)
