@@ -102,15 +102,21 @@ def up(arguments: argparse.Namespace) -> int:
         if pid is not None:
             raise LabError(f"lab {lab.name} is up already (process {pid}): `ec2lab down {lab.name}` ends it")
         known = lab.description()
+        fresh = known is None
         if known is None:
             known = describe(lab, arguments)
         else:
             refuse_changes(known, arguments)
             say(f"lab {lab.name} was not taken down: taking it up again")
         image.ensure_image(say)
-        Path(known.mirror_dir).mkdir(parents=True, exist_ok=True)
-        lab.write(known)
-        start_daemon(lab)
+        try:
+            lab.write(known)
+            Path(known.mirror_dir).mkdir(parents=True, exist_ok=True)
+            start_daemon(lab)
+        except BaseException:
+            if fresh:  # nothing half-made; a lab that existed keeps its machines
+                remove(lab)
+            raise
     found = lab.description() or known
     say(f"lab {lab.name} is up: {found.endpoint}, public addresses {found.public_range}")
     say(f'eval "$(ec2lab env{"" if lab.name == "default" else " " + lab.name})" points this shell at it')
@@ -206,18 +212,23 @@ def tail(path: Path, begin: int, lines: int = 15) -> str:
 def down(arguments: argparse.Namespace) -> int:
     lab = Lab(arguments.name)
     with exclusive():
-        description = lab.description_or_none()
         existed = lab.state_dir.exists() or lab.run_dir.exists()
-        stop_daemon(lab)
-        # By name, so that it also works after a crash, and for what a killed `up` left.
-        Machines(lab.name, lab.state_dir).destroy()
-        Fabric(lab.name, description.public_range if description else str(addresses.POOL)).destroy()
-        for directory in (lab.state_dir, lab.run_dir):
-            shutil.rmtree(directory, ignore_errors=False) if directory.exists() else None
-            if directory.parent.exists() and not any(directory.parent.glob("[!.]*")):
-                shutil.rmtree(directory.parent)
+        remove(lab)
     say(f"lab {lab.name} is down" if existed else f"there was no lab {lab.name}")
     return 0
+
+
+def remove(lab: Lab) -> None:
+    """Ends and removes everything of the lab, by name: also after a crash, and what a killed `up` left."""
+    description = lab.description_or_none()
+    stop_daemon(lab)
+    Machines(lab.name, lab.state_dir).destroy()
+    Fabric(lab.name, description.public_range if description else str(addresses.POOL)).destroy()
+    for directory in (lab.state_dir, lab.run_dir):
+        if directory.exists():
+            shutil.rmtree(directory)
+        if directory.parent.exists() and not any(directory.parent.glob("[!.]*")):
+            shutil.rmtree(directory.parent)
 
 
 def stop_daemon(lab: Lab) -> None:

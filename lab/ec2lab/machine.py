@@ -311,7 +311,9 @@ def _write_seed(seed: Path, spec: MachineSpec) -> None:
 
     put("etc/hostname", f"{spec.hostname}\n")
     put("etc/machine-id", f"{_machine_uuid(spec.instance_id)}\n", 0o444)
-    put("etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n")
+    # Its own name means its private address, as EC2's name server says, and not a link-local one.
+    own = f"{spec.private_ip} {spec.hostname}.{spec.domain} {spec.hostname}"
+    put("etc/hosts", f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{own}\n")
     put("etc/resolv.conf", f"nameserver {addresses.DNS}\nsearch {spec.domain}\noptions edns0 trust-ad\n")
     put("var/lib/cloud/data/instance-id", f"{spec.instance_id}\n")
     if spec.user_data is not None:

@@ -65,6 +65,9 @@ def test_running_means_that_ssh_answers(cloud: Cloud, pair: tuple[str, str]) -> 
         assert cloud.say(instance, "id -un; sudo -n id -un").split() == ["ubuntu", "root"]
         address = cloud.address(instance)
         assert cloud.say(instance, "hostname") == "ip-" + address.replace(".", "-")
+        name = cloud.see(instance)["PrivateDnsName"]
+        assert cloud.say(instance, "hostname -f") == name
+        assert cloud.say(instance, f"getent hosts {name}").split()[0] == address
         assert f"inet {address}/24" in cloud.say(instance, "ip -4 addr")
         assert cloud.say(instance, "ps -p 1 -o comm=") == "systemd"
 

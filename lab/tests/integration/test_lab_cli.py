@@ -130,6 +130,12 @@ def test_a_mirror_that_is_a_file(tmp_path: Path) -> None:
     assert "not a directory" in refused("up", NAME, "--mirror-dir", str(tmp_path / "file"))
 
 
+def test_an_up_that_fails_halfway_leaves_nothing() -> None:
+    before = settled(NAME)
+    assert "/proc/nothing" in refused("up", NAME, "--mirror-dir", "/proc/nothing/mirror")
+    assert residue.difference(before, settled(NAME)) == []
+
+
 def test_no_such_lab_instance_or_fault() -> None:
     assert "there is no lab" in refused("env", NAME)
     assert "there is no lab" in refused("status", NAME)
