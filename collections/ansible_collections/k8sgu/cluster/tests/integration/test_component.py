@@ -159,21 +159,18 @@ class Greeter:
             **self.options,
             **options,
         }
-        copy = {"content": "{{ outcome | to_json }}", "dest": str(self.directory / "outcome.json"), "mode": "0600"}
-        local = {"delegate_to": "localhost", "check_mode": False, "diff": False, "become": False, "no_log": True}
-        tasks = [
-            {"k8sgu.cluster.component": task, "register": "outcome", "ignore_errors": True},
-            {"ansible.builtin.copy": copy, **local},
-        ]
-        play = [{"hosts": "all", "gather_facts": False, "tasks": tasks}]
+        play = [{"hosts": "all", "gather_facts": False, "tasks": [{"k8sgu.cluster.component": task}]}]
         (self.directory / "play.yml").write_text(json.dumps(play))
         (self.directory / "inventory.yml").write_text(json.dumps({"all": {"hosts": {"node": host}}}))
-        (self.directory / "outcome.json").unlink(missing_ok=True)
+        (self.directory / "results" / "node").unlink(missing_ok=True)
         environment = {
             **os.environ,
             "ANSIBLE_CONFIG": str(self.directory / "ansible.cfg"),
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
             "ANSIBLE_NOCOLOR": "1",
+            # Writes the task's result to a file named after the host, which costs less than a second task.
+            "ANSIBLE_CALLBACKS_ENABLED": "ansible.builtin.tree",
+            "ANSIBLE_CALLBACK_TREE_DIR": str(self.directory / "results"),
             "ANSIBLE_HOST_KEY_CHECKING": "false",
         }
         return subprocess.Popen(
@@ -187,7 +184,7 @@ class Greeter:
 
     def finish(self, process: subprocess.Popen[str]) -> Outcome:
         output = process.communicate(timeout=280)[0]
-        path = self.directory / "outcome.json"
+        path = self.directory / "results" / "node"
         assert path.exists(), output
         return Outcome(output, json.loads(path.read_text()))
 
@@ -611,7 +608,7 @@ def test_killed_at_any_moment_and_run_again(greeter: Greeter) -> None:
     """Kills at moments spread over a whole run; whatever was done by then, the next run completes it."""
     greeter.add_version("2.0")
     greeter.run()
-    for number, delay in enumerate((0.0, 0.01, 0.03, 0.06, 0.1, 0.2)):
+    for number, delay in enumerate((0.0, 0.02, 0.06, 0.15)):
         greeter.greeting = f"salve{number}"
         greeter.version = "2.0" if number % 2 == 0 else "1.0"
         greeter.files = [{"dest": f"/etc/{greeter.name}/f{n}", "content": str(number)} for n in range(20)]

@@ -99,7 +99,7 @@ class Application:
         starting = [action.unit for action in self.plan.actions if action.verb == "start"]
         if starting and not any(state.running for state in self.current.units.values()) and not health.probe(check):
             raise ComponentError(
-                f"{check.url or check.tcp} answers already, though {', '.join(starting)} does not run: something else is "
+                f"{check.url or check.tcp} answers already, though {', '.join(starting)} does not run: something is "
                 "in its place; stop that or choose another address"
             )
 
