@@ -38,6 +38,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.transport im
 # Compiling fills every core by itself; a second build fills what linking, one core's work, leaves idle.
 _BUILDS_AT_ONCE = 2
 _LOCK_TIMEOUT_S = 3600
+_USERLAND_MAX_AGE_S = 7 * 86400
 _PASSWD = b"".join(
     b"%s:x:%d:%d::/:/sbin/nologin\n" % user
     for user in ((b"root", 0, 0), (b"nobody", 65534, 65534), (b"nonroot", 65532, 65532))
@@ -252,12 +253,8 @@ class Filler:
             self._store.add_files(source.files[path] for path in paths)
         elif image is not None:
             relative = image_path(image.registry, image.repository)
-            descriptor = oci.tags(source.path(relative))[image.tag]
-            needed, _found = oci.blobs(source.path(relative), descriptor, source.images[image.name]["arches"])
-            for digest, _size in needed:
-                target = oci.blob_path(self._store.path(relative), digest)
-                place(oci.blob_path(source.path(relative), digest), target, DATA_MODE)
-            oci.set_tag(self._store.path(relative), image.name, image.tag, descriptor)
+            arches = source.images[image.name]["arches"]
+            _copy_image(source.path(relative), self._store.path(relative), image, arches)
             self._store.add_image(source.images[image.name])
         return f"taken from {source.root}"
 
@@ -265,18 +262,23 @@ class Filler:
         image = step.want.image
         assert image is not None and image.build is not None  # noqa: S101
         title = image.name
+        arches = step.want.arches
         started = time.monotonic()
         self._progress.start(title)
+        key = image_key(image, arches, self._sources)
+        kept = os.path.join(self._cache, "image", key)
+        if not _fresh(kept, image, arches):
+            shutil.rmtree(kept, ignore_errors=True)
+            with contextlib.ExitStack() as stack:
+                parts = {}
+                for arch in arches:
+                    layer, labels = self._layer(image.build, arch, stack)
+                    labels["org.opencontainers.image.ref.name"] = image.name
+                    parts[arch] = (layer, _config(image.build, labels))
+                oci.write_image(kept, image.name, image.tag, parts)
         relative = image_path(image.registry, image.repository)
-        layout = self._store.path(relative)
-        with contextlib.ExitStack() as stack:
-            parts = {}
-            for arch in step.want.arches:
-                layer, labels = self._layer(image.build, arch, stack)
-                parts[arch] = (layer, _config(image.build, {"org.opencontainers.image.ref.name": image.name, **labels}))
-            digest = oci.write_image(layout, image.name, image.tag, parts)
-        key = image_key(image, step.want.arches, self._sources)
-        self._store.add_image(_image_entry(image, relative, step.want.arches, digest, "build", {"key": key}))
+        digest = _copy_image(kept, self._store.path(relative), image, arches)
+        self._store.add_image(_image_entry(image, relative, arches, digest, "build", {"key": key}))
         self._progress.finish(title, f"{title}: assembled ({time.monotonic() - started:.0f} s)")
 
     def _layer(self, build: ImageBuild, arch: str, stack: contextlib.ExitStack) -> tuple[oci.Layer, dict[str, str]]:
@@ -314,6 +316,29 @@ def clean_work(cache_dir: str) -> None:
         match = re.fullmatch(r"userland-(\d+)-.*", entry.name)
         if match and not os.path.exists(f"/proc/{match.group(1)}"):
             shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _copy_image(source: str, layout: str, image: Image, arches: Iterable[str]) -> str:
+    """Bring a tag's blobs into another layout, then name it there; the digest."""
+    descriptor = oci.tags(source)[image.tag]
+    needed, _found = oci.blobs(source, descriptor, arches)
+    for digest, _size in needed:
+        place(oci.blob_path(source, digest), oci.blob_path(layout, digest), DATA_MODE)
+    oci.set_tag(layout, image.name, image.tag, descriptor)
+    return str(descriptor["digest"])
+
+
+def _fresh(layout: str, image: Image, arches: Iterable[str]) -> bool:
+    """Whether an image assembled earlier is whole, and its packages young enough to lack no security fix for long."""
+    try:
+        descriptor = oci.tags(layout)[image.tag]
+        needed, found = oci.blobs(layout, descriptor, arches)
+        age = time.time() - os.stat(os.path.join(layout, "index.json")).st_mtime
+        whole = all(sha256_of(oci.blob_path(layout, digest)) == digest.partition(":")[2] for digest, _size in needed)
+    except (MirrorError, OSError, KeyError, TypeError):
+        return False
+    userland_is_old = image.build is not None and image.build.userland is not None and age > _USERLAND_MAX_AGE_S
+    return whole and found == set(arches) and not userland_is_old
 
 
 def _recipes(steps: Iterable[Step]) -> list[tuple[Recipe, str]]:

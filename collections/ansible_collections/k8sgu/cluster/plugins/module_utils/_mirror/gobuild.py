@@ -311,8 +311,8 @@ def _explain(order: Order, status: int, lines: list[str]) -> str:
     hint = ""
     if re.search(r"no such host|dial tcp|i/o timeout|connection refused|proxyconnect", tail):
         hint = (
-            " Go could not fetch sources: let it reach a module proxy (GOPROXY), or choose source: directory with a mirror "
-            "that was filled elsewhere."
+            " Go could not fetch sources: let it reach a module proxy (GOPROXY), or choose source: directory with a "
+            "mirror that was filled elsewhere."
         )
     elif "checksum mismatch" in tail or "missing go.sum entry" in tail:
         hint = " A source does not match the committed go.sum; it was not used."

@@ -105,19 +105,16 @@ def _component_lack(want: Want, store: Store, options: Options, sources: Sources
     component = want.component
     assert component is not None  # noqa: S101
     recorded = store.packages.get(component.name)
-    if (
-        recorded is not None
-        and component.distribution == recorded.get("package")
-        and _may_be_distribution(component, options)
-    ):
+    if recorded is not None and component.distribution == recorded.get("package") and options.source != "upstream":
         return ""
     keys = build_keys(component, want.arches[0], sources)
+    chosen = _choice(options, component.upstream is not None)
     for name in component.files:
         path = file_path(component.name, component.version, want.arches[0], name)
         entry = store.files.get(path)
         if entry is None:
             return "not in the mirror"
-        reason = _unsuitable(entry, keys.get(name, ""), options)
+        reason = _unsuitable(entry, keys.get(name, ""), chosen)
         if not reason:
             if options.verify:
                 store.forget(path)
@@ -125,10 +122,6 @@ def _component_lack(want: Want, store: Store, options: Options, sources: Sources
         if reason:
             return f"{name} {reason}"
     return ""
-
-
-def _may_be_distribution(component: Component, options: Options) -> bool:
-    return options.source in ("build", "directory") or (options.source == "auto" and component.distribution != "")
 
 
 def build_keys(component: Component, arch: str, sources: Sources) -> dict[str, str]:
@@ -153,6 +146,11 @@ def image_key(image: Image, arches: Iterable[str], sources: Sources) -> str:
     return hashlib.sha256(spec.encode()).hexdigest()
 
 
+def _choice(options: Options, published: bool) -> Options:
+    """The options with the source that counts for an item: what nobody publishes is built even with `upstream`."""
+    return replace(options, source="build") if options.source == "upstream" and not published else options
+
+
 def _unsuitable(entry: Mapping[str, Any], key: str, options: Options) -> str:
     """Why an entry of the manifest does not serve, though it is there."""
     source = entry.get("source")
@@ -173,9 +171,7 @@ def _image_lack(want: Want, store: Store, options: Options, sources: Sources) ->
     if lacking:
         return f"has no {', '.join(sorted(lacking))}"
     key = image_key(image, entry.get("arches", []), sources)
-    # An image that no registry has is built whatever the source, but for a directory, which is taken as it is.
-    unpublished = not image.published and options.source != "directory"
-    reason = _unsuitable(entry, key, replace(options, source="build") if unpublished else options)
+    reason = _unsuitable(entry, key, _choice(options, image.published))
     if reason:
         return reason
     layout = image_path(image.registry, image.repository)

@@ -164,8 +164,8 @@ def _preflight_build(steps: Iterable[Step], sources: Sources) -> Toolchain | Non
             if foreign:
                 raise MirrorError(
                     f"{step.want.title}: its userland comes from the packages of this machine's distribution "
-                    f"({here or 'which has no apt'}), and {', '.join(foreign)} is wanted; use source: upstream or directory, or "
-                    "demo: false"
+                    f"({here or 'which has no apt'}), and {', '.join(foreign)} is wanted; use source: upstream or "
+                    "directory, or demo: false"
                 )
     return check_toolchain(find_toolchain(), sources, sorted(modules)) if modules else None
 

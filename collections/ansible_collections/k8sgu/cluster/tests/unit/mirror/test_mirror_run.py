@@ -1,0 +1,335 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whole runs against a publisher on loopback: what a user gets, and what is left when a run goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import sha256_of
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.running import Outcome, run
+from ansible_collections.k8sgu.cluster.tests.unit.mirror.mirror_support import (
+    PROGRAM,
+    ROOT,
+    Publisher,
+    archive,
+    parameters,
+    sha256,
+    write_release,
+    write_tool,
+)
+
+DATABASE = archive({"db-1.0/db": b"server" * 30000, "db-1.0/dbctl": b"client" * 20000, "db-1.0/README": b"read me"})
+
+
+@pytest.fixture
+def releases(publisher: Publisher, tmp_path: Path) -> Path:
+    """A release of three: a program with a known sum, an archive whose publisher has the sum, one built here."""
+    publisher.files["/agent-amd64"] = PROGRAM
+    publisher.files["/db-amd64.tgz"] = DATABASE
+    publisher.files["/SUMS"] = f"{sha256(DATABASE)}  db-amd64.tgz\n".encode()
+    components: dict[str, Any] = {
+        "agent": {
+            "version": "1.0",
+            "upstream": {"url": publisher.url + "/agent-{arch}", "sha256": {"amd64": sha256(PROGRAM)}},
+        },
+        "db": {
+            "version": "2.0",
+            "upstream": {
+                "url": publisher.url + "/db-{arch}.tgz",
+                "files": ["db", "dbctl"],
+                "checksums": publisher.url + "/SUMS",
+            },
+        },
+    }
+    directory = write_release(tmp_path, components)
+    components["tool"] = {"version": "1.0", "build": write_tool(directory)}
+    image = {
+        "name": "example.org/team/tool:v1",
+        "published": False,
+        "build": {**write_tool(directory), "layout": {"/tool": "tool"}, "entrypoint": ["/tool"], "user": "65532"},
+    }
+    return write_release(tmp_path, components, {"tool": image})
+
+
+def fill(releases: Path, tmp_path: Path, check: bool = False, **changes: Any) -> Outcome:
+    return run(parameters(releases, tmp_path, **changes), check, lambda _text: None)
+
+
+def tree(root: Path) -> dict[str, str]:
+    """Every file of a directory with its sum; empty where there is none."""
+    return {str(path.relative_to(root)): sha256_of(str(path)) for path in root.rglob("*") if path.is_file()}
+
+
+def assert_whole(mirror: Path) -> None:
+    """Whatever the manifest names is there and right, and no final name is incomplete."""
+    expected = {
+        "files/agent/1.0/amd64/agent": sha256(PROGRAM),
+        "files/db/2.0/amd64/db": sha256(b"server" * 30000),
+        "files/db/2.0/amd64/dbctl": sha256(b"client" * 20000),
+    }
+    for path in mirror.rglob("*"):
+        relative = str(path.relative_to(mirror))
+        if relative in expected:
+            assert sha256_of(str(path)) == expected[relative]
+        elif path.parent.name == "sha256" and re.fullmatch(r"[0-9a-f]{64}", path.name):
+            assert sha256_of(str(path)) == path.name
+    if (mirror / "manifest.json").exists():
+        manifest = json.loads((mirror / "manifest.json").read_text())
+        for entry in manifest["files"]:
+            assert sha256_of(str(mirror / entry["path"])) == entry["sha256"]
+            assert (mirror / entry["path"]).stat().st_size == entry["size"]
+
+
+def test_check_run_check_run(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
+    planned = fill(releases, tmp_path, check=True)
+    assert not (tmp_path / "mirror").exists()
+    assert not (tmp_path / "cache").exists()
+    assert not (releases / "1.36.lock.yml").exists()
+    done = fill(releases, tmp_path)
+    assert planned.as_result()["steps"] == done.as_result()["steps"]
+    assert [step["source"] for step in done.as_result()["steps"]] == ["upstream", "upstream", "build", "build"]
+    assert done.as_result()["changed"]
+    assert_whole(tmp_path / "mirror")
+    before = tree(tmp_path)
+    publisher.requests.clear()
+    assert not fill(releases, tmp_path, check=True).as_result()["changed"]
+    assert not fill(releases, tmp_path).as_result()["changed"]
+    assert tree(tmp_path) == before
+    assert publisher.requests == []
+
+
+def test_manifest_is_as_documented(releases: Path, tmp_path: Path) -> None:
+    fill(releases, tmp_path)
+    manifest = json.loads((tmp_path / "mirror" / "manifest.json").read_text())
+    assert manifest["schema"] == 1
+    agent = next(entry for entry in manifest["files"] if entry["component"] == "agent")
+    assert {key: agent[key] for key in ("name", "version", "arch", "source", "path", "sha256", "size")} == {
+        "name": "agent",
+        "version": "1.0",
+        "arch": "amd64",
+        "source": "upstream",
+        "path": "files/agent/1.0/amd64/agent",
+        "sha256": sha256(PROGRAM),
+        "size": len(PROGRAM),
+    }
+    assert os.access(tmp_path / "mirror" / agent["path"], os.X_OK)
+    [image] = manifest["images"]
+    assert (image["name"], image["path"], image["arches"]) == (
+        "example.org/team/tool:v1",
+        "images/example.org/team/tool",
+        ["amd64"],
+    )
+    layout = tmp_path / "mirror" / image["path"]
+    index = json.loads((layout / "index.json").read_text())["manifests"][0]
+    assert (index["digest"], index["annotations"]["org.opencontainers.image.ref.name"]) == (image["digest"], "v1")
+
+
+def test_published_sum_is_pinned(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
+    fill(releases, tmp_path)
+    lock = yaml.safe_load((releases / "1.36.lock.yml").read_text())
+    assert lock["files"] == {publisher.url + "/db-amd64.tgz": sha256(DATABASE)}
+    # Its publisher puts up another file, with a sum to match: what was pinned counts.
+    other = archive({"db-1.0/db": b"evil", "db-1.0/dbctl": b"evil"})
+    publisher.files["/db-amd64.tgz"] = other
+    publisher.files["/SUMS"] = f"{sha256(other)}  db-amd64.tgz\n".encode()
+    with pytest.raises(MirrorError, match=f"has the sha256 {sha256(other)}, but {sha256(DATABASE)} is pinned"):
+        fill(releases, tmp_path, mirror_dir=str(tmp_path / "second"), cache_dir=str(tmp_path / "cache2"))
+    assert not (tmp_path / "second" / "files" / "db").exists()
+
+
+def test_sum_that_does_not_match_pins_nothing(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
+    publisher.files["/SUMS"] = f"{'0' * 64}  db-amd64.tgz\n".encode()
+    with pytest.raises(MirrorError, match=f"has the sha256 {sha256(DATABASE)}, but {'0' * 64} is pinned"):
+        fill(releases, tmp_path)
+    assert not (releases / "1.36.lock.yml").exists()
+    publisher.files["/SUMS"] = b"<html>sign in</html>"
+    with pytest.raises(MirrorError, match=r"gives no SHA-256 for db-amd64\.tgz; nothing unverified is used"):
+        fill(releases, tmp_path)
+
+
+def test_second_mirror_comes_from_the_cache(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
+    fill(releases, tmp_path)
+    publisher.requests.clear()
+    fill(releases, tmp_path, mirror_dir=str(tmp_path / "second"), source="upstream")
+    assert publisher.requests == []
+    assert_whole(tmp_path / "second")
+
+
+def test_automatic_choice_says_what_it_does(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
+    data = yaml.safe_load((releases / "1.36.yml").read_text())
+    recipe = {**write_tool(releases, "agent"), "packages": {"agent": "."}}
+    data["components"]["agent"]["build"] = recipe
+    data["components"]["agent"]["upstream"]["url"] = "https://127.0.0.1:1/agent-{arch}"
+    (releases / "1.36.yml").write_text(yaml.safe_dump(data))
+    said: list[str] = []
+    outcome = run(parameters(releases, tmp_path), False, said.append)
+    sources = {step["item"]: (step["source"], step["because"]) for step in outcome.as_result()["steps"]}
+    assert sources["agent 1.0 amd64"] == ("build", "127.0.0.1:1 does not answer")
+    assert sources["db 2.0 amd64"] == ("upstream", f"{publisher.host} answers")
+    assert any("127.0.0.1:1: does not answer, so its programs are built here: " in line for line in said)
+    assert any("[4/4] " in line for line in said)
+
+
+def test_changed_recipe_is_built_anew(releases: Path, tmp_path: Path) -> None:
+    fill(releases, tmp_path)
+    write_tool(releases, text="changed")
+    steps = fill(releases, tmp_path).as_result()["steps"]
+    assert {(step["item"], step["reason"]) for step in steps} == {
+        ("tool 1.0 amd64", "tool was built from other sources"),
+        ("example.org/team/tool:v1", "was built from other sources"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.unlink(), "agent is missing"),
+        (lambda path: path.write_bytes(b"short"), f"agent has 5 bytes instead of {len(PROGRAM)}"),
+        (lambda path: path.write_bytes(b"x" * len(PROGRAM)), "agent has the sha256 "),
+    ],
+)
+def test_damage_is_mended(releases: Path, tmp_path: Path, damage: Any, reason: str) -> None:
+    fill(releases, tmp_path)
+    path = tmp_path / "mirror" / "files" / "agent" / "1.0" / "amd64" / "agent"
+    path.write_bytes(path.read_bytes())  # of its own: what is linked to it in the cache stays
+    os.utime(path, ns=(1, 1))
+    damage(path)
+    [step] = fill(releases, tmp_path).as_result()["steps"]
+    assert step["reason"].startswith(reason)
+    assert_whole(tmp_path / "mirror")
+
+
+def test_directory(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
+    fill(releases, tmp_path)
+    publisher.close()
+    site = {"mirror_dir": str(tmp_path / "site"), "cache_dir": str(tmp_path / "cache2"), "source": "directory"}
+    outcome = fill(releases, tmp_path, **site, source_dir=str(tmp_path / "mirror"))
+    assert {step["source"] for step in outcome.as_result()["steps"]} == {"directory"}
+    assert_whole(tmp_path / "site")
+    assert not fill(releases, tmp_path, **site).as_result()["changed"]
+
+
+def test_directory_with_a_file_missing(releases: Path, tmp_path: Path) -> None:
+    fill(releases, tmp_path)
+    (tmp_path / "mirror" / "files" / "db" / "2.0" / "amd64" / "dbctl").unlink()
+    blob = next(path for path in (tmp_path / "mirror" / "images").rglob("sha256/*") if path.stat().st_size > 100000)
+    blob.unlink()
+    changes = {"mirror_dir": str(tmp_path / "site"), "source_dir": str(tmp_path / "mirror"), "source": "directory"}
+    with pytest.raises(
+        MirrorError, match=r"is not complete .*db 2.0 amd64 dbctl is missing; .*tool:v1 blob .* is missing"
+    ):
+        fill(releases, tmp_path, check=True, **changes)
+    with pytest.raises(MirrorError, match="is not complete"):
+        fill(releases, tmp_path, **changes)
+    assert not (tmp_path / "site").exists()
+    with pytest.raises(MirrorError, match="is not there; copy a filled mirror to it"):
+        fill(releases, tmp_path, **{**changes, "source_dir": str(tmp_path / "none")})
+
+
+def test_manifest_that_leads_out(releases: Path, tmp_path: Path) -> None:
+    fill(releases, tmp_path)
+    path = tmp_path / "mirror" / "images" / "example.org" / "team" / "tool" / "index.json"
+    index = json.loads(path.read_text())
+    index["manifests"][0]["digest"] = "sha256:../../../../../../etc/passwd"
+    path.write_text(json.dumps(index))
+    [step] = fill(releases, tmp_path).as_result()["steps"]
+    assert step["item"] == "example.org/team/tool:v1"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 99}', '{"files": [{}]}'])
+def test_damaged_manifest(releases: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "manifest.json").write_text(text)
+    with pytest.raises(MirrorError, match=r"manifest\.json: .*(remove it|version of k8sgu|empty mirror_dir)"):
+        fill(releases, tmp_path)
+
+
+@pytest.mark.parametrize("option", ["parallel", "attempts", "timeout"])
+def test_numbers_below_one(releases: Path, tmp_path: Path, option: str) -> None:
+    with pytest.raises(MirrorError, match=f"^{option}: must be at least 1, not 0"):
+        fill(releases, tmp_path, **{option: 0})
+
+
+RUNNER = """
+import json, sys
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.running import run
+try:
+    run(json.loads(sys.argv[1]), False, lambda text: print(text, flush=True))
+except MirrorError as error:
+    sys.exit(str(error))
+"""
+
+
+def start(given: dict[str, Any], *wrapper: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "collections")}
+    argv = [*wrapper, sys.executable, "-c", RUNNER, json.dumps(given)]
+    return subprocess.Popen(
+        argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def test_killed_at_any_moment(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
+    """Killed ever later until one run comes through: nothing incomplete in between, and the same mirror in the end."""
+    fill(releases, tmp_path, mirror_dir=str(tmp_path / "reference"), cache_dir=str(tmp_path / "reference-cache"))
+    publisher.slow = 0.02
+    given = parameters(releases, tmp_path)
+    kills = 0
+    for delay in [0.3 + 0.15 * number for number in range(14)] + [120.0]:
+        process = start(given)
+        try:
+            process.communicate(timeout=delay)
+            assert process.returncode == 0
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            assert_whole(tmp_path / "mirror")
+    assert kills > 0
+    publisher.slow = 0
+    fill(releases, tmp_path)
+    reference, mirror = tree(tmp_path / "reference"), tree(tmp_path / "mirror")
+    assert {name for name in mirror if "k8sgu" in name} == set()
+    reference.pop(".verified.json")
+    mirror.pop(".verified.json")
+    assert mirror == reference
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of its own needs root")
+def test_full_disk(releases: Path, tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    given = parameters(releases, tmp_path, mirror_dir=str(tmp_path / "small"))
+    mount = 'mount -t tmpfs -o size=100k tmpfs "$0" && exec "$@"'
+    process = start(given, "unshare", "--mount", "sh", "-c", mount, str(tmp_path / "small"))
+    _output, said = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert "no space left (" in said
+    assert "point mirror_dir and cache_dir at a larger file system" in said
+    assert str(tmp_path / "small") in said
+
+
+def test_two_runs_at_a_time(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
+    publisher.slow = 0.1
+    first = start(parameters(releases, tmp_path))
+    time.sleep(0.2)
+    second = start(parameters(releases, tmp_path, mirror_dir=str(tmp_path / "second")))
+    for process in (first, second):
+        _output, said = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+    assert_whole(tmp_path / "mirror")
+    assert_whole(tmp_path / "second")
