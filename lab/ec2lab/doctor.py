@@ -51,6 +51,7 @@ PROGRAMS = (
     _Program("mke2fs", "e2fsprogs", "the nodes' disks"),
     _Program("nsenter", "util-linux", "starts nodes in their VPC"),
     _Program("unshare", "util-linux", "starts nodes in namespaces of their own"),
+    _Program("setpriv", "util-linux", "leaves nothing behind when the image's making is cut off"),
     _Program("mount", "mount", "the nodes' disks"),
 )
 

@@ -331,7 +331,8 @@ def _bootstrap(archive: Archive, building: Path, root: Path) -> None:
         keyring = [f"--keyring={_ubuntu_keyring(building)}"]
     excluded = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/doc/*")
     argv = [
-        # In namespaces of its own: however it ends, no mount and no process is left.
+        # In namespaces of its own, ended with this process: however it ends, no mount and no process is left.
+        *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
         *("mmdebstrap", "--mode=root", "--variant=apt", "--format=directory", f"--include={','.join(_packages())}"),
         *keyring,

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -517,6 +518,26 @@ def test_a_machine_that_cannot_boot_says_what_it_said(tmp_path: Path) -> None:
             lab.machines.wait_ready(node.id, 0)
     finally:
         lab.destroy()
+
+
+def test_a_killed_making_of_the_image_leaves_nothing_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    command = [sys.executable, "-c", "from ec2lab import image; image.ensure_image(print)"]
+    making = subprocess.Popen(command, cwd=Path(image.__file__).parent.parent, stdout=subprocess.DEVNULL)
+    try:
+        eventually(lambda: any(tmp_path.glob("ec2lab/images/.building-*/root/*")), "mmdebstrap at work")
+    finally:
+        making.kill()
+        making.wait()
+
+    def left() -> list[str]:
+        seen = residue.snapshot()
+        return [line for kind in ("process", "mount") for line in seen[kind] if str(tmp_path) in line]
+
+    eventually(lambda: not left(), "the end of everything that the making started")
+    assert image.cached_image() is None
+    image._sweep()  # what the next making begins with
+    assert [path.name for path in (tmp_path / "ec2lab" / "images").iterdir()] == [".lock"]
 
 
 def test_two_labs_with_the_same_private_range_do_not_meet(tmp_path: Path, two: Two) -> None:
