@@ -41,7 +41,7 @@ def base_url(registry: str) -> str:
 
 
 class Registry:
-    """One repository of a registry. A token is fetched when the registry asks for one, and renewed before it expires."""
+    """One repository of a registry. A token is fetched when it asks, and renewed in time."""
 
     def __init__(self, registry: str, repository: str, limits: Limits, stop: threading.Event) -> None:
         self._base = base_url(registry)
