@@ -128,11 +128,22 @@ class Cloud:
     def address(self, instance: str) -> str:
         return str(self.see(instance)["PrivateIpAddress"])
 
-    def ssh(self, instance: str, command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def ssh(
+        self, instance: str, command: str, check: bool = True, connect: int = 20
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [
                 "ssh",
-                *("-i", str(self.lab.key), "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "LogLevel=ERROR"),
+                *(
+                    "-i",
+                    str(self.lab.key),
+                    "-o",
+                    "BatchMode=yes",
+                    "-o",
+                    f"ConnectTimeout={connect}",
+                    "-o",
+                    "LogLevel=ERROR",
+                ),
                 *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes"),
                 f"ubuntu@{self.see(instance)['PublicIpAddress']}",
                 command,

@@ -331,7 +331,7 @@ def test_faults_and_their_opposites(cloud: Cloud) -> None:
     cloud.wait([instance], "running")
 
     def reached() -> bool:
-        return cloud.ssh(instance, "true", check=False).returncode == 0
+        return cloud.ssh(instance, "true", check=False, connect=5).returncode == 0
 
     ec2lab("fault", "network-cut", instance)
     assert not reached()
