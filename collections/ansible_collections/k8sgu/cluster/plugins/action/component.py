@@ -21,7 +21,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.prepare i
     prepare,
     validate_options,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._templates import SourceError, Sources
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._templates import SourceError, Sources
 
 _MODULE = "k8sgu.cluster.component"
 # Below the login user's home directory, since only that is surely writable without becoming root.

@@ -17,7 +17,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client imp
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.engine import Engine, Options
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.spec import argument_spec
-from ansible_collections.k8sgu.cluster.plugins.module_utils._templates import SourceError, Sources
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._templates import SourceError, Sources
 
 _SUFFIXES = (".yml", ".yaml", ".json")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import yaml_text
 
 _SERVERS_OWN = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -51,4 +51,4 @@ def _masked(body: dict[str, Any] | None, other: dict[str, Any] | None, side: str
 
 
 def _text(body: dict[str, Any] | None) -> str:
-    return "" if body is None else str(yaml.safe_dump(body, default_flow_style=False, sort_keys=True))
+    return "" if body is None else yaml_text.dump(body)

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import yaml_text
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
 
 
@@ -36,15 +35,13 @@ class Access:
 def load(path: str, context: str | None) -> Access:
     """Reads the file and the certificates that it holds or names."""
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        raw = yaml_text.secret_document(Path(path).read_text(encoding="utf-8"), f"kubeconfig: {path}")
     except FileNotFoundError as error:
         raise ManifestError(
             f"kubeconfig: {path} does not exist; run the playbook pki first, or name another file"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"kubeconfig: {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ManifestError(f"kubeconfig: {path} is not YAML") from error  # the parser would quote keys
     if not isinstance(raw, dict) or raw.get("kind") != "Config":
         raise ManifestError(f"kubeconfig: {path} is not a kubeconfig (kind: Config)")
     return _Reader(path, raw).access(context)

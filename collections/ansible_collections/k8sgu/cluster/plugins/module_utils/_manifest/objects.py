@@ -9,8 +9,7 @@ import datetime
 from dataclasses import dataclass
 from typing import Any, Iterable, NamedTuple
 
-import yaml
-
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import yaml_text
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
 
 SET_LABEL = "k8sgu.io/set"
@@ -85,42 +84,9 @@ def rank(kind: str) -> int:
     return next((number for number, kinds in enumerate(_RANKS) if kind in kinds), len(_RANKS))
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML as Kubernetes reads it: no timestamps, and a key given twice is an error instead of the last one winning."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own attribute
-        first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _value in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is no text; quote it", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return dict(super().construct_mapping(node, deep))
-
-
 def parse(text: str, origin: str) -> list[Any]:
     """The documents of a YAML (or JSON) text; empty ones are left out."""
-    try:
-        return [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ManifestError(f"{origin}{place}: is not YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise ManifestError(f"{origin}: is not YAML: {error}") from error
+    return yaml_text.documents(text, origin)
 
 
 def collect(documents: Iterable[tuple[Any, str]], set_name: str) -> list[Object]:
