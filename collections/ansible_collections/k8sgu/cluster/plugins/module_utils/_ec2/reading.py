@@ -346,15 +346,18 @@ def _volumes(reader: Reader, current: state.Current) -> None:
 
 def _iam(aws: session.Aws, reader: Reader, description: Description, current: state.Current, removing: bool) -> None:
     path = names.iam_path(description.name, aws.region)
-    for item in reader.pages("iam", "list_instance_profiles", "InstanceProfiles", PathPrefix=path):
+    profiles = reader.pages("iam", "list_instance_profiles", "InstanceProfiles", PathPrefix=path)
+    # The path is what says that a role is ours, so it is looked at again here and not left to the filter alone.
+    for item in (item for item in profiles if item["Path"] == path):
         roles = tuple(role["RoleName"] for role in item.get("Roles", ()))
         current.profiles[item["InstanceProfileName"]] = state.Profile(item["InstanceProfileName"], item["Arn"], roles)
-        for role in item.get("Roles", ()):
+        for role in (role for role in item.get("Roles", ()) if role["Path"] == path):
             current.roles[role["RoleName"]] = state.Role(role["RoleName"], role["Arn"])
     wanted = {names.role(description.name, aws.region, role) for role in (tags.CONTROL_PLANE, tags.WORKER)}
     # A profile shows its role; only where one has none there may be a role by itself.
     if removing or not wanted <= set(current.roles):
-        for item in reader.pages("iam", "list_roles", "Roles", PathPrefix=path):
+        roles_found = reader.pages("iam", "list_roles", "Roles", PathPrefix=path)
+        for item in (item for item in roles_found if item["Path"] == path):
             current.roles.setdefault(item["RoleName"], state.Role(item["RoleName"], item["Arn"]))
     _together([partial(_policy, aws, current, name) for name in sorted(current.roles)])
 

@@ -235,6 +235,7 @@ _PREFIXES = (
     (("Role", "InstanceProfile"), "iam"),
     (("LoadBalancer", "TargetGroup", "Listener", "TargetHealth"), "elasticloadbalancing"),
     (("CallerIdentity", "AssumeRole"), "sts"),
+    (("ServiceQuota",), "servicequotas"),
 )
 
 

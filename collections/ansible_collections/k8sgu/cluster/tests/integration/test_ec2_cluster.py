@@ -1,0 +1,656 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ec2_cluster against an EC2 API on loopback: what a user sees in the account after runs and a removal."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ec2_account import AMI, ARM_AMI, KEY, NEWER_AMI, OTHER_KEY, OWNER, account, mutations, picture, pool, reset, run
+from moto_server import Server
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import DescriptionError
+
+ROOT = Path(__file__).resolve().parents[6]
+BIN = Path(sys.executable).parent
+ZONES = ["us-east-1a", "us-east-1b"]
+POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"}],
+}
+HA = [pool("control_plane", 3, etcd_volume_size=10), pool("workers", 1), pool("gpu", 1, instance_type="m5.xlarge")]
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "one control-plane node": {},
+    "three behind a public load balancer": {
+        "zones": ZONES,
+        "pools": HA,
+        "admin_cidrs": ["203.0.113.0/24"],
+        "node_port_cidrs": ["203.0.113.0/24"],
+        "control_plane_policy": POLICY,
+        "tags": {"team": "blue"},
+    },
+    "private, one NAT gateway, inner load balancer": {"zones": ZONES, "pools": HA, "private_nodes": True},
+    "private, a NAT gateway in each zone": {"zones": ZONES, "private_nodes": True, "nat_gateways": "per_zone"},
+    "private, no way out": {"private_nodes": True, "nat_gateways": "none"},
+    "vxlan, no instance profiles": {"pod_network": "vxlan", "instance_profiles": False},
+    "an image by pattern": {"image": {"owner": OWNER, "name": "debian-*-amd64-*"}},
+}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    with account() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    reset(running)
+    return running
+
+
+def instances(server: Server) -> dict[str, dict[str, Any]]:
+    """What EC2 shows of the nodes, by name."""
+    found = [item for entry in server.client("ec2").describe_instances()["Reservations"] for item in entry["Instances"]]
+    return {
+        tag["Value"]: item
+        for item in found
+        if item["State"]["Name"] not in ("terminated", "shutting-down")
+        for tag in item["Tags"]
+        if tag["Key"] == "Name"
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_check_run_check_run_remove(server: Server, layout: str) -> None:
+    """Check mode changes nothing and foretells the run; a second run does nothing; removal restores the account."""
+    before = picture(server)
+    promised = run(check_mode=True, **LAYOUTS[layout])
+    assert promised["changed"] and picture(server) == before
+    done = run(**LAYOUTS[layout])
+    assert done["plan"] == promised["plan"]
+    after = picture(server)
+    assert after != before
+    assert run(check_mode=True, **LAYOUTS[layout])["plan"] == []
+    again = run(**LAYOUTS[layout])
+    assert again["plan"] == [] and not again["changed"] and picture(server) == after
+    promised = run(check_mode=True, state="absent")
+    assert promised["changed"] and picture(server) == after
+    assert run(state="absent")["plan"] == promised["plan"]
+    assert picture(server) == before
+    assert not run(state="absent")["changed"]
+
+
+def test_what_ec2_shows_of_a_node(server: Server) -> None:
+    done = run(pools=HA, zones=ZONES, admin_cidrs=["203.0.113.0/24"])
+    ec2 = server.client("ec2")
+    found = instances(server)
+    assert sorted(found) == [
+        "demo-control-plane-0",
+        "demo-control-plane-1",
+        "demo-control-plane-2",
+        "demo-gpu-0",
+        "demo-worker-0",
+    ]
+    assert [node["name"] for node in done["nodes"]] == [
+        "demo-control-plane-0",
+        "demo-control-plane-1",
+        "demo-control-plane-2",
+        "demo-worker-0",
+        "demo-gpu-0",
+    ]
+    for item in found.values():
+        attribute = ec2.describe_instance_attribute(InstanceId=item["InstanceId"], Attribute="sourceDestCheck")
+        assert attribute["SourceDestCheck"]["Value"] is False
+        assert item["MetadataOptions"]["HttpTokens"] == "required"
+        assert item["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
+        assert item["KeyName"] == "k8sgu-demo"
+    assert found["demo-control-plane-1"]["Placement"]["AvailabilityZone"] == "us-east-1b"
+    volumes = ec2.describe_volumes()["Volumes"]
+    assert len(volumes) == 8  # three for etcd
+    assert all(volume["Encrypted"] and volume["VolumeType"] == "gp3" for volume in volumes)
+    tags = {tag["Key"]: tag["Value"] for tag in found["demo-worker-0"]["Tags"]}
+    assert (
+        tags["k8sgu.io/cluster/demo"] == "owned"
+        and tags["k8sgu.io/role"] == "worker"
+        and tags["k8sgu.io/pool"] == "workers"
+    )
+    routes = [route for table in ec2.describe_route_tables()["RouteTables"] for route in table["Routes"]]
+    leads_to = {route["DestinationCidrBlock"]: route.get("InstanceId") for route in routes}
+    assert leads_to[tags["k8sgu.io/pod-cidr"]] == found["demo-worker-0"]["InstanceId"]
+    elb = server.client("elbv2")
+    balancer = elb.describe_load_balancers(Names=["demo-api"])["LoadBalancers"][0]
+    assert done["api_endpoint"] == {"host": balancer["DNSName"], "private_host": balancer["DNSName"], "port": 6443}
+    assert done["addresses"]["demo-worker-0"] == found["demo-worker-0"]["PublicIpAddress"]
+
+
+def test_the_aws_command_sees_the_same(server: Server) -> None:
+    run()
+    query = "Reservations[].Instances[].[Tags[?Key=='Name']|[0].Value, InstanceType, MetadataOptions.HttpTokens]"
+    found = subprocess.run(
+        [
+            BIN / "aws",
+            "ec2",
+            "describe-instances",
+            "--filters",
+            "Name=tag:k8sgu.io/cluster/demo,Values=owned",
+            "--query",
+            query,
+            "--output",
+            "json",
+        ],
+        env={**os.environ},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=True,
+    )
+    assert sorted(json.loads(found.stdout)) == [
+        ["demo-control-plane-0", "m5.large", "required"],
+        ["demo-worker-0", "m5.large", "required"],
+        ["demo-worker-1", "m5.large", "required"],
+    ]
+
+
+@pytest.mark.parametrize("admins", [[], ["203.0.113.0/24"], ["0.0.0.0/0"]])
+def test_nothing_is_open_to_the_world_unless_asked_for(server: Server, admins: list[str]) -> None:
+    run(admin_cidrs=admins, pools=HA)
+    ranges = {
+        entry["CidrIp"]
+        for group in server.client("ec2").describe_security_groups()["SecurityGroups"]
+        for rule in group["IpPermissions"]
+        for entry in rule["IpRanges"]
+    }
+    assert ("0.0.0.0/0" in ranges) == (admins == ["0.0.0.0/0"])
+
+
+def test_groups_go_by_reference_and_etcd_is_for_the_control_plane(server: Server) -> None:
+    groups = run()["security_groups"]
+    found = server.client("ec2").describe_security_groups(GroupIds=[groups["control_plane"]])["SecurityGroups"][0]
+    # moto keeps one permission for each rule.
+    peers = {
+        peer
+        for rule in found["IpPermissions"]
+        if rule["IpProtocol"] in ("tcp", "-1") and rule.get("FromPort", 0) <= 2379 <= rule.get("ToPort", 65535)
+        for peer in [pair["GroupId"] for pair in rule["UserIdGroupPairs"]]
+        + [entry["CidrIp"] for entry in rule["IpRanges"]]
+    }
+    assert peers == {groups["control_plane"]}
+
+
+class TestChanges:
+    """Changes of the description, each with what it must do and what it must leave alone."""
+
+    def test_more_and_fewer_workers(self, server: Server) -> None:
+        run()
+        first = instances(server)
+        more = run(pools=[pool("control_plane", 1), pool("workers", 4)])
+        assert [step["resource"] for step in more["plan"] if step["action"] == "create"] == [
+            "instance/demo-worker-2",
+            "instance/demo-worker-3",
+            "route/public/10.200.3.0/24",
+            "route/public/10.200.4.0/24",
+        ]
+        run(pools=[pool("control_plane", 1), pool("workers", 1)])
+        found = instances(server)
+        assert sorted(found) == ["demo-control-plane-0", "demo-worker-0"]
+        assert all(found[name]["InstanceId"] == first[name]["InstanceId"] for name in found)
+
+    def test_one_to_three_control_plane_nodes_and_back(self, server: Server) -> None:
+        run()
+        before = picture(server)
+        run(pools=[pool("control_plane", 3), pool("workers", 2)])
+        assert len(server.client("elbv2").describe_load_balancers()["LoadBalancers"]) == 1
+        run()
+        assert picture(server) == before
+
+    def test_another_range_for_administrators(self, server: Server) -> None:
+        run(admin_cidrs=["203.0.113.0/24"])
+        changed = run(admin_cidrs=["198.51.100.0/24"])
+        assert [(step["action"], step["resource"]) for step in changed["plan"]] == [
+            ("update", "rules/control_plane"),
+            ("delete", "rules/control_plane"),
+            ("update", "rules/worker"),
+            ("delete", "rules/worker"),
+        ]
+        assert not run(admin_cidrs=["198.51.100.0/24"])["changed"]
+
+    def test_a_volume_grows_in_place_and_shrinks_only_by_replacement(self, server: Server) -> None:
+        run()
+        ids = {item["InstanceId"] for item in instances(server).values()}
+        bigger = [pool("control_plane", 1), pool("workers", 2, root_volume_size=40)]
+        run(pools=bigger)
+        sizes = sorted(volume["Size"] for volume in server.client("ec2").describe_volumes()["Volumes"])
+        assert sizes == [20, 40, 40] and {item["InstanceId"] for item in instances(server).values()} == ids
+        with pytest.raises(cluster.RunFailed, match=r"allow_replace: .*root volume 40 GiB -> 20 GiB"):
+            run()
+
+    @pytest.mark.parametrize("check_mode", [True, False])
+    def test_a_replacement_is_refused_before_anything_is_done(self, server: Server, check_mode: bool) -> None:
+        run()
+        before = picture(server)
+        with pytest.raises(
+            cluster.RunFailed, match=r"instance_type m5.large -> m5.xlarge.*allow_replace: true"
+        ) as failed:
+            run(check_mode, pools=[pool("control_plane", 1), pool("workers", 3, instance_type="m5.xlarge")])
+        assert failed.value.result["reached"] == [] and failed.value.result["plan"]
+        assert picture(server) == before
+
+    def test_a_replacement_when_allowed(self, server: Server) -> None:
+        run()
+        first = instances(server)
+        run(image=NEWER_AMI, allow_replace=True)
+        found = instances(server)
+        assert sorted(found) == sorted(first)
+        assert {item["ImageId"] for item in found.values()} == {NEWER_AMI}
+        assert not run(image=NEWER_AMI)["changed"]
+        routes = [
+            route for table in server.client("ec2").describe_route_tables()["RouteTables"] for route in table["Routes"]
+        ]
+        assert {route["InstanceId"] for route in routes if "InstanceId" in route} == {
+            item["InstanceId"] for item in found.values()
+        }
+
+    def test_a_newer_image_of_the_pattern_leaves_nodes_alone(self, server: Server) -> None:
+        by_pattern = {"image": {"owner": OWNER, "name": "debian-*-amd64-*"}}
+        run()
+        assert not run(**by_pattern)["changed"]  # launched from the older one
+        run(pools=[pool("control_plane", 1), pool("workers", 3)], **by_pattern)
+        assert instances(server)["demo-worker-2"]["ImageId"] == NEWER_AMI
+
+    def test_another_key(self, server: Server) -> None:
+        run()
+        with pytest.raises(cluster.RunFailed, match="allow_replace: key-pair"):
+            run(public_key=OTHER_KEY)
+        assert [step["resource"] for step in run(public_key=OTHER_KEY, allow_replace=True)["plan"]] == ["key-pair"]
+        assert not run(public_key=OTHER_KEY)["changed"]
+
+    def test_a_policy_comes_and_goes(self, server: Server) -> None:
+        run(worker_policy=POLICY)
+        iam = server.client("iam")
+        role = "k8sgu-demo-us-east-1-worker"
+        assert iam.get_role_policy(RoleName=role, PolicyName="k8sgu")["PolicyDocument"] == POLICY
+        assert [step["action"] for step in run()["plan"]] == ["delete"]
+        assert iam.list_role_policies(RoleName=role)["PolicyNames"] == []
+
+
+class TestDrift:
+    """What was changed by hand is changed back, and what is somebody else's is left alone."""
+
+    @pytest.fixture
+    def made(self, server: Server) -> dict[str, Any]:
+        run()
+        return {"server": server, "ec2": server.client("ec2"), "before": picture(server)}
+
+    def repaired(self, made: dict[str, Any], *resources: str) -> None:
+        assert picture(made["server"]) != made["before"], "the change by hand does not show"
+        assert [step["resource"] for step in run()["plan"]] == list(resources)
+        assert picture(made["server"]) == made["before"]
+        assert not run()["changed"]
+
+    def node(self, made: dict[str, Any], name: str = "demo-worker-0") -> str:
+        return str(instances(made["server"])[name]["InstanceId"])
+
+    def test_a_stopped_node(self, made: dict[str, Any]) -> None:
+        made["ec2"].stop_instances(InstanceIds=[self.node(made)])
+        self.repaired(made, "instance/demo-worker-0")
+
+    def test_a_terminated_node(self, made: dict[str, Any]) -> None:
+        made["ec2"].terminate_instances(InstanceIds=[self.node(made)])
+        self.repaired(made, "instance/demo-worker-0", "route/public/10.200.1.0/24")
+
+    def test_the_source_destination_check(self, made: dict[str, Any]) -> None:
+        made["ec2"].modify_instance_attribute(InstanceId=self.node(made), SourceDestCheck={"Value": True})
+        self.repaired(made, "source-dest-check/demo-worker-0")
+
+    def test_metadata_options(self, made: dict[str, Any]) -> None:
+        made["ec2"].modify_instance_metadata_options(
+            InstanceId=self.node(made), HttpTokens="optional", HttpPutResponseHopLimit=2
+        )
+        self.repaired(made, "metadata-options/demo-worker-0")
+
+    def test_a_rule_too_many(self, made: dict[str, Any]) -> None:
+        group = next(
+            group["GroupId"]
+            for group in made["ec2"].describe_security_groups()["SecurityGroups"]
+            if group["GroupName"] == "k8sgu-demo-worker"
+        )
+        made["ec2"].authorize_security_group_ingress(
+            GroupId=group,
+            IpPermissions=[{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}],
+        )
+        self.repaired(made, "rules/worker")
+
+    def test_a_missing_tag(self, made: dict[str, Any]) -> None:
+        made["ec2"].delete_tags(Resources=[self.node(made)], Tags=[{"Key": "k8sgu.io/pool"}])
+        self.repaired(made, "tags/instance/demo-worker-0")
+
+    def test_a_route_taken_away(self, made: dict[str, Any]) -> None:
+        table = next(
+            table["RouteTableId"]
+            for table in made["ec2"].describe_route_tables()["RouteTables"]
+            if any(route["DestinationCidrBlock"] == "10.200.1.0/24" for route in table["Routes"])
+        )
+        made["ec2"].delete_route(RouteTableId=table, DestinationCidrBlock="10.200.1.0/24")
+        self.repaired(made, "route/public/10.200.1.0/24")
+
+    def test_a_profile_taken_away(self, made: dict[str, Any]) -> None:
+        found = made["ec2"].describe_iam_instance_profile_associations(
+            Filters=[{"Name": "instance-id", "Values": [self.node(made)]}]
+        )["IamInstanceProfileAssociations"]
+        made["ec2"].disassociate_iam_instance_profile(AssociationId=found[0]["AssociationId"])
+        self.repaired(made, "profile/demo-worker-0")
+
+    def test_another_group(self, made: dict[str, Any]) -> None:
+        group = made["ec2"].create_security_group(
+            GroupName="mine", Description="mine", VpcId=instances(made["server"])["demo-worker-0"]["VpcId"]
+        )["GroupId"]
+        made["before"] = picture(made["server"])
+        made["ec2"].modify_instance_attribute(InstanceId=self.node(made), Groups=[group])
+        self.repaired(made, "groups/demo-worker-0")
+
+    def test_what_is_not_ours_stays(self, server: Server) -> None:
+        ec2 = server.client("ec2")
+        ec2.create_vpc(CidrBlock="10.99.0.0/16")
+        ec2.allocate_address(Domain="vpc")
+        ec2.import_key_pair(KeyName="mine", PublicKeyMaterial=KEY.encode())
+        ec2.run_instances(ImageId=AMI, InstanceType="m5.large", MinCount=1, MaxCount=1)
+        before = picture(server)
+        run(name="other")
+        run(private_nodes=True)
+        run(state="absent")
+        run(name="other", state="absent")
+        assert picture(server) == before
+
+    def test_two_clusters_do_not_see_each_other(self, server: Server) -> None:
+        run(name="one")
+        run(name="two")
+        with_both = picture(server)
+        run(name="three", vpc_cidr="10.241.0.0/16")
+        run(name="three", state="absent")
+        assert picture(server) == with_both
+        assert not run(name="one")["changed"] and not run(name="two")["changed"]
+
+
+class TestExistingNetwork:
+    """A VPC, subnets and a key that the user brought."""
+
+    @pytest.fixture
+    def brought(self, server: Server) -> dict[str, Any]:
+        ec2 = server.client("ec2")
+        vpc = ec2.create_vpc(CidrBlock="10.50.0.0/16")["Vpc"]["VpcId"]
+        subnets = [
+            ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.50.{number}.0/24", AvailabilityZone=zone)["Subnet"]["SubnetId"]
+            for number, zone in enumerate(ZONES)
+        ]
+        table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+        ec2.associate_route_table(RouteTableId=table, SubnetId=subnets[0])  # the other one uses the main table
+        ec2.import_key_pair(KeyName="mine", PublicKeyMaterial=KEY.encode())
+        return {"vpc_id": vpc, "subnet_ids": subnets, "key_name": "mine", "public_key": None}
+
+    def test_all_of_it(self, server: Server, brought: dict[str, Any]) -> None:
+        before = picture(server)
+        done = run(**brought)
+        found = instances(server)
+        assert {item["KeyName"] for item in found.values()} == {"mine"}
+        assert sorted({item["SubnetId"] for item in found.values()}) == sorted(brought["subnet_ids"])
+        tables = [
+            {route["DestinationCidrBlock"] for route in table["Routes"] if "InstanceId" in route}
+            for table in server.client("ec2").describe_route_tables(
+                Filters=[{"Name": "vpc-id", "Values": [brought["vpc_id"]]}]
+            )["RouteTables"]
+        ]
+        assert tables == [{"10.200.0.0/24", "10.200.1.0/24", "10.200.2.0/24"}] * 2
+        assert not any(step["resource"].startswith(("vpc", "subnet", "internet", "key")) for step in done["plan"])
+        assert not run(**brought)["changed"]
+        run(**{**brought, "pools": [pool("control_plane", 1), pool("workers", 1)]})
+        run(state="absent")
+        assert picture(server) == before
+
+    def test_the_vpc_alone(self, server: Server, brought: dict[str, Any]) -> None:
+        gateway = server.client("ec2").create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        server.client("ec2").attach_internet_gateway(InternetGatewayId=gateway, VpcId=brought["vpc_id"])
+        before = picture(server)
+        done = run(vpc_id=brought["vpc_id"])
+        # The first two parts of the VPC are taken.
+        assert next(step["reason"] for step in done["plan"] if step["resource"].startswith("subnet/")).endswith(
+            "10.50.2.0/24 in us-east-1a"
+        )
+        assert not any(step["resource"] == "internet-gateway" for step in done["plan"])
+        assert not run(vpc_id=brought["vpc_id"])["changed"]
+        run(state="absent")
+        assert picture(server) == before
+
+
+OTHER_VPC = "there is a cluster demo in another VPC"
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a zone that is not there": ({"zones": ["us-east-1z"]}, "zones: there is no zone us-east-1z in us-east-1"),
+    "a zone that does not offer the type": (
+        {"zones": ["us-east-1e"], "pools": [pool("control_plane", 1, instance_type="m5.large")]},
+        r"pools\[0\].instance_type: us-east-1e does not offer m5.large; zones that do: us-east-1a",
+    ),
+    "a type that is not there": (
+        {"zones": ["us-east-1a"], "pools": [pool("control_plane", 1, instance_type="m99.large")]},
+        "there is no instance type m99.large",
+    ),
+    "a type that no zone has": (
+        {"pools": [pool("control_plane", 1, instance_type="m99.large")]},
+        "no zone of us-east-1 offers all of m99.large",
+    ),
+    "an AMI that is not there": (
+        {"image": "ami-0000000000000dead"},
+        "image: ami-0000000000000dead: there is no such AMI",
+    ),
+    "a pattern without a match": (
+        {"image": {"owner": OWNER, "name": "plan9-*"}},
+        "image: plan9-.*there is no such AMI",
+    ),
+    "an AMI of another architecture": (
+        {"image": ARM_AMI},
+        f"{ARM_AMI} is arm64, and m5.large of pool control_plane takes x86_64",
+    ),
+    "a root volume smaller than the image": (
+        {"pools": [pool("control_plane", 1, root_volume_size=10)]},
+        "root_volume_size 10 GiB is smaller than .* 15 GiB",
+    ),
+    "a key pair that is not there": (
+        {"key_name": "nobody", "public_key": None},
+        "key_name: there is no key pair nobody",
+    ),
+    "a VPC that is not there": ({"vpc_id": "vpc-00000000000000000"}, "vpc_id: there is no VPC vpc-0000"),
+    "a region that is not there": ({"region": "mars-west-1"}, "region: 'mars-west-1' is not a region"),
+}
+
+
+class TestRefused:
+    """Bad input: one clear error, and the account as it was."""
+
+    @pytest.mark.parametrize("case", REFUSED)
+    def test_by_the_account(self, server: Server, case: str) -> None:
+        given, message = REFUSED[case]
+        before = picture(server)
+        with pytest.raises((DescriptionError, session.AwsError), match=message):
+            run(**given)
+        assert picture(server) == before
+
+    def test_a_cluster_of_the_name_in_another_vpc(self, server: Server) -> None:
+        run()
+        vpc = server.client("ec2").create_vpc(CidrBlock="10.50.0.0/16")["Vpc"]["VpcId"]
+        before = picture(server)
+        with pytest.raises(DescriptionError, match=OTHER_VPC):
+            run(vpc_id=vpc)
+        assert picture(server) == before
+
+    def test_two_vpcs_with_the_tag(self, server: Server) -> None:
+        run()
+        tags = [{"Key": "k8sgu.io/cluster/demo", "Value": "owned"}]
+        server.client("ec2").create_vpc(
+            CidrBlock="10.50.0.0/16", TagSpecifications=[{"ResourceType": "vpc", "Tags": tags}]
+        )
+        with pytest.raises(DescriptionError, match=r"name: the VPCs .* all carry the tag of cluster demo"):
+            run()
+
+    def test_two_instances_of_one_name(self, server: Server) -> None:
+        run()
+        twin = instances(server)["demo-worker-0"]
+        server.client("ec2").run_instances(
+            ImageId=AMI,
+            InstanceType="m5.large",
+            MinCount=1,
+            MaxCount=1,
+            SubnetId=twin["SubnetId"],
+            TagSpecifications=[{"ResourceType": "instance", "Tags": twin["Tags"]}],
+        )
+        with pytest.raises(DescriptionError, match="are both named demo-worker-0"):
+            run()
+
+    def test_another_range_for_the_vpc(self, server: Server) -> None:
+        run()
+        with pytest.raises(
+            DescriptionError, match=r"vpc_cidr: .* has 10.240.0.0/16, and a VPC's range cannot be changed"
+        ):
+            run(vpc_cidr="10.241.0.0/16")
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"subnet_ids": ["subnet-00000000000000000"]}, "subnet_ids: there is no subnet subnet-0000"),
+            ({"pod_cidr": "10.50.0.0/16"}, "pod_cidr: 10.50.0.0/16 overlaps"),
+            ({"subnet_prefix": 15}, "subnet_prefix: /15"),
+        ],
+    )
+    def test_a_network_that_was_brought(self, server: Server, changes: dict[str, Any], message: str) -> None:
+        vpc = server.client("ec2").create_vpc(CidrBlock="10.50.0.0/16")["Vpc"]["VpcId"]
+        before = picture(server)
+        with pytest.raises(DescriptionError, match=message):
+            run(vpc_id=vpc, **changes)
+        assert picture(server) == before
+
+    def test_a_subnet_without_room(self, server: Server) -> None:
+        ec2 = server.client("ec2")
+        vpc = ec2.create_vpc(CidrBlock="10.50.0.0/16")["Vpc"]["VpcId"]
+        subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.50.0.0/28", AvailabilityZone=ZONES[0])["Subnet"]["SubnetId"]
+        with pytest.raises(DescriptionError, match=r"subnet_ids: .* \(10.50.0.0/28\) has no room for 13 nodes"):
+            run(vpc_id=vpc, subnet_ids=[subnet], pools=[pool("control_plane", 1), pool("workers", 12)])
+
+    def test_the_quota_of_vpcs(self, server: Server) -> None:
+        for number in range(4):  # beside the default one
+            server.client("ec2").create_vpc(CidrBlock=f"10.{number}.0.0/16")
+        with pytest.raises(DescriptionError, match="vpc_id: the account has 5 VPCs in us-east-1 and its quota is 5"):
+            run()
+
+    def test_the_quota_of_routes(self, server: Server) -> None:
+        many = [pool("control_plane", 1), pool("workers", 60)]
+        with pytest.raises(
+            DescriptionError, match="pod_network: routed needs 63 routes in a table and the quota is 50"
+        ):
+            run(pools=many)
+        assert run(check_mode=True, pools=many, pod_network="vxlan")["changed"]
+
+    def test_somebody_elses_load_balancer(self, server: Server) -> None:
+        elb, ec2 = server.client("elbv2"), server.client("ec2")
+        subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+        elb.create_load_balancer(Name="demo-api", Type="network", Subnets=[subnet])
+        with pytest.raises(
+            DescriptionError, match="name: there is a load balancer or target group demo-api that is not"
+        ):
+            run(pools=HA)
+        run(state="absent")
+        assert len(elb.describe_load_balancers()["LoadBalancers"]) == 1
+
+    def test_no_credentials(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        with pytest.raises(session.AwsError, match=r"no credentials.*aws sso login"):
+            run(aws=session.Aws(session.Connection()))
+
+    def test_a_server_that_is_not_there(self, server: Server) -> None:
+        with pytest.raises(session.AwsError, match="check the network, region and endpoint_url"):
+            run(endpoint_url="http://127.0.0.1:9", max_attempts=1, connect_timeout=2)
+
+
+class SlowAws(session.Aws):
+    """An account in which a new instance is pending for ever."""
+
+    def client(self, service: str, region: str | None = None) -> Any:
+        client = super().client(service, region)
+        client.meta.events.register("after-call.ec2.DescribeInstances", self._pending, unique_id="pending")
+        return client
+
+    def _pending(self, parsed: dict[str, Any], **_event: Any) -> None:
+        for reservation in parsed.get("Reservations", ()):
+            for item in reservation["Instances"]:
+                item["State"]["Name"] = "pending"
+
+
+def test_a_timeout_fails_and_says_what_was_reached(server: Server) -> None:
+    with pytest.raises(
+        cluster.RunFailed, match=r"waited 2 s for nodes to be running in vain.*not running: .*demo-control-plane-0"
+    ) as failed:
+        run(aws=SlowAws(session.Connection()), wait_timeout=2)
+    reached = [step["resource"] for step in failed.value.result["reached"]]
+    assert "instance/demo-worker-1" in reached and "route/public/10.200.0.0/24" not in reached
+    assert len(run()["nodes"]) == 3  # the next run goes on from there
+    assert len(instances(server)) == 3
+
+
+def module(arguments: dict[str, Any], directory: Path, *flags: str) -> dict[str, Any]:
+    """The module as Ansible runs it."""
+    found = subprocess.run(
+        [BIN / "ansible", "localhost", "-m", "k8sgu.cluster.ec2_cluster", "-a", json.dumps(arguments), *flags],
+        env={
+            **os.environ,
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_LOCAL_TEMP": str(directory / "tmp"),
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
+            "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+            "ANSIBLE_DEPRECATION_WARNINGS": "0",
+        },
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    try:
+        answer: dict[str, Any] = json.loads(found.stdout.partition(" => ")[2])
+    except ValueError:
+        raise AssertionError(f"{found.stdout}\n{found.stderr}") from None
+    return answer
+
+
+def test_as_ansible_runs_it(server: Server, tmp_path: Path) -> None:
+    key = tmp_path / "key.pub"
+    key.write_text(KEY + " somebody@somewhere\n")
+    arguments = {"name": "demo", "image": AMI, "public_key_file": str(key)}
+    before = picture(server)
+    promised = module(arguments, tmp_path, "--check", "--diff")
+    assert promised["changed"] and picture(server) == before
+    done = module(arguments, tmp_path)
+    assert done["plan"] == promised["plan"] and len(done["nodes"]) == 3
+    again = module(arguments, tmp_path, "--check")
+    assert not again["changed"]
+    again = module(arguments, tmp_path)
+    assert not again["changed"] and again["api_calls"] <= 12
+    refused = module({**arguments, "pools": [pool("control_plane", 2)]}, tmp_path)
+    assert refused["msg"].startswith("pools[0].count: 2 etcd members")
+    assert module({"name": "demo", "state": "absent"}, tmp_path)["changed"]
+    assert picture(server) == before
+
+
+def test_the_number_of_calls_for_nothing(server: Server) -> None:
+    """The promise is 12 for three nodes, whichever way the image is given."""
+    for given in ({}, {"image": {"owner": OWNER, "name": "debian-*-amd64-*"}}):
+        run(**given)
+        aws = session.Aws(session.Connection())
+        assert run(aws=aws, **given)["api_calls"] <= 12
+        assert mutations(aws.calls) == []

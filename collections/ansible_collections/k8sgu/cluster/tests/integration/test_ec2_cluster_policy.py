@@ -1,0 +1,143 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The policy that ec2_cluster returns suffices, and one action less does not: under moto's enforced IAM.
+
+moto looks at actions alone: neither at resources nor at conditions, which are therefore taken out here (that they are
+in the policy is for the unit tests), and it does not ask for what other calls imply (tags at creation, passing a role).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from ec2_account import account, picture, pool, reset, run
+from moto import settings
+from moto.core.authorization import ActionAuthenticatorMixin
+from moto_server import REGION, Server
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, policy, session
+
+POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"}],
+}
+# What each of them needs, together: every action but those that repair or that moto does not ask for.
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "public": {"pools": [pool("control_plane", 1), pool("workers", 0)], "worker_policy": POLICY},
+    "private": {"pools": [pool("control_plane", 3)], "private_nodes": True, "instance_profiles": False},
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with account() as running:
+        yield running
+        enforce(running, False)
+
+
+def enforce(server: Server, on: bool) -> None:
+    """moto's switch counts down calls that are let through without a look."""
+    settings.INITIAL_NO_AUTH_ACTION_COUNT = 0 if on else float("inf")
+    ActionAuthenticatorMixin.request_count = 0
+
+
+def actions(document: dict[str, Any]) -> list[str]:
+    return sorted({action for statement in document["Statement"] for action in statement["Action"]})
+
+
+class Caller:
+    """A user whose policy is a list of actions, and clients with that user's key."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        enforce(server, False)
+        reset(server)
+        self.iam = server.client("iam")
+        self.iam.create_user(UserName="caller")
+        key = self.iam.create_access_key(UserName="caller")["AccessKey"]
+        self.aws = session.Aws(
+            session.Connection(region=REGION, access_key=key["AccessKeyId"], secret_key=key["SecretAccessKey"])
+        )
+
+    def may(self, allowed: list[str]) -> None:
+        enforce(self.server, False)
+        statement = {"Effect": "Allow", "Action": allowed, "Resource": "*"}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        self.iam.put_user_policy(UserName="caller", PolicyName="caller", PolicyDocument=document)
+        enforce(self.server, True)
+
+
+def needed(layout: str) -> list[str]:
+    document = run(check_mode=True, **LAYOUTS[layout])["iam_policy"]
+    return [action for action in actions(document) if action not in policy.IMPLIED]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_it_suffices(server: Server, layout: str) -> None:
+    caller = Caller(server)
+    before = picture(server)
+    wanted = needed(layout)
+    caller.may(wanted)
+    run(aws=caller.aws, **LAYOUTS[layout])
+    assert not run(aws=caller.aws, **LAYOUTS[layout])["changed"]
+    # What a removal without a description needs is the policy of everything there can be.
+    caller.may(actions(policy.document(cluster.Description("demo", REGION))))
+    run(aws=caller.aws, state="absent")
+    enforce(server, False)
+    assert picture(server) == before
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_action_less_fails(server: Server, layout: str) -> None:
+    """Each action in turn is taken out of the policy; making and removing together then fail, and name it."""
+    caller = Caller(server)
+    enforce(server, False)
+    wanted = needed(layout)
+    # The reads of a removal, whose description is empty, are those of everything there can be.
+    everything = actions(policy.document(cluster.Description("demo", REGION)))
+    superfluous = []
+    for action in (action for action in wanted if action not in policy.REPAIRS):
+        caller.may([other for other in everything if other != action])
+        try:
+            run(aws=caller.aws, **LAYOUTS[layout])
+            run(aws=caller.aws, state="absent")
+        except (session.AwsError, cluster.RunFailed) as error:
+            assert re.search(rf"the permission \S*{action.partition(':')[2]} is missing", str(error)), (
+                action,
+                str(error),
+            )
+        else:
+            superfluous.append(action)
+        caller.may(everything)
+        run(aws=caller.aws, state="absent")
+    enforce(server, False)
+    assert superfluous == []
+
+
+def test_what_ec2_can_be_asked_is_refused_before_the_first_change(server: Server) -> None:
+    caller = Caller(server)
+    before = picture(server)
+    wanted = needed("public")
+    for action in ("ec2:CreateVpc", "ec2:RunInstances", "ec2:ImportKeyPair", "ec2:CreateSecurityGroup"):
+        caller.may([other for other in wanted if other != action])
+        with pytest.raises(session.AwsError, match=f"the permission {action} is missing.*nothing was changed"):
+            run(aws=caller.aws, **LAYOUTS["public"])
+        enforce(server, False)
+        assert picture(server) == before
+
+
+def test_a_key_that_is_not_known(server: Server) -> None:
+    Caller(server)
+    enforce(server, True)
+    try:
+        unknown = session.Aws(session.Connection(region=REGION, access_key="AKIANOBODY", secret_key="nothing"))
+        with pytest.raises(session.AwsError, match=r"AWS does not accept the credentials .*check the access key"):
+            run(aws=unknown)
+    finally:
+        enforce(server, False)

@@ -1,0 +1,161 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The description's own checks: each bad input with the option that its error names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import plan_groups, quotas
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import (
+    Description,
+    DescriptionError,
+    Image,
+    parse,
+)
+from ansible_collections.k8sgu.cluster.plugins.modules.ec2_cluster import argument_spec
+
+AMI = "ami-00000000000000001"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGu4oWvIYh9nTjF5Xf1rDg2pD6oZbq5pyqyKXcUcFwqL"
+
+
+def described(**changes: Any) -> Description:
+    defaults = {name: option.get("default") for name, option in argument_spec().items()}
+    return parse({**defaults, "name": "demo", "image": AMI, "public_key": KEY, **changes}, "us-east-1")
+
+
+def pools(control_plane: int = 1, workers: int = 2, **more: Any) -> list[dict[str, Any]]:
+    return [{"name": "control_plane", "count": control_plane, **more}, {"name": "workers", "count": workers}]
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    # names
+    ({"name": "Demo"}, "^name: 'Demo'"),
+    ({"name": "demo_1"}, "^name: "),
+    ({"name": "1demo"}, "^name: "),
+    ({"name": "demo-"}, "^name: "),
+    ({"name": "d" * 21}, "^name: "),
+    ({"name": ""}, "^name: "),
+    ({"name": "internal-demo"}, "^name: .*forbids"),
+    # ranges
+    ({"vpc_cidr": "10.240.0.0"}, "^vpc_cidr: 10.240.0.0: EC2 takes /16 to /28"),
+    ({"vpc_cidr": "10.240.0.1/16"}, "^vpc_cidr: .*host bits set"),
+    ({"vpc_cidr": "ten"}, "^vpc_cidr: 'ten' is no IPv4 range"),
+    ({"vpc_cidr": "10.0.0.0/8"}, "^vpc_cidr: .*/16 to /28"),
+    ({"vpc_cidr": "10.240.0.0/29"}, "^vpc_cidr: .*/16 to /28"),
+    ({"pod_cidr": "10.240.128.0/17"}, "^pod_cidr: .*overlaps vpc_cidr"),
+    ({"service_cidr": "10.240.0.0/16"}, "^service_cidr: .*overlaps vpc_cidr"),
+    ({"service_cidr": "10.200.0.0/16"}, "^service_cidr: .*overlaps pod_cidr"),
+    ({"service_cidr": "10.32.0.0/28"}, "^service_cidr: .*/12 to /27"),
+    ({"service_cidr": "169.254.0.0/16"}, "^service_cidr: .*no network may use"),
+    ({"pod_cidr": "fd00::/64"}, "^pod_cidr: .*no IPv4 range"),
+    ({"pod_cidr": "10.200.0.0/23"}, "^pod_cidr: .*2 parts of /24 and 3 nodes need one each"),
+    ({"pod_cidr_node_prefix": 29}, "^pod_cidr_node_prefix: /29"),
+    ({"pod_cidr_node_prefix": 15}, "^pod_cidr_node_prefix: /15"),
+    ({"subnet_prefix": 29}, "^subnet_prefix: /29"),
+    ({"subnet_prefix": 28, "pools": pools(1, 20)}, "^subnet_prefix: .*room for 11 addresses"),
+    ({"vpc_cidr": "10.240.0.0/24", "zones": ["us-east-1a", "us-east-1b"]}, "^vpc_cidr: .*no room for 2 subnets of /24"),
+    ({"admin_cidrs": ["203.0.113.7/24"]}, "^admin_cidrs: "),
+    ({"admin_cidrs": ["me"]}, "^admin_cidrs: 'me'"),
+    ({"node_port_cidrs": ["::/0"]}, "^node_port_cidrs: "),
+    # zones and networks that were brought
+    ({"zones": ["eu-west-1a"]}, "^zones: 'eu-west-1a' is not in region us-east-1"),
+    ({"zones": ["us-east-1a", "us-east-1a"]}, "^zones: .*twice"),
+    ({"subnet_ids": ["subnet-1"]}, "^subnet_ids: .*need vpc_id"),
+    ({"subnet_ids": ["subnet-1"], "vpc_id": "vpc-1", "zones": ["us-east-1a"]}, "^zones: "),
+    ({"subnet_ids": ["subnet-1"], "vpc_id": "vpc-1", "private_nodes": True}, "^private_nodes: "),
+    # pools
+    ({"pools": pools(2)}, r"^pools\[0\].count: 2 etcd members .* 1 or 3"),
+    ({"pools": pools(4)}, r"^pools\[0\].count: 4 etcd members"),
+    ({"pools": pools(0)}, r"^pools\[0\].count: "),
+    ({"pools": pools(9)}, r"^pools\[0\].count: .*at most 7"),
+    ({"pools": pools(1, -1)}, r"^pools\[1\].count: -1"),
+    ({"pools": [{"name": "workers", "count": 1}]}, "^pools: there is no pool control_plane"),
+    ({"pools": []}, "^pools: there is no pool control_plane"),
+    ({"pools": [*pools(), {"name": "worker", "count": 1}]}, "^pools: 'workers': two pools would name"),
+    ({"pools": [*pools(), {"name": "GPU", "count": 1}]}, r"^pools\[2\].name: 'GPU'"),
+    ({"pools": [*pools(), {"name": "g" * 60, "count": 1}]}, "^pools: .*63 characters"),
+    ({"pools": pools(instance_type="large")}, r"^pools\[0\].instance_type: 'large'"),
+    ({"pools": pools(root_volume_size=4)}, r"^pools\[0\].root_volume_size: 4 GiB"),
+    ({"pools": pools(etcd_volume_size=-1)}, r"^pools\[0\].etcd_volume_size: -1"),
+    (
+        {"pools": [*pools(), {"name": "big", "count": 1, "etcd_volume_size": 5}]},
+        r"^pools\[2\].etcd_volume_size: workers",
+    ),
+    # images and keys
+    ({"image": None}, "^image: neither image nor"),
+    ({"image": "debian"}, "^image: 'debian' is no AMI id"),
+    ({"image": {"name": "debian-*"}}, "^image: give an AMI id, or .*both owner"),
+    ({"image": {"owner": "1", "name": "d", "arch": "x"}}, "^image: unknown key arch"),
+    ({"image": ["a"]}, "^image: give an AMI id"),
+    ({"public_key": None}, "^public_key: no key for SSH"),
+    ({"public_key": "ssh-dss AAAA"}, "^public_key: .*ssh-ed25519 or ssh-rsa"),
+    ({"public_key": "-----BEGIN OPENSSH PRIVATE KEY-----\nabc"}, "^public_key: this is a private key"),
+    ({"public_key": None, "public_key_file": "/nowhere/key.pub"}, "^public_key_file: cannot read"),
+    # the rest
+    ({"worker_policy": {"Version": "2012-10-17"}}, "^worker_policy: .*Version and Statement"),
+    (
+        {"worker_policy": {"Version": "1", "Statement": []}, "instance_profiles": False},
+        "^worker_policy: there is no role",
+    ),
+    ({"tags": {"k8sgu.io/role": "worker"}}, "^tags: 'k8sgu.io/role'"),
+    ({"tags": {"Name": "x"}}, "^tags: 'Name'"),
+    ({"tags": {"x": "y" * 257}}, "^tags: 'x'"),
+    ({"wait_timeout": 0}, "^wait_timeout: 0"),
+    ({"vpc_id": "vpc-1", "private_nodes": True, "load_balancer_scheme": "internet-facing"}, "^load_balancer_scheme: "),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD)
+def test_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DescriptionError, match=message):
+        described(**changes)
+
+
+def test_a_private_key_is_not_repeated() -> None:
+    with pytest.raises(DescriptionError) as refused:
+        described(public_key="-----BEGIN OPENSSH PRIVATE KEY-----\nTOPSECRET")
+    assert "TOPSECRET" not in str(refused.value)
+
+
+def test_the_defaults() -> None:
+    found = described()
+    assert [(pool.name, pool.role, pool.count) for pool in found.pools] == [
+        ("control_plane", "control_plane", 1),
+        ("workers", "worker", 2),
+    ]
+    assert found.pools[0].node_name("demo", 0) == "demo-control-plane-0"
+    assert found.pools[1].node_name("demo", 1) == "demo-worker-1"
+    assert found.pools[0].image == Image(id=AMI) and found.load_balancer_scheme == "internal" and not found.balanced
+
+
+def test_a_comment_is_no_part_of_a_key() -> None:
+    assert described(public_key=KEY + " me@here\n").public_key == KEY
+
+
+def test_public_load_balancer_only_for_someone() -> None:
+    assert described(admin_cidrs=["203.0.113.0/24"]).load_balancer_scheme == "internet-facing"
+    assert described(admin_cidrs=["203.0.113.0/24"], private_nodes=True).load_balancer_scheme == "internal"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pools": pools(3, 70), "admin_cidrs": ["203.0.113.0/24"]}, "^load_balancer_scheme: .*give internal"),
+        ({"admin_cidrs": [f"203.0.113.{number}/32" for number in range(40)]}, "^admin_cidrs: so many ranges"),
+        ({"node_port_cidrs": [f"203.0.113.{number}/32" for number in range(40)]}, "^node_port_cidrs: so many"),
+    ],
+)
+def test_the_quota_of_rules(changes: dict[str, Any], message: str) -> None:
+    found = described(**changes)
+    with pytest.raises(DescriptionError, match=message):
+        quotas.check_rules(found, found.balanced and found.load_balancer_scheme == "internet-facing")
+
+
+def test_the_largest_usual_cluster_is_within_the_quota_of_rules() -> None:
+    found = described(pools=pools(7, 40), admin_cidrs=["203.0.113.0/24"], node_port_cidrs=["203.0.113.0/24"])
+    quotas.check_rules(found, True)
+    assert len(plan_groups.rules_wanted(found, "control_plane", [], True)) <= plan_groups.RULES_QUOTA

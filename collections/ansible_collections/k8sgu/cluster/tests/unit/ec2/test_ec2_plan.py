@@ -1,0 +1,335 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The planner: current state in, steps out, by table; and that its plans are in an order in which they can be done."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import pytest
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, plan, planning, state, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import HANDLERS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import (
+    Description,
+    DescriptionError,
+    Image,
+    Pool,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_groups import rules_wanted
+
+IMAGE = Image(id="ami-00000000000000001")
+REGION = "us-east-1"
+KEY = "ssh-ed25519 AAAA"
+FACTS = plan.Facts(("us-east-1a",), {IMAGE: state.MachineImage(IMAGE.id, "debian", "1", "x86_64", "/dev/xvda", "2026")})
+OURS = {tags.cluster_tag("demo"): tags.OWNED}
+
+
+def pool(name: str, count: int, **more: Any) -> Pool:
+    role = tags.CONTROL_PLANE if name == "control_plane" else tags.WORKER
+    return Pool(
+        **{
+            "name": name,
+            "role": role,
+            "count": count,
+            "instance_type": "m5.large",
+            "image": IMAGE,
+            "root_volume_size": 20,
+            "etcd_volume_size": 0,
+            **more,
+        }
+    )
+
+
+def description(workers: int = 2, **more: Any) -> Description:
+    pools = (pool("control_plane", 1), pool("workers", workers))
+    return Description(**{"name": "demo", "region": REGION, "public_key": KEY, "pools": pools, **more})
+
+
+def instance(name: str, number: int, role: str, pool_name: str, **more: Any) -> state.Instance:
+    id = f"i-{number:017x}"
+    own = {tags.ROLE: role, tags.POOL: pool_name, tags.POD_CIDR: f"10.{200 + number // 256}.{number % 256}.0/24"}
+    return dataclasses.replace(
+        state.Instance(
+            id=id,
+            name=name,
+            state="running",
+            instance_type="m5.large",
+            image_id=IMAGE.id,
+            architecture="x86_64",
+            key_name="k8sgu-demo",
+            subnet_id="subnet-1",
+            vpc_id="vpc-1",
+            zone="us-east-1a",
+            private_ip=f"10.240.0.{number}",
+            public_ip=f"198.51.100.{number}",
+            private_dns="",
+            groups=frozenset({f"sg-{role}"}),
+            profile_arn=f"arn:aws:iam::1:instance-profile/k8sgu/{names.role('demo', REGION, role)}",
+            source_dest_check=False,
+            imds_tokens_required=True,
+            imds_hop_limit=1,
+            root_device="/dev/xvda",
+            volumes={"/dev/xvda": f"vol-{number}"},
+            interface_id="",
+            launched=str(number),
+            tags={**OURS, tags.NAME: name, **own},
+        ),
+        **more,
+    )
+
+
+def finished(workers: int = 2) -> state.Current:
+    """The account when `description(workers)` has been carried out."""
+    wanted = description(workers)
+    nodes = [instance("demo-control-plane-0", 0, tags.CONTROL_PLANE, "control_plane")]
+    nodes += [instance(f"demo-worker-{number}", number + 1, tags.WORKER, "workers") for number in range(workers)]
+    groups = []
+    for role in (tags.CONTROL_PLANE, tags.WORKER):
+        rules = {}
+        for rule in rules_wanted(wanted, role, [], False):
+            peer = rule.peer.replace("security-group/", "sg-")
+            rules[state.Rule(rule.protocol, rule.first, rule.last, peer)] = ""
+        name = names.security_group("demo", role)
+        groups.append(
+            state.SecurityGroup(f"sg-{role}", name, "vpc-1", {**OURS, tags.NAME: name, tags.ROLE: role}, rules)
+        )
+    routes = {"0.0.0.0/0": state.Route("0.0.0.0/0", "igw-1")}
+    for node in nodes:
+        routes[node.tags[tags.POD_CIDR]] = state.Route(node.tags[tags.POD_CIDR], node.id)
+    roles = [names.role("demo", REGION, role) for role in (tags.CONTROL_PLANE, tags.WORKER)]
+    return state.Current(
+        vpcs=[state.Vpc("vpc-1", "10.240.0.0/16", {**OURS, tags.NAME: "demo"})],
+        subnets=[
+            state.Subnet(
+                "subnet-1",
+                "vpc-1",
+                "10.240.0.0/24",
+                "us-east-1a",
+                True,
+                {**OURS, tags.NAME: "demo-public-us-east-1a", tags.ROLE: "public"},
+            )
+        ],
+        route_tables=[
+            state.RouteTable(
+                "rtb-1",
+                "vpc-1",
+                {**OURS, tags.NAME: "demo-public", tags.ROLE: "public"},
+                False,
+                {"subnet-1": "rtbassoc-1"},
+                routes,
+            )
+        ],
+        groups=groups,
+        key_pairs=[
+            state.KeyPair(
+                "key-1", "k8sgu-demo", {**OURS, tags.NAME: "k8sgu-demo", names.FINGERPRINT: names.fingerprint(KEY)}
+            )
+        ],
+        roles={name: state.Role(name, "arn") for name in roles},
+        profiles={name: state.Profile(name, "arn", (name,)) for name in roles},
+        instances=nodes,
+        volumes={
+            f"vol-{number}": state.Volume(f"vol-{number}", 20, True, "gp3", "in-use", OURS)
+            for number in range(workers + 1)
+        },
+    )
+
+
+def keys(made: plan.Plan) -> list[str]:
+    return [step.key for step in made.changes]
+
+
+def changed(**of_worker: Any) -> state.Current:
+    current = finished()
+    current.instances[1] = dataclasses.replace(current.instances[1], **of_worker)
+    return current
+
+
+def test_nothing_to_do() -> None:
+    assert planning.make(description(), finished(), FACTS).steps == []
+
+
+def test_everything_from_nothing_is_in_order_and_can_be_done() -> None:
+    for wanted in (
+        description(),
+        description(private_nodes=True, nat_gateways="per_zone"),
+        description(pools=(pool("control_plane", 3), pool("workers", 1)), load_balancer_scheme="internet-facing"),
+    ):
+        made = planning.make(wanted, state.Current(), FACTS)
+        seen: set[str] = set()
+        for step in made.steps:
+            assert set(step.after) <= seen, step
+            assert step.call in HANDLERS
+            seen.add(step.key)
+
+
+def test_a_plan_is_a_function_of_its_input() -> None:
+    one, two = (planning.make(description(5), finished(), FACTS) for _time in range(2))
+    assert one.steps == two.steps and keys(one) == keys(two)
+
+
+TABLE: list[tuple[str, Description, state.Current, list[str]]] = [
+    (
+        "a worker more",
+        description(3),
+        finished(),
+        ["create instance/demo-worker-2", "create route/public/10.200.3.0/24"],
+    ),
+    (
+        "a worker less",
+        description(1),
+        finished(),
+        ["delete route/public/10.200.2.0/24", "delete instance/demo-worker-1"],
+    ),
+    ("a stopped worker", description(), changed(state="stopped"), ["update instance/demo-worker-0"]),
+    ("the check back on", description(), changed(source_dest_check=True), ["update source-dest-check/demo-worker-0"]),
+    ("tokens optional", description(), changed(imds_tokens_required=False), ["update metadata-options/demo-worker-0"]),
+    ("two hops", description(), changed(imds_hop_limit=2), ["update metadata-options/demo-worker-0"]),
+    ("another group", description(), changed(groups=frozenset({"sg-x"})), ["update groups/demo-worker-0"]),
+    ("no profile", description(), changed(profile_arn=""), ["update profile/demo-worker-0"]),
+    (
+        "another type",
+        description(),
+        changed(instance_type="t3.nano"),
+        ["replace instance/demo-worker-0", "update route/public/10.200.1.0/24"],
+    ),
+    (
+        "another image",
+        description(),
+        changed(image_id="ami-2"),
+        ["replace instance/demo-worker-0", "update route/public/10.200.1.0/24"],
+    ),
+    (
+        "another key",
+        description(),
+        changed(key_name="mine"),
+        ["replace instance/demo-worker-0", "update route/public/10.200.1.0/24"],
+    ),
+    (
+        "gone",
+        description(),
+        changed(state="terminated"),
+        ["create instance/demo-worker-0", "update route/public/10.200.1.0/24"],
+    ),
+    (
+        "going",
+        description(),
+        changed(state="shutting-down"),
+        ["create instance/demo-worker-0", "update route/public/10.200.1.0/24"],
+    ),
+    (
+        "vxlan",
+        description(pod_network="vxlan"),
+        finished(),
+        [
+            "update rules/control_plane",
+            "delete rules/control_plane",
+            "update rules/worker",
+            "delete rules/worker",
+            "delete route/public/10.200.0.0/24",
+            "delete route/public/10.200.1.0/24",
+            "delete route/public/10.200.2.0/24",
+        ],
+    ),
+    (
+        "no profiles",
+        description(instance_profiles=False),
+        finished(),
+        [
+            "update profile/demo-control-plane-0",
+            "update profile/demo-worker-0",
+            "update profile/demo-worker-1",
+            *(
+                f"{action} {kind}"
+                for role in ("control-plane", "worker")
+                for action, kind in (
+                    ("detach", f"instance-profile/k8sgu-demo-us-east-1-{role}/k8sgu-demo-us-east-1-{role}"),
+                    ("delete", f"instance-profile/k8sgu-demo-us-east-1-{role}"),
+                )
+            ),
+            "delete iam-role/k8sgu-demo-us-east-1-control-plane",
+            "delete iam-role/k8sgu-demo-us-east-1-worker",
+        ],
+    ),
+    (
+        "a user's tag",
+        description(tags={"team": "blue"}),
+        finished(),
+        [
+            "update tags/vpc",
+            "update tags/subnet/public/us-east-1a",
+            "update tags/route-table/public",
+            "update tags/security-group/control_plane",
+            "update tags/security-group/worker",
+            "update tags/key-pair",
+            "update tags/instance/demo-control-plane-0",
+            "update tags/instance/demo-worker-0",
+            "update tags/instance/demo-worker-1",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("case", "wanted", "current", "steps"), TABLE, ids=[row[0] for row in TABLE])
+def test_what_a_difference_leads_to(case: str, wanted: Description, current: state.Current, steps: list[str]) -> None:
+    assert keys(planning.make(wanted, current, FACTS)) == steps
+
+
+def test_removal_of_everything_uses_things_before_what_they_use() -> None:
+    made = planning.make(Description("demo", REGION), finished(), plan.Facts(()), removing=True)
+    order = keys(made)
+    for first, then in (
+        ("delete instance/demo-worker-0", "delete subnet/subnet-1"),
+        ("delete instance/demo-worker-0", "delete security-group/k8sgu-demo-worker"),
+        ("delete rules/k8sgu-demo-control-plane", "delete security-group/k8sgu-demo-worker"),
+        ("delete route-table/rtb-1", "delete subnet/subnet-1"),
+        ("delete subnet/subnet-1", "delete vpc/vpc-1"),
+    ):
+        assert order.index(first) < order.index(then)
+    assert planning.make(Description("demo", REGION), state.Current(), plan.Facts(()), removing=True).steps == []
+
+
+def test_a_launch_token_stays_until_the_node_has_ended() -> None:
+    first = names.launch_token("demo", "vpc-1", "demo-worker-0", [])
+    assert first == names.launch_token("demo", "vpc-1", "demo-worker-0", [])
+    again = names.launch_token("demo", "vpc-1", "demo-worker-0", ["i-1"])
+    others = {
+        names.launch_token("demo", "vpc-1", "demo-worker-1", []),
+        names.launch_token("demo", "vpc-2", "demo-worker-0", []),
+        names.launch_token("other", "vpc-1", "demo-worker-0", []),
+    }
+    assert len({first, again, *others}) == 5 and all(len(token) <= 64 for token in others)
+
+
+def test_a_node_that_has_ended_begins_a_generation() -> None:
+    launch = planning.make(description(), changed(state="terminated"), FACTS).steps[0]
+    assert launch.arguments["ended"] == [f"i-{1:017x}"]
+
+
+def test_twins_are_refused() -> None:
+    current = finished()
+    current.instances.append(dataclasses.replace(current.instances[1], id="i-twin"))
+    with pytest.raises(DescriptionError, match="i-00000000000000001 and i-twin are both named demo-worker-0"):
+        planning.make(description(), current, FACTS)
+
+
+def test_a_thousand_nodes_are_planned_in_two_seconds() -> None:
+    wanted = description(
+        1000, pod_cidr="10.200.0.0/14", service_cidr="10.32.0.0/16", subnet_prefix=20, pod_network="routed"
+    )
+    current = finished(1000)
+    # The groups of `finished` were made for the usual range of pods.
+    pods = {"10.200.0.0/16": "10.200.0.0/14"}
+    current.groups = [
+        dataclasses.replace(
+            group, rules={rule._replace(peer=pods.get(rule.peer, rule.peer)): "" for rule in group.rules}
+        )
+        for group in current.groups
+    ]
+    started = time.process_time()
+    made = planning.make(wanted, current, FACTS)
+    assert made.steps == [] and time.process_time() - started < 2

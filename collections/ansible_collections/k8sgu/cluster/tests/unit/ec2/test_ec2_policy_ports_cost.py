@@ -1,0 +1,178 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The port table, the policy, the costs, and what errors of the API mean to a user."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, NoCredentialsError, ProfileNotFound
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cost, plan_groups, policy, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, Image, Pool
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ports import table
+
+ROOT = Path(__file__).resolve().parents[7]
+IMAGE = Image(id="ami-1")
+
+
+def described(control_plane: int = 1, workers: int = 2, kind: str = "m5.large", **more: Any) -> Description:
+    pools = (
+        Pool("control_plane", "control_plane", control_plane, kind, IMAGE, 20, 0),
+        Pool("workers", "worker", workers, kind, IMAGE, 20, 0),
+    )
+    return Description(**{"name": "demo", "region": "us-east-1", "pools": pools, "public_key": "x", **more})
+
+
+def test_the_table_in_the_docs_is_the_table() -> None:
+    docs = ROOT / "docs" / "ports.md"
+    assert table.as_markdown() in docs.read_text(encoding="utf-8"), "run: tools/port_table.py"
+
+
+def test_names_are_unique_and_rows_make_sense() -> None:
+    names = [row.name for row in table.PORTS]
+    assert len(set(names)) == len(names)
+    for row in table.PORTS:
+        assert 0 <= row.first <= row.last <= 65535 and row.why and row.nodes
+        assert (row.bind == "loopback") == (not row.sources), row
+        assert set(row.sources) <= {table.ADMIN, table.NODE_PORT_CLIENTS, table.PODS, table.LOAD_BALANCER, *table.NODES}
+
+
+@pytest.mark.parametrize("network", ["routed", "vxlan"])
+def test_etcd_is_open_to_the_control_plane_alone(network: str) -> None:
+    for port in (2379, 2380):
+        rules = plan_groups.rules_wanted(described(3, pod_network=network), "control_plane", [], False)
+        peers = {rule.peer for rule in rules if rule.protocol in ("tcp", "-1") and rule.first <= port <= rule.last}
+        assert peers == {"security-group/control_plane"}
+
+
+@pytest.mark.parametrize("port", [22, 10257, 10259])
+def test_what_workers_and_pods_do_not_reach_on_the_control_plane(port: int) -> None:
+    rules = plan_groups.rules_wanted(described(), "control_plane", [], False)
+    peers = {rule.peer for rule in rules if rule.protocol == "tcp" and rule.first <= port <= rule.last}
+    assert peers <= {"security-group/control_plane"}
+
+
+def test_pods_have_a_rule_by_range_only_where_they_are_routed() -> None:
+    def ranges(network: str) -> set[str]:
+        rules = plan_groups.rules_wanted(described(pod_network=network), "worker", [], False)
+        return {rule.peer for rule in rules if not rule.peer.startswith("security-group/")}
+
+    assert ranges("routed") == {"10.200.0.0/16"} and ranges("vxlan") == set()
+
+
+def test_descriptions_of_rules_are_what_ec2_takes() -> None:
+    allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ._-:/()#,@[]+=&;{}!$*'\"")
+    for row in table.PORTS:
+        assert set(row.why) <= allowed and len(row.why) <= 255, row.name
+
+
+def test_the_cost_of_the_default_cluster() -> None:
+    found = cost.estimate(described(), 1)
+    # Three m5.large, 60 GiB and three public addresses for 730 hours.
+    assert found["monthly_usd"] == round(3 * 0.096 * 730 + 60 * 0.08 + 3 * 0.005 * 730, 2)
+    assert found["unpriced"] == [] and found["price_date"]
+
+
+def test_a_balanced_private_cluster_costs_its_balancer_and_gateway() -> None:
+    found = cost.estimate(described(3, private_nodes=True), 2)
+    items = {item["what"]: item["count"] for item in found["items"]}
+    assert items["network load balancer"] == 1 and items["NAT gateway"] == 1 and items["public IPv4 address"] == 1
+
+
+@pytest.mark.parametrize(("kind", "region"), [("x9.large", "us-east-1"), ("m5.large", "sa-east-1")])
+def test_what_has_no_price_is_said(kind: str, region: str) -> None:
+    found = cost.estimate(described(kind=kind, region=region), 1)
+    assert f"{kind} (workers)" in found["unpriced"]
+
+
+def actions(document: dict[str, Any]) -> set[str]:
+    return {action for statement in document["Statement"] for action in statement["Action"]}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "has", "lacks"),
+    [
+        (
+            described(),
+            {"ec2:CreateVpc", "iam:CreateRole", "iam:PassRole"},
+            {"ec2:CreateNatGateway", "elasticloadbalancing:CreateListener"},
+        ),
+        (described(3), {"elasticloadbalancing:CreateListener"}, {"ec2:CreateNatGateway"}),
+        (described(private_nodes=True), {"ec2:CreateNatGateway"}, {"elasticloadbalancing:CreateListener"}),
+        (described(instance_profiles=False), set(), {"iam:CreateRole", "iam:PassRole"}),
+        (
+            described(vpc_id="vpc-1", subnet_ids=("subnet-1",)),
+            {"ec2:CreateRoute"},
+            {"ec2:CreateVpc", "ec2:DeleteSubnet"},
+        ),
+    ],
+)
+def test_the_policy_has_what_the_description_needs_and_no_more(
+    wanted: Description, has: set[str], lacks: set[str]
+) -> None:
+    found = actions(policy.document(wanted))
+    assert has <= found and not lacks & found
+
+
+def test_what_removes_is_narrowed_to_what_is_ours() -> None:
+    statements = {entry["Sid"]: entry for entry in policy.document(described(3))["Statement"]}
+    ours = statements["ChangeOurs"]
+    assert {"ec2:TerminateInstances", "ec2:DeleteVpc", "ec2:DeleteSecurityGroup"} <= set(ours["Action"])
+    assert ours["Condition"] == {"StringEquals": {"aws:ResourceTag/k8sgu.io/cluster/demo": "owned"}}
+    assert all("/k8sgu/us-east-1/demo/" in arn for arn in statements["NodeRoles"]["Resource"])
+    assert statements["GiveRolesToNodes"]["Condition"] == {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
+
+
+def failed(code: str, operation: str, message: str = "no") -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": message}}, operation)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (failed("RequestExpired", "DescribeVpcs"), "the credentials have expired"),
+        (failed("ExpiredToken", "ListRoles"), "the credentials have expired"),
+        (failed("AuthFailure", "DescribeVpcs"), "does not accept the credentials"),
+        (failed("UnauthorizedOperation", "RunInstances"), "the permission ec2:RunInstances is missing"),
+        (
+            failed("AccessDenied", "CreateRole", "x on resource: y"),
+            r"the permission iam:CreateRole is missing \(x on resource: y",
+        ),
+        (
+            failed("AccessDenied", "CreateTargetGroup"),
+            "the permission elasticloadbalancing:CreateTargetGroup is missing",
+        ),
+        (
+            failed("UnauthorizedOperation", "RunInstances", "not authorized to perform: iam:PassRole on x"),
+            "iam:PassRole is missing",
+        ),
+        (failed("AccessDenied", "AssociateIamInstanceProfile"), "the permission ec2:AssociateIamInstanceProfile"),
+        (failed("AccessDeniedException", "GetServiceQuota"), "the permission servicequotas:GetServiceQuota"),
+        (
+            failed("VcpuLimitExceeded", "RunInstances", "ask for more"),
+            "RunInstances answered VcpuLimitExceeded: ask for more",
+        ),
+        (NoCredentialsError(), "no credentials"),
+        (ProfileNotFound(profile="x"), "^profile: "),
+        (session.AwsError("said already"), "^said already$"),
+    ],
+)
+def test_what_an_error_says(error: Exception, said: str) -> None:
+    assert re.search(said, session.explain(error, "do it"))
+
+
+def test_halves_of_a_key_and_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(session.AwsError, match=r"^secret_key: access_key and secret_key go together"):
+        session.Aws(session.Connection(region="us-east-1", access_key="AKIA"))
+    with pytest.raises(session.AwsError, match=r"^profile: .*nobody"):
+        session.Aws(session.Connection(region="us-east-1", profile="nobody"))
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    with pytest.raises(session.AwsError, match=r"^region: not given"):
+        session.Aws(session.Connection())
