@@ -7,9 +7,12 @@ that pip fetches the version that was asked for from the package index.
 from __future__ import annotations
 
 import ensurepip
+import os
 import subprocess
 import sys
 
 wanted = [argument for argument in sys.argv[1:] if argument not in ("--no-setuptools", "--no-wheel")]
+# ensurepip turns the user's pip configuration off for the whole process.
+environment = dict(os.environ)
 ensurepip.bootstrap(default_pip=True)
-sys.exit(subprocess.run([sys.executable, "-m", "pip", "install", *wanted], check=False).returncode)
+sys.exit(subprocess.run([sys.executable, "-m", "pip", "install", *wanted], env=environment, check=False).returncode)
