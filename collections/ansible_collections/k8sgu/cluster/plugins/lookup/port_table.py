@@ -10,7 +10,8 @@ DOCUMENTATION = r"""
 name: port_table
 short_description: Who talks to whom on which port in a cluster
 version_added: 0.1.0
-author: The k8sgu authors
+author:
+  - The k8sgu authors (@k8sgu)
 description:
   - Returns the rows of the collection's port table, from which the security groups are made.
   - Nothing is looked up outside the collection.

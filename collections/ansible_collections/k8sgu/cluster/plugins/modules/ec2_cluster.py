@@ -224,7 +224,7 @@ options:
     type: int
     default: 600
 author:
-  - The k8sgu authors
+  - The k8sgu authors (@k8sgu)
 """
 
 EXAMPLES = r"""

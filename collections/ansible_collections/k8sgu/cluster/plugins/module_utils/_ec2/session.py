@@ -40,8 +40,9 @@ INVALID_CODES = frozenset(
         "InvalidAccessKeyId",
     }
 )
+# 403: a denial whose body is not of the service's protocol, as a proxy or an emulator may answer.
 DENIED_CODES = frozenset(
-    {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation"}
+    {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation", "403"}
 )
 
 
