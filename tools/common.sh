@@ -1,0 +1,10 @@
+# What the scripts beside it share: the names of the lab and the cluster, the project's programs first on PATH, and root.
+# shellcheck shell=bash disable=SC2034
+lab=${K8SGU_LAB:-default}
+cluster=${K8SGU_CLUSTER:-demo}
+export PATH="$PWD/.venv/bin:$PATH" K8SGU_LAB=$lab
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  echo "The lab boots machines and makes networks, which only root may do; sudo asks for your password once." >&2
+  as_root=(sudo env "PATH=$PATH" "HOME=$HOME")
+fi
