@@ -190,7 +190,7 @@ class Greeter:
 
     def run(self, *arguments: str, ok: bool = True, **options: Any) -> Outcome:
         outcome = self.finish(self.start(*arguments, **options))
-        assert bool(outcome.result.get("failed")) is not ok, outcome.output
+        assert ("failed=0" in outcome.output) is ok, outcome.output
         return outcome
 
     def answer(self) -> str:
@@ -625,7 +625,7 @@ def test_killed_at_any_moment_and_run_again(greeter: Greeter) -> None:
 
 
 def test_a_run_with_nothing_to_do_is_cheap(greeter: Greeter) -> None:
-    """CPU time of the whole module on the node, beside that of ansible.builtin.ping, which is Ansible's own share."""
+    """Time that the components take on the node, Ansible's own start left out."""
     greeter.files = [{"dest": f"/etc/{greeter.name}/f{number}", "content": "x" * 2000} for number in range(15)]
     greeter.run()
     begun = time.monotonic()
