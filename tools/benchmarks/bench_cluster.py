@@ -1,7 +1,7 @@
 """How long a cluster takes, on a lab of its own with the mirror full: the numbers that `make bench` promises.
 
 First bring-up from pki to verify (at most 60 s), a second run (at most 15 s, nothing changed), one more worker (at most
-15 s beyond a run that changes nothing), ten workers (at most twice the time of two). Phases and slowest tasks are printed.
+15 s), ten workers (at most twice the time of two). Phases and slowest tasks are printed.
 
     python tools/benchmarks/bench_cluster.py [--workers 10] [--keep]
 """
