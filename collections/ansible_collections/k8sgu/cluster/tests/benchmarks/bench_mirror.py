@@ -38,13 +38,6 @@ started = time.perf_counter()
 outcome = run(given, False, lambda text: print(text, file=sys.stderr, flush=True))
 print(json.dumps({"seconds": time.perf_counter() - started, "steps": len(outcome.steps)}))
 """
-PLAY = """
-- hosts: localhost
-  gather_facts: false
-  tasks:
-    - name: The mirror
-      k8sgu.cluster.mirror: "{{ given }}"
-"""
 
 
 def given(mirror: Path, release: str, **changes: Any) -> dict[str, Any]:
@@ -81,16 +74,17 @@ def task_seconds(parameters: dict[str, Any], work: Path, environment: dict[str, 
     play, results, configuration = work / "play.yml", work / "junit", work / "ansible.cfg"
     configuration.touch()
     shutil.rmtree(results, ignore_errors=True)
-    play.write_text(PLAY)
+    arguments = {name: value for name, value in parameters.items() if value is not None}
+    task = {"name": "The mirror", "k8sgu.cluster.mirror": arguments}
+    play.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
     settings = {
         "ANSIBLE_CONFIG": str(configuration),
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
         "ANSIBLE_CALLBACKS_ENABLED": "ansible.builtin.junit",
         "JUNIT_OUTPUT_DIR": str(results),
     }
-    variables = json.dumps({"given": {name: value for name, value in parameters.items() if value is not None}})
     playbook = str(Path(sys.executable).parent / "ansible-playbook")
-    argv = [playbook, "-i", "localhost,", "-c", "local", str(play), "-e", variables]
+    argv = [playbook, "-i", "localhost,", "-c", "local", str(play)]
     subprocess.run(argv, env={**environment, **settings}, stdout=subprocess.DEVNULL, check=True)
     [path] = results.iterdir()
     [case] = ElementTree.parse(path).getroot().iter("testcase")
