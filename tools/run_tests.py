@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COLLECTION = ROOT / "collections" / "ansible_collections" / "k8sgu" / "cluster"
 BIN = ROOT / ".venv" / "bin"
 LOGS = ROOT / ".test"
+MIRROR = ROOT / ".cache" / "mirror"
 # A stage that hangs must end the run with a reason instead of being cut off from outside.
 COMMAND_TIMEOUT_S = 45 * 60
 
@@ -90,6 +91,12 @@ def integration() -> list[Command]:
     return commands
 
 
+def artifacts() -> list[Command]:
+    """Fills the mirror that the tests of whole components and clusters use; a cold cache makes this the longest stage."""
+    playbook = [str(BIN / "ansible-playbook"), "-i", "localhost,", "playbooks/artifacts.yml"]
+    return [Command("the mirror is filled", [*playbook, "-e", f"k8sgu_mirror_dir={MIRROR}"])]
+
+
 def molecule() -> list[Command]:
     return [
         Command(f"molecule {scenario.parent.name}", [str(BIN / "molecule"), "test", "-s", scenario.parent.name])
@@ -97,7 +104,15 @@ def molecule() -> list[Command]:
     ]
 
 
-STAGES = {"lint": lint, "sanity": sanity, "unit": unit, "lab": lab, "integration": integration, "molecule": molecule}
+STAGES = {
+    "lint": lint,
+    "sanity": sanity,
+    "unit": unit,
+    "lab": lab,
+    "artifacts": artifacts,
+    "integration": integration,
+    "molecule": molecule,
+}
 
 
 def junit_tally(path: Path) -> Tally:
@@ -121,7 +136,13 @@ def run(stage: str, number: int, command: Command) -> Tally:
     junit = LOGS / f"{stage}-{number}.xml"
     junit.unlink(missing_ok=True)
     argv = [*command.argv, f"--junitxml={junit}"] if command.pytest else command.argv
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1"}
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "K8SGU_MIRROR_DIR": str(MIRROR),
+        "ANSIBLE_FORCE_COLOR": "0",
+        "NO_COLOR": "1",
+    }
     print(f"-- {stage}: {command.title} ...", flush=True)
     started = time.monotonic()
     reason = ""
