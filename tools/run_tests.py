@@ -92,7 +92,7 @@ def integration() -> list[Command]:
 
 
 def artifacts() -> list[Command]:
-    """Fills the mirror that the tests of whole components and clusters use; a cold cache makes this the longest stage."""
+    """Fills the mirror that tests of whole components and clusters use; with a cold cache the longest stage."""
     playbook = [str(BIN / "ansible-playbook"), "-i", "localhost,", "playbooks/artifacts.yml"]
     return [Command("the mirror is filled", [*playbook, "-e", f"k8sgu_mirror_dir={MIRROR}"])]
 
