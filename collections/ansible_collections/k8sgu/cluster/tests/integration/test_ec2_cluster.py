@@ -274,6 +274,14 @@ class TestChanges:
         assert [step["resource"] for step in run(public_key=OTHER_KEY, allow_replace=True)["plan"]] == ["key-pair"]
         assert not run(public_key=OTHER_KEY)["changed"]
 
+    def test_profiles_go_when_they_are_not_wanted_any_more(self, server: Server) -> None:
+        run()
+        run(instance_profiles=False)
+        iam = server.client("iam")
+        assert iam.list_roles()["Roles"] == [] and iam.list_instance_profiles()["InstanceProfiles"] == []
+        assert not any("IamInstanceProfile" in item for item in instances(server).values())
+        assert not run(instance_profiles=False)["changed"]
+
     def test_a_policy_comes_and_goes(self, server: Server) -> None:
         run(worker_policy=POLICY)
         iam = server.client("iam")

@@ -82,6 +82,7 @@ def test_it_suffices(server: Server, layout: str) -> None:
     caller = Caller(server)
     before = picture(server)
     wanted = needed(layout)
+    assert any(action.startswith("iam:") for action in wanted) == LAYOUTS[layout].get("instance_profiles", True)
     caller.may(wanted)
     run(aws=caller.aws, **LAYOUTS[layout])
     assert not run(aws=caller.aws, **LAYOUTS[layout])["changed"]

@@ -71,7 +71,7 @@ def read(aws: session.Aws, description: Description, removing: bool) -> state.Cu
     reader = Reader(aws, description.name)
     current = state.Current()
     # boto3 makes clients one at a time; made here, the threads do not queue for them.
-    for service in ("ec2", "iam") if description.instance_profiles or removing else ("ec2",):
+    for service in ("ec2", "iam"):
         aws.client(service)
     images = {pool.image for pool in description.pools}
     first: list[Callable[[], None]] = [
@@ -83,8 +83,7 @@ def read(aws: session.Aws, description: Description, removing: bool) -> state.Cu
         lambda: _instances(reader, current),
         lambda: _volumes(reader, current),
     ]
-    if description.instance_profiles or removing:
-        first.append(lambda: _iam(aws, reader, description, current, removing))
+    first.append(lambda: _iam_if_allowed(aws, reader, description, current, removing))
     if removing or description.vpc_id:
         first.append(lambda: _gateways(reader, description, current))
     if any(not image.id for image in images):
@@ -342,6 +341,20 @@ def _volumes(reader: Reader, current: state.Current) -> None:
             item["State"],
             tags.as_mapping(item.get("Tags")),
         )
+
+
+def _iam_if_allowed(
+    aws: session.Aws, reader: Reader, description: Description, current: state.Current, removing: bool
+) -> None:
+    """Roles and profiles. Who wants none may lack the permission to look for them, and then there are none to lose."""
+    try:
+        _iam(aws, reader, description, current, removing)
+    except session.AwsError as error:
+        denied = error.__cause__ is not None and session.error_code(error.__cause__) in session.DENIED_CODES
+        if description.instance_profiles or not denied:
+            raise
+        current.profiles.clear()
+        current.roles.clear()
 
 
 def _iam(aws: session.Aws, reader: Reader, description: Description, current: state.Current, removing: bool) -> None:
