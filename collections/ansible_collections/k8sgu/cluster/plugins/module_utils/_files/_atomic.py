@@ -78,10 +78,12 @@ def ensure_directory(path: str, mode: int = 0o700, owner: int = -1, group: int =
     missing = []
     current = path
     while not os.path.isdir(current):
-        if os.path.lexists(current):
+        # Asked once more: a parallel run may have made it since.
+        if os.path.lexists(current) and not os.path.isdir(current):
             raise FileError(current, "is not a directory; remove it, or name another path")
-        missing.append(current)
-        current = os.path.dirname(current)
+        if not os.path.isdir(current):
+            missing.append(current)
+            current = os.path.dirname(current)
     for directory in reversed(missing):
         try:
             os.mkdir(directory, mode)
