@@ -35,6 +35,8 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files import (
 
 # How long a unit without a health check must stay up after its start.
 _SETTLE_S = 1.0
+# A program may fail a few times until what it needs is there; after this many restarts it will not come up by itself.
+_CRASH_LOOP = 10
 # systemd's default for a stop, which a restart begins with.
 _STOP_S = 95
 _ROLLBACK_HEALTH_S = 30
@@ -278,7 +280,8 @@ def _healthy(component: Component, wanted: list[str], limit: float) -> str | Non
 
 
 def _given_up(wanted: list[str]) -> bool:
-    return any(state.active == "failed" for state in systemd.show(wanted).values())
+    """Whether systemd has given a unit up, or restarts it again and again: waiting longer would show nothing new."""
+    return any(state.active == "failed" or state.restarts >= _CRASH_LOOP for state in systemd.show(wanted).values())
 
 
 def _settled(wanted: list[str]) -> str | None:
