@@ -181,7 +181,10 @@ class Application:
         begun = time.monotonic()
         check = component.health
         if check:
-            answer = health.wait(lambda limit: _healthy(component, wanted, limit), timeout, lambda: _given_up(wanted))
+            before = {name: state.restarts for name, state in systemd.show(wanted).items()}
+            answer = health.wait(
+                lambda limit: _healthy(component, wanted, limit), timeout, lambda: _given_up(wanted, before)
+            )
             waited_for = check.describe()
         elif set(wanted) & self.touched:
             answer = _settled(wanted)
@@ -269,8 +272,7 @@ class Application:
 
 
 def _healthy(component: Component, wanted: list[str], limit: float) -> str | None:
-    assert component.health is not None  # noqa: S101 - the caller has checked
-    answer = health.probe(component.health, limit)
+    answer = health.probe(present(component.health, "the caller has checked"), limit)
     if answer is not None:
         return answer
     for name, state in systemd.show(wanted).items():
@@ -279,9 +281,12 @@ def _healthy(component: Component, wanted: list[str], limit: float) -> str | Non
     return None
 
 
-def _given_up(wanted: list[str]) -> bool:
+def _given_up(wanted: list[str], before: dict[str, int]) -> bool:
     """Whether systemd has given a unit up, or restarts it again and again: waiting longer would show nothing new."""
-    return any(state.active == "failed" or state.restarts >= _CRASH_LOOP for state in systemd.show(wanted).values())
+    return any(
+        state.active == "failed" or state.restarts - before.get(name, 0) >= _CRASH_LOOP
+        for name, state in systemd.show(wanted).items()
+    )
 
 
 def _settled(wanted: list[str]) -> str | None:
@@ -296,18 +301,19 @@ def _settled(wanted: list[str]) -> str | None:
 
 def _validate(file: File) -> None:
     """Raises ComponentError where the file's own command does not accept the content."""
-    assert file.content is not None and file.validate is not None  # noqa: S101 - the caller has checked
+    content = present(file.content, "the caller has checked")
+    validate = present(file.validate, "the caller has checked")
     # In a directory that only root can enter, under the file's own name, since some programs go by that.
     with tempfile.TemporaryDirectory(prefix="k8sgu-") as directory:
         path = os.path.join(directory, os.path.basename(file.dest))
-        atomic_write(path, file.content, 0o600)
-        command = [word.replace("%s", path) for word in shlex.split(file.validate)]
+        atomic_write(path, content, 0o600)
+        command = [word.replace("%s", path) for word in shlex.split(validate)]
         try:
             systemd.run(command)
         except ComponentError as error:
             shown = "its output is withheld, since the file is secret" if file.secret else str(error)
             raise ComponentError(
-                f"files: {file.dest} is not accepted by {shlex.split(file.validate)[0]}: {shown}"
+                f"files: {file.dest} is not accepted by {shlex.split(validate)[0]}: {shown}"
             ) from error
 
 
