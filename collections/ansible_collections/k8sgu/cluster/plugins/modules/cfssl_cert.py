@@ -18,7 +18,7 @@ description:
     certificate, and a CA that has been replaced. A changed C(expiry) alone counts from the next issue on.
   - Many certificates, the CAs that sign them included, can be made in one call through O(certificates).
 author:
-  - the k8sgu authors
+  - The k8sgu authors (@k8sgu)
 requirements:
   - cryptography >= 42
 attributes:

@@ -15,7 +15,7 @@ description:
     and what M(k8sgu.cluster.cfssl_cert) returns, days left included.
   - Nothing is verified; a certificate is described whoever signed it.
 author:
-  - the k8sgu authors
+  - The k8sgu authors (@k8sgu)
 requirements:
   - cryptography >= 42
 attributes:

@@ -19,8 +19,9 @@ requirements:
   - PyYAML
 attributes:
   check_mode:
-    description: In check mode the objects are counted and none is written. How many are stale is not known.
+    description: Can run in check mode and return what it would do.
     support: partial
+    details: The objects are counted and none is written. How many are stale is not known.
   diff_mode:
     description: Returns details on what has changed.
     support: none

@@ -116,7 +116,9 @@ options:
         description: Password for basic authentication.
         type: str
       exec:
-        description: Program that supplies credentials, see U(https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins).
+        description: >-
+          Program that supplies credentials, see
+          U(https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins).
         type: dict
         suboptions:
           api_version:

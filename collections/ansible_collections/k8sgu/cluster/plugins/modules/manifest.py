@@ -14,8 +14,8 @@ description:
   - Renders the objects on the controller, applies them as one set by server-side apply, removes objects that the set no longer holds and
     waits until what was applied is ready.
   - It runs wholly on the controller, whatever host the task is for; no connection to the host is made. Use C(run_once) where the play has many hosts.
-  - Objects are applied in the order namespaces, custom resource definitions, policies and classes, service accounts and RBAC, configuration, services, workloads,
-    the rest; objects of one rank at the same time. Removal goes the other way round.
+  - Objects are applied in the order namespaces, custom resource definitions, policies and classes, service accounts and RBAC, configuration, services,
+    workloads, the rest; objects of one rank at the same time. Removal goes the other way round.
   - Every object is labelled C(k8sgu.io/set=<name>). The set's inventory is the ConfigMap C(k8sgu-set-<name>) in the namespace C(kube-system).
 version_added: 0.1.0
 author:

@@ -162,7 +162,7 @@ def main() -> int:
         first = run(server, own, ours)
         contestants |= {title: (own, path) for title, path in static_inventories(directory, first.stdout).items()}
         runs: dict[str, list[Run]] = {title: [] for title in contestants}
-        for _ in range(given.rounds):
+        for _round in range(given.rounds):
             for title, (bin_directory, path) in contestants.items():
                 runs[title].append(run(server, bin_directory, path))
         exported = run(server, own, ours, "--export")
@@ -193,7 +193,7 @@ def main() -> int:
     ]
     for held, text in checks:
         print(f"{'ok' if held else 'NOT HELD':9}{text}")
-    return 0 if all(held for held, _ in checks) else 1
+    return 0 if all(held for held, _text in checks) else 1
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def test_changing(server: Server) -> None:
     run(aws=aws, **after)
     expected, every = picture(server), changes(aws)
     assert {"TerminateInstances", "RunInstances", "ReplaceRoute", "DeleteSubnet", "DeleteRole"} <= {
-        name for name, _ in every
+        name for name, _change in every
     }
     for change in every:
         reset(server)

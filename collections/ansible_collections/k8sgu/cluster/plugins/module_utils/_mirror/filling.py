@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Iterable, Iterator, Mapping
+from typing import Any, Callable, Iterable, Iterator, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror import oci, userland
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.archive import extract
@@ -34,6 +34,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.registry imp
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import Component, Image, ImageBuild, Recipe
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.store import Store, file_path, image_path
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.transport import Limits, download, read_small
+from ansible_collections.k8sgu.cluster.plugins.module_utils._present import present
 
 # Compiling fills every core by itself; a second build fills what linking, one core's work, leaves idle.
 _BUILDS_AT_ONCE = 2
@@ -119,12 +120,12 @@ class Filler:
             self._progress.follow(futures)
 
     def _build(self, order: Order, steps: list[Step]) -> None:
-        assert self._builder is not None  # noqa: S101 - the preflight made it
+        builder = present(self._builder, "the preflight made it")
         names = [program for program, _package in order.packages]
         title = f"{order.module} {order.arch}"
         started = time.monotonic()
         self._progress.start(title)
-        kept = self._builder.build(order, lambda state: self._progress.update(title, state))
+        kept = builder.build(order, lambda state: self._progress.update(title, state))
         for step in steps:
             component = step.want.component
             if component is not None and step.want.arches == (order.arch,):
@@ -177,22 +178,19 @@ class Filler:
         self._progress.finish(title, f"{title}: {told} ({time.monotonic() - started:.0f} s)")
 
     def _distribution(self, step: Step) -> str:
-        component = step.want.component
-        assert component is not None  # noqa: S101
+        component = present(step.want.component, "images do not come from the distribution")
         self._store.add_package(
             {"component": component.name, "package": component.distribution, "source": "distribution"}
         )
         return f"the nodes' distribution serves with its package {component.distribution}"
 
     def _download(self, component: Component, arch: str, title: str) -> str:
-        upstream = component.upstream
-        assert upstream is not None  # noqa: S101
+        upstream = present(component.upstream, "its address was found when the source was decided")
         url = fill(upstream.url, component.version, arch)
         digest, origin = self._sum(component, arch, url)
         kept = os.path.join(self._cache, "download", digest, os.path.basename(url))
         if not (os.path.exists(kept) and sha256_of(kept) == digest):
-            shown = lambda done, total: self._progress.update(title, _share(done, total))  # noqa: E731
-            download(url, kept, digest, self._limits, self._progress.stop, shown)
+            download(url, kept, digest, self._limits, self._progress.stop, self._share_of(title))
         if origin:
             self._lock.pin("files", url, digest)
         base = file_path(component.name, component.version, arch, "")
@@ -208,8 +206,7 @@ class Filler:
 
     def _sum(self, component: Component, arch: str, url: str) -> tuple[str, str]:
         """(SHA-256 of a published file, where it was read now; empty when it was pinned before)."""
-        upstream = component.upstream
-        assert upstream is not None  # noqa: S101
+        upstream = present(component.upstream, "its address was found when the source was decided")
         pinned = upstream.sha256.get(arch) or self._lock.get("files", url)
         if pinned:
             return pinned, ""
@@ -223,21 +220,21 @@ class Filler:
         return digest, address
 
     def _pull(self, step: Step, title: str) -> str:
-        image = step.want.image
-        assert image is not None  # noqa: S101
+        image = present(step.want.image, "what is no component is an image")
         registry = Registry(image.registry, image.repository, self._limits, self._progress.stop)
         relative = image_path(image.registry, image.repository)
         layout = self._store.path(relative)
         resolved = resolve(registry, image.name, image.tag, self._lock.get("images", image.name))
-        shown = lambda done, total: self._progress.update(title, _share(done, total))  # noqa: E731
-        digest = pull(registry, layout, image.name, image.tag, step.want.arches, resolved, shown)
+        digest = pull(registry, layout, image.name, image.tag, step.want.arches, resolved, self._share_of(title))
         self._lock.pin("images", image.name, digest.partition(":")[2])
         self._store.add_image(_image_entry(image, relative, step.want.arches, digest, "upstream", {}))
         return f"pulled {digest[:19]}"
 
+    def _share_of(self, title: str) -> Callable[[int, int], None]:
+        return lambda done, total: self._progress.update(title, _share(done, total))
+
     def _copy(self, step: Step) -> str:
-        source = self._directory
-        assert source is not None  # noqa: S101
+        source = present(self._directory, "the preflight opened it")
         component, image = step.want.component, step.want.image
         if component is not None:
             if component.name in source.packages:
@@ -259,8 +256,8 @@ class Filler:
         return f"taken from {source.root}"
 
     def _assemble(self, step: Step) -> None:
-        image = step.want.image
-        assert image is not None and image.build is not None  # noqa: S101
+        image = present(step.want.image, "only images are assembled")
+        build = present(image.build, "only an image with a recipe is built")
         title = image.name
         arches = step.want.arches
         started = time.monotonic()
@@ -272,9 +269,9 @@ class Filler:
             with contextlib.ExitStack() as stack:
                 parts = {}
                 for arch in arches:
-                    layer, labels = self._layer(image.build, arch, stack)
+                    layer, labels = self._layer(build, arch, stack)
                     labels["org.opencontainers.image.ref.name"] = image.name
-                    parts[arch] = (layer, _config(image.build, labels))
+                    parts[arch] = (layer, _config(build, labels))
                 oci.write_image(kept, image.name, image.tag, parts)
         relative = image_path(image.registry, image.repository)
         digest = _copy_image(kept, self._store.path(relative), image, arches)
@@ -298,9 +295,9 @@ class Filler:
         for path in build.directories:
             layer.directories[path] = 0o755
         if build.recipe is not None:
-            assert self._builder is not None  # noqa: S101
+            builder = present(self._builder, "the preflight made it")
             for order in orders([(build.recipe, arch)]):
-                kept = self._builder.build(order, lambda _state: None)
+                kept = builder.build(order, lambda _state: None)
                 layer.files.update({path: (kept[program], 0o755) for path, program in build.layout})
         layer.links.update(dict(build.links))
         for path, owner in build.owner:

@@ -22,6 +22,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.gobuild impo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.registry import base_url
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import Component, Image, Release
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.store import Store, file_path, image_path
+from ansible_collections.k8sgu.cluster.plugins.module_utils._present import present
 
 SOURCES = ("auto", "upstream", "build", "directory")
 
@@ -48,8 +49,7 @@ class Want:
     def title(self) -> str:
         if self.component is not None:
             return f"{self.component.name} {self.component.version} {self.arches[0]}"
-        assert self.image is not None  # noqa: S101 - one of the two is always there
-        return self.image.name
+        return present(self.image, "one of the two is always there").name
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,7 @@ def missing(wants: Iterable[Want], store: Store, options: Options, sources: Sour
 
 
 def _component_lack(want: Want, store: Store, options: Options, sources: Sources) -> str:
-    component = want.component
-    assert component is not None  # noqa: S101
+    component = present(want.component, "the caller has checked")
     recorded = store.packages.get(component.name)
     if recorded is not None and component.distribution == recorded.get("package") and options.source != "upstream":
         return ""
@@ -162,8 +161,7 @@ def _unsuitable(entry: Mapping[str, Any], key: str, options: Options) -> str:
 
 
 def _image_lack(want: Want, store: Store, options: Options, sources: Sources) -> str:
-    image = want.image
-    assert image is not None  # noqa: S101
+    image = present(want.image, "what is no component is an image")
     entry = store.images.get(image.name)
     if entry is None:
         return "not in the mirror"

@@ -152,9 +152,8 @@ class Store:
                 os.makedirs(self.root, 0o755, exist_ok=True)
                 atomic_write(os.path.join(self.root, MANIFEST), text.encode(), 0o644)
             except FileError as error:
-                cause = error.__cause__
-                if isinstance(cause, OSError):
-                    raise cause from error
+                if isinstance(error.__cause__, OSError):
+                    raise OSError(*error.__cause__.args) from error
                 raise MirrorError(str(error)) from error
 
 

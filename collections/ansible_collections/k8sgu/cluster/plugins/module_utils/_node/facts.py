@@ -28,7 +28,7 @@ def os_release(text: str) -> dict[str, str]:
 def memory_bytes(meminfo: str, field: str) -> int:
     """A field of /proc/meminfo (there in KiB) in bytes; 0 where it is not listed."""
     for line in meminfo.splitlines():
-        name, _, value = line.partition(":")
+        name, _colon, value = line.partition(":")
         if name == field:
             return int(value.split()[0]) * 1024
     return 0
@@ -37,7 +37,7 @@ def memory_bytes(meminfo: str, field: str) -> int:
 def effective_capability(status: str, bit: int) -> bool:
     """Whether a process with this /proc/PID/status holds a capability."""
     for line in status.splitlines():
-        name, _, value = line.partition(":")
+        name, _colon, value = line.partition(":")
         if name == "CapEff":
             return bool(int(value.strip(), 16) >> bit & 1)
     return False

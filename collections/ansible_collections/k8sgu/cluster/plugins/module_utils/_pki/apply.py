@@ -20,6 +20,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import keys, si
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.authorities import Authorities
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.certificates import Certificate, facts_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.plan import Plan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._present import present
 
 _DIRECTORY_MODE, _KEY_MODE, _PUBLIC_MODE = 0o700, 0o600, 0o644
 
@@ -101,16 +102,15 @@ def _sign(plans: list[Plan], new_keys: dict[str, keys.PrivateKey], authorities: 
     left = [plan for plan in plans if plan.issue]
 
     def ready(plan: Plan) -> bool:
-        assert plan.entry.wanted is not None  # noqa: S101 - only what is wanted is issued
-        issuer = authorities.planned(plan.entry.wanted) if plan.entry.wanted.ca else None
+        wanted = present(plan.entry.wanted, "only what is wanted is issued")
+        issuer = authorities.planned(wanted) if wanted.ca else None
         return issuer is None or not issuer.issue or issuer.entry.certificate_path in signed
 
     def own_key(plan: Plan) -> keys.PrivateKey | None:
         return new_keys.get(plan.entry.certificate_path, plan.current.key)
 
     def authority(plan: Plan) -> tuple[Certificate | None, keys.PrivateKey]:
-        wanted = plan.entry.wanted
-        assert wanted is not None  # noqa: S101 - as above
+        wanted = present(plan.entry.wanted, "only what is wanted is issued")
         if wanted.initca:
             certificate, key = None, own_key(plan)
         else:
@@ -119,7 +119,8 @@ def _sign(plans: list[Plan], new_keys: dict[str, keys.PrivateKey], authorities: 
                 return authorities.certificate(plan.entry, wanted), authorities.key(plan.entry, wanted)
             certificate = signed.get(issuer.entry.certificate_path, issuer.current.certificate)
             key = own_key(issuer)
-        assert key is not None  # noqa: S101 - check_key has refused CAs without one
+        if key is None:
+            raise AssertionError("check_key has refused CAs without one")
         return certificate, key
 
     def by_rsa(plan: Plan) -> bool:
@@ -127,8 +128,7 @@ def _sign(plans: list[Plan], new_keys: dict[str, keys.PrivateKey], authorities: 
         return spec is not None and spec.algo == "rsa"
 
     def sign(plan: Plan) -> Certificate:
-        wanted = plan.entry.wanted
-        assert wanted is not None  # noqa: S101 - as above
+        wanted = present(plan.entry.wanted, "only what is wanted is issued")
         own = own_key(plan)
         public = own.public_key() if own is not None else _public_key(wanted.request.public_key)
         issuer, key = authority(plan)

@@ -17,6 +17,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.certificates im
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.entries import Entry, Wanted
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.plan import Issuer, Plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.store import Disk
+from ansible_collections.k8sgu.cluster.plugins.module_utils._present import present
 
 
 @dataclass
@@ -40,11 +41,11 @@ class Authorities:
         if plan is None:
             certificate = self.certificate(entry, wanted)
             return _issuer_of(wanted.ca, certificate)
-        own = plan.entry.wanted
-        assert own is not None  # noqa: S101 - order() refuses a CA that is removed
+        own = present(plan.entry.wanted, "order() refuses a CA that is removed")
         if not plan.issue:
-            assert plan.current.certificate is not None  # noqa: S101 - or it would have to be issued
-            return _issuer_of(plan.entry.certificate_path, plan.current.certificate)
+            return _issuer_of(
+                plan.entry.certificate_path, present(plan.current.certificate, "or it would have to be issued")
+            )
         key = plan.current.key
         return Issuer(
             plan.entry.certificate_path,

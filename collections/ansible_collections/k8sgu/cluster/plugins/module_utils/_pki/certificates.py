@@ -160,4 +160,4 @@ def usage_bits(usage: x509.KeyUsage) -> frozenset[str]:
 
 
 def _short(error: Exception) -> str:
-    return str(error).split("\n")[0][:200] or type(error).__name__
+    return str(error).partition("\n")[0][:200] or type(error).__name__

@@ -26,7 +26,7 @@ def read_request(pem: bytes, path: str, option: str) -> Request:
         extensions: dict[str, Any] = {one.oid.dotted_string: one.value for one in parsed.extensions}
         public_key = parsed.public_key()
     except Exception as error:  # ValueError, and what the parser makes of broken extensions
-        reason = str(error).split("\n")[0] or type(error).__name__
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise PkiError(option, f"{path} is not a PEM certificate request: {reason}") from None
     if not valid:
         raise PkiError(option, f"{path} is not signed with its own key; make the request again")

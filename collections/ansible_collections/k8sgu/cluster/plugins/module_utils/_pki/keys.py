@@ -141,5 +141,5 @@ def _reason(pem: bytes, error: Exception) -> str:
         return "it is not PEM"
     if b"-----END" not in pem:
         return "its end is missing"
-    text = str(error).split("(")[0].strip().rstrip(".")
+    text = str(error).partition("(")[0].strip().rstrip(".")
     return text or "it is no private key"

@@ -125,7 +125,7 @@ def read_current(entry: Entry, disk: Disk) -> Current:
         try:
             csr_key = keys.public_der(x509.load_pem_x509_csr(csr_pem).public_key())  # type: ignore[arg-type]
         except Exception as error:  # ValueError, and what the parser makes of broken data
-            refuse(entry.csr_path, "a certificate request", str(error).split("\n")[0])
+            refuse(entry.csr_path, "a certificate request", str(error).partition("\n")[0])
     closed_to = {entry.key_path: 0o077}
     return Current(
         existing=existing,

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import time
-import xml.etree.ElementTree as ElementTree
 from dataclasses import asdict, dataclass
 from typing import Any, Callable, Iterable
+from xml.etree import ElementTree
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def test_a_fingerprint_saves_hashing_until_the_file_changes(tmp_path: Path, monk
     digest = fetch.digest
     monkeypatch.setattr(fetch, "digest", lambda name: hashed.append(name) or digest(name))
     kept = Record()
-    for _ in range(3):
+    for _attempt in range(3):
         assert node.examine_binaries([wanted], kept) == {wanted.path: wanted.sha256}
     assert len(hashed) == 1
     before = path.stat()

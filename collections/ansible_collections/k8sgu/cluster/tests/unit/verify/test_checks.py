@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, failure_text, junit, until
 
