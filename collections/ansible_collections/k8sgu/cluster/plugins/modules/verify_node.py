@@ -51,6 +51,22 @@ options:
     type: list
     elements: int
     default: []
+  port_table:
+    description:
+      - Rows of P(k8sgu.cluster.port_table#lookup). What listens on the node and is not in it fails, and so does a row of the node's role
+        for which nothing listens. Empty, neither is looked at.
+    type: list
+    elements: dict
+    default: []
+  system_listeners:
+    description: Rows of the same form for programs of the operating system, which may listen and need not.
+    type: list
+    elements: dict
+    default: []
+  exposure_limits:
+    description: By systemd unit, the highest level that C(systemd-analyze security) may give it.
+    type: dict
+    default: {}
   secret_key:
     description: Key in etcd of a Secret.
     type: str
@@ -105,6 +121,9 @@ def main() -> None:
             "api_port": {"type": "int", "default": 6443},
             "etcd_members": {"type": "int", "default": 0},
             "plaintext_ports": {"type": "list", "elements": "int", "default": []},
+            "port_table": {"type": "list", "elements": "dict", "default": []},
+            "system_listeners": {"type": "list", "elements": "dict", "default": []},
+            "exposure_limits": {"type": "dict", "default": {}},
             "secret_key": {"type": "str", "default": "/registry/secrets/k8sgu-verify/at-rest", "no_log": False},
             "encryption_prefix": {"type": "str", "default": "k8s:enc:"},
             "plaintext": {"type": "str", "default": "k8sgu-verify-plaintext-marker"},

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 UNIT_DIRECTORY = "/etc/systemd/system"
+# systemd tells anyone a unit's settings; the file itself is root's, as CIS 4.1.1 asks for the kubelet's.
+UNIT_MODE = 0o600
 INSTALL_ROOT = "/opt/k8sgu"
 
 # What a change of a file does to the component's units.

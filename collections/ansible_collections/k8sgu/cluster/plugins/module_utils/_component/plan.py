@@ -13,6 +13,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model imp
     RELOAD,
     RESTART,
     UNIT_DIRECTORY,
+    UNIT_MODE,
     Artifact,
     Component,
     ComponentError,
@@ -76,7 +77,7 @@ class Plan:
 
 def unit_file(unit: Unit) -> File:
     """The unit's own file; it counts for that unit alone."""
-    return File(unit.path, unit.content if unit.state != "absent" else None)
+    return File(unit.path, unit.content if unit.state != "absent" else None, mode=UNIT_MODE)
 
 
 def plan(component: Component, current: Current, coming: frozenset[str] = frozenset()) -> Plan:
@@ -224,9 +225,9 @@ class _Planner:
         return [unit.path for unit in self.component.units]
 
     def _unit_access(self, now: PathState) -> str:
-        if now.kind == ABSENT or (now.uid, now.gid, now.mode) == (0, 0, 0o644):
+        if now.kind == ABSENT or (now.uid, now.gid, now.mode) == (0, 0, UNIT_MODE):
             return ""
-        return f"owner {now.uid}, group {now.gid}, mode {now.mode:04o} instead of root, root, 0644"
+        return f"owner {now.uid}, group {now.gid}, mode {now.mode:04o} instead of root, root, {UNIT_MODE:04o}"
 
     def _show(self, file: File, now: PathState) -> None:
         before = None if now.kind == ABSENT else now.content

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable
 
-LISTEN = "0A"  # include/net/tcp_states.h
+# include/net/tcp_states.h: a TCP socket that listens, a UDP socket that is bound and not connected.
+STATES = {"tcp": "0A", "udp": "07"}
 TLS_ALERT = b"\x15\x03"
 # What Go's TLS servers answer in plain text to plain text; they serve nothing that way.
 GO_REFUSAL = b"Client sent an HTTP request to an HTTPS server"
@@ -26,13 +27,14 @@ class Listener:
     address: str
     port: int
     program: str
+    protocol: str = "tcp"
 
     @property
     def loopback(self) -> bool:
         return ipaddress.ip_address(self.address).is_loopback
 
     def __str__(self) -> str:
-        return f"{self.program} at {self.address}:{self.port}"
+        return f"{self.program} at {self.protocol} {self.address}:{self.port}"
 
 
 def decode_address(text: str) -> tuple[str, int]:
@@ -44,12 +46,12 @@ def decode_address(text: str) -> tuple[str, int]:
     return str(mapped or address), int(port, 16)
 
 
-def listening(table: str) -> list[tuple[str, int, str]]:
-    """(address, port, inode) of every listening socket of a /proc/net/tcp* table."""
+def listening(table: str, protocol: str = "tcp") -> list[tuple[str, int, str]]:
+    """(address, port, inode) of every listening socket of a /proc/net/tcp* or udp* table."""
     rows = []
     for line in table.splitlines()[1:]:
         fields = line.split()
-        if len(fields) > 9 and fields[3] == LISTEN:
+        if len(fields) > 9 and fields[3] == STATES[protocol]:
             rows.append((*decode_address(fields[1]), fields[9]))
     return rows
 
@@ -71,16 +73,18 @@ def socket_programs(proc: Path) -> dict[str, str]:
     return programs
 
 
-def listeners(proc: Path = Path("/proc")) -> list[Listener]:
-    """Every listening TCP socket of this network namespace."""
-    rows: list[tuple[str, int, str]] = []
-    for name in ("tcp", "tcp6"):
-        table = proc / "net" / name
-        if table.exists():
-            rows += listening(table.read_text())
+def listeners(proc: Path = Path("/proc"), protocols: tuple[str, ...] = ("tcp",)) -> list[Listener]:
+    """Every listening socket of this network namespace. One that no process holds is the kernel's own."""
+    rows: list[tuple[str, str, int, str]] = []
+    for protocol in protocols:
+        for table in (proc / "net" / protocol, proc / "net" / f"{protocol}6"):
+            if table.exists():
+                rows += [(protocol, *row) for row in listening(table.read_text(), protocol)]
     programs = socket_programs(proc)
-    found = {Listener(address, port, programs.get(inode, "unknown")) for address, port, inode in rows}
-    return sorted(found, key=lambda listener: (listener.port, listener.address))
+    found = {
+        Listener(address, port, programs.get(inode, "kernel"), protocol) for protocol, address, port, inode in rows
+    }
+    return sorted(found, key=lambda listener: (listener.protocol, listener.port, listener.address))
 
 
 def plaintext_answer(listener: Listener) -> str:

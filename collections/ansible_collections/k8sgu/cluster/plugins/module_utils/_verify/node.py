@@ -16,6 +16,8 @@ from typing import Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, until
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners import listeners, plaintext_listeners
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.ports import check_ports
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.sandbox import check_exposure
 
 ETCD_ENVIRONMENT = Path("/etc/etcd/etcdctl.env")
 AUDIT_LOG = Path("/var/log/kubernetes/audit.log")
@@ -146,6 +148,12 @@ def node_checks(parameters: dict[str, Any]) -> tuple[list[Check], bool]:
         check_plaintext(parameters["plaintext_ports"], where),
         check_anonymous("the kubelet", address, 10250, "/pods", where),
     ]
+    if parameters["port_table"]:
+        role = "control_plane" if parameters["control_plane"] else "worker"
+        found = listeners(protocols=("tcp", "udp"))
+        checks += check_ports(parameters["port_table"], parameters["system_listeners"], role, found, where)
+    if parameters["exposure_limits"]:
+        checks.append(check_exposure(parameters["exposure_limits"], where))
     audited = False
     if parameters["control_plane"]:
         checks.append(check_anonymous("the API server", address, parameters["api_port"], "/api/v1/secrets", where))

@@ -56,7 +56,7 @@ def settled(component: Component = ETCD, **changes: Any) -> Current:
         f.dest: PathState("file", 0, 7 if f.group == "etcd" else 0, f.mode, f.content or b"") for f in component.files
     }
     paths.update({link.dest: PathState("link", target=link.target or "") for link in component.links})
-    paths.update({u.path: PathState("file", 0, 0, 0o644, u.content or b"") for u in component.units})
+    paths.update({u.path: PathState("file", 0, 0, 0o600, u.content or b"") for u in component.units})
     paths.update({d.path: PathState("directory", 7, 7, d.mode) for d in component.directories})
     record = Record(
         started_with={unit.name: records.restart_items(component, unit) for unit in component.units},
@@ -121,7 +121,7 @@ def test_everything_to_do_on_an_empty_node() -> None:
             "restart etcd.service: /etc/etcd/etcd.yml",
         ),
         (
-            with_path(UNIT.path, PathState("file", 0, 0, 0o644, b"[Install]")),
+            with_path(UNIT.path, PathState("file", 0, 0, 0o600, b"[Install]")),
             ["restart"],
             "etcd.service: content differs",
         ),
@@ -184,7 +184,7 @@ def test_a_change_of_one_units_file_leaves_the_others_alone() -> None:
     other = replace(UNIT, name="other.service")
     component = replace(ETCD, units=[UNIT, other])
     current = settled(component)
-    paths = {**current.paths, other.path: PathState("file", 0, 0, 0o644, b"[Service]\n[Install]\nWantedBy=x")}
+    paths = {**current.paths, other.path: PathState("file", 0, 0, 0o600, b"[Service]\n[Install]\nWantedBy=x")}
     result = plan(component, replace(current, paths=paths))
     assert result.actions == [Action("other.service", "restart")]
     assert result.enable == ["other.service"]  # its [Install] section changed

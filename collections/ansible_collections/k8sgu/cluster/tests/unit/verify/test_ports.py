@@ -1,0 +1,87 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What listens against the port table, both ways."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ports import table
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify import ports, sandbox
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners import Listener
+
+WORKER = [
+    Listener("0.0.0.0", 22, "sshd"),
+    Listener("10.240.0.5", 10250, "kubelet"),
+    Listener("127.0.0.1", 10249, "kube-proxy"),
+    Listener("127.0.0.1", 35707, "containerd"),
+]
+SYSTEM = [{"listener": "chronyd", "protocol": "udp", "first": 323, "last": 323, "bind": "loopback"}]
+
+
+def judge(found, role="worker", network="routed"):
+    checks = ports.check_ports(table.as_dictionaries(network), SYSTEM, role, found, "node")
+    return [(check.passed, check.seen) for check in checks]
+
+
+def test_a_worker_as_it_should_be():
+    assert [passed for passed, _seen in judge([*WORKER, Listener("127.0.0.1", 323, "chronyd", "udp")])] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        Listener("0.0.0.0", 8080, "python3.11"),
+        Listener("0.0.0.0", 10250, "nc"),  # a known port, another program
+        Listener("10.240.0.5", 10249, "kube-proxy"),  # what only the node may reach, for all to reach
+        Listener("0.0.0.0", 323, "chronyd", "udp"),
+        Listener("0.0.0.0", 10250, "kubelet", "udp"),
+        Listener("0.0.0.0", 30080, "kube-proxy"),  # node ports are packet rules
+        Listener("10.240.0.5", 2379, "etcd"),  # a row of the control plane, on a worker
+    ],
+)
+def test_a_stranger_is_named(stranger):
+    (passed, seen), (others_passed, _others) = judge([*WORKER, stranger])
+    assert not passed
+    assert seen == str(stranger)
+    assert others_passed
+
+
+@pytest.mark.parametrize("gone", WORKER)
+def test_what_should_listen_is_missed(gone):
+    (_passed, _seen), (passed, seen) = judge([one for one in WORKER if one != gone])
+    assert not passed
+    assert seen.startswith("not listening: ")
+
+
+def test_vxlan_is_the_kernels():
+    envelope = Listener("0.0.0.0", 8472, "kernel", "udp")
+    assert [passed for passed, _seen in judge([*WORKER, envelope], network="vxlan")] == [True, True]
+    assert not judge([*WORKER, envelope])[0][0]
+    assert judge(WORKER, network="vxlan")[1] == (False, "not listening: vxlan")
+
+
+def test_a_question_under_way_is_no_service():
+    asked = Listener("0.0.0.0", 41000, "kubelet", "udp")
+    assert judge([*WORKER, asked])[0][0]
+    assert not judge([*WORKER, dataclasses.replace(asked, protocol="tcp")])[0][0]
+
+
+def test_nothing_found_proves_nothing():
+    assert [passed for passed, _seen in judge([])] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("output", "level"),
+    [("...\n→ Overall exposure level for etcd.service: 1.2 OK\n", 1.2), ("Failed to connect", None), ("", None)],
+)
+def test_exposure_is_read(output, level):
+    assert sandbox.exposure(output) == level
+
+
+def test_a_unit_that_cannot_be_rated_fails():
+    check = sandbox.check_exposure({"k8sgu-there-is-no-such-unit.service": 9.9}, "node")
+    assert not check.passed
