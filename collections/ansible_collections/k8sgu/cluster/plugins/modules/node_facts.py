@@ -91,6 +91,10 @@ ansible_facts:
           description: The resolver configuration with real name servers, fit for pods.
           returned: always
           type: str
+        mtu:
+          description: The largest packet in bytes of the network that the default route leads to.
+          returned: always
+          type: int
         python:
           description: The version of the Python that runs modules.
           returned: always

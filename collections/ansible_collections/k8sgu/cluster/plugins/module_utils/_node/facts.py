@@ -43,6 +43,23 @@ def effective_capability(status: str, bit: int) -> bool:
     return False
 
 
+def default_route_interface(routes: str) -> str:
+    """The interface of the default route with the lowest metric in /proc/net/route; empty where there is none."""
+    found = [
+        (int(fields[6]), fields[0])
+        for fields in (line.split() for line in routes.splitlines()[1:])
+        if len(fields) > 7 and fields[1] == fields[7] == "00000000"
+    ]
+    return min(found)[1] if found else ""
+
+
+def mtu(root: Path) -> int:
+    """The largest packet of the network that the default route leads to, in bytes; Ethernet's 1500 where it cannot be told."""
+    interface = default_route_interface((root / "proc/net/route").read_text())
+    file = root / "sys/class/net" / interface / "mtu"
+    return int(file.read_text()) if interface and file.exists() else 1500
+
+
 def node_facts(root: Path = Path("/")) -> dict[str, Any]:
     """Facts of the running machine; `root` is where its file system is mounted."""
     release = os_release((root / "etc/os-release").read_text())
@@ -65,5 +82,6 @@ def node_facts(root: Path = Path("/")) -> dict[str, Any]:
         "memory_bytes": memory_bytes(meminfo, "MemTotal"),
         "swap_bytes": memory_bytes(meminfo, "SwapTotal"),
         "resolv_conf": "/run/systemd/resolve/resolv.conf" if resolved.exists() else "/etc/resolv.conf",
+        "mtu": mtu(root),
         "python": ".".join(map(str, sys.version_info[:3])),
     }

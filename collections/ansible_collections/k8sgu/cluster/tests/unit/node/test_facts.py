@@ -6,15 +6,23 @@ import pytest
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._node import facts
 
+ROUTES = (
+    "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+    "cni0\t0000C80A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+    "wlan0\t00000000\t0100000A\t0003\t0\t0\t600\t00000000\t0\t0\t0\n"
+    "ens5\t00000000\t0100F00A\t0003\t0\t0\t100\t00000000\t0\t0\t0\n"
+)
 MEMINFO = "MemTotal:       16384 kB\nSwapTotal:          0 kB\n"
 
 
 def make_root(tmp_path: Path, *, unified: bool, resolved: bool, capabilities: str) -> Path:
-    for folder in ("etc", "proc/self", "sys/fs/cgroup", "run/systemd/resolve"):
+    for folder in ("etc", "proc/self", "proc/net", "sys/fs/cgroup", "sys/class/net/ens5", "run/systemd/resolve"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "etc/os-release").write_text('ID=ubuntu\nVERSION_ID="20.04"\n# NAME="x"\n')
     (tmp_path / "proc/meminfo").write_text(MEMINFO)
     (tmp_path / "proc/self/status").write_text(f"Name:\tpython3\nCapEff:\t{capabilities}\n")
+    (tmp_path / "proc/net/route").write_text(ROUTES)
+    (tmp_path / "sys/class/net/ens5/mtu").write_text("9001\n")
     if unified:
         (tmp_path / "sys/fs/cgroup/cgroup.controllers").touch()
     if resolved:
@@ -38,7 +46,15 @@ def test_node_facts(tmp_path, unified, resolved, capabilities, version, can_lowe
     assert (found["distribution"], found["distribution_version"]) == ("ubuntu", "20.04")
     assert found["memory_bytes"] == 16 * 2**20
     assert found["swap_bytes"] == 0
+    assert found["mtu"] == 9001
 
 
 def test_a_missing_field_is_zero():
     assert facts.memory_bytes(MEMINFO, "HugePages_Total") == 0
+
+
+@pytest.mark.parametrize("routes", [ROUTES.splitlines()[0], "\n".join(ROUTES.splitlines()[:2])])
+def test_without_a_default_route_the_mtu_is_ethernets(tmp_path, routes):
+    root = make_root(tmp_path, unified=True, resolved=True, capabilities="0")
+    (root / "proc/net/route").write_text(routes)
+    assert facts.mtu(root) == 1500
