@@ -55,18 +55,21 @@ class Server:
 def moto_server() -> Iterator[Server]:
     state = Server()
     application = DomainDispatcherApplication(create_backend_app)
+    one_at_a_time = threading.Lock()
 
     def counted(environ: dict[str, Any], start_response: Any) -> Any:
-        started = time.perf_counter()
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
-        for pair in body.decode("latin-1").split("&"):
-            if pair.startswith("Action="):
-                state.calls.append(pair[len("Action=") :])
-        try:
-            return list(application(environ, start_response))
-        finally:
-            state.seconds += time.perf_counter() - started
+        # moto's backends are not safe between threads; EC2 is.
+        with one_at_a_time:
+            started = time.perf_counter()
+            for pair in body.decode("latin-1").split("&"):
+                if pair.startswith("Action="):
+                    state.calls.append(pair[len("Action=") :])
+            try:
+                return list(application(environ, start_response))
+            finally:
+                state.seconds += time.perf_counter() - started
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = make_server("127.0.0.1", 0, counted, threaded=True)
