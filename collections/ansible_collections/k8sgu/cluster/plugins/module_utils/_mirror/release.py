@@ -7,9 +7,10 @@ docs/releases.md describes the file for people; every field is checked here, and
 """
 
 # Paths come and go as text here.
-# ruff: noqa: PTH118, PTH119, PTH123, PTH208
+# ruff: noqa: PTH116, PTH118, PTH119, PTH123, PTH208
 from __future__ import annotations
 
+import functools
 import os
 import re
 from dataclasses import dataclass, field
@@ -188,19 +189,33 @@ def _distance(known: tuple[int, int, int], wanted: tuple[int, int, int]) -> tupl
     return tuple(abs(a - b) for a, b in zip(known, wanted))
 
 
-def load_release(path: str) -> Release:
-    """Read and check one release file. Raises MirrorError with the file and the field."""
+def read_release(path: str) -> Any:
+    """What a release file holds, its fields unchecked, parsed once a process; not to be changed. Raises MirrorError."""
+    try:
+        status = os.stat(path)
+        return _parsed(path, status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise MirrorError(f"{path}: {error.strerror}") from error
+
+
+@functools.lru_cache(maxsize=16)
+def _parsed(path: str, _changed_ns: int, _size: int) -> Any:
     if not HAS_YAML:
         raise MirrorError(
             "the Python package PyYAML is missing on the controller; install it where Ansible is installed"
         )
-    try:
-        with open(path, "rb") as stream:
-            data = yaml_load(stream)
-    except OSError as error:
-        raise MirrorError(f"{path}: {error.strerror}") from error
-    except Exception as error:  # PyYAML's classes are not there where it is missing
-        raise MirrorError(f"{path}: is not YAML: {error}") from error
+    with open(path, "rb") as stream:
+        try:
+            return yaml_load(stream)
+        except OSError:
+            raise
+        except Exception as error:  # PyYAML's classes are not there where it is missing
+            raise MirrorError(f"{path}: is not YAML: {error}") from error
+
+
+def load_release(path: str) -> Release:
+    """Read and check one release file. Raises MirrorError with the file and the field."""
+    data = read_release(path)
     fields = Fields(data, path)
     release = Release(
         path=path,

@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,11 @@ import pytest
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.gobuild import Sources
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.planning import build_keys, image_key
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import find_release, load_release
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import (
+    find_release,
+    load_release,
+    read_release,
+)
 from ansible_collections.k8sgu.cluster.tests.unit.mirror.mirror_support import RELEASES, write_release
 
 URL = {"url": "https://example.org/{version}/{arch}", "sha256": {"amd64": "0" * 64}}
@@ -126,3 +134,61 @@ def test_file_that_is_no_release(tmp_path: Path) -> None:
     path.write_text("release: '1.36'\nkubernetes: 1.37.0\narchitectures: [amd64]\n")
     with pytest.raises(MirrorError, match="disagree"):
         load_release(str(path))
+
+
+def test_a_file_is_parsed_once_until_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "1.36.yml"
+    path.write_text("release: '1.36'\n")
+    first = read_release(str(path))
+    assert read_release(str(path)) is first
+    path.write_text("release: '1.36'\nkubernetes: 1.36.5\n")
+    assert read_release(str(path)) == {"release": "1.36", "kubernetes": "1.36.5"}
+
+
+def run_lookup(arguments: str) -> subprocess.CompletedProcess[str]:
+    message = "{{ lookup('k8sgu.cluster.release', " + arguments + ") }}"
+    return subprocess.run(
+        [
+            Path(sys.executable).with_name("ansible"),
+            "-i",
+            "localhost,",
+            "localhost",
+            "-m",
+            "debug",
+            "-a",
+            json.dumps({"msg": message}),
+        ],
+        env={
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(RELEASES.parent / "collections"),
+            "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_the_lookup_gives_a_release_without_a_warning() -> None:
+    done = run_lookup(f"'1.36.4', directory='{RELEASES}'")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    found = json.loads(done.stdout.partition("=>")[2])["msg"]
+    assert found["kubernetes"] == "1.36.4"
+    # Merged from another component's recipe, and overridden.
+    assert found["components"]["kubelet"]["build"]["packages"] == ["k8s.io/kubernetes/cmd/kubelet"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (f"'1.36', directory='{RELEASES}'", "is not one Kubernetes version of the form 1.36.4"),
+        (f"'1.36.4', '1.37.2', directory='{RELEASES}'", "is not one Kubernetes version of the form 1.36.4"),
+        (f"'1.99.0', directory='{RELEASES}'", "1.99.yml: No such file or directory"),
+    ],
+)
+def test_the_lookup_names_what_is_wrong(arguments: str, told: str) -> None:
+    done = run_lookup(arguments)
+    assert done.returncode != 0
+    assert told in done.stdout + done.stderr
