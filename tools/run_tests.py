@@ -64,9 +64,17 @@ def lint() -> list[Command]:
             "mypy", [str(BIN / "mypy"), "collections/ansible_collections/k8sgu/cluster/plugins", "lab/ec2lab", "tools"]
         ),
         Command("yamllint", [str(BIN / "yamllint"), "--strict", "."]),
-        # The default inventory asks the lab, which need not run for this.
+        # Without the default inventory, which asks the lab and so fails where none runs.
         Command(
-            "ansible-lint", ["env", "ANSIBLE_INVENTORY=localhost,", str(BIN / "ansible-lint"), "--offline", "--strict"]
+            "ansible-lint",
+            [
+                "env",
+                "ANSIBLE_INVENTORY=/dev/null",
+                "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED=false",
+                str(BIN / "ansible-lint"),
+                "--offline",
+                "--strict",
+            ],
         ),
     ]
 
