@@ -1,0 +1,136 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a node shows: command lines of running programs, owners and modes of files, contents of files without secrets.
+
+Standard library only: it runs on nodes. Of secret files only owners and modes leave the node.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+PROGRAMS = (
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-proxy",
+    "kube-router",
+)
+TREES = ("/etc/kubernetes", "/etc/etcd", "/etc/cni/net.d", "/var/lib/kubelet/pki")
+PLACES = ("/var/lib/etcd", "/var/lib/kubelet", "/root/.kube", "/home", "/etc/systemd/system")
+UNITS = "/etc/systemd/system"
+# No secret is in any of them; what is in the others stays on the node.
+TEXTS = (
+    "/etc/kubernetes/kubelet.yml",
+    "/etc/kubernetes/scheduler.yml",
+    "/etc/kubernetes/authentication.yml",
+    "/etc/kubernetes/admission.yml",
+    "/etc/kubernetes/audit-policy.yml",
+    "/etc/etcd/etcd.yml",
+    "/etc/etcd/pki/ca.pem",
+    "/etc/kubernetes/pki/client-ca-bundle.pem",
+)
+ENCRYPTION = "/etc/kubernetes/encryption.yml"
+_PROVIDER = re.compile(r"^\s*-\s*(aescbc|aesgcm|secretbox|kms|identity)\s*:", re.MULTILINE)
+# Credentials of an administrator, by what upstream's tools call such files.
+_ADMINISTRATORS = re.compile(r"(^|[/.-])(super-)?admin[^/]*\.(conf|kubeconfig|pem)$")
+
+
+def _name(number: int, of: Any, field: int = 0) -> str:
+    try:
+        return str(of(number)[field])
+    except KeyError:
+        return str(number)
+
+
+def access(path: Path) -> dict[str, Any]:
+    """Owner, group and mode of a path. Raises OSError."""
+    status = path.lstat()
+    return {
+        "owner": _name(status.st_uid, pwd.getpwuid),
+        "group": _name(status.st_gid, grp.getgrgid),
+        "mode": f"{stat.S_IMODE(status.st_mode):04o}",
+        "kind": "directory" if stat.S_ISDIR(status.st_mode) else "link" if path.is_symlink() else "file",
+    }
+
+
+def processes(proc: Path = Path("/proc")) -> dict[str, dict[str, Any]]:
+    """By program name: its user and its flags (without dashes; those without a value are "true")."""
+    found = {}
+    for process in proc.glob("[0-9]*"):
+        try:
+            program = Path(os.readlink(process / "exe")).name
+            if program not in PROGRAMS:
+                continue
+            arguments = (process / "cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")[1:]
+            user = _name(process.stat().st_uid, pwd.getpwuid)
+        except OSError:
+            continue  # it ended meanwhile
+        found[program] = {"user": user, "flags": flags(arguments)}
+    return found
+
+
+def flags(arguments: list[str]) -> dict[str, str]:
+    """Go's flags: --name=value, --name value, --name."""
+    result: dict[str, str] = {}
+    name = ""
+    for argument in arguments:
+        if argument.startswith("-"):
+            name, separator, value = argument.lstrip("-").partition("=")
+            result[name] = value if separator else "true"
+            name = "" if separator else name
+        elif name:
+            result[name], name = argument, ""
+    return result
+
+
+def files() -> dict[str, dict[str, Any]]:
+    """Owner, group and mode by path, of everything that the items look at."""
+    paths = [Path(place) for place in (*TREES, *PLACES)]
+    for tree in TREES:
+        paths += [Path(directory, name) for directory, below, names in os.walk(tree) for name in (*below, *names)]
+    paths += sorted(Path(UNITS).glob("*.service"))
+    paths += [path for home in (Path("/root"), *Path("/home").glob("*")) for path in home.glob(".kube/*")]
+    result = {}
+    for path in paths:
+        try:
+            result[str(path)] = access(path)
+        except OSError:
+            continue  # not on this node
+    return result
+
+
+def administrators(paths: list[str]) -> list[str]:
+    """The paths that look like an administrator's credentials."""
+    return [path for path in paths if _ADMINISTRATORS.search(path) or "/.kube/" in path]
+
+
+def show() -> dict[str, Any]:
+    """Everything of this node, as plain data."""
+    texts = {}
+    for name in TEXTS:
+        try:
+            texts[name] = Path(name).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue  # not on this node
+    try:
+        providers = _PROVIDER.findall(Path(ENCRYPTION).read_text(encoding="utf-8"))
+    except OSError:
+        providers = []
+    found = files()
+    return {
+        "processes": processes(),
+        "files": found,
+        "texts": texts,
+        "encryption_providers": providers,
+        "administrators": administrators(list(found)),
+    }

@@ -1,0 +1,390 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Items 3.1 and 5: who may do what (RBAC), what pods may be (asked by dry runs), NetworkPolicies, Secrets.
+
+Kubernetes' own roles and bindings carry the label `kubernetes.io/bootstrapping=rbac-defaults`; what this project adds
+beside them is looked at as what a user adds. The benchmark leaves nearly all of these items to a person: what a machine
+can prove is PASS or FAIL, and for the rest the report says what a person should look at.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, Iterable
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.items import (
+    Finding,
+    Node,
+    Verdict,
+    failed,
+    judged,
+    manual,
+    passed,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.worker import setting
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import ApiError, Client
+
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+BOOTSTRAPPED = ("kubernetes.io/bootstrapping", "rbac-defaults")
+ADMINISTRATORS = {"Group system:masters", "Group k8sgu:cluster-admins"}
+# Everybody, or every pod: what these may do needs no break-in.
+EVERYBODY = {
+    "Group system:authenticated",
+    "Group system:unauthenticated",
+    "Group system:serviceaccounts",
+    "User system:anonymous",
+}
+SYSTEM_NAMESPACE = "kube-system"
+WORKERS = 8
+
+_CONTAINER: dict[str, Any] = {"name": "asked", "image": "registry.k8s.io/pause:3.10"}
+
+
+def _pod(spec: dict[str, Any] | None = None, **container: Any) -> dict[str, Any]:
+    return {**(spec or {}), "containers": [{**_CONTAINER, **container}]}
+
+
+# By number: title, a pod that should be refused, and whether Pod Security's `baseline` does (else `restricted` does).
+PODS: dict[str, tuple[str, dict[str, Any], bool]] = {
+    "5.2.2": ("Privileged containers are refused", _pod(securityContext={"privileged": True}), True),
+    "5.2.3": ("Pods do not see the host's processes", _pod({"hostPID": True}), True),
+    "5.2.4": ("Pods do not share the host's IPC", _pod({"hostIPC": True}), True),
+    "5.2.5": ("Pods do not share the host's network", _pod({"hostNetwork": True}), True),
+    "5.2.6": ("Containers do not gain privileges", _pod(securityContext={"allowPrivilegeEscalation": True}), False),
+    "5.2.7": ("Containers do not run as root", _pod(securityContext={"runAsUser": 0}), False),
+    "5.2.8": ("Containers do not forge packets (NET_RAW)", _pod(), False),
+    "5.2.9": (
+        "Containers do not add capabilities",
+        _pod(securityContext={"capabilities": {"add": ["SYS_ADMIN"]}}),
+        True,
+    ),
+    "5.2.10": ("Containers drop their capabilities", _pod(securityContext={"capabilities": {"drop": []}}), False),
+    "5.2.11": (
+        "Windows containers do not run as the host",
+        _pod(
+            {
+                "os": {"name": "windows"},
+                "hostNetwork": True,
+                "securityContext": {"windowsOptions": {"hostProcess": True}},
+            }
+        ),
+        True,
+    ),
+    "5.2.12": (
+        "Pods do not mount the host's directories",
+        _pod({"volumes": [{"name": "h", "hostPath": {"path": "/etc"}}]}),
+        True,
+    ),
+    "5.2.13": ("Pods do not take the host's ports", _pod(ports=[{"containerPort": 80, "hostPort": 80}]), True),
+}
+
+
+def subject_name(subject: dict[str, Any]) -> str:
+    place = f"{subject['namespace']}/" if subject.get("namespace") and subject["kind"] == "ServiceAccount" else ""
+    return f"{subject['kind']} {place}{subject['name']}"
+
+
+def _bootstrapped(item: dict[str, Any]) -> bool:
+    return (item["metadata"].get("labels") or {}).get(BOOTSTRAPPED[0]) == BOOTSTRAPPED[1]
+
+
+def allows(rule: dict[str, Any], group: str, resource: str, verbs: Iterable[str]) -> bool:
+    """Whether a rule allows one of the verbs on a resource ("pods", "nodes/proxy")."""
+    groups, resources = rule.get("apiGroups") or [], rule.get("resources") or []
+    base, _slash, sub = resource.partition("/")
+    named = {"*", resource, f"{base}/*" if sub else base, f"*/{sub}" if sub else resource}
+    return (
+        bool({"*", group} & set(groups))
+        and bool(named & set(resources))
+        and bool({"*", *verbs} & set(rule.get("verbs") or []))
+    )
+
+
+class Cluster:
+    """What the API says, read once."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        paths = {
+            "cluster_roles": f"{RBAC}/clusterroles",
+            "roles": f"{RBAC}/roles",
+            "cluster_bindings": f"{RBAC}/clusterrolebindings",
+            "bindings": f"{RBAC}/rolebindings",
+            "namespaces": "/api/v1/namespaces",
+            "pods": "/api/v1/pods",
+            "services": "/api/v1/services",
+            "accounts": "/api/v1/serviceaccounts",
+            "policies": "/apis/networking.k8s.io/v1/networkpolicies",
+        }
+        with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+            read = pool.map(lambda path: client.get(path)["items"], paths.values())
+            self.objects: dict[str, list[dict[str, Any]]] = dict(zip(paths, read))
+
+    def rules(self, binding: dict[str, Any]) -> list[dict[str, Any]]:
+        reference = binding["roleRef"]
+        kind = "cluster_roles" if reference["kind"] == "ClusterRole" else "roles"
+        for role in self.objects[kind]:
+            same = kind == "cluster_roles" or role["metadata"]["namespace"] == binding["metadata"].get("namespace")
+            if role["metadata"]["name"] == reference["name"] and same:
+                return list(role.get("rules") or [])
+        return []
+
+    def granted(self, test: Callable[[dict[str, Any]], bool]) -> tuple[set[str], set[str]]:
+        """Whom a binding gives such a rule: groups of everybody; others beside administrators and Kubernetes' own."""
+        everybody, others = set(), set()
+        for binding in self.objects["cluster_bindings"] + self.objects["bindings"]:
+            if any(test(rule) for rule in self.rules(binding)):
+                names = {subject_name(subject) for subject in binding.get("subjects") or []}
+                everybody |= names & EVERYBODY
+                if not _bootstrapped(binding):
+                    others |= names - EVERYBODY - ADMINISTRATORS
+        return everybody, others
+
+
+def access(group: str, resource: str, *verbs: str) -> Callable[[Cluster], Verdict]:
+    def question(cluster: Cluster) -> Verdict:
+        everybody, others = cluster.granted(lambda rule: allows(rule, group, resource, verbs))
+        what = f"{'/'.join(verbs)} {resource}"
+        if everybody:
+            return failed(f"{what}: {', '.join(sorted(everybody))}")
+        if others:
+            return manual(f"{what}: beside administrators and Kubernetes' own controllers {', '.join(sorted(others))}")
+        return passed(f"{what}: administrators and Kubernetes' own controllers alone")
+
+    return question
+
+
+def cluster_admin(cluster: Cluster) -> Verdict:
+    subjects = {
+        subject_name(subject)
+        for binding in cluster.objects["cluster_bindings"]
+        if binding["roleRef"]["name"] == "cluster-admin"
+        for subject in binding.get("subjects") or []
+    }
+    if subjects & EVERYBODY:
+        return failed(f"cluster-admin is bound to {', '.join(sorted(subjects & EVERYBODY))}")
+    if subjects - ADMINISTRATORS:
+        return manual(f"cluster-admin is also bound to {', '.join(sorted(subjects - ADMINISTRATORS))}")
+    return passed(f"cluster-admin is bound to {', '.join(sorted(subjects))} alone")
+
+
+def wildcards(cluster: Cluster) -> Verdict:
+    found = []
+    for role in cluster.objects["cluster_roles"] + cluster.objects["roles"]:
+        rules = role.get("rules") or []
+        wide = any("*" in (rule.get(part) or []) for rule in rules for part in ("verbs", "resources", "apiGroups"))
+        if wide and not _bootstrapped(role) and not role.get("aggregationRule"):
+            found.append(role["metadata"]["name"])
+    return (
+        manual(f"roles with *: {', '.join(sorted(found))}")
+        if found
+        else passed("none but Kubernetes' own roles have *")
+    )
+
+
+def _mounts_token(cluster: Cluster, pod: dict[str, Any]) -> bool:
+    spec, metadata = pod["spec"], pod["metadata"]
+    if spec.get("automountServiceAccountToken") is not None:
+        return bool(spec["automountServiceAccountToken"])
+    for account in cluster.objects["accounts"]:
+        same = account["metadata"]["namespace"] == metadata["namespace"]
+        if same and account["metadata"]["name"] == spec.get("serviceAccountName", "default"):
+            return account.get("automountServiceAccountToken") is not False
+    return True
+
+
+def _pod_name(pod: dict[str, Any]) -> str:
+    return f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+
+
+def default_accounts(cluster: Cluster) -> Verdict:
+    using = [
+        _pod_name(pod)
+        for pod in cluster.objects["pods"]
+        if pod["spec"].get("serviceAccountName", "default") == "default" and _mounts_token(cluster, pod)
+    ]
+    bound = {
+        subject_name(subject)
+        for binding in cluster.objects["cluster_bindings"] + cluster.objects["bindings"]
+        for subject in binding.get("subjects") or []
+        if subject["kind"] == "ServiceAccount" and subject["name"] == "default"
+    }
+    seen = [f"pods with the token of `default`: {', '.join(using)}"] if using else []
+    seen += [f"roles are bound to {', '.join(sorted(bound))}"] if bound else []
+    return judged(
+        not seen, "; ".join(seen) or "no pod has the token of a `default` account, and no role is bound to one"
+    )
+
+
+def tokens(cluster: Cluster) -> Verdict:
+    holders = [_pod_name(pod) for pod in cluster.objects["pods"] if _mounts_token(cluster, pod)]
+    users = [name for name in holders if not name.startswith(SYSTEM_NAMESPACE + "/")]
+    if users:
+        return manual(f"do these need their token? {', '.join(users)}")
+    return passed(f"no pod outside {SYSTEM_NAMESPACE} has a token; there: {', '.join(holders) or 'none'}")
+
+
+def secrets_as_files(cluster: Cluster) -> Verdict:
+    found = set()
+    for pod in cluster.objects["pods"]:
+        for container in [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])]:
+            by_name = any("secretKeyRef" in (entry.get("valueFrom") or {}) for entry in container.get("env") or [])
+            if by_name or any("secretRef" in entry for entry in container.get("envFrom") or []):
+                found.add(_pod_name(pod))
+    if found:
+        return manual(f"pods with Secrets in their environment: {', '.join(sorted(found))}")
+    return passed("no pod has a Secret in its environment")
+
+
+def isolated(cluster: Cluster) -> Verdict:
+    have = {policy["metadata"]["namespace"] for policy in cluster.objects["policies"]}
+    used = {pod["metadata"]["namespace"] for pod in cluster.objects["pods"]}
+    open_ones = sorted(used - have - {SYSTEM_NAMESPACE})
+    if open_ones:
+        return manual(
+            f"namespaces with pods and without a NetworkPolicy: {', '.join(open_ones)}; docs/security.md has a template"
+        )
+    return passed(f"every namespace with pods but {SYSTEM_NAMESPACE} has a NetworkPolicy")
+
+
+def default_namespace(cluster: Cluster) -> Verdict:
+    pods = [pod for pod in cluster.objects["pods"] if pod["metadata"]["namespace"] == "default"]
+    services = [
+        service
+        for service in cluster.objects["services"]
+        if service["metadata"]["namespace"] == "default" and service["metadata"]["name"] != "kubernetes"
+    ]
+    if pods or services:
+        return manual(f"in the namespace default: {len(pods)} pods, {len(services)} services")
+    return passed("nothing but the API's own service is in the namespace default")
+
+
+def refusal(client: Client, namespace: str, spec: dict[str, Any]) -> str:
+    """Why Pod Security refuses a pod, asked by a dry run; empty where it would be taken. Raises ApiError otherwise."""
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "asked-"}, "spec": spec}
+    try:
+        client.request("POST", f"/api/v1/namespaces/{namespace}/pods", {"dryRun": "All"}, body)
+    except ApiError as error:
+        if error.code == 403 and "violates PodSecurity" in error.message:
+            return error.message
+        raise
+    return ""
+
+
+def pod_security(cluster: Cluster) -> list[Finding]:
+    """A pod of each kind in every namespace: which of them take it."""
+    namespaces = [
+        item["metadata"]["name"]
+        for item in cluster.objects["namespaces"]
+        if item["metadata"]["name"] != SYSTEM_NAMESPACE and not item["metadata"].get("deletionTimestamp")
+    ]
+    questions = [(number, namespace) for number in PODS for namespace in namespaces]
+
+    def look(question: tuple[str, str]) -> str:
+        number, namespace = question
+        try:
+            return "" if refusal(cluster.client, namespace, PODS[number][1]) else namespace
+        except ApiError as error:
+            return f"{namespace} (not asked: {error.message})"
+
+    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+        answers = list(zip(questions, pool.map(look, questions)))
+    findings = []
+    privileged = sorted({namespace for (number, namespace), taken in answers if number == "5.2.2" and taken})
+    verdict = judged(
+        not privileged,
+        f"Pod Security Admission lets everything into {', '.join(privileged)}"
+        if privileged
+        else f"Pod Security Admission acts in every namespace but {SYSTEM_NAMESPACE}",
+    )
+    findings.append(Finding("5.2.1", "A policy decides what pods may be", verdict.status, verdict.reason))
+    for number, (title, _spec, baseline) in PODS.items():
+        taken = sorted(where for (asked, _namespace), where in answers if asked == number and where)
+        if not taken:
+            verdict = passed(f"refused in every namespace but {SYSTEM_NAMESPACE}")
+        elif baseline:
+            verdict = failed(f"taken in {', '.join(taken)}")
+        else:
+            verdict = manual(f"taken, with a warning, in {', '.join(taken)}: label them restricted to refuse it")
+        findings.append(Finding(number, title, verdict.status, verdict.reason))
+    return findings
+
+
+Row = tuple[str, str, Callable[[Cluster], Verdict]]
+_WEBHOOKS = "admissionregistration.k8s.io"
+ROWS: tuple[Row, ...] = (
+    (
+        "3.1.1",
+        "People do not sign in with client certificates",
+        lambda _c: manual("admin.kubeconfig is a client certificate; give people OIDC"),
+    ),
+    (
+        "3.1.2",
+        "People do not sign in with service accounts' tokens",
+        lambda _c: manual("who was given a token cannot be seen; they last a day at most"),
+    ),
+    ("5.1.1", "cluster-admin is for administrators alone", cluster_admin),
+    ("5.1.2", "Few may read Secrets", access("", "secrets", "get", "list", "watch")),
+    ("5.1.3", "Roles name what they allow", wildcards),
+    ("5.1.4", "Few may create pods", access("", "pods", "create")),
+    ("5.1.5", "The default service accounts are not used", default_accounts),
+    ("5.1.6", "Pods have a token only where they need one", tokens),
+    (
+        "5.1.7",
+        "system:masters is not used",
+        lambda _c: manual("super-admin.kubeconfig is of that group; it stays on the controller"),
+    ),
+    (
+        "5.1.8",
+        "Few may bind, escalate or impersonate",
+        access("rbac.authorization.k8s.io", "clusterroles", "bind", "escalate"),
+    ),
+    ("5.1.9", "Few may create persistent volumes", access("", "persistentvolumes", "create")),
+    ("5.1.10", "Few reach nodes through the proxy", access("", "nodes/proxy", "get", "create")),
+    (
+        "5.1.11",
+        "Few approve certificates",
+        access("certificates.k8s.io", "certificatesigningrequests/approval", "update", "patch"),
+    ),
+    ("5.1.12", "Few may set webhooks", access(_WEBHOOKS, "mutatingwebhookconfigurations", "create", "update", "patch")),
+    ("5.1.13", "Few may make service accounts' tokens", access("", "serviceaccounts/token", "create")),
+    ("5.3.2", "Namespaces have NetworkPolicies", isolated),
+    ("5.4.1", "Secrets are given to pods as files", secrets_as_files),
+    ("5.4.2", "Secrets may be kept outside", lambda _c: manual("an external store of secrets is a choice of its own")),
+    ("5.5.1", "Where images come from is checked", lambda _c: manual("no image policy webhook is installed")),
+    (
+        "5.6.1",
+        "Namespaces separate what belongs apart",
+        lambda _c: manual("how resources are divided is a choice of its own"),
+    ),
+    (
+        "5.6.3",
+        "Pods have a security context",
+        lambda _c: manual("the level restricted asks for one, and warns everywhere"),
+    ),
+    ("5.6.4", "The default namespace is empty", default_namespace),
+)
+
+
+def nodes_findings(nodes: dict[str, Node]) -> list[Finding]:
+    """Items that the nodes answer together."""
+    without = ", ".join(sorted(name for name, node in nodes.items() if "kube-router" not in node.processes))
+    bare = ", ".join(sorted(name for name, node in nodes.items() if setting(node, "seccompDefault") is not True))
+    policy = failed(f"nothing enforces it on {without}") if without else passed("kube-router runs on every node")
+    seccomp = (
+        failed(f"pods without a profile of their own have none on {bare}")
+        if bare
+        else passed("pods without a profile of their own have RuntimeDefault")
+    )
+    return [
+        Finding("5.3.1", "The pod network enforces NetworkPolicies", policy.status, policy.reason),
+        Finding("5.6.2", "Pods have a seccomp profile", seccomp.status, seccomp.reason),
+    ]
+
+
+def findings(client: Client, nodes: dict[str, Node]) -> list[Finding]:
+    cluster = Cluster(client)
+    rows = [(number, title, question(cluster)) for number, title, question in ROWS]
+    judged_rows = [Finding(number, title, verdict.status, verdict.reason) for number, title, verdict in rows]
+    return judged_rows + pod_security(cluster) + nodes_findings(nodes)

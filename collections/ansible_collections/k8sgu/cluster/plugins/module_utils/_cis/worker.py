@@ -1,0 +1,161 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Items 4: files and configuration of kubelet and kube-proxy, on every node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.items import (
+    Item,
+    Node,
+    Question,
+    Verdict,
+    failed,
+    files_mode,
+    files_owner,
+    is_path,
+    judged,
+    manual,
+    mapping,
+    passed,
+    strong_ciphers,
+)
+
+KUBELET, PROXY = "kubelet", "kube-proxy"
+UNIT = "/etc/systemd/system/kubelet.service"
+
+
+def setting(node: Node, name: str) -> Any:
+    """A field of the kubelet's configuration by its dotted name; None where nothing is said."""
+    path = node.flag(KUBELET, "config") or ""
+    value: Any = mapping(node.texts.get(path, ""))
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def setting_is(name: str, *allowed: Any, default: Any = None) -> Question:
+    """`default` is what the kubelet does where nothing is said."""
+
+    def question(node: Node) -> Verdict:
+        value = setting(node, name)
+        seen = f"{name}: {value}" if value is not None else f"{name} is not set (default {default})"
+        return judged((default if value is None else value) in allowed, seen)
+
+    return question
+
+
+def setting_set(*names: str) -> Question:
+    def question(node: Node) -> Verdict:
+        missing = [name for name in names if not setting(node, name)]
+        seen = ", ".join(f"{name}: {setting(node, name)}" for name in names)
+        return judged(not missing, f"not set: {', '.join(missing)}" if missing else seen)
+
+    return question
+
+
+def client_authority(node: Node) -> str:
+    return str(setting(node, "authentication.x509.clientCAFile") or "")
+
+
+def authority_mode(node: Node) -> Verdict:
+    return files_mode("0644", is_path(client_authority(node)), "authentication.x509.clientCAFile")(node)
+
+
+def authority_owner(node: Node) -> Verdict:
+    return files_owner(["root:root"], is_path(client_authority(node)), "authentication.x509.clientCAFile")(node)
+
+
+def authorization(node: Node) -> Verdict:
+    mode = setting(node, "authorization.mode")
+    return judged(mode == "Webhook", f"authorization.mode: {mode}")
+
+
+def streams_end(node: Node) -> Verdict:
+    value = setting(node, "streamingConnectionIdleTimeout")
+    return judged(str(value) not in ("0", "0s"), f"streamingConnectionIdleTimeout: {value or 'not set (default 4h)'}")
+
+
+def host_name(node: Node) -> Verdict:
+    value = node.flag(KUBELET, "hostname-override")
+    if value is None:
+        return passed("--hostname-override is not set")
+    return manual(
+        "--hostname-override is set: the node's name is the one in its certificate, and the API server checks that"
+    )
+
+
+def events(node: Node) -> Verdict:
+    value = setting(node, "eventRecordQPS")
+    good = value is None or (isinstance(value, int) and value >= 0)
+    return judged(good, f"eventRecordQPS: {'not set (default 50)' if value is None else value}")
+
+
+def ciphers(node: Node) -> Verdict:
+    return strong_ciphers(setting(node, "tlsCipherSuites") or [])
+
+
+def process_limit(node: Node) -> Verdict:
+    value = setting(node, "podPidsLimit")
+    return judged(isinstance(value, int) and value > 0, f"podPidsLimit: {value}")
+
+
+def server_rotation(node: Node) -> Verdict:
+    """Either the kubelet asks for its serving certificate itself, or it is given one."""
+    gates = setting(node, "featureGates") or {}
+    if gates.get("RotateKubeletServerCertificate") is False:
+        return failed("featureGates.RotateKubeletServerCertificate: false")
+    given = setting(node, "tlsCertFile")
+    return passed(f"on by default; the serving certificate is {'renewed by the playbooks' if given else 'asked for'}")
+
+
+def proxy_metrics(node: Node) -> Verdict:
+    value = node.flag(PROXY, "metrics-bind-address") or "127.0.0.1:10249"
+    return judged(value.startswith(("127.", "[::1]", "localhost")), f"--metrics-bind-address={value}")
+
+
+def _file_items(number: int, title: str, path: str, program: str) -> list[Item]:
+    return [
+        Item(f"4.1.{number}", f"{title} is for root's eyes", program, files_mode("0600", is_path(path), path)),
+        Item(f"4.1.{number + 1}", f"{title} is root's", program, files_owner(["root:root"], is_path(path), path)),
+    ]
+
+
+def items() -> list[Item]:
+    return [
+        *_file_items(1, "kubelet's unit", UNIT, KUBELET),
+        *_file_items(3, "kube-proxy's kubeconfig", "/etc/kubernetes/kube-proxy.kubeconfig", PROXY),
+        *_file_items(5, "kubelet's kubeconfig", "/etc/kubernetes/kubelet.kubeconfig", KUBELET),
+        Item("4.1.7", "Nobody but root writes the CA that the kubelet checks clients by", KUBELET, authority_mode),
+        Item("4.1.8", "The CA that the kubelet checks clients by is root's", KUBELET, authority_owner),
+        *_file_items(9, "kubelet's configuration", "/etc/kubernetes/kubelet.yml", KUBELET),
+        Item(
+            "4.2.1",
+            "The kubelet refuses anonymous requests",
+            KUBELET,
+            setting_is("authentication.anonymous.enabled", False),
+        ),
+        Item("4.2.2", "The kubelet asks the API server who may", KUBELET, authorization),
+        Item("4.2.3", "The kubelet checks clients by a CA", KUBELET, setting_set("authentication.x509.clientCAFile")),
+        Item("4.2.4", "The kubelet's read-only port is closed", KUBELET, setting_is("readOnlyPort", 0, default=0)),
+        Item("4.2.5", "Silent streams end", KUBELET, streams_end),
+        Item(
+            "4.2.6",
+            "The kubelet keeps its packet rules",
+            KUBELET,
+            setting_is("makeIPTablesUtilChains", True, default=True),
+        ),
+        Item("4.2.7", "The node's name is not made up", KUBELET, host_name),
+        Item("4.2.8", "The kubelet records events", KUBELET, events),
+        Item(
+            "4.2.9", "The kubelet serves with a certificate", KUBELET, setting_set("tlsCertFile", "tlsPrivateKeyFile")
+        ),
+        Item("4.2.10", "The kubelet's client certificate is renewed", KUBELET, setting_is("rotateCertificates", True)),
+        Item("4.2.11", "Renewal of the kubelet's serving certificate is not turned off", KUBELET, server_rotation),
+        Item("4.2.12", "The kubelet has strong cipher suites alone", KUBELET, ciphers),
+        Item("4.2.13", "Pods have a limit of processes", KUBELET, process_limit),
+        Item("4.2.14", "Pods have a seccomp profile by default", KUBELET, setting_is("seccompDefault", True)),
+        Item("4.3.1", "kube-proxy's metrics are for the node alone", PROXY, proxy_metrics),
+    ]

@@ -1,0 +1,55 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: security_facts
+short_description: Reads of a node what the security report judges
+version_added: 0.1.0
+description:
+  - Returns the command lines of the cluster's running programs, owners and modes of their files, and the contents of configuration files
+    that hold no secret. Of keys, kubeconfigs and the encryption configuration only owners, modes and the names of providers leave the node.
+  - All of it in one execution, with nothing but Python's standard library. M(k8sgu.cluster.security_report) judges it.
+author:
+  - The k8sgu authors (@k8sgu)
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Read the node
+  become: true
+  k8sgu.cluster.security_facts:
+  register: facts
+"""
+
+RETURN = r"""
+shown:
+  description: Processes, files, texts and names of encryption providers.
+  returned: success
+  type: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.node import show
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    module.exit_json(changed=False, shown=show())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: security_report
+short_description: Judges a cluster by the items of the CIS Kubernetes Benchmark
+version_added: 0.1.0
+description:
+  - Judges what M(k8sgu.cluster.security_facts) read of the nodes and what the API says, item by item, and writes all of it as JSON.
+    The numbers are those of version 1.11, see U(https://www.cisecurity.org/benchmark/kubernetes).
+  - What pods may be is asked by creating them in dry runs, in every namespace but C(kube-system). Nothing is created.
+  - It does not fail for what it finds; it returns the number of failed items.
+author:
+  - The k8sgu authors (@k8sgu)
+requirements:
+  - PyYAML
+attributes:
+  check_mode:
+    description: In check mode the file is not written.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed.
+    support: none
+  idempotent:
+    description: Changes nothing of the cluster; the file is written anew.
+    support: full
+options:
+  kubeconfig:
+    description: Kubeconfig of an administrator.
+    type: path
+    required: true
+  nodes:
+    description: By node name, RV(k8sgu.cluster.security_facts#module:shown).
+    type: dict
+    required: true
+  control_plane:
+    description: Names of the nodes that the control plane runs on.
+    type: list
+    elements: str
+    required: true
+  accepted:
+    description: Reasons, by item number, for which a failed item is accepted; it is then V(MANUAL), with that reason.
+    type: dict
+    default: {}
+  path:
+    description: The JSON file, mode V(0600).
+    type: path
+    required: true
+  patience:
+    description: Seconds that the API server may be unreachable.
+    type: int
+    default: 30
+"""
+
+EXAMPLES = r"""
+- name: Judge the cluster
+  k8sgu.cluster.security_report:
+    kubeconfig: .state/demo/admin.kubeconfig
+    nodes: {demo-control-plane-0: "{{ facts.shown }}"}
+    control_plane: [demo-control-plane-0]
+    path: .state/demo/security-report.json
+"""
+
+RETURN = r"""
+table:
+  description: The findings as lines of text, those of nodes that answer the same in one line.
+  returned: success
+  type: list
+  elements: str
+findings:
+  description: Each with C(number), C(title), C(status) (V(PASS), V(FAIL) or V(MANUAL)), C(reason) and C(node), empty for the cluster as a whole.
+  returned: success
+  type: list
+  elements: dict
+failed:
+  description: The findings that are V(FAIL).
+  returned: success
+  type: list
+  elements: dict
+counts:
+  description: How many items passed, failed, or need a person; each counts by its worst answer.
+  returned: success
+  type: dict
+  sample: {PASS: 100, FAIL: 0, MANUAL: 14}
+"""
+
+import json
+from dataclasses import asdict
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.items import FAIL
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.report import BENCHMARK, all_findings, counts, table
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.kubeconfig import load
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "kubeconfig": {"type": "path", "required": True},
+            "nodes": {"type": "dict", "required": True},
+            "control_plane": {"type": "list", "elements": "str", "required": True},
+            "accepted": {"type": "dict", "default": {}},
+            "path": {"type": "path", "required": True},
+            "patience": {"type": "int", "default": 30},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    missing = [name for name in options["control_plane"] if name not in options["nodes"]]
+    if missing or not options["control_plane"]:
+        module.fail_json(
+            msg=f"nodes: nothing was read of the control plane's {', '.join(missing) or 'nodes'}, so most items cannot be "
+            "judged; is the node up, and was the play limited to others?"
+        )
+    try:
+        client = Client(load(options["kubeconfig"], None), options["patience"])
+        accepted = {str(number): str(reason) for number, reason in options["accepted"].items()}
+        findings = all_findings(client, options["nodes"], options["control_plane"], accepted)
+        rows = [asdict(one) for one in findings]
+        document = {"benchmark": BENCHMARK, "counts": counts(findings), "findings": rows}
+        if not module.check_mode:
+            atomic_write(options["path"], (json.dumps(document, indent=2) + "\n").encode(), mode=0o600)
+    except (ManifestError, FileError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=False,
+        table=table(findings),
+        findings=rows,
+        failed=[row for row in rows if row["status"] == FAIL],
+        counts=document["counts"],
+    )
+
+
+if __name__ == "__main__":
+    main()
