@@ -95,6 +95,15 @@ ansible_facts:
           description: The largest packet in bytes of the network that the default route leads to.
           returned: always
           type: int
+        active_units:
+          description: Which of C(etcd.service) and C(kube-apiserver.service) have started.
+          returned: always
+          type: list
+          elements: str
+        runs_etcd:
+          description: Whether etcd was installed before.
+          returned: always
+          type: bool
         python:
           description: The version of the Python that runs modules.
           returned: always

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
+# What must not be restarted on every node at once where it runs already.
+REPLICATED_UNITS = ("etcd.service", "kube-apiserver.service")
+SYSTEMCTL_TIMEOUT_S = 30
 # linux/capability.h
 CAP_SYS_RESOURCE = 24
 
@@ -54,13 +58,24 @@ def default_route_interface(routes: str) -> str:
 
 
 def mtu(root: Path) -> int:
-    """The largest packet of the network that the default route leads to, in bytes; Ethernet's 1500 where it cannot be told."""
+    """The largest packet in bytes of the network that the default route leads to; Ethernet's 1500 where it cannot be told."""
     interface = default_route_interface((root / "proc/net/route").read_text())
     file = root / "sys/class/net" / interface / "mtu"
     return int(file.read_text()) if interface and file.exists() else 1500
 
 
-def node_facts(root: Path = Path("/")) -> dict[str, Any]:
+def systemctl_is_active(units: tuple[str, ...]) -> str:
+    """One state a line, in the units' order; a unit that systemd does not know is `inactive`."""
+    command = ["systemctl", "is-active", *units]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=SYSTEMCTL_TIMEOUT_S).stdout
+
+
+def active_units(units: tuple[str, ...], ask: Callable[[tuple[str, ...]], str]) -> list[str]:
+    """Those of the units that have started. `activating`, as an etcd member that waits for the others, is not enough."""
+    return [unit for unit, state in zip(units, ask(units).splitlines()) if state == "active"]
+
+
+def node_facts(root: Path = Path("/"), ask: Callable[[tuple[str, ...]], str] = systemctl_is_active) -> dict[str, Any]:
     """Facts of the running machine; `root` is where its file system is mounted."""
     release = os_release((root / "etc/os-release").read_text())
     meminfo = (root / "proc/meminfo").read_text()
@@ -83,5 +98,7 @@ def node_facts(root: Path = Path("/")) -> dict[str, Any]:
         "swap_bytes": memory_bytes(meminfo, "SwapTotal"),
         "resolv_conf": "/run/systemd/resolve/resolv.conf" if resolved.exists() else "/etc/resolv.conf",
         "mtu": mtu(root),
+        "active_units": active_units(REPLICATED_UNITS, ask),
+        "runs_etcd": (root / "etc/systemd/system/etcd.service").exists(),
         "python": ".".join(map(str, sys.version_info[:3])),
     }

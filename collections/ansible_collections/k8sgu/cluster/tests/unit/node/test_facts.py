@@ -39,14 +39,16 @@ def make_root(tmp_path: Path, *, unified: bool, resolved: bool, capabilities: st
 )
 def test_node_facts(tmp_path, unified, resolved, capabilities, version, can_lower, resolv_conf):
     root = make_root(tmp_path, unified=unified, resolved=resolved, capabilities=capabilities)
-    found = facts.node_facts(root)
+    found = facts.node_facts(root, lambda units: "active\nactivating\n")
     assert found["cgroup_version"] == version
     assert found["can_lower_oom_score"] is can_lower
     assert found["resolv_conf"] == resolv_conf
     assert (found["distribution"], found["distribution_version"]) == ("ubuntu", "20.04")
     assert found["memory_bytes"] == 16 * 2**20
     assert found["swap_bytes"] == 0
+    assert found["runs_etcd"] is False
     assert found["mtu"] == 9001
+    assert found["active_units"] == ["etcd.service"]
 
 
 def test_a_missing_field_is_zero():
