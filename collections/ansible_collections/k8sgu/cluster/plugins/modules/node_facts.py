@@ -100,10 +100,6 @@ ansible_facts:
           returned: always
           type: list
           elements: str
-        runs_etcd:
-          description: Whether etcd was installed before.
-          returned: always
-          type: bool
         python:
           description: The version of the Python that runs modules.
           returned: always

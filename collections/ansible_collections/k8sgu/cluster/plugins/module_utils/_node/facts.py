@@ -99,6 +99,5 @@ def node_facts(root: Path = Path("/"), ask: Callable[[tuple[str, ...]], str] = s
         "resolv_conf": "/run/systemd/resolve/resolv.conf" if resolved.exists() else "/etc/resolv.conf",
         "mtu": mtu(root),
         "active_units": active_units(REPLICATED_UNITS, ask),
-        "runs_etcd": (root / "etc/systemd/system/etcd.service").exists(),
         "python": ".".join(map(str, sys.version_info[:3])),
     }

@@ -46,7 +46,6 @@ def test_node_facts(tmp_path, unified, resolved, capabilities, version, can_lowe
     assert (found["distribution"], found["distribution_version"]) == ("ubuntu", "20.04")
     assert found["memory_bytes"] == 16 * 2**20
     assert found["swap_bytes"] == 0
-    assert found["runs_etcd"] is False
     assert found["mtu"] == 9001
     assert found["active_units"] == ["etcd.service"]
 
