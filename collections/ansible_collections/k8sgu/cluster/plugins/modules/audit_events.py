@@ -1,0 +1,154 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: audit_events
+short_description: Finds in a node's audit log who did what to which object
+version_added: 0.1.0
+description:
+  - Reads the API server's audit log and its rotated files, in one execution and with nothing but Python's standard library.
+  - A request counts once, when it is finished, at the time at which it was received.
+  - Every pattern is a shell's (C(*), C(?), C([abc])). An empty list takes everything.
+author:
+  - The k8sgu authors (@k8sgu)
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+options:
+  path:
+    description: The log that is being written; rotated files lie beside it.
+    type: path
+    default: /var/log/kubernetes/audit.log
+  node:
+    description: Name of the node, for the rows.
+    type: str
+    required: true
+  since:
+    description: Beginning of the window, as a span back from now (V(90m), V(2h), V(3d)) or a time (V(2026-11-23T12:00:00Z)).
+    type: str
+    default: 1h
+  until:
+    description: End of the window, in the same forms; V(0s) is now.
+    type: str
+    default: 0s
+  users:
+    description: Patterns of user names; who acts as somebody else is found by either name.
+    type: list
+    elements: str
+    default: []
+  verbs:
+    description: Patterns of verbs, such as V(create) or V(delete*).
+    type: list
+    elements: str
+    default: []
+  resources:
+    description: Patterns of resources with or without the subresource, such as V(secrets), V(pods/exec); for other requests, their path.
+    type: list
+    elements: str
+    default: []
+  namespaces:
+    description: Patterns of namespaces.
+    type: list
+    elements: str
+    default: []
+  names:
+    description: Patterns of object names.
+    type: list
+    elements: str
+    default: []
+  limit:
+    description: The newest of the found events, so many at most.
+    type: int
+    default: 1000
+"""
+
+EXAMPLES = r"""
+- name: Who touched Secrets since yesterday?
+  become: true
+  k8sgu.cluster.audit_events:
+    node: "{{ inventory_hostname }}"
+    since: 1d
+    resources: [secrets]
+"""
+
+RETURN = r"""
+events:
+  description: The events, oldest first.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    time: {description: When the request was received., type: str}
+    node: {description: The node whose API server had it., type: str}
+    user: {description: Who., type: str}
+    as: {description: As whom where somebody acts as somebody else., type: str}
+    verb: {description: What., type: str}
+    group: {description: API group of the object., type: str}
+    resource: {description: Kind of the object with its subresource; the path of a request that has no object., type: str}
+    namespace: {description: Its namespace., type: str}
+    name: {description: Its name., type: str}
+    code: {description: HTTP status of the answer., type: int}
+    from: {description: Addresses that the request came from., type: str}
+    agent: {description: The client's program., type: str}
+    id: {description: ID of the event in the log., type: str}
+found:
+  description: How many events there are; more than in RV(events) where O(limit) cut them off.
+  returned: success
+  type: int
+"""
+
+import datetime
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._audit.log import AuditError, Wanted, moment, search
+
+
+def main() -> None:
+    patterns = {"type": "list", "elements": "str", "default": []}
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "default": "/var/log/kubernetes/audit.log"},
+            "node": {"type": "str", "required": True},
+            "since": {"type": "str", "default": "1h"},
+            "until": {"type": "str", "default": "0s"},
+            "users": dict(patterns),
+            "verbs": dict(patterns),
+            "resources": dict(patterns),
+            "namespaces": dict(patterns),
+            "names": dict(patterns),
+            "limit": {"type": "int", "default": 1000},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    now = datetime.datetime.now(datetime.timezone.utc)
+    try:
+        since, until = (moment(options[name], name, now) for name in ("since", "until"))
+        if since >= until:
+            raise AuditError(
+                f"since: {options['since']} is not before until ({options['until']}); nothing can be found"
+            )
+        if options["limit"] < 1:
+            raise AuditError(f"limit: {options['limit']} is no number of events; give 1 or more")
+        filters = {name: options[name] for name in ("users", "verbs", "resources", "namespaces", "names")}
+        rows, found = search(Path(options["path"]), options["node"], Wanted(since, until, **filters), options["limit"])
+    except AuditError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, events=rows, found=found)
+
+
+if __name__ == "__main__":
+    main()
