@@ -108,7 +108,7 @@ class ClusterChecks:
         )
 
     def demo_ready(self) -> Check:
-        """the demo runs"""
+        """the demo's website and database run"""
         found = [pod for app in ("website", "database") for pod in pods(self.client, DEMO, app)]
         waiting = [pod.name for pod in found if not pod.ready]
         seen = f"not ready: {', '.join(waiting)}" if waiting else f"{len(found)} pods ready"
@@ -118,7 +118,7 @@ class ClusterChecks:
         )  # fmt: skip
 
     def probes_ready(self) -> Check:
-        """a probe runs on every node"""
+        """pods start on every node"""
         have = {pod.node for pod in pods(self.client, PROBES, "probe") if pod.ready}
         others = [pod for app in ("friend", "guarded") for pod in pods(self.client, PROBES, app) if pod.ready]
         missing = sorted(set(self.nodes) - have)
@@ -142,7 +142,7 @@ class ClusterChecks:
         )
 
     def stores_visits(self) -> Check:
-        """a visit is stored in the database and seen from every node by DNS name"""
+        """the website is found by DNS name from every node and its database keeps what it is given"""
         service = f"/api/v1/namespaces/{DEMO}/services/website:80/proxy/api/visits"
         count = int(self.client.request("POST", service)["count"])
         host = f"website.{DEMO}.svc.{self.domain}"
@@ -182,7 +182,7 @@ class ClusterChecks:
         )
 
     def crosses_nodes(self) -> Check:
-        """every pod reaches every pod on another node"""
+        """pods reach pods on other nodes"""
         probes = pods(self.client, PROBES, "probe")
         pairs = [(source, target) for source in probes for target in probes if source.node != target.node]
 
