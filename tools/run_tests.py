@@ -52,7 +52,8 @@ class Tally:
 
 def pytest_command(title: str, *paths: Path, workers: int = 0) -> Command:
     existing = [str(path.relative_to(ROOT)) for path in paths if any(path.rglob("test_*.py"))]
-    parallel = ["-n", str(workers)] if workers else []
+    # A file stays with one worker: its tests share the server or the node that its fixture starts.
+    parallel = ["-n", str(workers), "--dist", "loadfile"] if workers else []
     return Command(title, [str(BIN / "pytest"), "-q", *parallel, *existing], pytest=True)
 
 
@@ -95,7 +96,7 @@ def lab() -> list[Command]:
 
 def integration() -> list[Command]:
     """Playbooks under tests/integration/targets, each by ansible-test, and pytest suites beside them."""
-    commands = [pytest_command("integration suites", COLLECTION / "tests" / "integration")]
+    commands = [pytest_command("integration suites", COLLECTION / "tests" / "integration", workers=2)]
     for target in sorted((COLLECTION / "tests" / "integration" / "targets").glob("*/tasks/main.yml")):
         name = target.parent.parent.name
         commands.append(Command(f"integration target {name}", [str(ROOT / "tools" / "integration_target"), name]))
