@@ -73,12 +73,14 @@ class Fabric:
         self.public_range = public_range
         self._lock = threading.RLock()
         self._vpcs: dict[str, model.Vpc] = {}
+        self._range_ended = False
         self._loaded: dict[str, str] = {}  # the rules last given to the kernel, by VPC
         self._checks = balancer.HealthChecks(self._health_changed)
 
     def reconcile(self, desired: model.Desired) -> None:
         """Makes the kernel agree with the description. Idempotent; a call that finds nothing to do costs few ms."""
         with self._lock:
+            self._end_range()
             wanted = {vpc.id: vpc for vpc in desired.vpcs}
             for vpc_id in self._existing() - wanted.keys():
                 self._remove_vpc(vpc_id)
@@ -97,6 +99,10 @@ class Fabric:
             for name, alias in host.aliases().items():
                 if alias.startswith(names.prefix(self.lab)):
                     run(["ip", "link", "delete", "dev", name], check=False)
+            metric = str(names.range_metric(self.lab))
+            for ended in host.unreachable_ranges(self.lab):
+                run(["ip", "route", "delete", "unreachable", ended, "metric", metric], check=False)
+            self._range_ended = False
             host.release_netns_directory()
 
     def close(self) -> None:
@@ -133,6 +139,13 @@ class Fabric:
         if not names.NETNS_DIR.is_dir():
             return set()
         return {path.name.removeprefix(prefix) for path in names.NETNS_DIR.iterdir() if path.name.startswith(prefix)}
+
+    def _end_range(self) -> None:
+        """Keeps the range on the host while no VPC has it: a connection to it fails, instead of leaving the host."""
+        if not self._range_ended:
+            metric = str(names.range_metric(self.lab))
+            run(["ip", "route", "replace", "unreachable", self.public_range, "metric", metric])
+            self._range_ended = True
 
     def _remove_vpc(self, vpc_id: str) -> None:
         namespace = names.namespace(self.lab, vpc_id)

@@ -70,6 +70,12 @@ def ranges_in_use() -> list[str]:
     return sorted(found)
 
 
+def unreachable_ranges(lab: str) -> list[str]:
+    """What the host's routing ends for this lab: its public range, once it is up."""
+    listed = json.loads(run(["ip", "-json", "-4", "route", "show", "type", "unreachable"]) or "[]")
+    return [route["dst"] for route in listed if route.get("metric") == names.range_metric(lab)]
+
+
 def hold_netns_directory() -> None:
     """`ip netns add` makes /run/netns a mount; this remembers whether that was there before."""
     if not _is_mount(names.NETNS_DIR) and not _MARK.exists():

@@ -53,6 +53,14 @@ def uplink(lab: str, vpc_id: str) -> str:
     return "e2l" + hashlib.sha256(namespace(lab, vpc_id).encode()).hexdigest()[:12]
 
 
+def range_metric(lab: str) -> int:
+    """Metric of the host's route that ends the lab's public range. A route has no name: its metric tells whose it is.
+
+    Larger than any other in use, so that every route into the lab comes before it.
+    """
+    return 2**31 + int(hashlib.sha256(prefix(lab).encode()).hexdigest(), 16) % 2**31
+
+
 def node_link(instance_id: str) -> str:
     """The VPC's end of a node's cable: the last 14 of an instance id's 17 random digits."""
     return "n" + instance_id.removeprefix("i-")[-14:]

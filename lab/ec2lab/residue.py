@@ -79,7 +79,8 @@ def _routes(lab: str | None) -> list[str]:
     if lab is None:
         return lines
     devices = {name for name, alias in host.aliases().items() if alias.startswith(names.prefix(lab))}
-    return [line for line in lines if devices & set(line.split())]
+    metric = f"metric {names.range_metric(lab)}"
+    return [line for line in lines if devices & set(line.split()) or metric in line]
 
 
 def _cgroups(lab: str | None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -588,6 +589,22 @@ def test_nothing_is_left(tmp_path: Path, crash: bool) -> None:
         assert time.monotonic() < deadline, "\n".join(left)
         time.sleep(0.2)
     fresh.destroy()  # with nothing there: nothing to do, nothing to say
+
+
+def test_a_lab_without_a_vpc_keeps_its_range_on_the_host(tmp_path: Path) -> None:
+    lab = new_lab(tmp_path, "empty")
+    before = residue.snapshot(lab=lab.name)["route"]
+    nothing = model.Desired(lab.name, lab.fabric.public_range, ())
+    try:
+        lab.fabric.reconcile(nothing)
+        lab.fabric.reconcile(nothing)
+        with pytest.raises(OSError) as failed, socket.create_connection((lab.public[0], 22), timeout=WATCH_S):
+            pass
+        assert failed.value.errno == errno.EHOSTUNREACH, failed.value
+        assert len(residue.snapshot(lab=lab.name)["route"] - before) == 1
+    finally:
+        lab.destroy()
+    assert residue.snapshot(lab=lab.name)["route"] == before
 
 
 def test_a_public_range_in_use_is_refused(two: Two, tmp_path: Path) -> None:

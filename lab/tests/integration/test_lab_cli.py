@@ -58,12 +58,15 @@ def test_down_leaves_nothing_after_a_crash(lab: RunningLab) -> None:
 
 
 def test_down_works_on_a_damaged_lab_and_on_none(lab: RunningLab) -> None:
+    before = settled(NAME)
     lab.up()
+    assert any(line.startswith("new route: unreachable") for line in residue.difference(before, settled(NAME)))
     DIRECTORIES[0].joinpath("lab.json").write_text("{")
     refused = ec2lab("env", NAME, check=False)
     assert refused.returncode == 1
     assert "damaged" in refused.stderr
     lab.down()
+    assert residue.difference(before, settled(NAME)) == []
     assert "there was no lab" in ec2lab("down", NAME).stderr
 
 
