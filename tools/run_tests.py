@@ -64,6 +64,7 @@ def lint() -> list[Command]:
         Command(
             "mypy", [str(BIN / "mypy"), "collections/ansible_collections/k8sgu/cluster/plugins", "lab/ec2lab", "tools"]
         ),
+        Command("docs/variables.md is up to date", [str(BIN / "python"), "tools/docs_variables.py", "--check"]),
         Command("yamllint", [str(BIN / "yamllint"), "--strict", "."]),
         # Without the default inventory, which asks the lab and so fails where none runs.
         Command(
