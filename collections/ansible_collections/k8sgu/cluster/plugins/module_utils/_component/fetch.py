@@ -46,15 +46,6 @@ def staged_path(artifact: Artifact, staged: str) -> str:
     return os.path.join(staged, artifact.sha256)
 
 
-def digest(path: str) -> str:
-    """SHA-256 of a file."""
-    total = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(_BLOCK), b""):
-            total.update(block)
-    return total.hexdigest()
-
-
 def _partial(path: str) -> str:
     directory, name = os.path.split(path)
     return os.path.join(directory, f".{name}.partial")

@@ -12,12 +12,13 @@ import grp
 import os
 from dataclasses import dataclass, field
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._component import accounts, fetch, systemd, undo
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component import accounts, systemd, undo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import record as records
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Artifact, Component, Directory, File
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.record import Record
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.systemd import UnitState
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.undo import PathState, Undo
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of
 
 ROOT_ONLY_EXECUTABLE = 0o755
 
@@ -77,7 +78,7 @@ def examine_binaries(artifacts: list[Artifact], record: Record) -> dict[str, str
             continue
         known = record.binaries.get(artifact.path)
         if known is None or known[:-1] != before:
-            digest = fetch.digest(artifact.path)
+            digest = sha256_of(artifact.path)
             known = [*before, digest]
             record.binaries[artifact.path] = known
         found[artifact.path] = str(known[-1]) if _safe(artifact.path) else "permissions"

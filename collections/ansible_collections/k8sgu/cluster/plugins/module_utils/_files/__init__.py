@@ -23,6 +23,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files._atomic impor
     stray_temporaries,
     sync_directory,
 )
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files._hash import sha256_of
 
 __all__ = [
     "FileError",
@@ -34,6 +35,7 @@ __all__ = [
     "remove_file",
     "replace_together",
     "resolve_destination",
+    "sha256_of",
     "stray_temporaries",
     "sync_directory",
 ]

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 from typing import IO, Callable, Iterator
@@ -22,14 +21,6 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors impor
 CHUNK = 1 << 20
 PROGRAM_MODE = 0o755
 DATA_MODE = 0o644
-
-
-def sha256_of(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for chunk in iter(lambda: stream.read(CHUNK), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def temporary_name(path: str) -> str:

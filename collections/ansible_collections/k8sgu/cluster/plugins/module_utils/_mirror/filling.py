@@ -17,6 +17,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Callable, Iterable, Iterator, Mapping
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror import oci, userland
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.archive import extract
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.checksums import Lock, published_sum
@@ -25,7 +26,6 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import
     DATA_MODE,
     PROGRAM_MODE,
     place,
-    sha256_of,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.gobuild import Builder, Order, Sources, orders
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.planning import Step, fill, image_key

@@ -23,8 +23,9 @@ import threading
 from dataclasses import dataclass, replace
 from typing import Callable, Iterable, Mapping
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError, storage_errors
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import place, sha256_of
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import place
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import Recipe, program_name
 
 # Part of the key: a change here is a change of the programs.

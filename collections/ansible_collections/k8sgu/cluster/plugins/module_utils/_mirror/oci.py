@@ -18,12 +18,11 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import atomic_write
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import atomic_write, sha256_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError, storage_errors
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import (
     DATA_MODE,
     replacing,
-    sha256_of,
     temporary_name,
 )
 

@@ -15,9 +15,8 @@ import os
 import threading
 from typing import Any, Iterable, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write, sha256_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError, storage_errors
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import sha256_of
 
 MANIFEST = "manifest.json"
 SCHEMA = 1

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 from urllib.parse import urlsplit
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError, storage_errors
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import CHUNK, sha256_of
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import CHUNK
 
 AGENT = "k8sgu-mirror"
 # Answers that may be different a moment later.

@@ -19,6 +19,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component import fe
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Artifact, ComponentError, Health
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.record import Record
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.undo import PathState, Undo
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -137,8 +138,7 @@ def test_a_fingerprint_saves_hashing_until_the_file_changes(tmp_path: Path, monk
     path.write_bytes(b"content")
     path.chmod(0o755)
     hashed: list[str] = []
-    digest = fetch.digest
-    monkeypatch.setattr(fetch, "digest", lambda name: hashed.append(name) or digest(name))
+    monkeypatch.setattr(node, "sha256_of", lambda name: hashed.append(name) or sha256_of(name))
     kept = Record()
     for _attempt in range(3):
         assert node.examine_binaries([wanted], kept) == {wanted.path: wanted.sha256}

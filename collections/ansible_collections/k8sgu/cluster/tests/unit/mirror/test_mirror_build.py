@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import sha256_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.gobuild import (
     Builder,
     Order,

@@ -88,9 +88,9 @@ def test_no_source(source: str, upstream: bool, unreachable: dict[str, str], exp
 @pytest.mark.parametrize(
     ("selectors", "there", "not_there"),
     [
-        ({}, {"containerd", "runc", "kube-router"}, {"cri-dockerd", "flannel", "flannel-cni-plugin"}),
+        ({}, {"containerd", "runc", "kube-router"}, {"cri-dockerd", "flannel"}),
         ({"container_runtime": "docker"}, {"cri-dockerd"}, {"containerd", "runc"}),
-        ({"pod_network": "vxlan"}, {"flannel", "flannel-cni-plugin"}, {"cri-dockerd"}),
+        ({"pod_network": "vxlan"}, {"flannel"}, {"cri-dockerd"}),
         ({"demo": False}, {"pause", "coredns"}, {"demo-website", "demo-database", "agnhost"}),
     ],
 )

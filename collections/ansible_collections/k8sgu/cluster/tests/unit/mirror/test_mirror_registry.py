@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror import oci
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import sha256_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.registry import Registry, base_url, pull, resolve
 from ansible_collections.k8sgu.cluster.tests.unit.mirror.mirror_support import (
     PROGRAM,

@@ -34,7 +34,7 @@ def test_every_item_of_a_real_release_can_be_had(version: str) -> None:
     sources = Sources(str(RELEASES / "build"))
     names = {component.name for component in release.components}
     assert {"kube-apiserver", "kubelet", "kubectl", "etcd", "containerd", "runc", "cni-plugins", "crictl"} <= names
-    assert {"kube-router", "flannel", "flannel-cni-plugin", "cri-dockerd"} <= names
+    assert {"kube-router", "flannel", "cri-dockerd"} <= names
     for component in release.components:
         assert component.upstream, component.name
         assert component.builds or component.distribution, component.name

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import sha256_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.running import Outcome, run
 from ansible_collections.k8sgu.cluster.tests.unit.mirror.mirror_support import (
     PROGRAM,
