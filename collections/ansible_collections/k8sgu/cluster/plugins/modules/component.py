@@ -387,6 +387,7 @@ journal:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.run import run_module
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.spec import argument_spec
 

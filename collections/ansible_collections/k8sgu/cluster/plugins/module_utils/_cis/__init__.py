@@ -4,6 +4,6 @@
 """The CIS Kubernetes Benchmark against a cluster.
 
 `node` is what a node shows (standard library only); `control_plane`, `etcd` and `worker` hold the items that judge it,
-`policies` those that judge the API's objects; `report` makes a table of all. Numbers are those of the benchmark's version
-1.11 (https://www.cisecurity.org/benchmark/kubernetes), titles are in our own words.
+`policies` those that judge the API's objects; `report` makes a table of all. Numbers are those of the benchmark's
+version 1.11 (https://www.cisecurity.org/benchmark/kubernetes), titles are in our own words.
 """

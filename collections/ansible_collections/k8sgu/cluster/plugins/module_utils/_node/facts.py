@@ -58,7 +58,7 @@ def default_route_interface(routes: str) -> str:
 
 
 def mtu(root: Path) -> int:
-    """The largest packet in bytes of the network that the default route leads to; Ethernet's 1500 where it cannot be told."""
+    """The largest packet in bytes of the network that the default route leads to; 1500 where it cannot be told."""
     interface = default_route_interface((root / "proc/net/route").read_text())
     file = root / "sys/class/net" / interface / "mtu"
     return int(file.read_text()) if interface and file.exists() else 1500
@@ -71,7 +71,7 @@ def systemctl_is_active(units: tuple[str, ...]) -> str:
 
 
 def active_units(units: tuple[str, ...], ask: Callable[[tuple[str, ...]], str]) -> list[str]:
-    """Those of the units that have started. `activating`, as an etcd member that waits for the others, is not enough."""
+    """Those of the units that have started. `activating`, as an etcd member that waits for others, is not enough."""
     return [unit for unit, state in zip(units, ask(units).splitlines()) if state == "active"]
 
 
