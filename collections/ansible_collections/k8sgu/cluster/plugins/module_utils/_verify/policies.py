@@ -1,0 +1,106 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""NetworkPolicy as a matrix of paths between pods, those that must be open and those that must not.
+
+The pods and policies are roles/verify/templates/policies.yml.j2; each is named for what its policy allows.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import ApiError, Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, until
+
+NAMESPACE, OTHER = "k8sgu-policy", "k8sgu-policy-other"
+SOURCES = {"foreigner": OTHER}
+METADATA_SERVICE = "169.254.169.254"
+WORKERS = 6
+
+
+@dataclass(frozen=True)
+class Path:
+    """`target` is a pod, "service NAME" for its name in DNS, or an address."""
+
+    what: str
+    source: str
+    target: str
+    open: bool
+    port: int = 8080
+
+
+MATRIX = (
+    Path("without a policy, within the namespace", "stranger", "to-anyone", True),
+    Path("without a policy, from another namespace", "foreigner", "to-anyone", True),
+    Path("ingress by pod, the one named", "friend", "to-pod", True),
+    Path("ingress by pod, another", "stranger", "to-pod", False),
+    Path("ingress by pod, the one named in another namespace", "foreigner", "to-pod", False),
+    Path("ingress by namespace, the one named", "foreigner", "to-namespace", True),
+    Path("ingress by namespace, another", "stranger", "to-namespace", False),
+    Path("ingress by namespace and pod, only one of both", "foreigner", "to-both", False),
+    Path("ingress by range, inside it", "friend", "to-range", True),
+    Path("ingress by range, in its exception", "stranger", "to-range", False),
+    Path("ingress by port, the one named", "stranger", "to-port", True),
+    Path("ingress by port, another", "stranger", "to-port", False, 8090),
+    Path("ingress denied", "friend", "to-nobody", False),
+    Path("ingress denied, from another namespace", "foreigner", "to-nobody", False),
+    Path("egress by pod and port, the one named", "narrow", "to-anyone", True),
+    Path("egress by pod and port, another pod", "narrow", "to-port", False),
+    Path("egress by range, inside it", "ranged", "stranger", True),
+    Path("egress by range, outside it", "ranged", "to-anyone", False),
+    Path("egress to DNS and a pod, by name", "named", "service to-anyone", True),
+    Path("egress without DNS, by name", "narrow", "service to-anyone", False),
+    Path("the instance's metadata service", "stranger", METADATA_SERVICE, False, 80),
+    Path("the instance's metadata service, from another namespace", "foreigner", METADATA_SERVICE, False, 80),
+)
+
+
+def dial(client: Client, source: str, host: str, port: int) -> tuple[bool, str]:
+    """Whether a pod gets an answer (of whatever kind) from http://host:port/hostname, and the answer or the error."""
+    path = f"/api/v1/namespaces/{SOURCES.get(source, NAMESPACE)}/pods/{source}:8080/proxy/dial"
+    query = {"protocol": "http", "host": host, "port": str(port), "request": "hostname", "tries": "1"}
+    try:
+        answer: dict[str, Any] = client.get(path, query)
+    except ApiError as error:
+        # So the probe says that it could not look up the name.
+        if error.code == 400 and "lookup" in error.message:
+            return False, error.message
+        raise
+    if answer.get("responses"):
+        return True, str(answer["responses"][0])
+    text = "; ".join(map(str, answer.get("errors") or ["no answer"]))
+    # An answer that says no has arrived all the same.
+    return "status" in text.lower() and "lookup" not in text, text
+
+
+def address(client: Client, target: str, domain: str) -> str:
+    if target == METADATA_SERVICE:
+        return target
+    if target.startswith("service "):
+        return f"{target.partition(' ')[2]}.{NAMESPACE}.svc.{domain}"
+    return str(client.get(f"/api/v1/namespaces/{NAMESPACE}/pods/{target}")["status"]["podIP"])
+
+
+def checks(client: Client, domain: str, timeout: float) -> list[Check]:
+    """One check for each path; a policy takes a moment to reach its node, so each has `timeout` seconds."""
+
+    def one(path: Path) -> Check:
+        def look() -> Check:
+            try:
+                arrived, seen = dial(client, path.source, address(client, path.target, domain), path.port)
+            except (ManifestError, KeyError) as error:
+                # A source that cannot be asked proves nothing, least of all that a path is closed.
+                return Check(name, False, expected, f"{path.source} could not be asked: {error}", NAMESPACE, hint)
+            return Check(name, arrived is path.open, expected, seen, NAMESPACE, hint)
+
+        name = f"NetworkPolicy: {path.what}"
+        expected = f"{path.source} {'reaches' if path.open else 'does not reach'} {path.target}:{path.port}"
+        hint = f"kubectl -n {NAMESPACE} get pods,networkpolicies -o wide; journalctl -u kube-router"
+        return until(look, timeout)
+
+    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+        return list(pool.map(one, MATRIX))

@@ -1,0 +1,90 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: verify_policies
+short_description: Asks pods whom they reach, and holds it against their NetworkPolicies
+version_added: 0.1.0
+description:
+  - Goes through a matrix of paths, allowed and refused, by pod, namespace, range, port, ingress and egress, DNS, and the instance's metadata
+    service. The pods and policies are the role verify's (C(tasks_from=network_policy.yml)).
+  - It changes nothing and never fails for what it finds; M(k8sgu.cluster.verify_report) does.
+author:
+  - The k8sgu authors (@k8sgu)
+requirements:
+  - PyYAML
+attributes:
+  check_mode:
+    description: In check mode nothing is asked.
+    support: none
+  diff_mode:
+    description: Returns details on what has changed.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+options:
+  kubeconfig:
+    description: Kubeconfig of an administrator.
+    type: path
+    required: true
+  domain:
+    description: The cluster's DNS domain.
+    type: str
+    default: cluster.local
+  timeout:
+    description: Seconds that each path has to become what it should be.
+    type: int
+    default: 60
+"""
+
+EXAMPLES = r"""
+- name: Ask the pods
+  k8sgu.cluster.verify_policies:
+    kubeconfig: .state/demo/admin.kubeconfig
+"""
+
+RETURN = r"""
+checks:
+  description: Each check with what was expected and what was seen.
+  returned: success
+  type: list
+  elements: dict
+"""
+
+from dataclasses import asdict
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.kubeconfig import load
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.policies import checks
+
+# Where packets are dropped instead of refused, the probe gives up after a while, and only then does it answer.
+PATIENCE_S = 20.0
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "kubeconfig": {"type": "path", "required": True},
+            "domain": {"type": "str", "default": "cluster.local"},
+            "timeout": {"type": "int", "default": 60},
+        },
+        supports_check_mode=False,
+    )
+    options = module.params
+    try:
+        found = checks(Client(load(options["kubeconfig"], None), PATIENCE_S), options["domain"], options["timeout"])
+    except ManifestError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, checks=[asdict(check) for check in found])
+
+
+if __name__ == "__main__":
+    main()
