@@ -305,7 +305,12 @@ api_endpoint:
   returned: when O(state=present) and it is known
   type: dict
   contains:
-    host: {description: The load balancer's name or the one control-plane node's address., type: str, sample: 198.51.100.7}
+    host:
+      description:
+        - The load balancer's name or the one control-plane node's address.
+        - The load balancer's public address where the EC2 API is not AWS's own, since no public name server knows its name there.
+      type: str
+      sample: 198.51.100.7
     private_host: {description: The same for clients inside the VPC., type: str, sample: 10.240.0.10}
     port: {description: The port., type: int, sample: 6443}
 load_balancer:

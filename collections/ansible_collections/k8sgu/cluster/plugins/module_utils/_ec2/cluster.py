@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
+    balancer_address,
     apply_access,
     apply_balancer,
     apply_network,
@@ -92,7 +93,7 @@ def _present(aws: session.Aws, description: Description, options: Mapping[str, A
     if plan.steps and not check_mode:
         _carry_out(aws, description, plan, options, result)
         current = reading.read(aws, description, removing=False)
-    result.update(_found(description, current, plan))
+    result.update(_found(aws, description, current, plan))
     result["api_calls"] = len(aws.calls)
     return Outcome(result, plan.warnings)
 
@@ -147,7 +148,7 @@ def _result(aws: session.Aws, description: Description, plan: Plan) -> dict[str,
     }
 
 
-def _found(description: Description, current: state.Current, plan: Plan) -> dict[str, Any]:
+def _found(aws: session.Aws, description: Description, current: state.Current, plan: Plan) -> dict[str, Any]:
     """What there is after the run, for the roles that come next."""
     alive = current.nodes()
     nodes = [_node(alive[node.name]) for node in plan.nodes if node.name in alive]
@@ -170,7 +171,7 @@ def _found(description: Description, current: state.Current, plan: Plan) -> dict
             "arn": balancer.arn,
             "scheme": balancer.scheme,
         }
-        host, inside = balancer.dns_name, balancer.dns_name
+        host, inside = balancer_address.host(aws, balancer), balancer.dns_name
     elif first and not description.balanced:
         host, inside = first["public_ip"] or first["private_ip"], first["private_ip"]
     else:

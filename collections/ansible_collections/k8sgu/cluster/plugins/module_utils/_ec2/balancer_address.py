@@ -1,0 +1,33 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Where the controller finds a load balancer: by its DNS name, or by address where no public name server knows that name."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import session, state
+
+AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+
+
+def of_aws(endpoint: str) -> bool:
+    """Whether an endpoint of the EC2 API is AWS's own, whose load balancers have names in the public DNS."""
+    return (urlsplit(endpoint).hostname or "").endswith(AWS_DOMAINS)
+
+
+def host(aws: session.Aws, balancer: state.LoadBalancer) -> str:
+    """The DNS name, but for an EC2 of another kind, such as a lab: there the public address of the balancer's interface.
+
+    The interface's description is how AWS says to find it:
+    https://repost.aws/knowledge-center/elb-find-load-balancer-IP
+    """
+    ec2 = aws.client("ec2")
+    if of_aws(ec2.meta.endpoint_url):
+        return balancer.dns_name
+    description = "ELB " + balancer.arn.partition(":loadbalancer/")[2]
+    answer = ec2.describe_network_interfaces(Filters=[{"Name": "description", "Values": [description]}])
+    found = [item.get("Association", {}).get("PublicIp", "") for item in answer["NetworkInterfaces"]]
+    return min(filter(None, found), default=balancer.dns_name)
