@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where the controller finds a load balancer: by its DNS name, or by address where no public name server knows that name."""
+"""Where clients outside find a load balancer: by its DNS name, or by address where no public name server knows that."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def of_aws(endpoint: str) -> bool:
 
 
 def host(aws: session.Aws, balancer: state.LoadBalancer) -> str:
-    """The DNS name, but for an EC2 of another kind, such as a lab: there the public address of the balancer's interface.
+    """The DNS name; for an EC2 that is not AWS, such as a lab, the public address of the balancer's interface.
 
     The interface's description is how AWS says to find it:
     https://repost.aws/knowledge-center/elb-find-load-balancer-IP

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
-    balancer_address,
     apply_access,
     apply_balancer,
     apply_network,
     apply_nodes,
+    balancer_address,
     checks,
     cost,
     names,
