@@ -1,0 +1,332 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Protections of a running cluster, taken away and put back: each is missed by its check, and by no other.
+
+Runs against the cluster of the lab K8SGU_LAB, which it changes and leaves as it was:
+
+    K8SGU_LAB=site pytest collections/ansible_collections/k8sgu/cluster/tests/cluster
+
+K8SGU_TEST_VARS is a JSON object of variables for every playbook, where they differ from inventories/lab's
+(k8sgu_cluster_name, k8sgu_state_dir).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[6]
+BIN = Path(sys.executable).parent
+VARIABLES = json.loads(os.environ.get("K8SGU_TEST_VARS", "{}"))
+STATE = Path(VARIABLES.get("k8sgu_state_dir", ROOT / ".state" / VARIABLES.get("k8sgu_cluster_name", "demo")))
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{BIN}:{os.environ['PATH']}",
+    "ANSIBLE_NOCOLOR": "1",
+    "KUBECONFIG": str(STATE / "admin.kubeconfig"),
+}
+pytestmark = pytest.mark.timeout(900)
+
+
+def playbook(name, *arguments, fails=False, **variables):
+    """Output of a playbook; `fails` is whether it must."""
+    extra = json.dumps({**VARIABLES, **variables})
+    argv = [str(BIN / "ansible-playbook"), str(ROOT / name), "-e", extra, *arguments]
+    done = subprocess.run(
+        argv,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert (done.returncode != 0) is fails, done.stdout[-6000:] + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def hosts():
+    argv = [
+        str(BIN / "ansible-inventory"),
+        "--list",
+        "--playbook-dir",
+        str(ROOT / "playbooks"),
+        "-e",
+        json.dumps(VARIABLES),
+    ]
+    done = subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=True)
+    inventory = json.loads(done.stdout)
+    groups = {name: sorted(inventory[name]["hosts"]) for name in ("control_plane", "worker")}
+    return groups, inventory["_meta"]["hostvars"]
+
+
+@pytest.fixture(scope="module")
+def on(hosts):
+    """on("worker", command) runs a shell command as root on the first node of a group; returns its output."""
+
+    def run(group, command):
+        groups, variables = hosts
+        address = value(variables[groups[group][0]]["ansible_host"])
+        checks = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+        argv = ["ssh", "-i", str(STATE / "ssh" / "id_ed25519"), *checks, f"ubuntu@{address}", "sudo", "bash", "-e"]
+        done = subprocess.run(argv, input=command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, command + done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+def kubectl(*arguments, given=None):
+    argv = ["kubectl", *arguments]
+    done = subprocess.run(argv, env=ENVIRONMENT, input=given, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@contextlib.contextmanager
+def put_back(*steps):
+    """Takes every step at the end, also where one of them fails."""
+    with contextlib.ExitStack() as stack:
+        for step in steps:
+            stack.callback(step)
+        yield
+
+
+def value(printed):
+    """A value of `ansible-inventory --list`, which marks what is never a template."""
+    return printed["__ansible_unsafe"] if isinstance(printed, dict) else printed
+
+
+def failed_items():
+    document = json.loads((STATE / "security-report.json").read_text())
+    return {row["number"] for row in document["findings"] if row["status"] == "FAIL"}
+
+
+def test_the_security_report_misses_what_is_taken_away(on):
+    assert "FAIL" not in playbook("playbooks/security_report.yml").partition("Print every item")[2].partition("TASK")[0]
+    everybody = "k8sgu-test-everybody"
+    with put_back(
+        lambda: on(
+            "worker", "chmod 0600 /etc/kubernetes/kubelet.yml; chown root /etc/kubernetes/kube-proxy.kubeconfig"
+        ),
+        lambda: on("control_plane", "chmod 0700 /var/lib/etcd; chmod 0600 /etc/kubernetes/pki/kube-apiserver-key.pem"),
+        lambda: kubectl("delete", "--ignore-not-found", "clusterrolebinding,clusterrole", everybody),
+        lambda: kubectl("delete", "--ignore-not-found", "namespace", "k8sgu-test-privileged"),
+    ):
+        on("worker", "chmod 0644 /etc/kubernetes/kubelet.yml; chown ubuntu /etc/kubernetes/kube-proxy.kubeconfig")
+        on("control_plane", "chmod 0755 /var/lib/etcd; chmod 0640 /etc/kubernetes/pki/kube-apiserver-key.pem")
+        kubectl("create", "clusterrole", everybody, "--verb=get", "--resource=secrets")
+        kubectl("create", "clusterrolebinding", everybody, f"--clusterrole={everybody}", "--group=system:authenticated")
+        kubectl("create", "namespace", "k8sgu-test-privileged")
+        kubectl("label", "namespace", "k8sgu-test-privileged", "pod-security.kubernetes.io/enforce=privileged")
+        playbook("playbooks/security_report.yml", fails=True)
+        privileged = {"5.2.1", "5.2.2", "5.2.3", "5.2.4", "5.2.5", "5.2.9", "5.2.11", "5.2.12", "5.2.13"}
+        assert failed_items() == {"1.1.11", "1.1.21", "4.1.4", "4.1.9", "5.1.2"} | privileged
+    playbook("playbooks/security_report.yml")
+    assert failed_items() == set()
+
+
+def node_checks(tmp_path):
+    found = tmp_path / "found.json"
+    playbook(f"{Path(__file__).parent.relative_to(ROOT)}/node_checks.yml", found=str(found))
+    return {(check["name"], check["where"]): check for check in json.loads(found.read_text())}
+
+
+def test_strangers_silence_and_exposure_are_seen(on, hosts, tmp_path):
+    groups, _variables = hosts
+    worker, control = groups["worker"][0], groups["control_plane"][0]
+    assert [check for check in node_checks(tmp_path).values() if not check["passed"]] == []
+    drop_in = "/run/systemd/system/kube-scheduler.service.d"
+    with put_back(
+        lambda: on("worker", "systemctl stop k8sgu-test-stranger || true; systemctl start kube-proxy"),
+        lambda: on("control_plane", f"rm -rf {drop_in}; systemctl daemon-reload"),
+    ):
+        # It accepts and says nothing, so only the table can tell.
+        listen = "import socket,time; s=socket.create_server(('0.0.0.0', 8099)); time.sleep(600)"
+        on("worker", f'systemd-run --unit k8sgu-test-stranger python3 -c "{listen}"; systemctl stop kube-proxy')
+        off = ["ProtectSystem", "PrivateDevices", "RestrictNamespaces", "NoNewPrivileges", "ProtectHome", "PrivateTmp"]
+        settings = "\\n".join(
+            ["SystemCallFilter=", "User=root", "CapabilityBoundingSet=~", *(f"{name}=no" for name in off)]
+        )
+        on(
+            "control_plane",
+            f"mkdir -p {drop_in}; printf '[Service]\\n{settings}\\n' > {drop_in}/open.conf; systemctl daemon-reload",
+        )
+        found = node_checks(tmp_path)
+        stranger = found["nothing listens that is not in the port table", worker]
+        silent = found["everything in the port table listens", worker]
+        exposed = found["systemd confines the programs", control]
+        assert "python3" in stranger["seen"]
+        assert "8099" in stranger["seen"]
+        assert "kube-proxy-metrics" in silent["seen"]
+        assert "kube-scheduler.service" in exposed["look"]
+        failures = [check["name"] for check in found.values() if not check["passed"]]
+        assert sorted(failures) == sorted(check["name"] for check in (stranger, silent, exposed))
+
+
+def test_the_audit_report_names_who_did_it():
+    name = f"k8sgu-test-{uuid.uuid4().hex[:8]}"
+    kubectl("-n", "default", "create", "configmap", name)
+    kubectl("-n", "default", "delete", "configmap", name)
+    playbook(
+        "playbooks/audit_report.yml",
+        k8sgu_audit_since="10m",
+        k8sgu_audit_resources=["configmaps"],
+        k8sgu_audit_names=[name],
+    )
+    events = json.loads((STATE / "audit-report.json").read_text())
+    assert {(event["verb"], event["user"], event["namespace"]) for event in events} == {
+        ("delete", "kubernetes-admin", "default")
+    }
+    playbook("playbooks/audit_report.yml", k8sgu_audit_since="10m", k8sgu_audit_users=["nobody-at-all"])
+    assert json.loads((STATE / "audit-report.json").read_text()) == []
+
+
+def test_pod_security_refuses_and_exempts():
+    pod = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "k8sgu-test"},
+        "spec": {"containers": [{"name": "c", "image": "x", "securityContext": {"privileged": True}}]},
+    }  # fmt: skip
+    argv = ["kubectl", "create", "--dry-run=server", "-f", "-", "-n"]
+    answers = {
+        namespace: subprocess.run(
+            [*argv, namespace],
+            env=ENVIRONMENT,
+            input=json.dumps(pod),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        for namespace in ("default", "kube-system")
+    }
+    assert "violates PodSecurity" in answers["default"].stderr
+    assert answers["kube-system"].returncode == 0
+    # What baseline takes, restricted warns of.
+    del pod["spec"]["containers"][0]["securityContext"]
+    plain = subprocess.run(
+        [*argv, "default"],
+        env=ENVIRONMENT,
+        input=json.dumps(pod),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert plain.returncode == 0
+    assert "would violate PodSecurity" in plain.stderr
+
+
+TOKEN = """
+import http.client
+c = http.client.HTTPConnection("169.254.169.254", timeout=4)
+try:
+    c.request("PUT", "/latest/api/token", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+    print("token", c.getresponse().status)
+except OSError as error:
+    print("none", error)
+"""
+
+
+def test_pods_get_no_token_of_the_metadata_service(on, hosts):
+    """Two protections, either of which is enough: the packet rule and the hop limit of 1."""
+    import boto3
+
+    groups, variables = hosts
+    worker = groups["worker"][0]
+    instance = value(variables[worker]["ec2_instance_id"])
+    printed = subprocess.run(
+        [str(BIN / "ec2lab"), "env", os.environ["K8SGU_LAB"]], capture_output=True, text=True, check=True
+    )
+    settings = dict(line.removeprefix("export ").split("=", 1) for line in printed.stdout.splitlines() if "=" in line)
+    settings = {name: value.strip("'\"") for name, value in settings.items()}
+    ec2 = boto3.client(
+        "ec2", endpoint_url=settings["AWS_ENDPOINT_URL"], region_name=settings["AWS_REGION"],
+        aws_access_key_id=settings["AWS_ACCESS_KEY_ID"], aws_secret_access_key=settings["AWS_SECRET_ACCESS_KEY"],
+    )  # fmt: skip
+
+    def hops(number):
+        ec2.modify_instance_metadata_options(InstanceId=instance, HttpPutResponseHopLimit=number)
+
+    # From a pod's network, with the node's programs: the pod's image has none.
+    program = base64.b64encode(TOKEN.encode()).decode()
+    pod = f"pid=$(pgrep -n agnhost); echo {program} | base64 -d | nsenter -t $pid -n python3 -"
+    node = f"echo {program} | base64 -d | python3 -"
+    assert on("worker", node).startswith("token 200")
+    assert on("worker", pod).startswith("none")
+    with put_back(lambda: hops(1), lambda: on("worker", "systemctl restart k8sgu-pod-network")):
+        on("worker", "nft flush chain ip k8sgu forward")
+        assert on("worker", pod).startswith("none"), "the hop limit alone"
+        hops(3)
+        assert on("worker", pod).startswith("token 200"), "with both taken away the question must get through"
+        on("worker", "systemctl restart k8sgu-pod-network")
+        assert on("worker", pod).startswith("none"), "the packet rule alone"
+
+
+def secrets():
+    """What nobody may ever see, by the file it is in."""
+    found = {}
+    for path in STATE.rglob("*"):
+        if not path.is_file() or "mirror" in path.parts:
+            continue
+        text = path.read_text(errors="replace")
+        if "PRIVATE KEY-----" in text:
+            # Any line of its body; as bytes in JSON or base64 again, its middle.
+            body = [line for line in text.split("PRIVATE KEY-----")[1].splitlines() if len(line) > 40]
+            found[str(path.relative_to(STATE))] = body[0]
+        for line in text.splitlines():
+            if "client-key-data:" in line:
+                found[str(path.relative_to(STATE))] = line.split()[-1][80:140]
+        if path.name == "encryption-keys.json":
+            for number, key in enumerate(json.loads(text)["keys"]):
+                found[f"{path.name} {number}"] = key["secret"]
+    return found
+
+
+def test_no_secret_is_printed(on):
+    """Everything that carries secrets to nodes, told to talk, with something to do each time."""
+    known = secrets()
+    assert len(known) > 25
+    on(
+        "control_plane",
+        "rm /etc/kubernetes/encryption.yml /etc/kubernetes/kube-scheduler.kubeconfig /etc/kubernetes/pki/sa.key",
+    )
+    output = "".join(
+        playbook(name, "-vvv", "--diff")
+        for name in (
+            "playbooks/control_plane.yml",
+            "playbooks/worker.yml",
+            "playbooks/verify.yml",
+            "playbooks/security_report.yml",
+        )
+    )
+    assert "/etc/kubernetes/encryption.yml" in output
+    assert [where for where, secret in known.items() if secret in output] == []
+    encoded = {where: base64.b64encode(secret.encode()).decode()[4:40] for where, secret in known.items()}
+    assert [where for where, secret in encoded.items() if secret in output] == []
+    logs = on(
+        "control_plane", "journalctl --no-pager -o cat; cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' || true"
+    )
+    assert [where for where, secret in known.items() if secret in logs] == []
+
+
+def test_the_state_directory_is_its_owners():
+    public = (".pem", ".pub", ".csr", ".xml")
+    assert STATE.stat().st_mode & 0o777 == 0o700
+    for path in STATE.rglob("*"):
+        mode = path.stat().st_mode & 0o777
+        if path.is_dir():
+            assert mode & 0o077 == 0, path
+        elif path.name.endswith("-key.pem") or (not path.name.endswith(public) and path.name != "known_hosts"):
+            assert mode == 0o600, path
