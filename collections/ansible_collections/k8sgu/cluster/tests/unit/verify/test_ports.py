@@ -22,8 +22,8 @@ WORKER = [
 SYSTEM = [{"listener": "chronyd", "protocol": "udp", "first": 323, "last": 323, "bind": "loopback"}]
 
 
-def judge(found, role="worker", network="routed"):
-    checks = ports.check_ports(table.as_dictionaries(network), SYSTEM, role, found, "node")
+def judge(found, role="worker", network="routed", runtime="containerd"):
+    checks = ports.check_ports(table.as_dictionaries(network, runtime), SYSTEM, role, found, "node")
     return [(check.passed, check.seen) for check in checks]
 
 
@@ -55,6 +55,12 @@ def test_what_should_listen_is_missed(gone):
     (_passed, _seen), (passed, seen) = judge([one for one in WORKER if one != gone])
     assert not passed
     assert seen.startswith("not listening: ")
+
+
+def test_each_runtime_has_its_own_port_for_streams():
+    docker = [*WORKER[:-1], Listener("127.0.0.1", 10010, "cri-dockerd")]
+    assert [passed for passed, _seen in judge(docker, runtime="docker")] == [True, True]
+    assert [passed for passed, _seen in judge(docker, runtime="containerd")] == [False, False]
 
 
 def test_vxlan_is_the_kernels():

@@ -1,0 +1,57 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The matrix of NetworkPolicy: a path is judged by what its source says, and a source that says nothing proves nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import ApiError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify import policies
+
+
+class Answers:
+    """A client whose dialled pods all give the same answer, or raise it."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def get(self, path, query=None):
+        if not path.endswith("/dial"):
+            return {"status": {"podIP": "10.200.1.7"}}
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def passed(answer):
+    return [check.passed for check in policies.checks(Answers(answer), "cluster.local", 0)]
+
+
+OPEN = [path.open for path in policies.MATRIX]
+
+
+def test_both_kinds_of_paths_are_asked_for():
+    assert OPEN.count(True) > 6
+    assert OPEN.count(False) > 6
+
+
+@pytest.mark.parametrize(
+    ("answer", "arrives"),
+    [
+        ({"responses": ["to-pod"]}, True),
+        ({"errors": ["received non 200 status code: 401"]}, True),
+        ({"errors": ["dial tcp 10.200.1.7:8080: i/o timeout"]}, False),
+        ({}, False),
+        (ApiError("GET", "/dial", 400, {"message": "host is invalid. lookup x on 10.32.0.10:53: i/o timeout"}), False),
+    ],
+)
+def test_a_path_is_open_where_anything_comes_back(answer, arrives):
+    assert passed(answer) == [path is arrives for path in OPEN]
+
+
+@pytest.mark.parametrize("error", [ManifestError("no answer"), ApiError("GET", "/dial", 503, {"message": "no pod"})])
+def test_a_source_that_cannot_be_asked_proves_nothing(error):
+    assert not any(passed(error))
