@@ -18,7 +18,8 @@ description:
 options:
   _terms:
     description:
-      - V(routed) or V(vxlan) for the rows that count for this pod network. Without a term every row.
+      - V(routed) or V(vxlan) for the rows that count for this pod network, and as a second term the container runtime,
+        V(containerd) by default or V(docker). Without a term every row.
     type: list
     elements: str
     required: false
@@ -36,7 +37,7 @@ _raw:
   description:
     - One dictionary for each row, with C(name), C(listener), C(nodes), C(protocol), C(first), C(last), C(sources),
       C(why), C(bind) (C(any) or C(loopback)), C(encryption) (C(tls), C(ssh), C(none) or C(pods)) and
-      C(when) (C(always), C(routed) or C(vxlan)).
+      C(when) (C(always), a pod network or a container runtime).
   type: list
   elements: dict
 """
@@ -53,9 +54,11 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[dict[str, Any]]:
         if not terms:
             return table.as_dictionaries()
-        unknown = [term for term in terms if term not in (table.ROUTED, table.VXLAN)]
-        if unknown or len(terms) > 1:
+        network, *runtime = terms
+        if network not in (table.ROUTED, table.VXLAN):
             raise AnsibleError(
-                f"port_table: {terms!r} is not a pod network; give one of routed and vxlan, or nothing for every row"
+                f"port_table: {network!r} is not a pod network; give routed or vxlan, or nothing for every row"
             )
-        return table.as_dictionaries(terms[0])
+        if len(runtime) > 1 or any(name not in (table.CONTAINERD, table.DOCKER) for name in runtime):
+            raise AnsibleError(f"port_table: {runtime!r} is not a container runtime; give containerd or docker")
+        return table.as_dictionaries(network, *runtime)

@@ -27,6 +27,8 @@ PODS = "pods"
 ALWAYS = "always"
 ROUTED = "routed"
 VXLAN = "vxlan"
+CONTAINERD = "containerd"
+DOCKER = "docker"
 
 FIRST_PORT, LAST_PORT = 0, 65535
 
@@ -37,7 +39,8 @@ class Port:
 
     `bind` is "loopback" for what only the node itself may reach; such a row has no sources and opens nothing.
     `encryption` is "tls", "ssh", "none" (nothing but liveness crosses it) or "pods" (the pods' own business). `when` is
-    "always" or the pod network that needs the row. For icmp the ports are 0 and stand for every type.
+    "always", or the pod network or the container runtime that needs the row. For icmp the ports are 0 and stand for
+    every type.
     """
 
     name: str
@@ -115,6 +118,18 @@ _FIXED = (
         [],
         "exec, attach and port-forward, from the kubelet of the same node",
         bind="loopback",
+        when=CONTAINERD,
+    ),
+    _row(
+        "docker-streams",
+        "container runtime",
+        NODES,
+        "tcp/10010",
+        [],
+        "the same with Docker Engine: cri-dockerd knows no TLS there, each stream has a token that serves once",
+        bind="loopback",
+        encryption="none",
+        when=DOCKER,
     ),
     _row(
         "node-ports-tcp",
@@ -227,21 +242,21 @@ def _routed() -> list[Port]:
 PORTS: tuple[Port, ...] = (*_FIXED, *_routed())
 
 
-def ports(pod_network: str) -> list[Port]:
-    """The rows that count for a pod network ("routed" or "vxlan")."""
-    return [row for row in PORTS if row.when in (ALWAYS, pod_network)]
+def ports(pod_network: str, container_runtime: str = CONTAINERD) -> list[Port]:
+    """The rows for a pod network ("routed" or "vxlan") and a container runtime ("containerd" or "docker")."""
+    return [row for row in PORTS if row.when in (ALWAYS, pod_network, container_runtime)]
 
 
-def as_dictionaries(pod_network: str | None = None) -> list[dict[str, Any]]:
+def as_dictionaries(pod_network: str | None = None, container_runtime: str = CONTAINERD) -> list[dict[str, Any]]:
     """The table as plain data, for templates and checks; without a pod network all of it."""
-    rows = ports(pod_network) if pod_network else list(PORTS)
+    rows = ports(pod_network, container_runtime) if pod_network else list(PORTS)
     return [{**asdict(row), "nodes": list(row.nodes), "sources": list(row.sources)} for row in rows]
 
 
 def as_markdown() -> str:
     """The table as docs/ports.md has it."""
     lines = [
-        "| name | listens on | program | port | from | encryption | pod network | why |",
+        "| name | listens on | program | port | from | encryption | when | why |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in PORTS:
