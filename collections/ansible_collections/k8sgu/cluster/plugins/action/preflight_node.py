@@ -1,0 +1,26 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""k8sgu.cluster.preflight_node: the module, with the controller's clock before and after it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typed
+    """See the documentation of the module."""
+
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        # Both, since a slow connection must not count as a clock that is off.
+        before = time.time()
+        result.update(self._execute_module(task_vars=task_vars))
+        result["clock"] = {"before": before, "after": time.time()}
+        return result

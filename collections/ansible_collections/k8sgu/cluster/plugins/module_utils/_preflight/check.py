@@ -1,0 +1,53 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All problems of a description and its nodes, in the order in which a reader mends them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import names, node, ranges, releases, variables
+
+
+def with_defaults(values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The variables that are set, and the defaults of the others."""
+    return {name: options.get(name, {}).get("default") if value is None else value for name, value in values.items()}
+
+
+def check(
+    values: Mapping[str, Any],
+    seen: Sequence[str],
+    nodes: Sequence[Mapping[str, Any]],
+    port_table: Sequence[Mapping[str, Any]],
+    roles: Path,
+    described: bool,
+) -> list[str]:
+    """Every problem, each with the option or the node, what was seen and the way out.
+
+    values: variables by name, None for one that is not set. seen: names of all variables. described: whether the
+    infrastructure is to be made of the counts in `values`; otherwise it is what the inventory has. A node without a
+    `probe` is judged by the inventory alone.
+    """
+    options = variables.options(roles)
+    values = with_defaults(values, options)
+    problems = variables.check_names(seen, {*options, *variables.derived(roles)})
+    versions = releases.released(Path(values["k8sgu_releases_dir"]))
+    problems += releases.check_version(
+        str(values["k8sgu_kubernetes_version"]), versions, str(values["k8sgu_releases_dir"])
+    )
+    count = names.described_count(values) if described else 0
+    problems += ranges.check_ranges(values, nodes, max(count, len(nodes)))
+    made = names.described_names(values) if described else []
+    problems += names.check_cluster_name(str(values["k8sgu_cluster_name"]), made)
+    problems += names.check_hosts(nodes)
+    if described:
+        problems += names.check_members(int(values["k8sgu_control_plane_count"]), "k8sgu_control_plane_count")
+    else:
+        members = sum(bool(one["etcd"]) for one in nodes)
+        problems += names.check_members(members, "the inventory's group etcd")
+    for one in nodes:
+        if one.get("probe") is not None:
+            problems += node.check_node(one, values, port_table)
+    return problems

@@ -1,0 +1,156 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a node must be, judged over what `probe.py` read of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Iterable, Mapping
+
+# The oldest release of each distribution that still gets updates and has what the components need.
+DISTRIBUTIONS = {"ubuntu": (20, 4), "debian": (11,)}
+ARCHITECTURES = ("x86_64", "aarch64")
+FEATURES = {
+    "br_netfilter": "Services of pods on one node would not find back",
+    "overlay": "the container runtime stacks images with it",
+    "nf_tables": "kube-proxy and the pod network write its rules",
+}
+# Programs of the port table that are not ours to place.
+OTHERS = ("sshd", "pods", "load balancer", "kernel", "container runtime")
+
+Node = Mapping[str, Any]
+Probe = Mapping[str, Any]
+
+
+def check_node(node: Node, values: Mapping[str, Any], port_table: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Problems of one node. `node` has `name`, `control_plane` and `probe`, the result of preflight_node."""
+    name, result = node["name"], node["probe"]
+    if result.get("unreachable") or result.get("failed") or "node" not in result:
+        reason = " ".join(str(result.get("msg") or result.get("module_stderr") or "nothing was read").split())
+        return [f"{name}: could not be read: {reason[:500]}; check that it runs, ansible_host and the SSH key"]
+    probe = result["node"]
+    problems = [
+        *check_system(probe),
+        *check_size(probe, values),
+        *check_clock(probe, result["clock"], float(values["k8sgu_preflight_max_clock_skew_seconds"])),
+        *check_owner(probe, name, values["k8sgu_cluster_name"]),
+        *check_kernel(probe),
+        *check_ports(probe, bool(node["control_plane"]), int(values["k8sgu_api_port"]), port_table),
+    ]
+    return [f"{name}: {problem}" for problem in problems]
+
+
+def check_system(probe: Probe) -> list[str]:
+    problems = []
+    distribution, version = probe["distribution"], probe["distribution_version"]
+    oldest = DISTRIBUTIONS.get(distribution)
+    # Debian's testing has no number.
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version))
+    if oldest is None or (numbers and numbers < oldest) or (not numbers and distribution != "debian"):
+        seen = f"{distribution} {version}".strip() or "unknown"
+        problems.append(
+            f"the operating system {seen} is not supported; use an image of Ubuntu from 20.04 or Debian from 11 (k8sgu_image)"
+        )
+    if probe["architecture"] not in ARCHITECTURES:
+        problems.append(
+            f"the architecture {probe['architecture']} is not supported; use an instance type with {' or '.join(ARCHITECTURES)}"
+        )
+    return problems
+
+
+def owner(probe: Probe) -> dict[str, Any] | None:
+    """Who owns the node; None where the file says nothing that can be read."""
+    if not probe["owner"]:
+        return {}
+    try:
+        found = json.loads(probe["owner"])
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and found.get("cluster") else None
+
+
+def check_size(probe: Probe, values: Mapping[str, Any]) -> list[str]:
+    problems = []
+    memory, disk = int(values["k8sgu_preflight_min_memory_mb"]), float(values["k8sgu_preflight_min_disk_gb"])
+    if probe["memory_mb"] < memory:
+        problems.append(
+            f"{probe['memory_mb']} MB of memory, less than k8sgu_preflight_min_memory_mb {memory}; use a larger instance type"
+        )
+    # What a cluster has written on its own node is not missing to it.
+    ours = (owner(probe) or {}).get("cluster") == values["k8sgu_cluster_name"]
+    kind, size = ("in all", probe["disk_total_gb"]) if ours else ("free", probe["disk_free_gb"])
+    if size < disk:
+        problems.append(
+            f"{size:.1f} GiB {kind} at /var/lib, less than k8sgu_preflight_min_disk_gb {disk:g}; make room, or enlarge "
+            "the disk (k8sgu_root_volume_size)"
+        )
+    return problems
+
+
+def skew(there: float, before: float, after: float) -> float:
+    """Seconds that a clock is at least ahead (or, negative, behind) when it was read between two readings of ours."""
+    return min(0.0, there - before) if there < before else max(0.0, there - after)
+
+
+def check_clock(probe: Probe, clock: Mapping[str, float], limit: float) -> list[str]:
+    apart = skew(probe["time"], clock["before"], clock["after"])
+    if abs(apart) <= limit:
+        return []
+    return [
+        f"the clock is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} the controller's, more than "
+        f"k8sgu_preflight_max_clock_skew_seconds {limit:g}, and certificates would not be valid; set the time (timedatectl, "
+        "k8sgu_ntp_servers), or the controller's"
+    ]
+
+
+def check_owner(probe: Probe, name: str, cluster: str) -> list[str]:
+    found = owner(probe)
+    if found is None:
+        return [
+            "/etc/k8sgu/cluster.json is damaged, so that its owner is not known; remove it if the node is this cluster's"
+        ]
+    if found and found["cluster"] != cluster:
+        return [
+            f"belongs to the cluster {found['cluster']!r} (/etc/k8sgu/cluster.json), not to {cluster!r}; take another node, or "
+            "install this one anew"
+        ]
+    if found and found.get("node") not in (None, name):
+        return [f"is the node {found['node']!r} of this cluster (/etc/k8sgu/cluster.json); name it so in the inventory"]
+    return []
+
+
+def check_kernel(probe: Probe) -> list[str]:
+    return [
+        f"the kernel has no {feature}: {why}; use a kernel of the distribution, or install its linux-modules-extra package"
+        for feature, why in FEATURES.items()
+        if not probe["kernel"].get(feature)
+    ]
+
+
+def our_ports(control_plane: bool, api_port: int, port_table: Iterable[Mapping[str, Any]]) -> dict[int, str]:
+    """Our program by the TCP port that it alone takes on a node."""
+    role = "control_plane" if control_plane else "worker"
+    return {
+        api_port if row["name"] == "api" else row["first"]: row["listener"]
+        for row in port_table
+        if role in row["nodes"]
+        and row["protocol"] == "tcp"
+        and row["first"] == row["last"]
+        and row["listener"] not in OTHERS
+    }
+
+
+def check_ports(probe: Probe, control_plane: bool, api_port: int, port_table: Iterable[Mapping[str, Any]]) -> list[str]:
+    ours = our_ports(control_plane, api_port, port_table)
+    taken = {}
+    for found in probe["listeners"]:
+        # A program whose file was replaced while it ran.
+        program = found["program"].replace(" (deleted)", "")
+        if found["protocol"] == "tcp" and found["port"] in ours and program != ours[found["port"]]:
+            taken[found["port"]] = program
+    return [
+        f"TCP port {port} of {ours[port]} is taken by {program}; stop it, or give it another port"
+        for port, program in sorted(taken.items())
+    ]

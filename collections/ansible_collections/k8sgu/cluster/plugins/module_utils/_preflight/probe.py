@@ -1,0 +1,85 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads of a node what preflight judges, in one go. It writes nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._node.facts import memory_bytes, os_release
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners import listeners
+
+# linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
+NETLINK_NETFILTER = 12
+NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN, NFT_MSG_GETGEN = 10, 15, 16
+NLM_F_REQUEST = 1
+NETLINK_TIMEOUT_S = 5.0
+# Images, pods' files and etcd's database are below it.
+DATA_DIRECTORY = "var/lib"
+
+
+def module_available(root: Path, release: str, module: str) -> bool:
+    """Whether a kernel module is loaded, built in, or there to be loaded."""
+    if (root / "sys/module" / module).exists():
+        return True
+    directory = root / "lib/modules" / release
+    wanted = f"/{module}.ko"
+    for name in ("modules.builtin", "modules.dep"):
+        path = directory / name
+        # A line of modules.dep begins with the module, then its dependencies.
+        if path.exists() and any(wanted in line.partition(":")[0] for line in path.read_text().splitlines()):
+            return True
+    return False
+
+
+def nf_tables_answers() -> bool:
+    """Whether the kernel answers a request for nf_tables' generation; that works without any file of the kernel's."""
+    # nlmsghdr, then nfgenmsg: family unspecified, version 0, resource 0.
+    kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN
+    request = struct.pack("=IHHIIBBH", 20, kind, NLM_F_REQUEST, 1, 0, 0, 0, 0)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as connection:
+            connection.settimeout(NETLINK_TIMEOUT_S)
+            connection.bind((0, 0))
+            connection.send(request)
+            answer = connection.recv(4096)
+    except OSError:
+        return False
+    return bool(struct.unpack_from("=H", answer, 4)[0] == NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWGEN)
+
+
+def kernel_features(root: Path) -> dict[str, bool]:
+    """By feature, whether the kernel has it."""
+    release = os.uname().release
+    filesystems = (root / "proc/filesystems").read_text().split()
+    return {
+        "br_netfilter": (root / "proc/sys/net/bridge").exists() or module_available(root, release, "br_netfilter"),
+        "overlay": "overlay" in filesystems or module_available(root, release, "overlay"),
+        "nf_tables": module_available(root, release, "nf_tables") or nf_tables_answers(),
+    }
+
+
+def probe(root: Path = Path("/")) -> dict[str, Any]:
+    """What `node.py` judges; `root` is where the machine's file system is mounted."""
+    release = os_release((root / "etc/os-release").read_text())
+    disk = os.statvfs(root / DATA_DIRECTORY)
+    owner = root / "etc/k8sgu/cluster.json"
+    return {
+        "distribution": release.get("ID", ""),
+        "distribution_version": release.get("VERSION_ID", ""),
+        "architecture": os.uname().machine,
+        "memory_mb": memory_bytes((root / "proc/meminfo").read_text(), "MemTotal") // 2**20,
+        "disk_total_gb": disk.f_blocks * disk.f_frsize / 2**30,
+        "disk_free_gb": disk.f_bavail * disk.f_frsize / 2**30,
+        "owner": owner.read_text(errors="replace") if owner.exists() else "",
+        "kernel": kernel_features(root),
+        "listeners": [asdict(found) for found in listeners(root / "proc")],
+        "time": time.time(),
+    }

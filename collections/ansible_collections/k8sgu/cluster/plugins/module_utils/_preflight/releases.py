@@ -1,0 +1,40 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a Kubernetes version is one that the project has a release file for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+
+def released(directory: Path) -> list[str]:
+    """The Kubernetes version of every releases/<minor>.yml."""
+    found = []
+    for path in sorted(directory.glob("*.yml")):
+        # One line counts, and the files are the longest that are read here.
+        match = re.search(r"^kubernetes:\s+(?:&\S+\s+)?[\"']?([0-9.]+)", path.read_text(), re.MULTILINE)
+        if match:
+            found.append(match.group(1))
+    return found
+
+
+def check_version(version: str, versions: list[str], directory: str) -> list[str]:
+    if version in versions:
+        return []
+    if not versions:
+        return [f"k8sgu_releases_dir: {directory} holds no release file; give the directory with <minor>.yml"]
+    wanted = [int(number) for number in re.findall(r"\d+", version)[:3]]
+    if not wanted:
+        nearest = versions[-1]
+    else:
+        wanted += [0] * (3 - len(wanted))
+
+        def distance(other: str) -> tuple[int, ...]:
+            return tuple(abs(mine - int(its)) for mine, its in zip(wanted, other.split(".")))
+
+        nearest = min(versions, key=distance)
+    return [
+        f"k8sgu_kubernetes_version: {version!r} is not on the release list ({', '.join(versions)}); the nearest is {nearest}"
+    ]

@@ -1,0 +1,53 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Variables that nobody reads: a misspelt or retired one would silently leave its default in force."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Iterable, Mapping
+
+from ansible.module_utils.common.yaml import yaml_load
+
+PREFIX = "k8sgu_"
+# Set by the module node_facts.
+FACTS = frozenset({"k8sgu_node"})
+# What a variable of an earlier version became.
+RETIRED: dict[str, str] = {
+    "k8sgu_vxlan_port": "the overlay's port is 8472, as the port table and so the security groups have it; remove the variable",
+}
+
+
+def options(roles: Path) -> dict[str, dict[str, Any]]:
+    """Every variable of every role by name, from the argument specs."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(roles.glob("*/meta/argument_specs.yml")):
+        for spec in (yaml_load(path.read_text()) or {}).get("argument_specs", {}).values():
+            found.update(spec.get("options") or {})
+    return found
+
+
+def derived(roles: Path) -> set[str]:
+    """Names with the prefix that roles make of others."""
+    names = set(FACTS)
+    for path in sorted(roles.glob("*/vars/main.yml")):
+        # Top-level keys alone: some of these files are long, and no value counts here.
+        lines = (line.partition(":") for line in path.read_text().splitlines() if line.startswith(PREFIX))
+        names |= {name for name, colon, _value in lines if colon}
+    return names
+
+
+def check_names(seen: Iterable[str], known: Iterable[str], retired: Mapping[str, str] = RETIRED) -> list[str]:
+    """A problem for each of the names with our prefix that no role knows."""
+    there = sorted(known)
+    problems = []
+    for name in sorted({name for name in seen if name.startswith(PREFIX)} - set(there)):
+        if name in retired:
+            problems.append(f"{name}: is retired: {retired[name]}")
+            continue
+        near = difflib.get_close_matches(name, there, n=1)
+        hint = f"did you mean {near[0]}?" if near else "remove it"
+        problems.append(f"{name}: there is no such variable; {hint} docs/variables.md lists all")
+    return problems

@@ -1,0 +1,120 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: preflight_description
+short_description: Judges a cluster's description and its nodes before anything is changed
+version_added: 0.1.0
+description:
+  - Looks for unknown variables, a version without a release file, ranges that overlap or are too small, illegal names and an even number of etcd
+    members, and judges what M(k8sgu.cluster.preflight_node) read of the nodes.
+  - Fails once, with every problem that was found. Each names the variable or the node, what was seen, and the way out.
+  - Runs on the controller.
+author:
+  - The k8sgu authors (@k8sgu)
+requirements:
+  - PyYAML
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+options:
+  values:
+    description: Variables of the description by name; V(null) for one that is not set, of which the default of the argument specs counts.
+    type: dict
+    required: true
+  seen:
+    description: Names of all variables that are set; those with the prefix C(k8sgu_) have to be known.
+    type: list
+    elements: str
+    required: true
+  nodes:
+    description:
+      - The inventory's nodes, each with C(name), C(control_plane), C(etcd), C(address), C(connection) and C(probe), the result of
+        M(k8sgu.cluster.preflight_node). One without C(probe) is judged by the rest.
+    type: list
+    elements: dict
+    default: []
+  port_table:
+    description: Rows of P(k8sgu.cluster.port_table#lookup).
+    type: list
+    elements: dict
+    default: []
+  roles_dir:
+    description: Directory of the roles, whose argument specs say which variables there are.
+    type: path
+    required: true
+  described:
+    description: Whether the nodes are to be made of the counts in O(values). Otherwise they are those in O(nodes).
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Judge a description
+  k8sgu.cluster.preflight_description:
+    values: "{{ preflight_values }}"
+    seen: "{{ query('ansible.builtin.varnames', '^k8sgu_') }}"
+    roles_dir: "{{ role_path | dirname }}"
+    described: true
+  delegate_to: localhost
+"""
+
+RETURN = r"""
+problems:
+  description: Every problem.
+  returned: always
+  type: list
+  elements: str
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.common.yaml import HAS_YAML
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight.check import check
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "values": {"type": "dict", "required": True},
+            "seen": {"type": "list", "elements": "str", "required": True},
+            "nodes": {"type": "list", "elements": "dict", "default": []},
+            "port_table": {"type": "list", "elements": "dict", "default": []},
+            "roles_dir": {"type": "path", "required": True},
+            "described": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    if not HAS_YAML:
+        module.fail_json(msg=missing_required_lib("PyYAML"))
+    options = module.params
+    problems = check(
+        options["values"],
+        options["seen"],
+        options["nodes"],
+        options["port_table"],
+        Path(options["roles_dir"]),
+        options["described"],
+    )
+    if problems:
+        count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
+        text = "\n".join(f"- {problem}" for problem in problems)
+        module.fail_json(msg=f"{count}, and nothing was changed:\n{text}", problems=problems)
+    module.exit_json(changed=False, problems=[])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: preflight_node
+short_description: Reads what must be known of a machine before it becomes a node
+version_added: 0.1.0
+description:
+  - Reads operating system, memory, disk, clock, kernel features, listening sockets and owner of a machine in one execution.
+  - M(k8sgu.cluster.preflight_description) judges it. Reading the programs of sockets needs root.
+author:
+  - The k8sgu authors (@k8sgu)
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+options: {}
+"""
+
+EXAMPLES = r"""
+- name: Read the machine
+  k8sgu.cluster.preflight_node:
+  become: true
+  register: preflight_probe
+"""
+
+RETURN = r"""
+node:
+  description: What was read.
+  returned: success
+  type: dict
+  contains:
+    distribution:
+      description: C(ID) of C(/etc/os-release).
+      returned: always
+      type: str
+    distribution_version:
+      description: C(VERSION_ID) of C(/etc/os-release), empty where it has none.
+      returned: always
+      type: str
+    architecture:
+      description: The machine as C(uname -m) has it.
+      returned: always
+      type: str
+    memory_mb:
+      description: Memory in MiB.
+      returned: always
+      type: int
+    disk_total_gb:
+      description: Size in GiB of the file system of C(/var/lib).
+      returned: always
+      type: float
+    disk_free_gb:
+      description: What is free of it, in GiB.
+      returned: always
+      type: float
+    owner:
+      description: The content of C(/etc/k8sgu/cluster.json), empty where it is not there.
+      returned: always
+      type: str
+    kernel:
+      description: By feature (C(br_netfilter), C(overlay), C(nf_tables)), whether the kernel has it.
+      returned: always
+      type: dict
+    listeners:
+      description: Listening TCP sockets, each with C(address), C(port), C(program) and C(protocol).
+      returned: always
+      type: list
+      elements: dict
+    time:
+      description: The machine's clock, in seconds since 1970.
+      returned: always
+      type: float
+clock:
+  description: The controller's clock C(before) and C(after) the execution, in seconds since 1970.
+  returned: always
+  type: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight.probe import probe
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    module.exit_json(changed=False, node=probe())
+
+
+if __name__ == "__main__":
+    main()
