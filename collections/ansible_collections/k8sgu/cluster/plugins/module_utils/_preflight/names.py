@@ -31,8 +31,8 @@ def check_cluster_name(name: str, names: Sequence[str]) -> list[str]:
     if not LABEL.fullmatch(name):
         return [f"k8sgu_cluster_name: {name!r} is no host name (RFC 1123); {RULE}"]
     return [
-        f"k8sgu_cluster_name: the node's name {made!r} made of it has {len(made)} characters or signs that no host name may "
-        f"have (RFC 1123); {RULE}, the pool's name and number included"
+        f"k8sgu_cluster_name: {made!r}, a node's name made of it ({len(made)} characters), is no host name (RFC 1123); "
+        f"{RULE}, the pool's name and number included"
         for made in names
         if not LABEL.fullmatch(made)
     ]

@@ -51,11 +51,13 @@ def check_system(probe: Probe) -> list[str]:
     if oldest is None or (numbers and numbers < oldest) or (not numbers and distribution != "debian"):
         seen = f"{distribution} {version}".strip() or "unknown"
         problems.append(
-            f"the operating system {seen} is not supported; use an image of Ubuntu from 20.04 or Debian from 11 (k8sgu_image)"
+            f"the operating system {seen} is not supported; use an image (k8sgu_image) of Ubuntu from 20.04 or Debian "
+            "from 11"
         )
     if probe["architecture"] not in ARCHITECTURES:
         problems.append(
-            f"the architecture {probe['architecture']} is not supported; use an instance type with {' or '.join(ARCHITECTURES)}"
+            f"the architecture {probe['architecture']} is not supported; use an instance type with "
+            f"{' or '.join(ARCHITECTURES)}"
         )
     return problems
 
@@ -76,7 +78,8 @@ def check_size(probe: Probe, values: Mapping[str, Any]) -> list[str]:
     memory, disk = int(values["k8sgu_preflight_min_memory_mb"]), float(values["k8sgu_preflight_min_disk_gb"])
     if probe["memory_mb"] < memory:
         problems.append(
-            f"{probe['memory_mb']} MB of memory, less than k8sgu_preflight_min_memory_mb {memory}; use a larger instance type"
+            f"{probe['memory_mb']} MiB of memory, less than k8sgu_preflight_min_memory_mb {memory}; use a larger "
+            "instance type"
         )
     # What a cluster has written on its own node is not missing to it.
     ours = (owner(probe) or {}).get("cluster") == values["k8sgu_cluster_name"]
@@ -100,21 +103,19 @@ def check_clock(probe: Probe, clock: Mapping[str, float], limit: float) -> list[
         return []
     return [
         f"the clock is {abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'} the controller's, more than "
-        f"k8sgu_preflight_max_clock_skew_seconds {limit:g}, and certificates would not be valid; set the time (timedatectl, "
-        "k8sgu_ntp_servers), or the controller's"
+        f"k8sgu_preflight_max_clock_skew_seconds {limit:g}, and certificates would not be valid; set the time "
+        "(timedatectl, k8sgu_ntp_servers), or the controller's"
     ]
 
 
 def check_owner(probe: Probe, name: str, cluster: str) -> list[str]:
     found = owner(probe)
     if found is None:
-        return [
-            "/etc/k8sgu/cluster.json is damaged, so that its owner is not known; remove it if the node is this cluster's"
-        ]
+        return ["/etc/k8sgu/cluster.json is damaged and names no owner; remove it if the node is this cluster's"]
     if found and found["cluster"] != cluster:
         return [
-            f"belongs to the cluster {found['cluster']!r} (/etc/k8sgu/cluster.json), not to {cluster!r}; take another node, or "
-            "install this one anew"
+            f"belongs to the cluster {found['cluster']!r} (/etc/k8sgu/cluster.json), not to {cluster!r}; take another "
+            "node, or install this one anew"
         ]
     if found and found.get("node") not in (None, name):
         return [f"is the node {found['node']!r} of this cluster (/etc/k8sgu/cluster.json); name it so in the inventory"]
@@ -123,7 +124,8 @@ def check_owner(probe: Probe, name: str, cluster: str) -> list[str]:
 
 def check_kernel(probe: Probe) -> list[str]:
     return [
-        f"the kernel has no {feature}: {why}; use a kernel of the distribution, or install its linux-modules-extra package"
+        f"the kernel has no {feature}: {why}; use a kernel of the distribution, or install its linux-modules-extra "
+        "package"
         for feature, why in FEATURES.items()
         if not probe["kernel"].get(feature)
     ]

@@ -89,8 +89,8 @@ def pod_range(net: ipaddress.IPv4Network, values: Mapping[str, Any], expected_no
     parts, room = 2 ** (prefix - net.prefixlen), 2 ** (32 - prefix) - RESERVED_ON_NODE
     if parts < expected_nodes:
         problems.append(
-            f"k8sgu_pod_cidr: {net} has {parts} parts of /{prefix} (k8sgu_pod_cidr_node_prefix) for {expected_nodes} nodes; "
-            "choose a larger range or smaller parts"
+            f"k8sgu_pod_cidr: {net} has {parts} parts of /{prefix} (k8sgu_pod_cidr_node_prefix) for {expected_nodes} "
+            "nodes; choose a larger range or smaller parts"
         )
     if room < max_pods:
         problems.append(
@@ -113,8 +113,8 @@ def service_addresses(net: ipaddress.IPv4Network, values: Mapping[str, Any]) -> 
     api = found.get("k8sgu_api_service_address", first)
     if api != first:
         problems.append(
-            f"k8sgu_api_service_address: {api} is not the first address of k8sgu_service_cidr {net}, which the API server "
-            f"takes; give {first}"
+            f"k8sgu_api_service_address: {api} is not the first address of k8sgu_service_cidr {net}, which the API "
+            f"server takes; give {first}"
         )
     dns = found.get("k8sgu_cluster_dns_address")
     if dns is not None and (dns not in net or dns in (net.network_address, net.broadcast_address, first)):

@@ -36,5 +36,6 @@ def check_version(version: str, versions: list[str], directory: str) -> list[str
 
         nearest = min(versions, key=distance)
     return [
-        f"k8sgu_kubernetes_version: {version!r} is not on the release list ({', '.join(versions)}); the nearest is {nearest}"
+        f"k8sgu_kubernetes_version: {version!r} is not on the release list ({', '.join(versions)}); the nearest is "
+        f"{nearest}"
     ]

@@ -16,7 +16,7 @@ PREFIX = "k8sgu_"
 FACTS = frozenset({"k8sgu_node"})
 # What a variable of an earlier version became.
 RETIRED: dict[str, str] = {
-    "k8sgu_vxlan_port": "the overlay's port is 8472, as the port table and so the security groups have it; remove the variable",
+    "k8sgu_vxlan_port": "the overlay's port is 8472, as in docs/ports.md; remove the variable",
 }
 
 
