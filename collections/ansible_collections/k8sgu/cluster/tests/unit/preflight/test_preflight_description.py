@@ -1,0 +1,245 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every check of a description: what trips it, what it then says, and that a good description passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import check, releases, variables
+
+COLLECTION = Path(__file__).resolve().parents[3]
+ROLES = COLLECTION / "roles"
+RELEASES = COLLECTION.parents[3] / "releases"
+VERSION = releases.released(RELEASES)[0]
+GOOD: dict[str, Any] = {
+    "k8sgu_cluster_name": "demo",
+    "k8sgu_kubernetes_version": VERSION,
+    "k8sgu_releases_dir": str(RELEASES),
+    "k8sgu_vpc_id": None,
+    "k8sgu_vpc_cidr": "10.240.0.0/16",
+    "k8sgu_pod_cidr": "10.200.0.0/16",
+    "k8sgu_pod_cidr_node_prefix": 24,
+    "k8sgu_service_cidr": "10.32.0.0/16",
+    "k8sgu_api_service_address": "10.32.0.1",
+    "k8sgu_cluster_dns_address": "10.32.0.10",
+    "k8sgu_api_port": 6443,
+    "k8sgu_max_pods": None,
+    "k8sgu_control_plane_count": None,
+    "k8sgu_worker_count": None,
+    "k8sgu_pools": None,
+}
+LONG = "a" * 50
+
+
+def node(name: str, address: str = "10.240.0.10", connection: str = "198.18.0.10", **more: Any) -> dict[str, Any]:
+    return {"name": name, "control_plane": False, "etcd": False, "address": address, "connection": connection, **more}
+
+
+ONE = node("demo-control-plane-0", control_plane=True, etcd=True)
+
+
+def described(changes: dict[str, Any], *seen: str) -> list[str]:
+    return check.check({**GOOD, **changes}, [*GOOD, *seen], [], [], ROLES, described=True)
+
+
+def inventory(*nodes: dict[str, Any], **changes: Any) -> list[str]:
+    return check.check({**GOOD, **changes}, list(GOOD), list(nodes), [], ROLES, described=False)
+
+
+def test_a_good_description_passes() -> None:
+    assert described({}) == []
+    assert inventory(ONE, node("demo-worker-0", "10.240.0.20", "198.18.0.20")) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "option", "seen", "way_out"),
+    [
+        ({"k8sgu_kubernetes_version": "1.35.9"}, "k8sgu_kubernetes_version", "'1.35.9'", f"nearest is {VERSION}"),
+        ({"k8sgu_kubernetes_version": "latest"}, "k8sgu_kubernetes_version", "'latest'", "nearest is 1."),
+        ({"k8sgu_releases_dir": "/nonexistent"}, "k8sgu_releases_dir", "/nonexistent", "give the directory"),
+        ({"k8sgu_pod_cidr": "10.240.128.0/17"}, "k8sgu_pod_cidr", "overlaps k8sgu_vpc_cidr", "share no address"),
+        (
+            {
+                "k8sgu_service_cidr": "10.240.0.0/20",
+                "k8sgu_api_service_address": "10.240.0.1",
+                "k8sgu_cluster_dns_address": "10.240.0.10",
+            },
+            "k8sgu_service_cidr",
+            "overlaps k8sgu_vpc_cidr",
+            "share no address",
+        ),
+        ({"k8sgu_pod_cidr": "10.32.0.0/15"}, "k8sgu_service_cidr", "overlaps k8sgu_pod_cidr", "share no address"),
+        ({"k8sgu_pod_cidr": "127.0.0.0/16"}, "k8sgu_pod_cidr", "overlaps the loopback range", "choose another"),
+        ({"k8sgu_pod_cidr": "169.254.0.0/16"}, "k8sgu_pod_cidr", "overlaps the link-local range", "choose another"),
+        ({"k8sgu_vpc_cidr": "224.0.0.0/16"}, "k8sgu_vpc_cidr", "overlaps the multicast range", "choose another"),
+        ({"k8sgu_pod_cidr": "10.200.0.1/16"}, "k8sgu_pod_cidr", "host bits set", "give one such as"),
+        ({"k8sgu_pod_cidr": "fd00::/56"}, "k8sgu_pod_cidr", "'fd00::/56' is no IPv4 range", "give one such as"),
+        ({"k8sgu_vpc_cidr": "ten"}, "k8sgu_vpc_cidr", "'ten' is no IPv4 range", "give one such as"),
+        (
+            {"k8sgu_pod_cidr": "10.200.0.0/23"},
+            "k8sgu_pod_cidr",
+            "2 parts of /24 (k8sgu_pod_cidr_node_prefix) for 3 nodes",
+            "choose a larger range",
+        ),
+        (
+            {"k8sgu_pod_cidr": "10.200.0.0/22", "k8sgu_pools": [{"name": "large", "count": 2}]},
+            "k8sgu_pod_cidr",
+            "for 5 nodes",
+            "choose a larger range",
+        ),
+        ({"k8sgu_pod_cidr_node_prefix": 15}, "k8sgu_pod_cidr_node_prefix", "/15 is no part of", "give 24"),
+        ({"k8sgu_pod_cidr_node_prefix": 31}, "k8sgu_pod_cidr_node_prefix", "/31 is no part of", "give 24"),
+        ({"k8sgu_pod_cidr_node_prefix": 26}, "k8sgu_pod_cidr_node_prefix", "addresses for 61 pods", "smaller number"),
+        ({"k8sgu_max_pods": 254}, "k8sgu_pod_cidr_node_prefix", "k8sgu_max_pods is 254", "smaller number"),
+        (
+            {"k8sgu_api_service_address": "10.33.0.1"},
+            "k8sgu_api_service_address",
+            "10.33.0.1 is not the first",
+            "give 10.32.0.1",
+        ),
+        ({"k8sgu_api_service_address": "first"}, "k8sgu_api_service_address", "'first'", "give one of"),
+        ({"k8sgu_cluster_dns_address": "10.33.0.10"}, "k8sgu_cluster_dns_address", "10.33.0.10", "give 10.32.0.10"),
+        ({"k8sgu_cluster_dns_address": "10.32.0.1"}, "k8sgu_cluster_dns_address", "no free address", "give 10.32.0.10"),
+        (
+            {"k8sgu_service_cidr": "10.32.0.0/29", "k8sgu_cluster_dns_address": "10.32.0.2"},
+            "k8sgu_service_cidr",
+            "fewer than 16",
+            "choose a larger range",
+        ),
+        ({"k8sgu_control_plane_count": 2}, "k8sgu_control_plane_count", "2 etcd members", "1 or 3"),
+        ({"k8sgu_control_plane_count": 4}, "k8sgu_control_plane_count", "4 etcd members", "3 or 5"),
+        ({"k8sgu_control_plane_count": 0}, "k8sgu_control_plane_count", "0 etcd members", "1 or 3"),
+        ({"k8sgu_cluster_name": "my_cluster"}, "k8sgu_cluster_name", "'my_cluster' is no host name", "at most 63"),
+        ({"k8sgu_cluster_name": "Demo"}, "k8sgu_cluster_name", "'Demo' is no host name", "lower-case"),
+        ({"k8sgu_cluster_name": "-demo"}, "k8sgu_cluster_name", "'-demo' is no host name", "neither end"),
+        ({"k8sgu_cluster_name": LONG}, "k8sgu_cluster_name", "(66 characters)", "at most 63"),
+        (
+            {"k8sgu_pools": [{"name": "big_ones", "count": 1}]},
+            "k8sgu_cluster_name",
+            "'demo-big_ones-0'",
+            "the pool's name and number included",
+        ),
+    ],
+)
+def test_a_bad_value_is_named_with_what_was_seen_and_the_way_out(
+    changes: dict[str, Any], option: str, seen: str, way_out: str
+) -> None:
+    problems = described(changes)
+    assert len(problems) == 1, problems
+    assert problems[0].startswith(f"{option}: ")
+    assert seen in problems[0]
+    assert way_out in problems[0]
+
+
+def test_the_range_of_a_vpc_that_was_brought_is_not_the_one_described() -> None:
+    assert described({"k8sgu_vpc_id": "vpc-1", "k8sgu_vpc_cidr": "10.200.0.0/16"}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("k8sgu_pod_cdir", "k8sgu_pod_cdir: there is no such variable; did you mean k8sgu_pod_cidr?"),
+        ("k8sgu_worker_counts", "k8sgu_worker_counts: there is no such variable; did you mean k8sgu_worker_count?"),
+        ("k8sgu_qqqqqqqqqqqqqqqqqqqqqqqqqqq", "there is no such variable; remove it"),
+        ("k8sgu_vxlan_port", "k8sgu_vxlan_port: is retired: the overlay's port is 8472"),
+    ],
+)
+def test_an_unknown_or_retired_variable(name: str, expected: str) -> None:
+    problems = described({}, name)
+    assert len(problems) == 1, problems
+    assert expected in problems[0]
+
+
+@pytest.mark.parametrize("name", ["k8sgu_node", "k8sgu_release", "k8sgu_unit_hardening", "ansible_user", "other"])
+def test_what_roles_derive_and_what_is_not_ours_is_not_unknown(name: str) -> None:
+    assert described({}, name) == []
+
+
+def test_every_variable_of_the_roles_defaults_is_known() -> None:
+    known = {*variables.options(ROLES), *variables.derived(ROLES)}
+    for path in ROLES.glob("*/defaults/main.yml"):
+        names = [line.partition(":")[0] for line in path.read_text().splitlines() if line.startswith("k8sgu_")]
+        assert set(names) <= known, path
+
+
+def test_no_retired_variable_is_still_read() -> None:
+    assert not set(variables.RETIRED) & set(variables.options(ROLES))
+
+
+OTHER = node("demo-worker-0", "10.240.0.20", "198.18.0.20")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        (
+            [ONE, {**OTHER, "address": "10.200.3.4"}],
+            "k8sgu_pod_cidr: 10.200.0.0/16 holds the address 10.200.3.4 of demo-w",
+        ),
+        (
+            [ONE, {**OTHER, "address": "10.32.3.4"}],
+            "k8sgu_service_cidr: 10.32.0.0/16 holds the address 10.32.3.4 of demo-w",
+        ),
+        ([ONE, {**OTHER, "address": "ten"}], "demo-worker-0: ec2_private_ip 'ten' is no IPv4 address"),
+        ([ONE, {**OTHER, "name": "demo_worker"}], "demo_worker: is no host name (RFC 1123)"),
+        ([ONE, {**OTHER, "name": "w" * 64}], f"{'w' * 64}: is no host name (RFC 1123)"),
+        ([ONE, {**OTHER, "name": "node.example"}], "node.example: is no host name (RFC 1123)"),
+        (
+            [ONE, {**OTHER, "address": ONE["address"]}],
+            "demo-control-plane-0 and demo-worker-0: duplicate address 10.240.0.10",
+        ),
+        ([ONE, {**OTHER, "connection": ONE["connection"]}], "demo-worker-0: duplicate connection 198.18.0.10"),
+        ([ONE, {**OTHER, "etcd": True}], "the inventory's group etcd: 2 etcd members; an odd number is needed: 1 or 3"),
+        ([OTHER], "the inventory's group etcd: 0 etcd members"),
+    ],
+)
+def test_a_bad_inventory(nodes: list[dict[str, Any]], expected: str) -> None:
+    problems = inventory(*nodes)
+    assert len(problems) == 1, problems
+    assert expected in problems[0]
+
+
+def test_names_that_differ_in_case_alone_are_duplicates() -> None:
+    problems = inventory(ONE, OTHER, node("Demo-Worker-0", "10.240.0.21", "198.18.0.21"))
+    assert any("demo-worker-0 and Demo-Worker-0: duplicate name demo-worker-0" in problem for problem in problems)
+
+
+def test_a_pod_range_too_small_for_the_inventory() -> None:
+    nodes = [node(f"demo-worker-{number}", f"10.240.1.{number}", f"198.18.1.{number}") for number in range(4)]
+    problems = inventory(ONE, *nodes, k8sgu_pod_cidr="10.200.0.0/22")
+    assert len(problems) == 1
+    assert "for 5 nodes" in problems[0]
+
+
+def test_all_problems_are_found_in_one_run() -> None:
+    problems = described(
+        {"k8sgu_control_plane_count": 2, "k8sgu_kubernetes_version": "1.2.3", "k8sgu_pod_cidr": "10.32.0.0/16"},
+        "k8sgu_x",
+    )
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "k8sgu_x",
+        "k8sgu_kubernetes_version",
+        "k8sgu_service_cidr",
+        "k8sgu_control_plane_count",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("version", "nearest"),
+    [
+        ("1.36.5", "1.36.4"),
+        ("1.36.0", "1.36.4"),
+        ("v1.37.9", "1.37.2"),
+        ("1.40.0", "1.37.2"),
+        ("2", "1.36.4"),
+        ("x", "1.37.2"),
+    ],
+)
+def test_the_nearest_version(version: str, nearest: str) -> None:
+    problems = releases.check_version(version, ["1.36.4", "1.37.2"], "releases")
+    assert problems[0].endswith(f"the nearest is {nearest}")

@@ -1,0 +1,211 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every check of a node: what trips it, what it then says, and that a good node passes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ports import table
+from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import node, probe
+
+PORTS = table.as_dictionaries("routed")
+VALUES = {
+    "k8sgu_cluster_name": "demo",
+    "k8sgu_api_port": 6443,
+    "k8sgu_preflight_min_memory_mb": 1700,
+    "k8sgu_preflight_min_disk_gb": 8,
+    "k8sgu_preflight_max_clock_skew_seconds": 5,
+}
+GOOD: dict[str, Any] = {
+    "distribution": "debian",
+    "distribution_version": "12",
+    "architecture": "x86_64",
+    "memory_mb": 4000,
+    "disk_total_gb": 20.0,
+    "disk_free_gb": 15.0,
+    "owner": "",
+    "kernel": {"br_netfilter": True, "overlay": True, "nf_tables": True},
+    "listeners": [],
+    "time": 1000.5,
+}
+OURS = json.dumps({"cluster": "demo", "node": "demo-worker-0"})
+
+
+def judged(control_plane: bool = False, values: dict[str, Any] | None = None, **changes: Any) -> list[str]:
+    result = {"node": {**GOOD, **changes}, "clock": {"before": 1000.0, "after": 1001.0}}
+    one = {"name": "demo-worker-0", "control_plane": control_plane, "probe": result}
+    return node.check_node(one, {**VALUES, **(values or {})}, PORTS)
+
+
+def listener(port: int, program: str, protocol: str = "tcp") -> list[dict[str, Any]]:
+    return [{"address": "0.0.0.0", "port": port, "program": program, "protocol": protocol}]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"distribution": "ubuntu", "distribution_version": "20.04"},
+        {"distribution": "ubuntu", "distribution_version": "24.04"},
+        {"distribution_version": "11"},
+        {"distribution_version": ""},
+        {"architecture": "aarch64"},
+        {"memory_mb": 1700},
+        {"disk_free_gb": 8.0},
+        {"owner": OURS},
+        # The node's own cluster has filled it.
+        {"owner": OURS, "disk_free_gb": 1.0},
+        {"time": 996.0},
+        {"time": 1005.9},
+        {"listeners": listener(10250, "kubelet")},
+        {"listeners": listener(10250, "kubelet (deleted)")},
+        {"listeners": listener(22, "dropbear")},
+        {"listeners": listener(8080, "python3")},
+        # Of the control plane's ports a worker needs none.
+        {"listeners": listener(2379, "python3")},
+        {"listeners": listener(10250, "python3", "udp")},
+        # Where streams and NodePorts are, any program may have one.
+        {"listeners": listener(30500, "python3")},
+    ],
+)
+def test_a_good_node_passes(changes: dict[str, Any]) -> None:
+    assert judged(**changes) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen", "way_out"),
+    [
+        ({"distribution": "fedora", "distribution_version": "42"}, "system fedora 42", "Ubuntu from 20.04 or Debian"),
+        ({"distribution": "ubuntu", "distribution_version": "18.04"}, "system ubuntu 18.04", "Ubuntu from 20.04"),
+        ({"distribution_version": "10"}, "system debian 10", "Debian from 11"),
+        ({"distribution": "", "distribution_version": ""}, "system unknown", "Debian from 11"),
+        ({"architecture": "riscv64"}, "architecture riscv64", "x86_64 or aarch64"),
+        ({"memory_mb": 1699}, "1699 MiB of memory", "larger instance type"),
+        ({"disk_free_gb": 7.9}, "7.9 GiB free at /var/lib", "make room"),
+        ({"disk_total_gb": 7.0, "disk_free_gb": 1.0, "owner": OURS}, "7.0 GiB in all", "k8sgu_root_volume_size"),
+        ({"time": 1000.0 - 6}, "6 s behind the controller's", "k8sgu_ntp_servers"),
+        ({"time": 1001.0 + 60}, "60 s ahead of the controller's", "timedatectl"),
+        ({"owner": json.dumps({"cluster": "prod", "node": "x"})}, "belongs to the cluster 'prod'", "take another node"),
+        ({"owner": json.dumps({"cluster": "demo", "node": "demo-worker-7"})}, "'demo-worker-7'", "name it so"),
+        ({"owner": "{"}, "is damaged", "remove it"),
+        ({"owner": "[]"}, "is damaged", "remove it"),
+        *[
+            ({"kernel": {**GOOD["kernel"], feature: False}}, f"no {feature}", "linux-modules-extra")
+            for feature in ("br_netfilter", "overlay", "nf_tables")
+        ],
+        ({"listeners": listener(10250, "python3")}, "TCP port 10250 of kubelet is taken by python3", "stop it"),
+        ({"listeners": listener(10249, "nginx")}, "TCP port 10249 of kube-proxy is taken by nginx", "stop it"),
+    ],
+)
+def test_a_bad_node_is_named_with_what_was_seen_and_the_way_out(
+    changes: dict[str, Any], seen: str, way_out: str
+) -> None:
+    problems = judged(**changes)
+    assert len(problems) == 1, problems
+    assert problems[0].startswith("demo-worker-0: ")
+    assert seen in problems[0]
+    assert way_out in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("port", "program"),
+    [
+        (6443, "kube-apiserver"),
+        (2379, "etcd"),
+        (2380, "etcd"),
+        (10257, "kube-controller-manager"),
+        (10259, "kube-scheduler"),
+    ],
+)
+def test_ports_of_the_control_plane(port: int, program: str) -> None:
+    assert judged(control_plane=True, listeners=listener(port, program)) == []
+    problems = judged(control_plane=True, listeners=listener(port, "nginx"))
+    assert len(problems) == 1
+    assert f"TCP port {port} of {program} is taken by nginx" in problems[0]
+
+
+def test_the_port_of_the_api_is_the_one_described() -> None:
+    values = {"k8sgu_api_port": 8443}
+    assert judged(control_plane=True, values=values, listeners=listener(6443, "nginx")) == []
+    assert "8443" in judged(control_plane=True, values=values, listeners=listener(8443, "nginx"))[0]
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        ({"unreachable": True, "msg": "Connection refused"}, "could not be read: Connection refused"),
+        ({"failed": True, "msg": "sudo: a password is required"}, "could not be read: sudo"),
+        ({"failed": True, "module_stderr": "no python"}, "could not be read: no python"),
+        ({}, "could not be read: nothing was read"),
+    ],
+)
+def test_a_node_that_cannot_be_read(result: dict[str, Any], reason: str) -> None:
+    problems = node.check_node({"name": "w", "control_plane": False, "probe": result}, VALUES, PORTS)
+    assert len(problems) == 1
+    assert reason in problems[0]
+
+
+def test_all_problems_of_a_node_are_found_at_once() -> None:
+    problems = judged(architecture="i686", memory_mb=1, time=0.0, listeners=listener(10250, "nginx"))
+    assert len(problems) == 4
+
+
+@pytest.mark.parametrize(("there", "expected"), [(9.0, -1.0), (10.0, 0.0), (12.0, 0.0), (15.0, 0.0), (17.5, 2.5)])
+def test_a_slow_connection_is_no_skew(there: float, expected: float) -> None:
+    assert node.skew(there, before=10.0, after=15.0) == expected
+
+
+def machine(root: Path) -> None:
+    """The files of a small machine without kernel features."""
+    for directory in ("etc/k8sgu", "proc/net", "sys/module", "var/lib", f"lib/modules/{os.uname().release}"):
+        (root / directory).mkdir(parents=True)
+    (root / "etc/os-release").write_text('ID=ubuntu\nVERSION_ID="22.04"\n')
+    (root / "proc/meminfo").write_text("MemTotal:        2097152 kB\n")
+    (root / "proc/filesystems").write_text("nodev\ttmpfs\n\text4\n")
+
+
+def test_what_is_read_of_a_machine(tmp_path: Path) -> None:
+    machine(tmp_path)
+    (tmp_path / "etc/k8sgu/cluster.json").write_text(OURS)
+    found = probe.probe(tmp_path)
+    assert (found["distribution"], found["distribution_version"]) == ("ubuntu", "22.04")
+    assert found["memory_mb"] == 2048
+    assert found["disk_total_gb"] >= found["disk_free_gb"] > 0
+    assert found["owner"] == OURS
+    assert found["listeners"] == []
+    assert found["architecture"] == os.uname().machine
+
+
+@pytest.mark.parametrize("module", ["br_netfilter", "overlay"])
+def test_a_kernel_feature_counts_when_loaded_built_in_or_loadable(tmp_path: Path, module: str) -> None:
+    machine(tmp_path)
+    modules = tmp_path / "lib/modules" / os.uname().release
+    assert not probe.kernel_features(tmp_path)[module]
+    (modules / "modules.builtin").write_text(f"kernel/net/{module}.ko\n")
+    assert probe.kernel_features(tmp_path)[module]
+    (modules / "modules.builtin").unlink()
+    # One that only needs it does not stand for it.
+    (modules / "modules.dep").write_text(f"kernel/net/other.ko.zst: kernel/net/{module}.ko.zst\n")
+    assert not probe.kernel_features(tmp_path)[module]
+    (modules / "modules.dep").write_text(f"kernel/net/{module}.ko.zst:\n")
+    assert probe.kernel_features(tmp_path)[module]
+    (modules / "modules.dep").unlink()
+    (tmp_path / "sys/module" / module).mkdir()
+    assert probe.kernel_features(tmp_path)[module]
+
+
+def test_nf_tables_is_asked_of_the_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine(tmp_path)
+    monkeypatch.setattr(probe, "nf_tables_answers", lambda: False)
+    assert not probe.kernel_features(tmp_path)["nf_tables"]
+    # No such netlink family: what a kernel without it answers.
+    monkeypatch.undo()
+    monkeypatch.setattr(probe, "NETLINK_NETFILTER", 31)
+    assert not probe.nf_tables_answers()
