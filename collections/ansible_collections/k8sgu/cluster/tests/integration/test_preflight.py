@@ -1,0 +1,185 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The playbooks with a bad description and on a bad node: one message with everything that is wrong, and no change."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import lab_node
+
+ROOT = Path(__file__).resolve().parents[6]
+NAME = "demo-control-plane-0"
+# Nobody listens there, so that the connection is refused at once.
+DEAD = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ec2_private_ip": "10.99.0.250"}
+
+
+def inventory(directory: Path, control_plane: dict[str, Any], workers: dict[str, Any]) -> Path:
+    path = directory / "inventory.json"
+    hosts = {NAME: control_plane}
+    children = {"control_plane": {"hosts": hosts}, "etcd": {"hosts": {NAME: {}}}, "worker": {"hosts": workers}}
+    # JSON is YAML.
+    path = path.with_suffix(".yml")
+    path.write_text(json.dumps({"all": {"children": children}}))
+    return path
+
+
+def play(playbook: str, hosts: Path, *arguments: str, **variables: Any) -> tuple[int, str]:
+    """Exit status and output of a playbook."""
+    extra = {"k8sgu_state_dir": str(hosts.parent / "state"), "k8sgu_vpc_cidr": "10.99.0.0/16", **variables}
+    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "AWS_EC2_METADATA_DISABLED": "true"}
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            f"--inventory={hosts}",
+            f"playbooks/{playbook}.yml",
+            f"--extra-vars={json.dumps(extra)}",
+            *arguments,
+        ],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def assert_said(output: str, *expected: str) -> None:
+    """All of it in one message of as many problems."""
+    assert f"{len(expected)} problem" in output, output[-4000:]
+    assert "and nothing was changed" in output
+    assert "changed=0" in output
+    for text in expected:
+        assert f"- {text}" in output, f"{text} is not in:\n{output[-4000:]}"
+
+
+@pytest.fixture
+def static(tmp_path: Path) -> Path:
+    """An inventory that nobody connects to, with a misspelt variable of a host."""
+    return inventory(tmp_path, {"ec2_private_ip": "10.99.0.10"}, {"demo-worker-0": {"k8sgu_max_podz": 50}})
+
+
+def test_the_infrastructure_is_not_begun_with_a_bad_description(static: Path) -> None:
+    status, output = play(
+        "infrastructure",
+        static,
+        k8sgu_pod_cdir="10.1.0.0/16",
+        k8sgu_vxlan_port=4789,
+        k8sgu_kubernetes_version="1.36.99",
+        k8sgu_service_cidr="10.200.0.0/24",
+        k8sgu_control_plane_count=2,
+        k8sgu_pod_cidr_node_prefix=17,
+        k8sgu_cluster_name="demo_1",
+    )
+    assert status != 0
+    assert_said(
+        output,
+        "k8sgu_max_podz: there is no such variable; did you mean k8sgu_max_pods?",
+        "k8sgu_pod_cdir: there is no such variable; did you mean k8sgu_pod_cidr?",
+        "k8sgu_vxlan_port: is retired",
+        "k8sgu_kubernetes_version: '1.36.99' is not on the release list",
+        "k8sgu_service_cidr: 10.200.0.0/24 overlaps k8sgu_pod_cidr 10.200.0.0/16",
+        "k8sgu_pod_cidr: 10.200.0.0/16 has 2 parts of /17 (k8sgu_pod_cidr_node_prefix) for 4 nodes",
+        "k8sgu_api_service_address: 10.32.0.1 is not the first address",
+        "k8sgu_cluster_dns_address: 10.32.0.10 is no free address",
+        "k8sgu_cluster_name: 'demo_1' is no host name",
+        "k8sgu_control_plane_count: 2 etcd members",
+    )
+    # What the infrastructure would make first: the key for SSH.
+    assert not (static.parent / "state").exists()
+    assert "Ask AWS who calls" not in output
+
+
+def test_a_good_description_passes_and_changes_nothing(tmp_path: Path) -> None:
+    hosts = inventory(tmp_path, {"ec2_private_ip": "10.99.0.10"}, {})
+    status, output = play("description", hosts)
+    assert status == 0, output[-4000:]
+    assert "changed=0" in output
+    assert not (tmp_path / "state").exists()
+
+
+def test_nodes_that_cannot_be_reached_and_a_bad_inventory_are_one_report(tmp_path: Path) -> None:
+    hosts = inventory(tmp_path, DEAD, {"demo_worker_0": {**DEAD, "ec2_private_ip": "10.200.0.9"}})
+    status, output = play("preflight", hosts)
+    assert status != 0
+    assert_said(
+        output,
+        "k8sgu_pod_cidr: 10.200.0.0/16 holds the address 10.200.0.9 of demo_worker_0",
+        "demo_worker_0: is no host name (RFC 1123)",
+        f"{NAME} and demo_worker_0: duplicate connection 127.0.0.1",
+        f"{NAME}: could not be read: ",
+        "demo_worker_0: could not be read: ",
+    )
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab_node.Node]:
+    reason = lab_node.missing()
+    if reason:
+        pytest.skip(reason)
+    with lab_node.running("pre", tmp_path_factory.mktemp("pre")) as running:
+        yield running
+
+
+def reached(node: lab_node.Node) -> dict[str, Any]:
+    return {
+        "ansible_host": node.address,
+        "ansible_user": "ubuntu",
+        "ansible_ssh_private_key_file": str(node.key),
+        "ansible_ssh_common_args": " ".join(node.ssh_options[2:]),
+        "ec2_private_ip": "10.99.0.10",
+    }
+
+
+@pytest.mark.timeout(600)
+def test_a_bad_node_is_told_all_at_once_and_a_good_one_passes(node: lab_node.Node, tmp_path: Path) -> None:
+    hosts = inventory(tmp_path, reached(node), {"demo-worker-0": DEAD})
+    node.run(
+        'mkdir -p /etc/k8sgu; echo \'{"cluster": "prod", "node": "x"}\' >/etc/k8sgu/cluster.json\n'
+        "cp -L /etc/os-release /root/os-release\n"
+        "rm /etc/os-release; sed 's/^VERSION_ID=.*/VERSION_ID=\"9\"/' /root/os-release >/etc/os-release\n"
+        "systemd-run --unit=squatter python3 -m http.server 10250\n"
+        "for try in $(seq 300); do grep -q ':280A ' /proc/net/tcp && exit; sleep 0.1; done; exit 1\n"
+    )
+    status, output = play(
+        "preflight",
+        hosts,
+        k8sgu_preflight_min_memory_mb=10**8,
+        k8sgu_preflight_min_disk_gb=10**6,
+        # No clock is that close. One that is off cannot be had: the lab's nodes share the host's.
+        k8sgu_preflight_max_clock_skew_seconds=-1,
+    )
+    assert status != 0
+    assert_said(
+        output,
+        f"{NAME}: the operating system debian 9 is not supported",
+        *[f"{NAME}: "] * 2,  # memory and disk, below
+        f"{NAME}: the clock is 0 s",
+        f"{NAME}: belongs to the cluster 'prod'",
+        f"{NAME}: TCP port 10250 of kubelet is taken by python3",
+        "demo-worker-0: could not be read: ",
+    )
+    assert "less than k8sgu_preflight_min_memory_mb 100000000" in output
+    assert "less than k8sgu_preflight_min_disk_gb 1e+06" in output
+
+    node.run(
+        "systemctl stop squatter; rm -r /etc/k8sgu; rm /etc/os-release; ln -s ../usr/lib/os-release /etc/os-release\n"
+        "for try in $(seq 300); do grep -q ':280A .* 0A ' /proc/net/tcp || exit 0; sleep 0.1; done; exit 1\n"
+    )
+    status, output = play("preflight", hosts, "--limit", NAME)
+    assert status == 0, output[-4000:]
+    assert "changed=0" in output
