@@ -13,7 +13,6 @@ description:
   - Looks for unknown variables, a version without a release file, ranges that overlap or are too small, illegal names and an even number of etcd
     members, and judges what M(k8sgu.cluster.preflight_node) read of the nodes.
   - Fails once, with every problem that was found. Each names the variable or the node, what was seen, and the way out.
-  - Runs on the controller.
 author:
   - The k8sgu authors (@k8sgu)
 requirements:
@@ -28,6 +27,10 @@ attributes:
   idempotent:
     description: Changes nothing.
     support: full
+  platform:
+    description: The controller.
+    support: full
+    platforms: posix
 options:
   values:
     description: Variables of the description by name; V(null) for one that is not set, of which the default of the argument specs counts.
@@ -67,7 +70,6 @@ EXAMPLES = r"""
     seen: "{{ query('ansible.builtin.varnames', '^k8sgu_') }}"
     roles_dir: "{{ role_path | dirname }}"
     described: true
-  delegate_to: localhost
 """
 
 RETURN = r"""
@@ -77,44 +79,3 @@ problems:
   type: list
   elements: str
 """
-
-from pathlib import Path
-
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible.module_utils.common.yaml import HAS_YAML
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight.check import check
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "values": {"type": "dict", "required": True},
-            "seen": {"type": "list", "elements": "str", "required": True},
-            "nodes": {"type": "list", "elements": "dict", "default": []},
-            "port_table": {"type": "list", "elements": "dict", "default": []},
-            "roles_dir": {"type": "path", "required": True},
-            "described": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
-    if not HAS_YAML:
-        module.fail_json(msg=missing_required_lib("PyYAML"))
-    options = module.params
-    problems = check(
-        options["values"],
-        options["seen"],
-        options["nodes"],
-        options["port_table"],
-        Path(options["roles_dir"]),
-        options["described"],
-    )
-    if problems:
-        count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
-        text = "\n".join(f"- {problem}" for problem in problems)
-        module.fail_json(msg=f"{count}, and nothing was changed:\n{text}", problems=problems)
-    module.exit_json(changed=False, problems=[])
-
-
-if __name__ == "__main__":
-    main()
