@@ -75,7 +75,7 @@ def test_the_images_name_is_its_recipe() -> None:
 @pytest.mark.parametrize(
     ("content", "own"),
     [
-        ("deb http://deb.debian.org/debian bookworm main", True),
+        ("deb http://archive.example/debian bookworm main", True),
         ("deb [arch=amd64] http://mirror.example/debian bookworm main contrib", True),
         (
             "Types: deb\nSuites: bookworm\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg",

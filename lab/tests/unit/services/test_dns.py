@@ -61,9 +61,9 @@ def test_private_names_that_are_not_there() -> None:
 
 
 def test_the_rest_is_asked_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert code_and_count(dns.resolve(query("deb.debian.org"), lambda: NAMES)) == (dns.SERVER_FAILURE, 0)
+    assert code_and_count(dns.resolve(query("www.example.com"), lambda: NAMES)) == (dns.SERVER_FAILURE, 0)
     monkeypatch.setattr(dns, "forward", lambda asked: asked[:2] + b"\x81\x80" + asked[4:])
-    assert code_and_count(dns.resolve(query("deb.debian.org"), lambda: NAMES)) == (dns.NO_ERROR, 0)
+    assert code_and_count(dns.resolve(query("www.example.com"), lambda: NAMES)) == (dns.NO_ERROR, 0)
 
 
 @pytest.mark.parametrize("message", [b"", b"short", query("a.b")[:-3], b"\xbe\xef\x01\x00" + b"\0" * 8])
