@@ -111,8 +111,10 @@ def artifacts() -> list[Command]:
 
 
 def molecule() -> list[Command]:
-    """The scenario `ha` is run by hand, `molecule test -s ha`, until it has been seen to pass."""
-    return [Command("molecule default", [str(BIN / "molecule"), "test", "-s", "default"])]
+    return [
+        Command(f"molecule {scenario.parent.name}", [str(BIN / "molecule"), "test", "-s", scenario.parent.name])
+        for scenario in sorted((ROOT / "molecule").glob("*/molecule.yml"))
+    ]
 
 
 STAGES = {
