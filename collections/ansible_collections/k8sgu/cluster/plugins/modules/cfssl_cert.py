@@ -305,54 +305,11 @@ certificates:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.cert_module import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.options import SPECIFICATION
 
 
 def main() -> None:
-    entry = {
-        "name": {"type": "str"},
-        "path": {"type": "path"},
-        "state": {"type": "str", "choices": ["present", "absent"]},
-        "csr": {"type": "dict"},
-        "csr_file": {"type": "path"},
-        "config": {"type": "dict"},
-        "config_file": {"type": "path"},
-        "profile": {"type": "str"},
-        "initca": {"type": "bool", "default": False},
-        "ca": {"type": "path"},
-        "ca_key": {"type": "path", "no_log": False},
-        "ca_passphrase": {"type": "str", "no_log": True},
-        "passphrase": {"type": "str", "no_log": True},
-        "renew_before": {"type": "str"},
-        "rotate_key": {"type": "bool", "no_log": False},
-        "force": {"type": "bool"},
-        "backup": {"type": "bool"},
-    }
-    run(
-        AnsibleModule(
-            argument_spec={
-                **entry,
-                "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-                "force": {"type": "bool", "default": False},
-                "backup": {"type": "bool", "default": False},
-                "certificates": {
-                    "type": "list",
-                    "elements": "dict",
-                    "options": {**entry, "name": {"type": "str", "required": True}},
-                },
-            },
-            supports_check_mode=True,
-            mutually_exclusive=[
-                ("csr", "csr_file"),
-                ("config", "config_file"),
-                ("certificates", "name"),
-                ("certificates", "csr"),
-                ("certificates", "csr_file"),
-                ("certificates", "initca"),
-                ("certificates", "passphrase"),
-            ],
-            required_one_of=[("name", "certificates")],
-        )
-    )
+    run(AnsibleModule(**SPECIFICATION, supports_check_mode=True))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,15 @@ def require(module: AnsibleModule) -> None:
         import cryptography
     except ImportError as error:
         module.fail_json(msg=missing_required_lib(f"cryptography >= {OLDEST}"), exception=repr(error))
-    version = cryptography.__version__
-    if int(version.split(".")[0]) < OLDEST:
+    if not usable():
+        version = cryptography.__version__
         module.fail_json(msg=f"cryptography {version} is too old for this module; install cryptography >= {OLDEST}")
+
+
+def usable() -> bool:
+    """Whether it is there, and new enough."""
+    try:
+        import cryptography
+    except ImportError:
+        return False
+    return int(cryptography.__version__.split(".")[0]) >= OLDEST
