@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ec2lab import addresses, control, doctor, image
+from ec2lab import addresses, control, doctor, host, image
 from ec2lab.errors import HostUnfit, LabError, Timeout
 from ec2lab.fabric import Fabric
 from ec2lab.lab import FIRST_API_PORT, REGION, STATE_ROOT, Description, Lab, all_labs, choose_range, exclusive
@@ -112,6 +112,7 @@ def up(arguments: argparse.Namespace) -> int:
         try:
             lab.write(known)
             Path(known.mirror_dir).mkdir(parents=True, exist_ok=True)
+            host.hold_inotify_limit()
             start_daemon(lab)
         except BaseException:
             if fresh:  # nothing half-made; a lab that existed keeps its machines
@@ -229,6 +230,8 @@ def remove(lab: Lab) -> None:
             shutil.rmtree(directory)
         if directory.parent.exists() and not any(directory.parent.glob("[!.]*")):
             shutil.rmtree(directory.parent)
+    if not all_labs():
+        host.release_inotify_limit()
 
 
 def stop_daemon(lab: Lab) -> None:

@@ -18,7 +18,6 @@ from ec2lab.errors import LabError
 TRIAL_TIMEOUT_S = 20.0
 FREE_BYTES = 2 << 30
 CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_RESOURCE = 12, 21, 24
-INOTIFY_INSTANCES = 512
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def checks(state_dir: Path) -> list[Check]:
     found += [_program(program) for program in PROGRAMS]
     if not found[0].ok:
         return found  # the rest cannot even be tried
-    found += [_capabilities(), _cgroups(), *_devices(), _raised_limits(), _inotify()]
+    found += [_capabilities(), _cgroups(), *_devices(), _raised_limits()]
     if all(check.ok for check in found if check.name in ("ip", "nft", "unshare", "mount")):
         found += _trials(state_dir)
     found += [_space("state", state_dir), _space("cache", image.cache_directory()), _archive(), _way_out()]
@@ -144,18 +143,6 @@ def _devices() -> list[Check]:
         ("/dev/kmsg", "kubelet and others read the kernel's log", "mknod /dev/kmsg c 1 11"),
     )
     return [Check(path, purpose, remedy, Path(path).exists()) for path, purpose, remedy in wanted]
-
-
-def _inotify() -> Check:
-    instances = int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
-    return Check(
-        "inotify",
-        "nodes share the host's limit; many busy nodes need more of it",
-        f"sysctl -w fs.inotify.max_user_instances={INOTIFY_INSTANCES}",
-        instances >= INOTIFY_INSTANCES,
-        needed=False,
-        detail=f"fs.inotify.max_user_instances = {instances}",
-    )
 
 
 def _trials(state_dir: Path) -> list[Check]:

@@ -1,4 +1,4 @@
-"""The host's own network, as the lab must know it. Read only, but for the directory of named namespaces."""
+"""The host itself, as the lab must know it. Read only, but for what `hold` names and `release` undoes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from ec2lab import addresses, names
 from ec2lab.shell import run
 
 _MARK = Path("/run/ec2lab.netns-directory")  # there while the mount at /run/netns is a lab's doing
+# Nodes have copies of the host's settings, and share this limit all the same: what they write does not raise it.
+_INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+INOTIFY_SETTINGS = ("fs/inotify/max_user_instances", "user/max_inotify_instances")  # two names of one limit
+_INOTIFY_MARK = Path("/run/ec2lab.inotify-instances")  # what it was, while it is a lab's doing
+INOTIFY_INSTANCES = 8192
 _NETWORKS_LAST_S = 10.0
 _networks: tuple[float, list[str]] = (0.0, [])
 
@@ -90,6 +95,29 @@ def release_netns_directory() -> None:
         with contextlib.suppress(OSError):
             names.NETNS_DIR.rmdir()
         _MARK.unlink(missing_ok=True)
+
+
+def hold_inotify_limit() -> None:
+    """Raises the limit where it is lower than many busy nodes need; the first lab to come up does it."""
+    present = int(_INOTIFY.read_text())
+    if present < INOTIFY_INSTANCES:
+        if not _INOTIFY_MARK.exists():
+            _INOTIFY_MARK.write_text(f"{present}\n")
+        _INOTIFY.write_text(f"{INOTIFY_INSTANCES}\n")
+
+
+def own_inotify_limit() -> str:
+    """What the limit is when no lab is up."""
+    return (_INOTIFY_MARK if _INOTIFY_MARK.exists() else _INOTIFY).read_text().strip()
+
+
+def release_inotify_limit() -> None:
+    """Puts the limit back, for when the last lab is down; what somebody else has set meanwhile stays."""
+    if _INOTIFY_MARK.exists():
+        before = _INOTIFY_MARK.read_text()
+        if before.strip() and int(_INOTIFY.read_text()) == INOTIFY_INSTANCES:
+            _INOTIFY.write_text(before)
+        _INOTIFY_MARK.unlink()
 
 
 def _is_mount(path: Path) -> bool:

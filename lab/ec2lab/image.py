@@ -43,7 +43,10 @@ UBUNTU_KEYRING = "pool/main/u/ubuntu-keyring/ubuntu-keyring_2021.03.26_all.deb"
 UBUNTU_KEYRING_SHA256 = "0d0e7ed6b112f5d03eabf3c7eb01ebdacf9c57714b279e90495cfc58c8c4520f"
 UBUNTU_TIMEOUT_S = 30
 # Raised when what this module does with the recipe's files changes.
-FORMAT = 1
+FORMAT = 2
+# Programs of the node. Their place says so and no mode in the checkout: nothing of a node must start on a host by
+# accident, as by a tool that runs every executable of a directory.
+PROGRAMS = "usr/lib/ec2lab"
 
 # What a node does not need while it idles, each by the unit that would start it.
 MASKED = (
@@ -239,6 +242,11 @@ def _packages() -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
+def settings() -> list[str]:
+    """The kernel's settings, below /proc/sys, of which a node has copies because they are the host's."""
+    return (RECIPE / "node/usr/share/ec2lab/settings").read_text().split()
+
+
 def _masked(archive: Archive) -> tuple[str, ...]:
     return MASKED + (MASKED_ON_UBUNTU if archive.distribution == "ubuntu" else ())
 
@@ -250,7 +258,7 @@ def _key(archive: Archive) -> str:
     )
     for path in sorted((RECIPE / "node").rglob("*")):
         if path.is_file():
-            digest.update(f"{path.relative_to(RECIPE)} {path.stat().st_mode & 0o777:o}\n".encode())
+            digest.update(f"{path.relative_to(RECIPE)}\n".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -368,13 +376,8 @@ def _prepare(root: Path, archive: Archive) -> None:
     shutil.copytree(RECIPE / "node", root, dirs_exist_ok=True, symlinks=True)
     # The recipe's modes are the checkout's; in a node everything but programs is read-only text of root's.
     for source in (RECIPE / "node").rglob("*"):
-        target = root / source.relative_to(RECIPE / "node")
-        if source.is_dir():
-            target.chmod(0o755)
-        elif "sudoers.d" in source.parts:
-            target.chmod(0o440)
-        else:
-            target.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
+        place = source.relative_to(RECIPE / "node")
+        (root / place).chmod(0o755 if source.is_dir() else _mode(place))
     units = root / "etc/systemd/system"
     for unit in _masked(archive):
         _link(units / unit, "/dev/null")
@@ -391,6 +394,13 @@ def _prepare(root: Path, archive: Archive) -> None:
         for path in (root / directory).rglob("*"):
             if path.is_file():
                 path.unlink()
+
+
+def _mode(place: Path) -> int:
+    """The mode that a file of the recipe has in a node."""
+    if place.parent == Path(PROGRAMS):
+        return 0o755
+    return 0o440 if "sudoers.d" in place.parts else 0o644
 
 
 def _link(path: Path, target: str) -> None:

@@ -14,7 +14,7 @@ start)
         echo $$ >"$directory/cgroup.procs"
     done
     # slave: what the host unmounts later is unmounted here too
-    exec nsenter --net="$EC2LAB_NETNS" unshare --mount --propagation slave "$0" mount
+    exec nsenter --net="$EC2LAB_NETNS" unshare --mount --propagation slave sh "$0" mount
     ;;
 
 mount)
@@ -34,7 +34,7 @@ mount)
         sync -f root
         rm -rf seed
     fi
-    exec unshare --net "$0" boot
+    exec unshare --net sh "$0" boot
     ;;
 
 boot)
@@ -65,7 +65,7 @@ END
         # A reboot: the cable goes back to the VPC and the node starts with nothing that it had set up in its network.
         ip link set dev "$EC2LAB_DEVICE" down
         ip link set dev "$EC2LAB_DEVICE" netns "$(basename "$EC2LAB_NETNS")" name "$EC2LAB_PLUG"
-        exec nsenter --net="$EC2LAB_NETNS" unshare --net "$0" boot
+        exec nsenter --net="$EC2LAB_NETNS" unshare --net sh "$0" boot
     fi
     # Done here and not left to the kernel, which takes its time: whoever waits for this process finds no remains.
     ip link delete dev "$EC2LAB_DEVICE" || true

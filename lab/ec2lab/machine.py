@@ -147,7 +147,7 @@ class Machines:
         }
         with (directory / "console.log").open("ab") as console:
             process = subprocess.Popen(
-                [str(LAUNCHER), "start"],
+                ["sh", str(LAUNCHER), "start"],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,

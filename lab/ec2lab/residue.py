@@ -7,17 +7,17 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ec2lab import cgroups, host, names
+from ec2lab import cgroups, host, image, names
 from ec2lab.shell import run
 
 Snapshot = dict[str, frozenset[str]]
-# Settings of the host's kernel that programs on nodes like to change.
-SETTINGS = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/ip_forward")
+# Settings of the host's kernel that programs on nodes like to change: those of which a node has copies, and this one.
+SETTINGS = (*image.settings(), "net/ipv4/ip_forward")
 
 
 def snapshot(directories: Iterable[Path] = (), *, lab: str | None = None) -> Snapshot:
     """What there is, by kind: processes, mounts, namespaces, interfaces, cgroups, loop devices, files; and what a lab
-    must never touch: the host's packet filter, routing rules and settings.
+    must never touch: the host's packet filter, routing rules, settings and the mounts that nodes have of their own.
 
     `directories` are the lab's own: state and the like. With `lab`, what has no relation to that lab is left out, for
     a host on which other things go on meanwhile.
@@ -31,6 +31,7 @@ def snapshot(directories: Iterable[Path] = (), *, lab: str | None = None) -> Sna
     return {
         "process": frozenset(filter(mine, _processes())),
         "mount": frozenset(line for line in Path("/proc/self/mounts").read_text().splitlines() if mine(line)),
+        "host mount": frozenset(_host_mounts()),
         "namespace": frozenset(filter(mine, _children(names.NETNS_DIR))),
         "interface": frozenset(_interfaces(lab)),
         "route": frozenset(_routes(lab)),
@@ -63,6 +64,19 @@ def _processes() -> list[str]:
                 groups = {line.split(":", 2)[2] for line in (entry / "cgroup").read_text().splitlines()}
                 if arguments:  # the kernel's own threads have none
                     found.append(f"{entry.name} {arguments} {' '.join(sorted(groups - {'/'}))}")
+    return found
+
+
+def _host_mounts() -> list[str]:
+    """The propagation of `/`, and what covers the kernel's settings: a node's programs change both, for the node."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        _, _, _, _, mountpoint, options, *more = line.split()
+        if mountpoint == "/":
+            kinds = [word.partition(":")[0] for word in more[: more.index("-")]]
+            found.append(f"/ is {', '.join(kinds) or 'private'}")
+        elif f"{mountpoint}/".startswith("/proc/sys"):
+            found.append(f"{mountpoint} {options}")
     return found
 
 
@@ -109,7 +123,10 @@ def _files(directories: Iterable[str]) -> list[str]:
 
 
 def _settings() -> list[str]:
-    return [f"{name} = {path.read_text().strip()}" for name in SETTINGS if (path := Path("/proc/sys", name)).exists()]
+    found = {name: path.read_text().strip() for name in SETTINGS if (path := Path("/proc/sys", name)).exists()}
+    # The last lab puts it back; another one may be up.
+    found |= {name: host.own_inotify_limit() for name in host.INOTIFY_SETTINGS if name in found}
+    return [f"{name} = {value}" for name, value in found.items()]
 
 
 def _children(directory: Path) -> list[str]:

@@ -154,10 +154,20 @@ END
 
 def test_a_nodes_settings_stay_its_own(two: Two) -> None:
     lab, first, _ = two
-    before = Path("/proc/sys/kernel/panic").read_text()
-    lab.on(first, "sysctl -qw kernel.panic=4711")
-    assert lab.on(first, "cat /proc/sys/kernel/panic").stdout == "4711\n"
-    assert Path("/proc/sys/kernel/panic").read_text() == before
+    there = [name for name in image.settings() if Path("/proc/sys", name).exists()]
+
+    def on_the_host() -> list[str]:
+        return [Path("/proc/sys", name).read_text() for name in there]
+
+    before = on_the_host()
+    names = " ".join(f"/proc/sys/{name}" for name in there)
+    assert lab.on(first, f"cat {names}").stdout == "".join(before)
+    lab.on(first, f"for name in {names}; do echo 4711 >$name; done")
+    assert set(lab.on(first, f"cat {names}").stdout.split()) == {"4711"}
+    assert on_the_host() == before
+    lab.machines.reboot(first.id)
+    lab.machines.wait_ready(first.id, PATIENCE_S)
+    assert lab.on(first, f"cat {names}").stdout == "".join(before)
 
 
 def test_an_idle_node_is_small(two: Two) -> None:

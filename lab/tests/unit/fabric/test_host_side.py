@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from ec2lab import cgroups, doctor, image, machine, residue
+from ec2lab import cgroups, doctor, host, image, machine, residue
 from ec2lab.errors import LabError
 from ec2lab.machine import Machines, MachineSpec
 
@@ -177,3 +181,114 @@ def test_an_archive_out_of_reach_names_the_way_out(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     with pytest.raises(LabError, match="unset EC2LAB_DISTRIBUTION to use the host's own"):
         image._ubuntu_keyring(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("before", "held", "meanwhile", "after"),
+    [("128", "8192", None, "128"), ("128", "8192", "500", "500"), ("9000", "9000", None, "9000")],
+)
+def test_a_shared_limit_is_raised_and_put_back(
+    before: str, held: str, meanwhile: str | None, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit, mark = tmp_path / "limit", tmp_path / "mark"
+    monkeypatch.setattr(host, "_INOTIFY", limit)
+    monkeypatch.setattr(host, "_INOTIFY_MARK", mark)
+    limit.write_text(before)
+    for _lab in range(2):
+        host.hold_inotify_limit()
+    assert limit.read_text().strip() == held
+    assert host.own_inotify_limit() == before
+    if meanwhile:
+        limit.write_text(meanwhile)
+    host.release_inotify_limit()
+    assert limit.read_text().strip() == after
+    assert not mark.exists()
+
+
+# The node's own programs
+
+
+def test_nothing_of_the_lab_is_executable() -> None:
+    """A tool that runs every executable of a directory, as Ansible's script inventories do, finds none here."""
+    package = Path(image.__file__).parent
+    assert [path for path in package.rglob("*") if path.is_file() and path.stat().st_mode & 0o111] == []
+
+
+def test_in_a_node_the_recipe_s_programs_are_executable() -> None:
+    node = image.RECIPE / "node"
+    modes = {str(path.relative_to(node)): image._mode(path.relative_to(node)) for path in node.rglob("*")}
+    started = {
+        line.partition("=")[2].lstrip("/")
+        for unit in node.rglob("*.service")
+        for line in unit.read_text().splitlines()
+        if line.startswith("ExecStart=")
+    }
+    assert {place for place, mode in modes.items() if mode == 0o755} == started
+    assert modes["etc/sudoers.d/90-cloud-init-users"] == 0o440
+
+
+def test_the_images_name_does_not_depend_on_the_checkouts_modes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = image.Archive("debian", "bookworm", ())
+    before = image._key(archive)
+    shutil.copytree(image.RECIPE, tmp_path / "recipe")
+    monkeypatch.setattr(image, "RECIPE", tmp_path / "recipe")
+    for path in (tmp_path / "recipe").rglob("*"):
+        path.chmod(0o700)
+    assert image._key(archive) == before
+
+
+# In mounts of its own, where an unguarded program can write to nothing of the host's.
+ALONE = """set -e
+mount -t tmpfs none /run
+mount -o remount,bind,ro /
+rm -rf /run/mount # mount's own notes
+cat /proc/self/mountinfo >/run/before
+status=0
+sh "$1" >/dev/null || status=$?
+cmp /proc/self/mountinfo /run/before
+rm /run/before
+ls -A /run
+exit $status
+"""
+
+
+def alone(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts of one's own need root")
+
+
+@needs_root
+@pytest.mark.parametrize("program", ["host", "ready", "user-data"])
+def test_a_node_s_program_does_nothing_outside_a_node(program: str) -> None:
+    done = alone("sh", "-c", ALONE, "sh", str(image.RECIPE / "node" / image.PROGRAMS / program))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "not a node" in done.stderr
+    assert done.stdout == ""
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("change", "seen"),
+    [
+        ("mount --make-rshared /", "new host mount: / is shared"),
+        ("mount --bind /dev/null /proc/sys/kernel/panic", "new host mount: /proc/sys/kernel/panic"),
+    ],
+)
+def test_the_snapshot_sees_what_a_node_s_programs_change(change: str, seen: str) -> None:
+    program = (
+        "import subprocess, sys; from ec2lab import residue; before = residue.snapshot(lab='no-such');"
+        "subprocess.run(sys.argv[1].split(), check=True);"
+        "print(*residue.difference(before, residue.snapshot(lab='no-such')), sep='\\n')"
+    )
+    done = alone(sys.executable, "-c", program, change)
+    assert any(line.startswith(seen) for line in done.stdout.splitlines()), done.stdout + done.stderr
