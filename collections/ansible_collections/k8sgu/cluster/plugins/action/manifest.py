@@ -86,6 +86,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
             wait=options["wait"],
             wait_timeout=options["wait_timeout"],
             force_conflicts=options["force_conflicts"],
+            take_over=options["take_over"],
             check_mode=self._task.check_mode,
         )
 

@@ -97,7 +97,11 @@ options:
     type: int
     default: 30
   force_conflicts:
-    description: Whether fields that another manager owns are taken over.
+    description: Whether fields that another manager owns, such as C(spec.replicas) after C(kubectl scale), are set to what is given here.
+    type: bool
+    default: false
+  take_over:
+    description: Whether objects that belong to another set come to this one.
     type: bool
     default: false
 """

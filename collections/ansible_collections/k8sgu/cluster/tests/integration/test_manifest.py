@@ -68,6 +68,7 @@ def apply(client: Client, set_name: str, text: str, **options: Any) -> Result:
         "wait": False,
         "wait_timeout": 20,
         "force_conflicts": False,
+        "take_over": False,
         "check_mode": False,
         **options,
     }
@@ -164,9 +165,11 @@ def test_pruning_spares_what_another_set_has_taken_over(client: Client, name: st
     both = config_map(f"{name}-a", k="v") + config_map(f"{name}-b", k="v")
     apply(client, name, both)
     other = f"{name}-other"
-    with pytest.raises(ManifestError, match=f"belongs to the set {name}"):
-        apply(client, other, config_map(f"{name}-b", k="v"))
-    apply(client, other, config_map(f"{name}-b", k="v"), force_conflicts=True)
+    # Taking fields back from another manager is not taking an object from another set.
+    for force in (False, True):
+        with pytest.raises(ManifestError, match=f"belongs to the set {name}.*take_over"):
+            apply(client, other, config_map(f"{name}-b", k="v"), force_conflicts=force)
+    apply(client, other, config_map(f"{name}-b", k="v"), take_over=True)
     assert not apply(client, name, config_map(f"{name}-a", k="v")).changed
     assert client.find(f"/api/v1/namespaces/default/configmaps/{name}-b")
 
@@ -251,6 +254,22 @@ def test_a_conflict_names_manager_and_field(client: Client, name: str) -> None:
     assert client.get(path)["data"] == {"key": "theirs"}
     apply(client, name, config_map(name, key="ours"), force_conflicts=True)
     assert client.get(path)["data"] == {"key": "ours"}
+
+
+def test_replicas_that_another_manager_changed_are_put_back(client: Client, name: str) -> None:
+    """As `kubectl scale` does it: site.yml runs on and says what it changed."""
+    path = f"/apis/apps/v1/namespaces/{name}/deployments/web"
+    apply(client, name, web(name))
+    scaled = {"spec": {"replicas": 1}}
+    client.request("PATCH", f"{path}/scale", {"fieldManager": "kubectl"}, scaled, "application/merge-patch+json")
+    with pytest.raises(ManifestError, match=r"\.spec\.replicas: conflict with \"kubectl\""):
+        apply(client, name, web(name))
+    assert client.get(path)["spec"]["replicas"] == 1
+    for check_mode in (True, False):
+        put_back = apply(client, name, web(name), force_conflicts=True, check_mode=check_mode)
+        assert actions(put_back)[f"Deployment {name}/web"] == "configured"
+    assert client.get(path)["spec"]["replicas"] == 2
+    assert not apply(client, name, web(name)).changed
 
 
 @pytest.mark.parametrize(

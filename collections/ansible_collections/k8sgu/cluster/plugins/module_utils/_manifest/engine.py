@@ -37,6 +37,7 @@ class Options:
     wait: bool
     wait_timeout: float
     force_conflicts: bool
+    take_over: bool
     check_mode: bool
 
 
@@ -208,9 +209,9 @@ class Engine:
 
     def _check_owner(self, key: Key, live: dict[str, Any] | None) -> None:
         owner = _set_of(live)
-        if owner and owner != self.options.name and not self.options.force_conflicts:
+        if owner and owner != self.options.name and not self.options.take_over:
             raise ManifestError(
-                f"{key}: belongs to the set {owner}; take it out of that set, or set force_conflicts to take it over"
+                f"{key}: belongs to the set {owner}; take it out of that set, or set take_over to have it here"
             )
 
     # Removing

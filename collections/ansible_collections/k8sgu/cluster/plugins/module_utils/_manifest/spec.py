@@ -24,4 +24,5 @@ def argument_spec() -> dict[str, Any]:
         "wait_timeout": {"type": "int", "default": 120},
         "request_timeout": {"type": "int", "default": 30},
         "force_conflicts": {"type": "bool", "default": False},
+        "take_over": {"type": "bool", "default": False},
     }

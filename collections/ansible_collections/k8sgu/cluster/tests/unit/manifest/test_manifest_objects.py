@@ -245,3 +245,17 @@ def test_the_documentation_has_the_options_of_the_specification() -> None:
     for name, entry in argument_spec().items():
         assert documented[name]["type"] == entry["type"], name
         assert documented[name].get("default") == entry.get("default"), name
+
+
+def test_our_own_sets_take_back_what_others_changed() -> None:
+    """Else `kubectl scale` would end every later run of site.yml."""
+    roles = Path(__file__).resolve().parents[3] / "roles"
+    tasks = [
+        entry
+        for path in sorted(roles.glob("*/tasks/*.yml"))
+        for block in yaml.safe_load(path.read_text())
+        for entry in block.get("block", [block])
+        if "k8sgu.cluster.manifest" in entry
+    ]
+    assert len(tasks) >= 6
+    assert [task["name"] for task in tasks if task["k8sgu.cluster.manifest"].get("force_conflicts") is not True] == []
