@@ -18,6 +18,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks impor
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners import listeners, plaintext_listeners
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.ports import check_ports
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.sandbox import check_exposure
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.swap import check_swap
 
 ETCD_ENVIRONMENT = Path("/etc/etcd/etcdctl.env")
 AUDIT_LOG = Path("/var/log/kubernetes/audit.log")
@@ -147,6 +148,7 @@ def node_checks(parameters: dict[str, Any]) -> tuple[list[Check], bool]:
     checks = [
         check_plaintext(parameters["plaintext_ports"], where),
         check_anonymous("the kubelet", address, 10250, "/pods", where),
+        check_swap(where),
     ]
     if parameters["port_table"]:
         role = "control_plane" if parameters["control_plane"] else "worker"

@@ -1,0 +1,108 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role node on a booted node: what a change of the names, the time servers or the kernel's settings restarts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import lab_node
+
+ROOT = Path(__file__).resolve().parents[6]
+NAME = "demo-worker-0"
+# The image has no time service; this is one as far as systemd can tell.
+TIME_SERVICE = """\
+systemctl unmask systemd-timesyncd.service
+printf '[Service]\\nExecStart=/bin/sleep infinity\\n' >/etc/systemd/system/systemd-timesyncd.service
+systemctl daemon-reload
+systemctl start systemd-timesyncd.service
+"""
+KERNEL, TIME = "k8sgu-kernel.service", "systemd-timesyncd.service"
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab_node.Node]:
+    reason = lab_node.missing()
+    if reason:
+        pytest.skip(reason)
+    with lab_node.running(f"role-node-{os.getpid()}", tmp_path_factory.mktemp("lab")) as node:
+        yield node
+
+
+def play(node: lab_node.Node, directory: Path, *others: str, **variables: Any) -> int:
+    """Runs the role on the node, whose cluster has `others` too; how many tasks changed something."""
+    reached = {
+        "ansible_host": node.address,
+        "ansible_user": "ubuntu",
+        "ansible_ssh_private_key_file": str(node.key),
+        "ansible_ssh_common_args": " ".join(node.ssh_options[2:]),
+        "ec2_private_ip": "10.99.0.10",
+    }
+    workers = {NAME: reached, **{name: {"ec2_private_ip": f"10.99.0.{20 + n}"} for n, name in enumerate(others)}}
+    groups = {"control_plane": {"hosts": {}}, "etcd": {"hosts": {}}, "worker": {"hosts": workers}}
+    hosts = directory / "inventory.yml"
+    hosts.write_text(json.dumps({"all": {"children": groups}}))
+    command = [Path(sys.executable).with_name("ansible-playbook"), "-i", hosts, "playbooks/node.yml", "--tags=node"]
+    done = subprocess.run(
+        [*map(str, command), f"--limit={NAME}", f"--extra-vars={json.dumps(variables)}"],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "AWS_EC2_METADATA_DISABLED": "true"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+    return int(re.findall(r"changed=(\d+)", done.stdout)[0])
+
+
+def begun(node: lab_node.Node, unit: str) -> str:
+    """When the unit was started last."""
+    return node.run(f"systemctl show --value --property=ActiveEnterTimestampMonotonic {unit}").strip()
+
+
+@pytest.mark.timeout(600)
+def test_only_what_a_change_concerns_is_restarted(node: lab_node.Node, tmp_path: Path) -> None:
+    node.run(TIME_SERVICE)
+    before = begun(node, TIME)
+    assert play(node, tmp_path) == 1
+    kernel, time = begun(node, KERNEL), begun(node, TIME)
+    assert kernel != "0"
+    assert time != before
+    assert "swap.target" in node.run(f"systemctl show --value --property=After {KERNEL}")
+    assert play(node, tmp_path) == 0
+
+    # Another worker is a name more, and nothing to be restarted for.
+    assert play(node, tmp_path, "demo-worker-1") == 1
+    assert "10.99.0.20 demo-worker-1" in node.run("cat /etc/hosts")
+    assert (begun(node, KERNEL), begun(node, TIME)) == (kernel, time)
+
+    servers = {"k8sgu_ntp_servers": ["192.0.2.1", "192.0.2.2"]}
+    assert play(node, tmp_path, "demo-worker-1", **servers) == 1
+    assert "NTP=192.0.2.1 192.0.2.2\n" in node.run("cat /etc/systemd/timesyncd.conf.d/90-k8sgu.conf")
+    sources = node.run("cat /etc/chrony/sources.d/90-k8sgu.sources")
+    assert sources == "server 192.0.2.1 iburst\nserver 192.0.2.2 iburst\n"
+    assert begun(node, TIME) != time
+    assert begun(node, KERNEL) == kernel
+
+    assert play(node, tmp_path, "demo-worker-1", k8sgu_sysctls={"kernel.panic": 11}, **servers) == 1
+    assert begun(node, KERNEL) != kernel
+
+
+@pytest.mark.timeout(600)
+def test_a_node_without_a_time_service_is_no_error(node: lab_node.Node, tmp_path: Path) -> None:
+    node.run(f"systemctl stop {TIME}; rm /etc/systemd/system/{TIME}; systemctl daemon-reload")
+    assert play(node, tmp_path, k8sgu_ntp_servers=["192.0.2.3"]) == 1
