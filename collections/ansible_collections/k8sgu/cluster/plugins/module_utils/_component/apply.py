@@ -295,6 +295,8 @@ def _given_up(wanted: list[str], before: dict[str, int]) -> bool:
 
 def _settled(wanted: list[str]) -> str | None:
     first = systemd.show(wanted)
+    if all(state.active == "active" and state.sub == "exited" for state in first.values()):
+        return None  # oneshot units that did their work: there is no process left that could still fail
     time.sleep(_SETTLE_S)
     for name, state in systemd.show(wanted).items():
         finished = state.active == "inactive" and state.result == "success"

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import systemd
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import ComponentError, Health
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.2
 _ATTEMPT_TIMEOUT_S = 5.0
 _SHOWN_BYTES = 300
 

@@ -19,7 +19,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.objects im
 FIELD_MANAGER = "k8sgu"
 
 _PARALLEL = 8
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 0.3
 _SHOWN_PODS = 3
 
 _Item = TypeVar("_Item")
