@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Callable, Iterable, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of
@@ -31,8 +31,9 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release impo
 # Part of the key: a change here is a change of the programs.
 _FLAGS = ("-mod=readonly", "-trimpath", "-buildvcs=false")
 _LINKER = "-s -w -buildid="
-# Settings that change the result; those of the user must not.
+# Settings that change the result; those of the user must not, whether from the environment or from `go env -w` (GOENV).
 _FIXED = {
+    "GOENV": "off",
     "CGO_ENABLED": "0",
     "GOOS": "linux",
     "GOAMD64": "v1",
@@ -43,10 +44,14 @@ _FIXED = {
     "GOTOOLCHAIN": "local",
     "GO111MODULE": "on",
 }
+# The user's, however they are set: where sources come from, how they are checked, where they are kept.
+_USERS = ("GOPROXY", "GOPRIVATE", "GONOPROXY", "GOSUMDB", "GONOSUMDB", "GOINSECURE", "GOCACHE", "GOMODCACHE")
 INSTALL_GO = (
     "install it from https://go.dev/dl/ (or the distribution's golang package where that is new enough) and put it on "
     "PATH, or choose source: upstream or directory"
 )
+# A run that is killed takes its builds along: their parent can no longer end them.
+_LEASH = ("setpriv", "--pdeathsig", "KILL", "--")
 _BUILD_TIMEOUT_S = 2 * 3600
 _FETCH_TIMEOUT_S = 600
 
@@ -55,6 +60,13 @@ _FETCH_TIMEOUT_S = 600
 class Toolchain:
     path: str
     version: str  # "1.26.8"
+    # Those of _USERS. Not shown: the address of a proxy may hold a password.
+    settings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    def environment(self, **changes: str) -> dict[str, str]:
+        """For the go command: what the user has set beside what the recipes fix."""
+        users = {name: os.environ.get(name) or value for name, value in self.settings}
+        return {**os.environ, **users, **_FIXED, **changes}
 
 
 @dataclass(frozen=True)
@@ -139,17 +151,18 @@ def find_toolchain() -> Toolchain | None:
         return None
     try:
         answer = subprocess.run(
-            [path, "env", "GOVERSION"],
+            [path, "env", "-json", "GOVERSION", *_USERS],
             env={**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": ""},
             capture_output=True,
             text=True,
             timeout=60,
             check=True,
         )
-    except (OSError, subprocess.SubprocessError):
+        found: dict[str, str] = json.loads(answer.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
         return None
-    match = re.match(r"go(\d+(?:\.\d+)*)", answer.stdout.strip())
-    return Toolchain(path, match.group(1)) if match else None
+    match = re.match(r"go(\d+(?:\.\d+)*)", found.pop("GOVERSION", ""))
+    return Toolchain(path, match.group(1), tuple(found.items())) if match else None
 
 
 def check_toolchain(toolchain: Toolchain | None, sources: Sources, modules: Iterable[str]) -> Toolchain:
@@ -229,13 +242,13 @@ class Builder:
         if order.tags:
             argv += ["-tags", ",".join(order.tags)]
         argv += packages
-        environment = {**os.environ, **_FIXED, "GOARCH": order.arch, "TMPDIR": work}
+        environment = self._toolchain.environment(GOARCH=order.arch, TMPDIR=work)
         lines: list[str] = []
         directory = self._sources.directory(order.module)
         if order.tree:
             directory = self._tree(order, directory, os.path.join(work, "tree"), environment)
         with subprocess.Popen(
-            argv,
+            [*_leash(), *argv],
             cwd=directory,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -266,7 +279,7 @@ class Builder:
         argv = [self._toolchain.path, "mod", "download", "-json", order.tree]
         try:
             answer = subprocess.run(
-                argv,
+                [*_leash(), *argv],
                 cwd=directory,
                 env=dict(environment),
                 capture_output=True,
@@ -299,6 +312,11 @@ class Builder:
                     process.terminate()
                 return
             waited += 0.5
+
+
+def _leash() -> tuple[str, ...]:
+    """Before a command that shall not outlive this process; empty where there is no such means."""
+    return _LEASH if shutil.which(_LEASH[0]) else ()
 
 
 def _output_name(module: str, package: str) -> str:

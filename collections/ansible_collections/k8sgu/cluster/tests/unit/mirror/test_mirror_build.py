@@ -47,7 +47,7 @@ def pause(arch: str) -> Order:
 
 
 def test_two_builds_are_the_same_bytes(toolchain: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is shared: other caches, another directory, another user's settings."""
+    """Nothing is shared: other caches, another directory, another user's settings, by the environment and by go env."""
     digests = []
     for number in (1, 2):
         root = tmp_path / f"tree{number}"
@@ -56,8 +56,27 @@ def test_two_builds_are_the_same_bytes(toolchain: Toolchain, tmp_path: Path, mon
         monkeypatch.setenv("GOCACHE", str(tmp_path / f"gocache{number}"))
         monkeypatch.setenv("GOFLAGS", "" if number == 1 else "-tags=other")
         monkeypatch.setenv("GOAMD64", "v1" if number == 1 else "v3")
+        settings = tmp_path / f"goenv{number}"
+        settings.write_text("" if number == 1 else "GOFLAGS=-ldflags=-compressdwarf=false\nGOEXPERIMENT=nogreenteagc\n")
+        monkeypatch.setenv("GOENV", str(settings))
         digests.append(sha256_of(build(toolchain, root, tmp_path / f"cache{number}", pause("amd64"))["pause"]))
     assert digests[0] == digests[1]
+
+
+def test_a_proxy_set_by_go_env_counts_and_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = tmp_path / "goenv"
+    settings.write_text("GOPROXY=https://user:secret@proxy.example\nGOFLAGS=-tags=other\n")
+    monkeypatch.setenv("GOENV", str(settings))
+    monkeypatch.delenv("GOPROXY", raising=False)
+    found = find_toolchain()
+    if found is None:
+        pytest.skip("no Go toolchain on this machine")
+    environment = found.environment()
+    assert (environment["GOPROXY"], environment["GOENV"]) == ("https://user:secret@proxy.example", "off")
+    assert environment["GOFLAGS"] == ""
+    assert "secret" not in repr(found)
+    monkeypatch.setenv("GOPROXY", "off")
+    assert found.environment()["GOPROXY"] == "off"
 
 
 @pytest.mark.parametrize("arch", ["amd64", "arm64"])
