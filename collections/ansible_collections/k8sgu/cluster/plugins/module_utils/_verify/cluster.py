@@ -9,18 +9,24 @@ https://github.com/kubernetes/kubernetes/tree/master/test/images/agnhost#netexec
 
 from __future__ import annotations
 
+import contextlib
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Callable
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify import streams
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, until
 
 PROBES = "k8sgu-verify"
 DEMO = "demo"
 # So often a Service is asked that every replica should have answered: of three, one is missed with (2/3)^30 < 0.001 %.
 REQUESTS_PER_SERVICE = 30
+# How a connection ends that a firewall refuses or drops, in the words of Go and the kernel. Any other error, such as
+# that of a probe which is not well itself, proves nothing.
+_BLOCKED = re.compile(r"refused|unreachable|no route to host|time(d )?out|deadline exceeded", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,11 @@ def open_nodes(items: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def blocked(answer: str) -> bool:
+    """Whether the answer of `_dial` says that there was no connection."""
+    return answer.startswith("error:") and "lookup" not in answer and bool(_BLOCKED.search(answer))
+
+
 class ClusterChecks:
     """All checks; `timeout` is in seconds, for each. A check that meets an error has failed with it."""
 
@@ -86,6 +97,7 @@ class ClusterChecks:
             self.stores_visits,
             self.balances,
             self.crosses_nodes,
+            self.streams,
             self.policy_lets_friends_in,
             self.policy_keeps_others_out,
         ]
@@ -120,13 +132,21 @@ class ClusterChecks:
 
     def demo_ready(self) -> Check:
         """the demo's website and database run"""
-        found = [pod for app in ("website", "database") for pod in pods(self.client, DEMO, app)]
-        waiting = [pod.name for pod in found if not pod.ready]
-        seen = f"not ready: {', '.join(waiting)}" if waiting else f"{len(found)} pods ready"
+        found = {app: pods(self.client, DEMO, app) for app in ("website", "database")}
+        wanted = {app: int(self._deployment(app)["spec"]["replicas"]) for app in found}
+        waiting = [pod.name for rows in found.values() for pod in rows if not pod.ready]
+        seen = ", ".join(f"{len([pod for pod in rows if pod.ready])} {app}" for app, rows in found.items())
         return Check(
-            "the demo's website and database run", bool(found) and not waiting, "all pods ready", seen, DEMO,
+            "the demo's website and database run",
+            not waiting and all(len(rows) == wanted[app] > 0 for app, rows in found.items()),
+            ", ".join(f"{max(count, 1)} {app}" for app, count in wanted.items()) + ", every pod ready",
+            seen + (f"; not ready: {', '.join(waiting)}" if waiting else ""),
+            DEMO,
             "kubectl -n demo get pods -o wide",
-        )  # fmt: skip
+        )
+
+    def _deployment(self, name: str) -> dict[str, Any]:
+        return self.client.get(f"/apis/apps/v1/namespaces/{DEMO}/deployments/{name}")
 
     def probes_ready(self) -> Check:
         """pods start on every node"""
@@ -217,6 +237,33 @@ class ClusterChecks:
             "ip route; nft list table ip k8sgu",
         )
 
+    def streams(self) -> Check:
+        """kubectl exec and kubectl logs reach a pod on every node"""
+
+        def reach(pod: Pod) -> str:
+            path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
+            access = self.client.access
+            try:
+                with contextlib.closing(streams.connect(access)) as stream:
+                    printed = streams.run_in_pod(stream, access, path, ["/agnhost", "--version"])
+                with contextlib.closing(streams.connect(access)) as stream:
+                    written = streams.logs(stream, access, path)
+            except (ManifestError, OSError) as error:
+                return f"{pod.node}: {error}"
+            return "" if "version" in printed and written else f"{pod.node}: exec {printed!r}, logs {written!r}"
+
+        probes = pods(self.client, PROBES, "probe")
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            wrong = [text for text in pool.map(reach, probes) if text]
+        return Check(
+            "kubectl exec and kubectl logs reach a pod on every node",
+            not wrong and bool(probes),
+            "the version that a program in the pod prints, and what the pod has written",
+            "; ".join(wrong) or f"both, on {len(probes)} nodes",
+            PROBES,
+            f"kubectl -n {PROBES} exec daemonset/probe -- /agnhost --version; journalctl -u kubelet",
+        )
+
     def _reach_guarded(self, app: str) -> tuple[Pod, str]:
         """What a pod of `app` gets from the guarded pod, asked from another node where there is one."""
         guarded = pods(self.client, PROBES, "guarded")[0]
@@ -235,10 +282,9 @@ class ClusterChecks:
     def policy_keeps_others_out(self) -> Check:
         """a NetworkPolicy keeps out everybody else"""
         guarded, answer = self._reach_guarded("probe")
-        passed = answer.startswith("error:")
         return Check(
-            "a NetworkPolicy keeps out everybody else", passed, "no connection", answer, guarded.node,
-            "journalctl -u kube-router",
+            "a NetworkPolicy keeps out everybody else", blocked(answer), "a refused or dropped connection", answer,
+            guarded.node, "journalctl -u kube-router",
         )  # fmt: skip
 
 

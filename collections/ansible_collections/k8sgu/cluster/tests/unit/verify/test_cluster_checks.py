@@ -49,3 +49,74 @@ def test_apart(monkeypatch: pytest.MonkeyPatch, workers: list[str], website: lis
     )
     api: Any = Api(node("master", "NoSchedule"), *map(node, workers))
     assert ClusterChecks(api, [], "cluster.local", 1).apart().passed is passes
+
+
+class Demo:
+    """The demo's pods and its deployments' replicas, as the API tells them."""
+
+    def __init__(self, replicas: dict[str, int], ready: dict[str, int], others: int = 0) -> None:
+        self.replicas, self.ready, self.others = replicas, ready, others
+
+    def get(self, path: str, query: dict[str, str] | None = None) -> dict[str, Any]:
+        if not query:
+            return {"spec": {"replicas": self.replicas[path.rpartition("/")[2]]}}
+        app = query["labelSelector"].removeprefix("app=")
+        states = ["True"] * self.ready[app] + ["False"] * (self.others if app == "website" else 0)
+        return {
+            "items": [
+                {
+                    "metadata": {"name": f"{app}-{number}"},
+                    "spec": {"nodeName": "a"},
+                    "status": {"conditions": [{"type": "Ready", "status": state}]},
+                }
+                for number, state in enumerate(states)
+            ]
+        }
+
+
+@pytest.mark.parametrize(
+    ("replicas", "ready", "others", "passes"),
+    [
+        ((3, 1), (3, 1), 0, True),
+        # One website and no database are not the demo.
+        ((3, 1), (1, 0), 0, False),
+        ((3, 1), (2, 1), 0, False),
+        ((3, 1), (3, 0), 0, False),
+        ((3, 1), (2, 1), 1, False),
+        # Scaled to nothing, all of it is there.
+        ((3, 0), (3, 0), 0, False),
+        ((0, 1), (0, 1), 0, False),
+    ],
+)
+def test_demo_ready(replicas: tuple[int, int], ready: tuple[int, int], others: int, passes: bool) -> None:
+    apps = ("website", "database")
+    api: Any = Demo(dict(zip(apps, replicas)), dict(zip(apps, ready)), others)
+    check = ClusterChecks(api, [], "cluster.local", 1).demo_ready()
+    assert check.passed is passes, check
+    assert f"{ready[0]} website, {ready[1]} database" in check.seen
+
+
+@pytest.mark.parametrize(
+    ("answer", "passes"),
+    [
+        ('error: Get "http://10.200.1.2:8080/hostname": dial tcp 10.200.1.2:8080: connect: connection refused', True),
+        ("error: dial tcp 10.200.1.2:8080: connect: no route to host", True),
+        ("error: dial tcp 10.200.1.2:8080: connect: network is unreachable", True),
+        ("error: dial tcp 10.200.1.2:8080: i/o timeout", True),
+        ("error: context deadline exceeded (Client.Timeout exceeded while awaiting headers)", True),
+        # What says nothing of the way to the guarded pod.
+        ("error: no answer", False),
+        ("error: unexpected status code 500", False),
+        ("error: dial tcp: lookup guarded on 10.32.0.10:53: read udp: i/o timeout", False),
+        ("error: socket: too many open files", False),
+        ("guarded-1", False),
+    ],
+)
+def test_a_policy_is_proven_by_a_connection_that_is_blocked(
+    monkeypatch: pytest.MonkeyPatch, answer: str, passes: bool
+) -> None:
+    checks = ClusterChecks(Api(), [], "cluster.local", 1)  # type: ignore[arg-type]
+    guarded = Pod(cluster.PROBES, "guarded-1", "a", "10.200.1.2", True)
+    monkeypatch.setattr(checks, "_reach_guarded", lambda _app: (guarded, answer))
+    check = checks.policy_keeps_others_out()
+    assert (check.passed, check.seen) == (passes, answer)
