@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+	@printf '\n%s\n' 'K8SGU_LAB=<name> K8SGU_CLUSTER=<name> before up and down: another lab than default, another cluster than demo.'
+	@printf '%s\n' '.venv/bin/python tools/run_tests.py <stage> ... runs some stages of the tests, .venv/bin/python tools/run_bench.py <word> ... some benchmarks.'
+	@printf '%s\n' '.venv/bin/ec2lab --help is the lab alone. The playbooks, for the lab and for AWS, are in README.md.'
 
 venv: ## the virtual environment .venv, with every tool the project needs, and the system packages of the lab
 	@tools/venv

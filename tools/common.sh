@@ -2,6 +2,7 @@
 # shellcheck shell=bash disable=SC2034
 lab=${K8SGU_LAB:-default}
 cluster=${K8SGU_CLUSTER:-demo}
+named=(-e "k8sgu_cluster_name=$cluster")
 export PATH="$PWD/.venv/bin:$PATH" K8SGU_LAB=$lab
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then

@@ -1,0 +1,69 @@
+"""`make up` and `make down` as a user runs them, in a lab and with a cluster of the test's own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "maketest"
+STATE = ROOT / ".state" / NAME
+# One worker is enough for a demo.
+ONE_WORKER = ["-e", '{"k8sgu_worker_count": 1}']
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    mirror = os.environ.get("K8SGU_MIRROR_DIR")
+    environment = {**os.environ, "K8SGU_LAB": NAME, "K8SGU_CLUSTER": NAME, "ANSIBLE_NOCOLOR": "1"}
+    if mirror:
+        environment["EC2LAB_MIRROR_DIR"] = mirror
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def removed_again() -> Iterator[None]:
+    if os.geteuid() != 0 or not shutil.which("systemd-nspawn"):
+        pytest.skip("a lab needs root and systemd-nspawn (see tools/apt-packages.txt)")
+    run("tools/down")
+    yield
+    run("tools/down")
+
+
+# Programs that no mirror has yet are built, which takes its time.
+@pytest.mark.timeout(45 * 60)
+def test_up_ends_in_a_cluster_that_is_shown_and_down_in_nothing(removed_again: None) -> None:
+    up = run("tools/up", *ONE_WORKER)
+    assert up.returncode == 0, up.stdout[-6000:] + up.stderr[-2000:]
+    told = up.stdout[up.stdout.index("\nReady in") :]
+    assert re.search(r"Ready in \d+ min \d+ s\.", told)
+    assert f"kubeconfig   .state/{NAME}/admin.kubeconfig\n" in told
+    assert (STATE / "admin.kubeconfig").is_file()
+    address = re.search(r"demo +(http://\S+)", told)
+    assert address, told
+    with urllib.request.urlopen(address[1], timeout=20) as page:
+        assert page.status == 200
+    for node in (f"{NAME}-control-plane-0", f"{NAME}-worker-0"):
+        assert re.search(rf"{node} +Ready ", told), told
+
+    # The commands that are shown next, one after the other in one shell.
+    commands = told.partition("Next:\n")[2]
+    shown = run("bash", "-euc", commands)
+    assert shown.returncode == 0, commands + shown.stdout[-4000:] + shown.stderr
+    assert "website-" in shown.stdout
+    assert "failed=0" in shown.stdout
+
+    down = run("tools/down")
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert not STATE.exists()
+    left = run(sys.executable, "molecule/resources/residue.py", NAME)
+    assert left.returncode == 0, left.stdout + left.stderr
