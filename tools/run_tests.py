@@ -4,7 +4,10 @@
     python tools/run_tests.py lint unit   these stages
 
 A stage is a list of commands. A pytest command counts its tests (read from its JUnit file); any other command counts
-as one test. Full output goes to .test/<stage>-<n>.log; what failed is also printed.
+as one test. Full output goes to .test/<stage>-<n>.log; what failed is also printed, and why tests were skipped.
+
+Tests that miss the lab, or the programs that a cluster is made of, are failures where the lab can be had: as root, or
+with K8SGU_REQUIRE_LAB=1. K8SGU_REQUIRE_LAB=0 lets root do without.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +28,8 @@ LOGS = ROOT / ".test"
 MIRROR = ROOT / ".cache" / "mirror"
 # A stage that hangs must end the run with a reason instead of being cut off from outside.
 COMMAND_TIMEOUT_S = 45 * 60
+# How the reason of a skip begins where a suite found no lab, or no programs to run in it.
+LAB_SKIPS = ("a lab needs", "no mirror")
 
 
 @dataclass
@@ -40,7 +46,7 @@ class Command:
 class Tally:
     passed: int = 0
     failed: int = 0
-    skipped: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)  # how many, by reason
     failures: list[str] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
@@ -128,20 +134,34 @@ STAGES = {
 }
 
 
-def junit_tally(path: Path) -> Tally:
+def lab_required() -> bool:
+    return os.environ.get("K8SGU_REQUIRE_LAB", "1" if os.geteuid() == 0 else "0") == "1"
+
+
+def junit_tally(path: Path, lab_required: bool) -> Tally:
     """Counts of a JUnit file as pytest writes it."""
     tally = Tally()
     for case in ElementTree.parse(path).getroot().iter("testcase"):  # noqa: S314 - our own file
         kinds = {child.tag for child in case}
         name = f"{case.get('classname')}::{case.get('name')}"
+        skip = case.find("skipped")
+        reason = (skip.get("message") or "no reason given") if skip is not None else ""
         if kinds & {"failure", "error"}:
             tally.failed += 1
             tally.failures.append(name)
-        elif "skipped" in kinds:
-            tally.skipped += 1
+        elif lab_required and reason.startswith(LAB_SKIPS):
+            tally.failed += 1
+            tally.failures.append(f"{name}: skipped, though the lab is required: {reason}")
+        elif reason:
+            tally.skipped[reason] += 1
         else:
             tally.passed += 1
     return tally
+
+
+def print_skipped(tally: Tally) -> None:
+    for reason, count in tally.skipped.most_common():
+        print(f"   {count} skipped: {reason}")
 
 
 def run(stage: str, number: int, command: Command) -> Tally:
@@ -177,7 +197,7 @@ def run(stage: str, number: int, command: Command) -> Tally:
             status, reason = 127, f" ({error})"
     took = time.monotonic() - started
     if command.pytest and junit.exists():
-        tally = junit_tally(junit)
+        tally = junit_tally(junit, lab_required())
         if status not in (0, 1) or (status == 1 and not tally.failed):
             tally.failed += 1
             tally.failures.append(f"{command.title}: pytest ended with status {status}{reason}")
@@ -187,13 +207,11 @@ def run(stage: str, number: int, command: Command) -> Tally:
     else:
         tally = Tally(passed=1) if status == 0 else Tally(failed=1, failures=[f"{command.title}{reason}"])
     verdict = "ok" if not tally.failed else "FAILED"
-    skipped = f", {tally.skipped} skipped" if tally.skipped else ""
+    skipped = f", {tally.skipped.total()} skipped" if tally.skipped else ""
     print(f"   {verdict}: {tally.passed} passed, {tally.failed} failed{skipped} in {took:.0f} s", flush=True)
-    text = log.read_text(errors="replace").splitlines()
-    for line in text:
-        if line.startswith("SKIPPED"):
-            print(f"   {line}")
+    print_skipped(tally)
     if tally.failed:
+        text = log.read_text(errors="replace").splitlines()
         print("\n".join(f"   | {line}" for line in text[-80:]))
     return tally
 
@@ -208,6 +226,7 @@ def main(names: list[str]) -> int:
     for stage in names or list(STAGES):
         for number, command in enumerate(STAGES[stage](), 1):
             total.add(run(stage, number, command))
+    print_skipped(total)
     for failure in total.failures:
         print(f"FAILED {failure}")
     print(f"{total.passed} passed, {total.failed} failed")

@@ -1,0 +1,70 @@
+"""What tools/run_tests.py makes of pytest's results."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tools import run_tests
+
+SUITE = """
+import pytest
+def test_good(): pass
+def test_bad(): assert False
+def test_lab(): pytest.skip("a lab needs root")
+def test_mirror(): pytest.skip("no mirror with etcd")
+@pytest.mark.parametrize("number", range(2))
+def test_go(number): pytest.skip("no Go toolchain")
+"""
+
+
+@pytest.fixture
+def tally(tmp_path: Path) -> Callable[[bool], run_tests.Tally]:
+    (tmp_path / "test_suite.py").write_text(SUITE)
+    junit = tmp_path / "junit.xml"
+    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={junit}", f"--rootdir={tmp_path}", str(tmp_path)]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    return lambda lab_required: run_tests.junit_tally(junit, lab_required)
+
+
+def test_skips_are_counted_by_their_reasons(
+    tally: Callable[[bool], run_tests.Tally], capsys: pytest.CaptureFixture[str]
+) -> None:
+    counted = tally(False)
+    assert (counted.passed, counted.failed, counted.skipped.total()) == (1, 1, 4)
+    run_tests.print_skipped(counted)
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split(": ", 1) for line in shown] == [
+        ["   2 skipped", "no Go toolchain"],
+        ["   1 skipped", "a lab needs root"],
+        ["   1 skipped", "no mirror with etcd"],
+    ]
+
+
+def test_a_suite_that_misses_the_lab_fails_where_the_lab_is_required(tally: Callable[[bool], run_tests.Tally]) -> None:
+    counted = tally(True)
+    assert (counted.passed, counted.failed) == (1, 3)
+    assert dict(counted.skipped) == {"no Go toolchain": 2}
+    assert any(failure.endswith("though the lab is required: a lab needs root") for failure in counted.failures)
+    total = run_tests.Tally()
+    total.add(counted)
+    total.add(counted)
+    assert (total.failed, total.skipped.total()) == (6, 4)
+
+
+@pytest.mark.parametrize(
+    ("user", "setting", "required"), [(0, None, True), (1000, None, False), (1000, "1", True), (0, "0", False)]
+)
+def test_root_has_a_lab(monkeypatch: pytest.MonkeyPatch, user: int, setting: str | None, required: bool) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.delenv("K8SGU_REQUIRE_LAB", raising=False)
+    if setting is not None:
+        monkeypatch.setenv("K8SGU_REQUIRE_LAB", setting)
+    assert run_tests.lab_required() is required
