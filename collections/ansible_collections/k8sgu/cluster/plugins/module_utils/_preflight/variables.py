@@ -16,6 +16,13 @@ PREFIX = "k8sgu_"
 FACTS = frozenset({"k8sgu_node"})
 # What a variable of an earlier version became.
 RETIRED: dict[str, str] = {
+    "k8sgu_certificates_paths": "the report looks where the roles place certificates; remove the variable",
+    "k8sgu_dns_cache_seconds": "answers are kept for 30 s; remove the variable",
+    "k8sgu_event_record_qps": "use k8sgu_kubelet_extra_config: {eventRecordQPS: ...}",
+    "k8sgu_max_concurrent_downloads": "five layers are fetched at a time; remove the variable",
+    "k8sgu_pod_pids_limit": "use k8sgu_kubelet_extra_config: {podPidsLimit: ...}",
+    "k8sgu_shutdown_grace_seconds": "use k8sgu_kubelet_extra_config: {shutdownGracePeriod: ...}",
+    "k8sgu_vxlan_id": "the overlay's identifier is 1; remove the variable",
     "k8sgu_vxlan_port": "the overlay's port is 8472, as in docs/ports.md; remove the variable",
 }
 

@@ -147,6 +147,7 @@ def test_the_range_of_a_vpc_that_was_brought_is_not_the_one_described() -> None:
         ("k8sgu_worker_counts", "k8sgu_worker_counts: there is no such variable; did you mean k8sgu_worker_count?"),
         ("k8sgu_qqqqqqqqqqqqqqqqqqqqqqqqqqq", "there is no such variable; remove it"),
         ("k8sgu_vxlan_port", "k8sgu_vxlan_port: is retired: the overlay's port is 8472"),
+        ("k8sgu_pod_pids_limit", "is retired: use k8sgu_kubelet_extra_config: {podPidsLimit: ...}"),
     ],
 )
 def test_an_unknown_or_retired_variable(name: str, expected: str) -> None:
@@ -169,6 +170,8 @@ def test_every_variable_of_the_roles_defaults_is_known() -> None:
 
 def test_no_retired_variable_is_still_read() -> None:
     assert not set(variables.RETIRED) & set(variables.options(ROLES))
+    texts = [path.read_text() for path in ROLES.rglob("*") if path.suffix in (".yml", ".j2", ".md")]
+    assert [name for name in variables.RETIRED if any(name in text for text in texts)] == []
 
 
 OTHER = node("demo-worker-0", "10.240.0.20", "198.18.0.20")
