@@ -104,10 +104,11 @@ _FIXED = (
         "kube-controller-manager",
         [CONTROL_PLANE],
         "tcp/10257",
-        [CONTROL_PLANE],
+        [],
         "metrics and health",
+        bind="loopback",
     ),
-    _row("scheduler", "kube-scheduler", [CONTROL_PLANE], "tcp/10259", [CONTROL_PLANE], "metrics and health"),
+    _row("scheduler", "kube-scheduler", [CONTROL_PLANE], "tcp/10259", [], "metrics and health", bind="loopback"),
     _row("kube-proxy-metrics", "kube-proxy", NODES, "tcp/10249", [], "metrics", bind="loopback", encryption="none"),
     # The kubelet asks for a stream (exec, attach, port-forward) and gets an address at whatever port was free.
     _row(
@@ -191,13 +192,14 @@ def _routed() -> list[Port]:
             when=ROUTED,
         )
     ]
-    # SSH, etcd, the controller manager and the scheduler stay closed to workers and pods.
+    # SSH, etcd, the controller manager and the scheduler stay closed to workers and pods: the last two listen on
+    # loopback alone, and a rule for their numbers would open them once they did not.
     private = [
         (row.first, row.last)
         for row in _FIXED
         if CONTROL_PLANE in row.nodes
         and row.protocol == "tcp"
-        and row.bind == "any"
+        and (row.bind == "any" or row.nodes == (CONTROL_PLANE,))
         and PODS not in row.sources
         and row.encryption != "pods"
     ]

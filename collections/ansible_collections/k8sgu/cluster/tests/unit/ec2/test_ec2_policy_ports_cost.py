@@ -50,11 +50,11 @@ def test_etcd_is_open_to_the_control_plane_alone(network: str) -> None:
         assert peers == {"security-group/control_plane"}
 
 
+@pytest.mark.parametrize("network", ["routed", "vxlan"])
 @pytest.mark.parametrize("port", [22, 10257, 10259])
-def test_what_workers_and_pods_do_not_reach_on_the_control_plane(port: int) -> None:
-    rules = plan_groups.rules_wanted(described(), "control_plane", [], False)
-    peers = {rule.peer for rule in rules if rule.protocol == "tcp" and rule.first <= port <= rule.last}
-    assert peers <= {"security-group/control_plane"}
+def test_what_no_node_or_pod_reaches_on_the_control_plane(port: int, network: str) -> None:
+    rules = plan_groups.rules_wanted(described(3, pod_network=network), "control_plane", [], False)
+    assert [rule for rule in rules if rule.protocol in ("tcp", "-1") and rule.first <= port <= rule.last] == []
 
 
 def test_pods_have_a_rule_by_range_only_where_they_are_routed() -> None:

@@ -76,6 +76,19 @@ def test_a_question_under_way_is_no_service():
     assert not judge([*WORKER, dataclasses.replace(asked, protocol="tcp")])[0][0]
 
 
+def test_the_controller_manager_and_the_scheduler_are_for_their_node_alone():
+    control_plane = [
+        *WORKER,
+        Listener("0.0.0.0", 6443, "kube-apiserver"),
+        Listener("10.240.0.4", 2379, "etcd"),
+        Listener("10.240.0.4", 2380, "etcd"),
+        Listener("127.0.0.1", 10257, "kube-controller-manager"),
+    ]
+    inside, outside = (Listener(address, 10259, "kube-scheduler") for address in ("127.0.0.1", "0.0.0.0"))
+    assert [passed for passed, _seen in judge([*control_plane, inside], "control_plane")] == [True, True]
+    assert judge([*control_plane, outside], "control_plane")[0] == (False, str(outside))
+
+
 def test_nothing_found_proves_nothing():
     assert [passed for passed, _seen in judge([])] == [False, False]
 
