@@ -31,6 +31,7 @@ class Path:
     target: str
     open: bool
     port: int = 8080
+    protocol: str = "http"
 
 
 MATRIX = (
@@ -42,16 +43,29 @@ MATRIX = (
     Path("ingress by namespace, the one named", "foreigner", "to-namespace", True),
     Path("ingress by namespace, another", "stranger", "to-namespace", False),
     Path("ingress by namespace and pod, only one of both", "foreigner", "to-both", False),
+    Path("ingress by namespace and pod, both", "foreigner", "to-friend-there", True),
+    Path("ingress by namespace and pod, the pod here", "friend", "to-friend-there", False),
     Path("ingress by range, inside it", "friend", "to-range", True),
     Path("ingress by range, in its exception", "stranger", "to-range", False),
     Path("ingress by port, the one named", "stranger", "to-port", True),
     Path("ingress by port, another", "stranger", "to-port", False, 8090),
+    Path("ingress by a port's name, the one named", "stranger", "to-named-port", True),
+    Path("ingress by a port's name, another", "stranger", "to-named-port", False, 8090),
+    Path("ingress by a range of ports, its end", "stranger", "to-ports", True, 8085),
+    Path("ingress by a range of ports, above it", "stranger", "to-ports", False, 8090),
+    Path("ingress by UDP port", "stranger", "to-udp", True, protocol="udp"),
+    Path("ingress by UDP port, the same by TCP", "stranger", "to-udp", False),
+    Path("ingress by TCP port, the same by UDP", "stranger", "to-port", False, protocol="udp"),
     Path("ingress denied", "friend", "to-nobody", False),
     Path("ingress denied, from another namespace", "foreigner", "to-nobody", False),
     Path("egress by pod and port, the one named", "narrow", "to-anyone", True),
     Path("egress by pod and port, another pod", "narrow", "to-port", False),
     Path("egress by range, inside it", "ranged", "stranger", True),
     Path("egress by range, outside it", "ranged", "to-anyone", False),
+    Path("egress by range, outside its exception", "excepted", "to-anyone", True),
+    Path("egress by range, in its exception", "excepted", "stranger", False),
+    Path("egress by namespace, the one named", "abroad", "foreigner", True),
+    Path("egress by namespace, another", "abroad", "to-anyone", False),
     Path("egress to DNS and a pod, by name", "named", "service to-anyone", True),
     Path("egress without DNS, by name", "narrow", "service to-anyone", False),
     Path("the instance's metadata service", "stranger", METADATA_SERVICE, False, 80),
@@ -59,10 +73,10 @@ MATRIX = (
 )
 
 
-def dial(client: Client, source: str, host: str, port: int) -> tuple[bool, str]:
-    """Whether a pod gets an answer (of whatever kind) from http://host:port/hostname, and the answer or the error."""
+def dial(client: Client, source: str, host: str, port: int, protocol: str = "http") -> tuple[bool, str]:
+    """Whether a pod gets an answer (of whatever kind) when it asks host:port for its name, and it or the error."""
     path = f"/api/v1/namespaces/{SOURCES.get(source, NAMESPACE)}/pods/{source}:8080/proxy/dial"
-    query = {"protocol": "http", "host": host, "port": str(port), "request": "hostname", "tries": "1"}
+    query = {"protocol": protocol, "host": host, "port": str(port), "request": "hostname", "tries": "1"}
     try:
         answer: dict[str, Any] = client.get(path, query)
     except ApiError as error:
@@ -82,7 +96,7 @@ def address(client: Client, target: str, domain: str) -> str:
         return target
     if target.startswith("service "):
         return f"{target.partition(' ')[2]}.{NAMESPACE}.svc.{domain}"
-    return str(client.get(f"/api/v1/namespaces/{NAMESPACE}/pods/{target}")["status"]["podIP"])
+    return str(client.get(f"/api/v1/namespaces/{SOURCES.get(target, NAMESPACE)}/pods/{target}")["status"]["podIP"])
 
 
 def checks(client: Client, domain: str, timeout: float) -> list[Check]:
@@ -91,14 +105,17 @@ def checks(client: Client, domain: str, timeout: float) -> list[Check]:
     def one(path: Path) -> Check:
         def look() -> Check:
             try:
-                arrived, seen = dial(client, path.source, address(client, path.target, domain), path.port)
+                target = address(client, path.target, domain)
+                arrived, seen = dial(client, path.source, target, path.port, path.protocol)
             except (ManifestError, KeyError) as error:
                 # A source that cannot be asked proves nothing, least of all that a path is closed.
                 return Check(name, False, expected, f"{path.source} could not be asked: {error}", NAMESPACE, hint)
             return Check(name, arrived is path.open, expected, seen, NAMESPACE, hint)
 
         name = f"NetworkPolicy: {path.what}"
-        expected = f"{path.source} {'reaches' if path.open else 'does not reach'} {path.target}:{path.port}"
+        expected = (
+            f"{path.source} {'reaches' if path.open else 'does not reach'} {path.target}:{path.port} ({path.protocol})"
+        )
         hint = f"kubectl -n {NAMESPACE} get pods,networkpolicies -o wide; journalctl -u kube-router"
         return until(look, timeout)
 

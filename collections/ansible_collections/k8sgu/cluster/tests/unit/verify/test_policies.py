@@ -55,3 +55,36 @@ def test_a_path_is_open_where_anything_comes_back(answer, arrives):
 @pytest.mark.parametrize("error", [ManifestError("no answer"), ApiError("GET", "/dial", 503, {"message": "no pod"})])
 def test_a_source_that_cannot_be_asked_proves_nothing(error):
     assert not any(passed(error))
+
+
+def test_every_kind_of_rule_has_a_path_that_is_open_and_one_that_is_not():
+    for kind in (
+        "pod",
+        "namespace",
+        "namespace and pod",
+        "range",
+        "port",
+        "a port's name",
+        "a range of ports",
+        "UDP port",
+    ):
+        rows = [path.open for path in policies.MATRIX if path.what.startswith(f"ingress by {kind},")]
+        rows += [path.open for path in policies.MATRIX if path.what == f"ingress by {kind}"]
+        assert set(rows) == {True, False}, kind
+    for kind in ("pod and port", "range", "namespace"):
+        rows = [path.open for path in policies.MATRIX if path.what.startswith(f"egress by {kind},")]
+        assert set(rows) == {True, False}, kind
+
+
+def test_a_pod_of_the_other_namespace_is_found_there_and_udp_is_asked_by_udp():
+    asked = []
+
+    class Client:
+        def get(self, path, query=None):
+            asked.append((path, query))
+            return {"status": {"podIP": "10.200.1.7"}}
+
+    assert policies.address(Client(), "foreigner", "cluster.local") == "10.200.1.7"
+    policies.dial(Client(), "stranger", "10.200.1.7", 8080, "udp")
+    assert asked[0][0].startswith(f"/api/v1/namespaces/{policies.OTHER}/")
+    assert asked[1][1]["protocol"] == "udp"
