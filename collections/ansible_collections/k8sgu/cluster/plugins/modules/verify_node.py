@@ -54,7 +54,7 @@ options:
   port_table:
     description:
       - Rows of P(k8sgu.cluster.port_table#lookup). What listens on the node and is not in it fails, and so does a row of the node's role
-        for which nothing listens. Empty, neither is looked at.
+        for which nothing listens. What listens for a row with C(tls) is asked what it agrees to. Empty, none of it is looked at.
     type: list
     elements: dict
     default: []
@@ -72,9 +72,16 @@ options:
     type: str
     default: /registry/secrets/k8sgu-verify/at-rest
   encryption_prefix:
-    description: How the value of an encrypted Secret begins, for example V(k8s:enc:secretbox:v1:).
+    description: How the value of an encrypted Secret begins, for example V(k8s:enc:secretbox:v1:key-1:).
     type: str
     default: "k8s:enc:"
+  encrypted_resources:
+    description:
+      - Resources of which every value in etcd must begin with O(encryption_prefix), as the encryption configuration names them. Empty,
+        none is looked at; the members hold the same, so one of them is enough.
+    type: list
+    elements: str
+    default: []
   plaintext:
     description: Words of that Secret which must not be found in etcd.
     type: str
@@ -126,6 +133,7 @@ def main() -> None:
             "exposure_limits": {"type": "dict", "default": {}},
             "secret_key": {"type": "str", "default": "/registry/secrets/k8sgu-verify/at-rest", "no_log": False},
             "encryption_prefix": {"type": "str", "default": "k8s:enc:"},
+            "encrypted_resources": {"type": "list", "elements": "str", "default": []},
             "plaintext": {"type": "str", "default": "k8sgu-verify-plaintext-marker"},
             "user_agent": {"type": "str", "default": ""},
         },

@@ -14,11 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.scan import scan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, until
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners import listeners, plaintext_listeners
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.ports import check_ports
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.sandbox import check_exposure
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.swap import check_swap
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.tls import check_tls
 
 ETCD_ENVIRONMENT = Path("/etc/etcd/etcdctl.env")
 AUDIT_LOG = Path("/var/log/kubernetes/audit.log")
@@ -50,22 +52,30 @@ def https_status(host: str, port: int, path: str) -> str:
         connection.request("GET", path)
         return str(connection.getresponse().status)
     except ssl.SSLError as error:
-        return f"TLS refused: {error.reason}"
+        return f"{TLS_REFUSED}: {error.reason}"
     except OSError as error:
         return f"no connection: {error}"
     finally:
         connection.close()
 
 
-def check_anonymous(name: str, host: str, port: int, path: str, where: str) -> Check:
-    seen = https_status(host, port, path)
+TLS_REFUSED = "TLS refused"
+
+
+def check_anonymous(name: str, host: str, port: int, answers: dict[str, str], where: str) -> Check:
+    """What is said to a client without a certificate, by path: the status, or the beginning of the error.
+
+    403 is not enough: a client without a certificate then is somebody, `system:anonymous`, who may be given roles.
+    """
+    seen = {path: https_status(host, port, path) for path in answers}
+    wrong = [path for path, expected in answers.items() if not seen[path].startswith(expected)]
     return Check(
         f"{name} refuses a client without a certificate",
-        seen in ("401", "403") or seen.startswith("TLS refused"),
-        "401, 403 or a refused handshake",
-        seen,
+        not wrong,
+        ", ".join(f"{path}: {expected}" for path, expected in answers.items()),
+        ", ".join(f"{path}: {status}" for path, status in seen.items()),
         where,
-        f"curl -k https://{host}:{port}{path}",
+        f"curl -k https://{host}:{port}{(wrong or list(answers))[0]}",
     )
 
 
@@ -114,6 +124,24 @@ def check_ciphertext(key: str, prefix: str, plaintext: str, where: str) -> Check
     return Check("Secrets are encrypted at rest", encrypted(value, prefix, plaintext), expected, seen, where, look)
 
 
+def check_keys(resources: list[str], prefix: str, where: str) -> Check:
+    """Every value of the chosen resources, so that nothing was left to an older key or to none."""
+    look = "etcdctl get KEY | hexdump -C; playbooks/rotate_encryption_key.yml stores everything anew"
+    try:
+        found = scan(etcdctl, resources, prefix)
+        passed, seen = not found.others, found.describe()
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        passed, seen = False, str(error)
+    return Check(
+        "every value of the chosen resources is encrypted with the key that writes",
+        passed,
+        f"{', '.join(resources)}: values that begin with {prefix}",
+        seen,
+        where,
+        look,
+    )
+
+
 def audit_event(line: str, user_agent: str) -> dict[str, Any] | None:
     """The event of a line of the audit log, if it is complete and by that user agent."""
     if user_agent not in line:
@@ -147,24 +175,29 @@ def node_checks(parameters: dict[str, Any]) -> tuple[list[Check], bool]:
     began = time.monotonic()
     checks = [
         check_plaintext(parameters["plaintext_ports"], where),
-        check_anonymous("the kubelet", address, 10250, "/pods", where),
+        check_anonymous("the kubelet", address, 10250, {"/pods": "401", "/metrics": "401"}, where),
         check_swap(where),
     ]
     if parameters["port_table"]:
         role = "control_plane" if parameters["control_plane"] else "worker"
         found = listeners(protocols=("tcp", "udp"))
         checks += check_ports(parameters["port_table"], parameters["system_listeners"], role, found, where)
+        checks.append(check_tls(parameters["port_table"], role, found, where))
     if parameters["exposure_limits"]:
         checks.append(check_exposure(parameters["exposure_limits"], where))
     audited = False
     if parameters["control_plane"]:
-        checks.append(check_anonymous("the API server", address, parameters["api_port"], "/api/v1/secrets", where))
+        # Health is what a balancer must be able to ask; /version is the first thing that anonymous access would open.
+        answers = {"/livez": "200", "/version": "401", "/api/v1/secrets": "401"}
+        checks.append(check_anonymous("the API server", address, parameters["api_port"], answers, where))
         audited = audit_has(parameters["user_agent"], 5)
     if parameters["etcd_members"]:
         checks += [
-            check_anonymous("etcd", address, 2379, "/v3/kv/range", where),
+            check_anonymous("etcd", address, 2379, {"/v3/kv/range": TLS_REFUSED}, where),
             check_etcd_health(parameters["etcd_members"], where),
             check_ciphertext(parameters["secret_key"], parameters["encryption_prefix"], parameters["plaintext"], where),
         ]
+    if parameters["encrypted_resources"]:
+        checks.append(check_keys(parameters["encrypted_resources"], parameters["encryption_prefix"], where))
     took = time.monotonic() - began
     return [Check(**{**vars(check), "seconds": check.seconds or took / len(checks)}) for check in checks], audited

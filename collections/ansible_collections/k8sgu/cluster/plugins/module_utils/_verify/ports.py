@@ -22,7 +22,8 @@ PROGRAMS = {
 FIRST_EPHEMERAL_PORT = 32768
 
 
-def _serves(row: dict[str, Any], listener: Listener) -> bool:
+def serves(row: dict[str, Any], listener: Listener) -> bool:
+    """Whether a listener is what a row speaks of."""
     return (
         row["protocol"] == listener.protocol
         and int(row["first"]) <= listener.port <= int(row["last"])
@@ -35,13 +36,13 @@ def unknown(rows: Iterable[dict[str, Any]], found: Iterable[Listener]) -> list[L
     """The listeners that no row speaks of."""
     table = list(rows)
     services = [one for one in found if one.protocol == "tcp" or one.port < FIRST_EPHEMERAL_PORT]
-    return [one for one in services if not any(_serves(row, one) for row in table)]
+    return [one for one in services if not any(serves(row, one) for row in table)]
 
 
 def silent(rows: Iterable[dict[str, Any]], found: Iterable[Listener]) -> list[dict[str, Any]]:
     """The rows whose program does not listen."""
     listeners = list(found)
-    return [row for row in rows if not any(_serves(row, one) for one in listeners)]
+    return [row for row in rows if not any(serves(row, one) for one in listeners)]
 
 
 def program_rows(table: Iterable[dict[str, Any]], role: str) -> list[dict[str, Any]]:

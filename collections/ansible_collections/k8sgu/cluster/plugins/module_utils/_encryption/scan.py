@@ -1,0 +1,77 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every value in etcd against the key that writes. Standard library only, since it runs on a node."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from typing import Callable, Iterator
+
+ROOT = "/registry/"
+ENCRYPTED = b"k8s:enc:"
+# An encrypted value may be as large as a Secret, 1 MiB; etcd answers with 512 MiB at most.
+PAGE = 200
+# Where the API server does not keep a resource under its own name.
+ELSEWHERE = {
+    "services": ["services/specs"],
+    "endpoints": ["services/endpoints"],
+    "nodes": ["minions"],
+    "replicationcontrollers": ["controllers"],
+    "ingresses.networking.k8s.io": ["ingress"],
+}
+SHOWN = 5
+
+Etcdctl = Callable[..., bytes]
+
+
+@dataclass
+class Found:
+    """How many values were looked at, and the keys of those that something else wrote."""
+
+    values: int = 0
+    others: list[str] = field(default_factory=list)
+
+    def describe(self) -> str:
+        if not self.others:
+            return f"{self.values} values, all of them"
+        more = len(self.others) - SHOWN
+        return f"not {', '.join(self.others[:SHOWN])}" + (f" and {more} more" if more > 0 else "")
+
+
+def places(resource: str) -> list[str]:
+    """Where in etcd a resource is kept, as EncryptionConfiguration names it: "secrets" or "deployments.apps".
+
+    Those of custom resources and of some groups have the group before them; the other place is then empty.
+    """
+    name, _dot, group = resource.partition(".")
+    paths = ELSEWHERE.get(resource, [name, *([f"{group}/{name}"] if group else [])])
+    return [f"{ROOT}{path}/" for path in paths]
+
+
+def values(etcdctl: Etcdctl, prefix: str) -> Iterator[tuple[str, bytes]]:
+    """(key, value) of everything below a prefix, page by page."""
+    start, end = prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    while True:
+        page = json.loads(etcdctl("get", start, end, "-w", "json", "--limit", str(PAGE)))
+        rows = page.get("kvs") or []
+        for row in rows:
+            yield base64.b64decode(row["key"]).decode(errors="replace"), base64.b64decode(row.get("value") or "")
+        if not page.get("more") or not rows:
+            return
+        # The smallest key after the last one.
+        start = base64.b64decode(rows[-1]["key"]).decode(errors="replace") + "\0"
+
+
+def scan(etcdctl: Etcdctl, resources: list[str], prefix: str, everything: bool = False) -> Found:
+    """Values of the resources that do not begin with `prefix`; with `everything` also what another key encrypted."""
+    found, mine = Found(), [place for resource in resources for place in places(resource)]
+    for start in [ROOT] if everything else mine:
+        for key, value in values(etcdctl, start):
+            chosen = key.startswith(tuple(mine))
+            found.values += chosen
+            if (chosen or value.startswith(ENCRYPTED)) and not value.startswith(prefix.encode()):
+                found.others.append(key)
+    return found
