@@ -11,7 +11,7 @@ short_description: Stores objects anew, so that they are encrypted with the key 
 version_added: 0.1.0
 description:
   - Reads every object of the given resources and writes it back as it is. The API server stores it only where it was encrypted with
-    another key than the one that now writes, see
+    another key than the one that now writes, or was not encrypted and now is, or the other way round, see
     U(https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/#rotating-a-decryption-key).
 author:
   - The k8sgu authors (@k8sgu)
@@ -33,11 +33,39 @@ options:
     description: Kubeconfig of an administrator.
     type: path
     required: true
-  resources:
-    description: Resources as the encryption configuration names them, V(secrets) or V(deployments.apps).
-    type: list
-    elements: str
+  choice:
+    description:
+      - What is encrypted and by what. The resources of the record that are no longer chosen are rewritten too, and last the record
+        says what everything is now written with.
+    type: dict
     required: true
+    suboptions:
+      provider:
+        description: What writes.
+        type: str
+        choices: [secretbox, aescbc, kms]
+        required: true
+      resources:
+        description: Resources as the encryption configuration names them, V(secrets) or V(deployments.apps).
+        type: list
+        elements: str
+        required: true
+      kms_endpoint:
+        description: Socket of the KMS v2 provider; empty where there is none.
+        type: str
+        default: ""
+      keys_file:
+        description: The file of keys, whether it is there or not.
+        type: path
+        required: true
+      record:
+        description: The record to keep, mode V(0600).
+        type: path
+        required: true
+      servers:
+        description: How many API servers there are.
+        type: int
+        default: 1
   patience:
     description: Seconds that the API server may be unreachable.
     type: int
@@ -48,7 +76,11 @@ EXAMPLES = r"""
 - name: Encrypt every Secret with the new key
   k8sgu.cluster.encryption_rewrite:
     kubeconfig: .state/demo/admin.kubeconfig
-    resources: [secrets]
+    choice:
+      provider: secretbox
+      resources: [secrets]
+      keys_file: .state/demo/secrets/encryption-keys.json
+      record: .state/demo/secrets/encryption-written.json
 """
 
 RETURN = r"""
@@ -59,13 +91,19 @@ objects:
   sample: {secrets: {found: 12, rewritten: 12}}
 """
 
+from pathlib import Path
+
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import choice as choices
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.keys import KeysError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.rewrite import (
     collection_path,
+    exists,
     objects,
     rewrite,
 )
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.kubeconfig import load
@@ -75,21 +113,28 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "kubeconfig": {"type": "path", "required": True},
-            "resources": {"type": "list", "elements": "str", "required": True},
+            "choice": {"type": "dict", "required": True, "options": choices.SPEC},
             "patience": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
     )
     counts = {}
+    record = Path(module.params["choice"]["record"])
     try:
+        now, before = choices.from_options(module.params["choice"]), choices.read(record)
+        gone = set(before.resources) - set(now.resources) if before else set()
         client = Client(load(module.params["kubeconfig"], None), module.params["patience"])
-        for resource in module.params["resources"]:
+        for resource in (*now.resources, *sorted(gone)):
+            if resource in gone and not exists(client, resource):
+                continue
             if module.check_mode:
                 found, stale = sum(1 for _item in objects(client, collection_path(client, resource))), 0
             else:
                 found, stale = rewrite(client, resource)
             counts[resource] = {"found": found, "rewritten": stale}
-    except ManifestError as error:
+        if now != before and not module.check_mode:
+            atomic_write(str(record), choices.serialize(now).encode(), mode=0o600, directory_mode=0o700)
+    except (ManifestError, KeysError, choices.RecordError, FileError, OSError) as error:
         module.fail_json(msg=str(error), objects=counts)
     module.exit_json(changed=any(count["rewritten"] for count in counts.values()), objects=counts)
 

@@ -95,6 +95,10 @@ ansible_facts:
           description: The largest packet in bytes of the network that the default route leads to.
           returned: always
           type: int
+        encrypts:
+          description: Whether an API server was set up here, which holds keys of encryption at rest.
+          returned: always
+          type: bool
         active_units:
           description: Which of C(etcd.service) and C(kube-apiserver.service) have started.
           returned: always

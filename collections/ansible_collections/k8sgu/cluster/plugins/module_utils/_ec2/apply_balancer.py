@@ -101,6 +101,8 @@ def target_group_attributes(context: Context) -> None:
         "deregistration_delay.timeout_seconds": "30",
         # Without it each zone's address serves the nodes of its zone alone.
         "load_balancing.cross_zone.enabled": "true",
+        # A server that is to stop says that it is not ready and finishes what it was asked.
+        "target_health_state.unhealthy.connection_termination.enabled": "false",
     }
     context.elbv2.modify_target_group_attributes(
         TargetGroupArn=context.id(GROUP), Attributes=[{"Key": key, "Value": value} for key, value in attributes.items()]

@@ -13,11 +13,14 @@ import base64
 import binascii
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Callable
 
 # What secretbox wants, and the largest that aescbc takes.
 KEY_BYTES = 32
+FIELDS = ("name", "secretbox", "aescbc")
+# Where a node keeps the keys, for whoever must bring them back from there.
+ON_NODES = "/etc/kubernetes/encryption.yml"
 
 
 class KeysError(Exception):
@@ -26,8 +29,14 @@ class KeysError(Exception):
 
 @dataclass(frozen=True)
 class Key:
+    """One name, and for each algorithm bytes of its own: what one algorithm gives away must not help against the other.
+
+    Each value is base64 of KEY_BYTES random bytes.
+    """
+
     name: str
-    secret: str  # base64 of KEY_BYTES random bytes
+    secretbox: str
+    aescbc: str
 
 
 def random_secret() -> str:
@@ -37,9 +46,11 @@ def random_secret() -> str:
 def parse(text: str, path: str) -> list[Key]:
     """The keys of a key file, the writing one first. Raises KeysError."""
     try:
-        keys = [Key(str(entry["name"]), str(entry["secret"])) for entry in json.loads(text)["keys"]]
-        sizes = {len(base64.b64decode(key.secret, validate=True)) for key in keys}
-    except (ValueError, KeyError, TypeError, binascii.Error):
+        # `secret`: the bytes of both algorithms, from before each had its own; the next rotation ends that.
+        rows = [{**dict.fromkeys(FIELDS, entry.get("secret")), **entry} for entry in json.loads(text)["keys"]]
+        keys = [Key(str(row["name"]), str(row["secretbox"]), str(row["aescbc"])) for row in rows]
+        sizes = {len(base64.b64decode(value, validate=True)) for key in keys for value in (key.secretbox, key.aescbc)}
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
         keys, sizes = [], set()
     if not keys or sizes != {KEY_BYTES} or len({key.name for key in keys}) != len(keys):
         raise KeysError(
@@ -50,7 +61,7 @@ def parse(text: str, path: str) -> list[Key]:
 
 
 def serialize(keys: list[Key]) -> str:
-    document: dict[str, Any] = {"keys": [{"name": key.name, "secret": key.secret} for key in keys]}
+    document: dict[str, Any] = {"keys": [asdict(key) for key in keys]}
     return json.dumps(document, indent=2) + "\n"
 
 
@@ -58,6 +69,19 @@ def next_name(keys: list[Key]) -> str:
     """`key-N` with an N that none of the keys has."""
     numbers = [int(key.name[4:]) for key in keys if key.name.startswith("key-") and key.name[4:].isdigit()]
     return f"key-{max(numbers, default=0) + 1}"
+
+
+def refuse_loss(path: str, in_use: list[str]) -> None:
+    """Raises KeysError where nodes hold keys and the file is gone: a new key would take the place of the last copy."""
+    if in_use:
+        raise KeysError(
+            f"path: {path} is not there, but {', '.join(in_use)} already encrypts with keys, and new ones in their "
+            "place would leave everything in etcd unreadable. Restore the file from a backup, or write it anew from "
+            f"{ON_NODES} "
+            'of that node: {"keys": [{"name": ..., "secretbox": ..., "aescbc": ...}]}, each name with its two secrets, '
+            f"in that order. Only where nothing in etcd is worth reading: remove {ON_NODES} and "
+            "/etc/systemd/system/kube-apiserver.service on every control-plane node"
+        )
 
 
 def plan(keys: list[Key], step: str, new_secret: Callable[[], str] = random_secret) -> tuple[list[Key], list[str]]:
@@ -69,7 +93,7 @@ def plan(keys: list[Key], step: str, new_secret: Callable[[], str] = random_secr
     if not keys:
         if step != "present":
             raise KeysError(f"state: {step} rotates a key, and there is none yet; run with state: present first")
-        return [Key("key-1", new_secret())], ["make key-1: there is no key"]
+        return [Key("key-1", new_secret(), new_secret())], ["make key-1: there is no key"]
     if step == "present":
         return keys, []
     if step == "dropped":
@@ -81,7 +105,7 @@ def plan(keys: list[Key], step: str, new_secret: Callable[[], str] = random_secr
         if len(keys) == 2:
             return keys, []
         name = next_name(keys)
-        return [*keys, Key(name, new_secret())], [f"add {name}: a rotation was asked for"]
+        return [*keys, Key(name, new_secret(), new_secret())], [f"add {name}: a rotation was asked for"]
     # promoted: the newest key has the highest number, so a second call does not swap them back.
     if len(keys) < 2:
         raise KeysError("state: promoted needs the key that state: added makes; take that step first")

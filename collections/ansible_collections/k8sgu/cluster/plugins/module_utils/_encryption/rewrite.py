@@ -30,6 +30,21 @@ def collection_path(client: Client, resource: str) -> str:
     raise ManifestError(f"resources: the API server has no group {group} (of {resource})")
 
 
+def exists(client: Client, resource: str) -> bool:
+    """Whether the API server (still) has a resource: a custom one may be gone, and all its objects with it."""
+    try:
+        client.get(collection_path(client, resource), {"limit": "1"})
+    except ApiError as error:
+        if error.code == 404:
+            return False
+        raise
+    except ManifestError as error:
+        if "has no group" in str(error):
+            return False
+        raise
+    return True
+
+
 def objects(client: Client, path: str) -> Iterator[dict[str, Any]]:
     """Every object of a collection, page by page."""
     query = {"limit": str(PAGE)}

@@ -15,6 +15,8 @@ from typing import Any, Callable
 # What must not be restarted on every node at once where it runs already.
 REPLICATED_UNITS = ("etcd.service", "kube-apiserver.service")
 SYSTEMCTL_TIMEOUT_S = 30
+# Either tells that an API server was set up here, with its keys of encryption at rest.
+ENCRYPTION = ("etc/kubernetes/encryption.yml", "etc/systemd/system/kube-apiserver.service")
 # linux/capability.h
 CAP_SYS_RESOURCE = 24
 
@@ -98,6 +100,8 @@ def node_facts(root: Path = Path("/"), ask: Callable[[tuple[str, ...]], str] = s
         "swap_bytes": memory_bytes(meminfo, "SwapTotal"),
         "resolv_conf": "/run/systemd/resolve/resolv.conf" if resolved.exists() else "/etc/resolv.conf",
         "mtu": mtu(root),
+        # os.path, which says no where it may not look.
+        "encrypts": any(os.path.exists(root / path) for path in ENCRYPTION),  # noqa: PTH110
         "active_units": active_units(REPLICATED_UNITS, ask),
         "python": ".".join(map(str, sys.version_info[:3])),
     }

@@ -8,12 +8,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import choice
 from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import names, node, ranges, releases, variables
 
 
 def with_defaults(values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The variables that are set, and the defaults of the others."""
     return {name: options.get(name, {}).get("default") if value is None else value for name, value in values.items()}
+
+
+def check_encryption(values: Mapping[str, Any]) -> list[str]:
+    """What no cluster could carry out; what etcd already has is the role control_plane's business."""
+    resources = [str(name) for name in values["k8sgu_encryption_resources"]]
+    endpoint = str(values["k8sgu_encryption_kms_endpoint"])
+    wanted = choice.wanted(str(values["k8sgu_encryption_provider"]), "", resources, endpoint)
+    return choice.problems(wanted, endpoint, None, 1)
 
 
 def check(
@@ -37,6 +46,7 @@ def check(
     problems += releases.check_version(
         str(values["k8sgu_kubernetes_version"]), versions, str(values["k8sgu_releases_dir"])
     )
+    problems += check_encryption(values)
     count = names.described_count(values) if described else 0
     problems += ranges.check_ranges(values, nodes, max(count, len(nodes)))
     made = names.described_names(values) if described else []

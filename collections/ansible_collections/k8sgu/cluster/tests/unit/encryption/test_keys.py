@@ -7,8 +7,8 @@ import pytest
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import keys
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.keys import Key, KeysError
 
-ONE = Key("key-1", keys.random_secret())
-TWO = Key("key-2", keys.random_secret())
+ONE = Key("key-1", keys.random_secret(), keys.random_secret())
+TWO = Key("key-2", keys.random_secret(), keys.random_secret())
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_each_step_and_its_repetition(before, step, names):
     [
         ([], "added", "there is none yet"),
         ([ONE], "promoted", "state: added"),
-        ([ONE, TWO, Key("key-3", ONE.secret)], "added", "state: dropped"),
+        ([ONE, TWO, Key("key-3", ONE.secretbox, ONE.aescbc)], "added", "state: dropped"),
     ],
 )
 def test_a_step_out_of_turn_is_refused(before, step, says):
@@ -52,9 +52,10 @@ def test_a_step_out_of_turn_is_refused(before, step, says):
         "",
         "{}",
         '{"keys": []}',
-        json.dumps({"keys": [{"name": "key-1", "secret": "c2hvcnQ="}]}),
-        json.dumps({"keys": [{"name": "key-1", "secret": "not base64!"}]}),
-        json.dumps({"keys": [{"name": "a", "secret": ONE.secret}, {"name": "a", "secret": TWO.secret}]}),
+        json.dumps({"keys": [{"name": "key-1", "secretbox": ONE.secretbox}]}),
+        json.dumps({"keys": [{"name": "key-1", "secretbox": ONE.secretbox, "aescbc": "c2hvcnQ="}]}),
+        json.dumps({"keys": [{"name": "key-1", "secretbox": "not base64!", "aescbc": ONE.aescbc}]}),
+        keys.serialize([ONE, Key("key-1", TWO.secretbox, TWO.aescbc)]),
     ],
 )
 def test_a_damaged_file_is_refused_and_not_replaced(text):
@@ -64,3 +65,21 @@ def test_a_damaged_file_is_refused_and_not_replaced(text):
 
 def test_what_is_written_is_read_back():
     assert keys.parse(keys.serialize([ONE, TWO]), "x") == [ONE, TWO]
+
+
+def test_a_file_from_before_each_algorithm_had_its_own_is_read():
+    text = json.dumps({"keys": [{"name": "key-1", "secret": ONE.secretbox}]})
+    assert keys.parse(text, "x") == [Key("key-1", ONE.secretbox, ONE.secretbox)]
+
+
+def test_each_algorithm_has_bytes_of_its_own():
+    made, _reasons = keys.plan([], "present")
+    added, _reasons = keys.plan(made, "added")
+    secrets = [secret for key in added for secret in (key.secretbox, key.aescbc)]
+    assert len(set(secrets)) == 4
+
+
+def test_a_lost_file_is_not_replaced_where_nodes_hold_keys():
+    with pytest.raises(KeysError, match=r"cp-0, cp-2.*backup.*/etc/kubernetes/encryption\.yml"):
+        keys.refuse_loss("keys.json", ["cp-0", "cp-2"])
+    keys.refuse_loss("keys.json", [])

@@ -50,6 +50,15 @@ def test_node_facts(tmp_path, unified, resolved, capabilities, version, can_lowe
     assert found["active_units"] == ["etcd.service"]
 
 
+@pytest.mark.parametrize("left", [None, "etc/kubernetes/encryption.yml", "etc/systemd/system/kube-apiserver.service"])
+def test_a_node_that_holds_keys_says_so(tmp_path, left):
+    root = make_root(tmp_path, unified=True, resolved=True, capabilities="0")
+    if left:
+        (root / left).parent.mkdir(parents=True)
+        (root / left).touch()
+    assert facts.node_facts(root, lambda units: "")["encrypts"] is bool(left)
+
+
 def test_a_missing_field_is_zero():
     assert facts.memory_bytes(MEMINFO, "HugePages_Total") == 0
 

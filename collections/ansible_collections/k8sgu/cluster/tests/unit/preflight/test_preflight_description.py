@@ -28,6 +28,9 @@ GOOD: dict[str, Any] = {
     "k8sgu_api_service_address": "10.32.0.1",
     "k8sgu_cluster_dns_address": "10.32.0.10",
     "k8sgu_api_port": 6443,
+    "k8sgu_encryption_provider": "secretbox",
+    "k8sgu_encryption_resources": ["secrets"],
+    "k8sgu_encryption_kms_endpoint": "",
     "k8sgu_max_pods": None,
     "k8sgu_control_plane_count": None,
     "k8sgu_worker_count": None,
@@ -61,6 +64,14 @@ def test_a_good_description_passes() -> None:
     [
         ({"k8sgu_kubernetes_version": "1.35.9"}, "k8sgu_kubernetes_version", "'1.35.9'", f"nearest is {VERSION}"),
         ({"k8sgu_kubernetes_version": "latest"}, "k8sgu_kubernetes_version", "'latest'", "nearest is 1."),
+        ({"k8sgu_encryption_provider": "kms"}, "k8sgu_encryption_kms_endpoint", "is empty", "unix:///path"),
+        (
+            {"k8sgu_encryption_provider": "kms", "k8sgu_encryption_kms_endpoint": "/run/kms.sock"},
+            "k8sgu_encryption_kms_endpoint",
+            "'/run/kms.sock'",
+            "unix:///path",
+        ),
+        ({"k8sgu_encryption_resources": ["*.*"]}, "k8sgu_encryption_resources", "'*.*'", "name each one"),
         ({"k8sgu_releases_dir": "/nonexistent"}, "k8sgu_releases_dir", "/nonexistent", "give the directory"),
         ({"k8sgu_pod_cidr": "10.240.128.0/17"}, "k8sgu_pod_cidr", "overlaps k8sgu_vpc_cidr", "share no address"),
         (

@@ -1,0 +1,85 @@
+#!/usr/bin/python
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: encryption_scan
+short_description: Proves that one key encrypts everything in etcd
+version_added: 0.1.0
+description:
+  - Reads every value in etcd on a node that has a member. Those of the given resources must begin with the prefix, and nothing else may be
+    encrypted with another key; otherwise the module fails and names some. It is what must hold before a key is dropped.
+  - Only names of keys are returned, never a value.
+author:
+  - The k8sgu authors (@k8sgu)
+attributes:
+  check_mode:
+    description: Can run in check mode and return what it would return otherwise.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed.
+    support: none
+  idempotent:
+    description: Changes nothing.
+    support: full
+options:
+  resources:
+    description: Resources as the encryption configuration names them, V(secrets) or V(deployments.apps).
+    type: list
+    elements: str
+    required: true
+  prefix:
+    description: How each of their values must begin, for example V(k8s:enc:secretbox:v1:key-2:).
+    type: str
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: See that nothing needs the old key any more
+  become: true
+  k8sgu.cluster.encryption_scan:
+    resources: [secrets]
+    prefix: "k8s:enc:secretbox:v1:key-2:"
+"""
+
+RETURN = r"""
+values:
+  description: How many values of the resources there are.
+  returned: success
+  type: int
+"""
+
+import subprocess
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.scan import scan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.node import etcdctl
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "resources": {"type": "list", "elements": "str", "required": True},
+            "prefix": {"type": "str", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    prefix = module.params["prefix"]
+    try:
+        found = scan(etcdctl, module.params["resources"], prefix, everything=True)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        module.fail_json(msg=f"etcd cannot be read: {error}; look with: etcdctl endpoint health --cluster")
+    if found.others:
+        module.fail_json(
+            msg=f"not everything in etcd begins with {prefix}: {found.describe()}. No key may be dropped; "
+            "look with: etcdctl get KEY | hexdump -C, and run playbooks/rotate_encryption_key.yml again"
+        )
+    module.exit_json(changed=False, values=found.values)
+
+
+if __name__ == "__main__":
+    main()
