@@ -23,6 +23,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import api_server
 import lab_node
 
 ROOT = Path(__file__).resolve().parents[6]
@@ -61,6 +62,22 @@ ExecStart=/opt/k8sgu/{program}/current/greeter {port} /etc/{name}/greeting
 ExecReload=/bin/kill -HUP $MAINPID
 [Install]
 WantedBy=multi-user.target
+"""
+
+
+# Answers whoever has a certificate of the CA.
+TLS_SERVER = """\
+import http.server, ssl
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+server = http.server.HTTPServer(("127.0.0.1", {port}), Handler)
+context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile="{directory}/ca.pem")
+context.verify_mode = ssl.CERT_REQUIRED
+context.load_cert_chain("{directory}/both.pem", "{directory}/both-key.pem")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
 """
 
 
@@ -365,6 +382,35 @@ def test_something_else_on_the_port_is_not_taken_for_the_unit(greeter: Greeter) 
     squatter.extra = {"health": {"url": f"http://127.0.0.1:{greeter.port}/", "timeout": 3}}
     outcome = squatter.run(ok=False)
     assert f"answers already, though {squatter.name}.service does not run" in outcome.message
+
+
+def test_a_stopped_unit_is_started_though_another_of_ours_answers_its_check(greeter: Greeter, tmp_path: Path) -> None:
+    """As the API server does where it is what a kubelet's check asks: it has our CA's certificate and takes ours."""
+    port, directory = next(_ports), f"/etc/{greeter.name}-tls"
+    authority = api_server.issue("test-ca")
+    authority.write(tmp_path, "ca")
+    api_server.issue("both", issuer=authority).write(tmp_path, "both")
+    files = {name: (tmp_path / name).read_text() for name in ("ca.pem", "both.pem", "both-key.pem")}
+    files["server.py"] = TLS_SERVER.format(port=port, directory=directory)
+    greeter.node.run(
+        f"mkdir {directory}\n"
+        + "".join(f"cat >{directory}/{name} <<'END'\n{text}END\n" for name, text in files.items())
+        + f"systemd-run --unit={greeter.name}-tls python3 {directory}/server.py\n"
+        + f"for try in $(seq 300); do grep -q ':{port:04X} ' /proc/net/tcp && exit; sleep 0.1; done; exit 1\n"
+    )
+    health = {"ca": f"{directory}/ca.pem", "cert": f"{directory}/both.pem", "key": f"{directory}/both-key.pem"}
+    greeter.extra = {"health": {"url": f"https://127.0.0.1:{port}/", "timeout": 20, **health}}
+    greeter.run()
+    greeter.node.run(f"systemctl stop {greeter.name}.service")
+    assert f"start {greeter.name}.service: it is" in greeter.run().reasons
+    assert greeter.answer() == "1.0 hello 0"
+    assert not greeter.run().changed
+
+    # Without our certificate it might be anybody.
+    greeter.node.run(f"systemctl stop {greeter.name}.service")
+    greeter.extra = {"health": {"tcp": f"127.0.0.1:{port}", "timeout": 3}}
+    assert "answers already, though" in greeter.run(ok=False).message
+    greeter.node.run(f"systemctl stop {greeter.name}-tls.service")
 
 
 def test_a_file_that_its_program_refuses_is_not_put_in_place(greeter: Greeter) -> None:
