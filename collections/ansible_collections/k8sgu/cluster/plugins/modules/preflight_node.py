@@ -73,7 +73,7 @@ node:
       returned: always
       type: dict
     listeners:
-      description: Listening TCP sockets, each with C(address), C(port), C(program) and C(protocol).
+      description: Listening TCP and bound UDP sockets, each with C(address), C(port), C(program) and C(protocol).
       returned: always
       type: list
       elements: dict

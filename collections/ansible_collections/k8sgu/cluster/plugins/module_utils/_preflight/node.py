@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Iterable, Mapping
+from typing import Any, Dict, Iterable, Mapping, Tuple
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.ports import PROGRAMS
 
 # The oldest release of each distribution that still gets updates and has what the components need.
 DISTRIBUTIONS = {"ubuntu": (20, 4), "debian": (11,)}
@@ -18,10 +20,12 @@ FEATURES = {
     "nf_tables": "kube-proxy and the pod network write its rules",
 }
 # Programs of the port table that are not ours to place.
-OTHERS = ("sshd", "pods", "load balancer", "kernel", "container runtime")
+OTHERS = ("sshd", "pods", "load balancer", "kernel")
 
 Node = Mapping[str, Any]
 Probe = Mapping[str, Any]
+# Our program by the protocol and port that it alone takes on a node.
+Ports = Dict[Tuple[str, int], str]
 
 
 def check_node(node: Node, values: Mapping[str, Any], port_table: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -131,14 +135,13 @@ def check_kernel(probe: Probe) -> list[str]:
     ]
 
 
-def our_ports(control_plane: bool, api_port: int, port_table: Iterable[Mapping[str, Any]]) -> dict[int, str]:
-    """Our program by the TCP port that it alone takes on a node."""
+def our_ports(control_plane: bool, api_port: int, port_table: Iterable[Mapping[str, Any]]) -> Ports:
     role = "control_plane" if control_plane else "worker"
     return {
-        api_port if row["name"] == "api" else row["first"]: row["listener"]
+        (row["protocol"], api_port if row["name"] == "api" else row["first"]): row["listener"]
         for row in port_table
         if role in row["nodes"]
-        and row["protocol"] == "tcp"
+        and row["protocol"] in ("tcp", "udp")
         and row["first"] == row["last"]
         and row["listener"] not in OTHERS
     }
@@ -150,9 +153,10 @@ def check_ports(probe: Probe, control_plane: bool, api_port: int, port_table: It
     for found in probe["listeners"]:
         # A program whose file was replaced while it ran.
         program = found["program"].replace(" (deleted)", "")
-        if found["protocol"] == "tcp" and found["port"] in ours and program != ours[found["port"]]:
-            taken[found["port"]] = program
+        place = (found["protocol"], found["port"])
+        if place in ours and program not in PROGRAMS.get(ours[place], (ours[place],)):
+            taken[place] = program
     return [
-        f"TCP port {port} of {ours[port]} is taken by {program}; stop it, or give it another port"
-        for port, program in sorted(taken.items())
+        f"{place[0].upper()} port {place[1]} of {ours[place]} is taken by {program}; stop it, or give it another port"
+        for place, program in sorted(taken.items())
     ]

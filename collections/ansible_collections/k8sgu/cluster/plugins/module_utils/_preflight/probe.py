@@ -80,6 +80,6 @@ def probe(root: Path = Path("/")) -> dict[str, Any]:
         "disk_free_gb": disk.f_bavail * disk.f_frsize / 2**30,
         "owner": owner.read_text(errors="replace") if owner.exists() else "",
         "kernel": kernel_features(root),
-        "listeners": [asdict(found) for found in listeners(root / "proc")],
+        "listeners": [asdict(found) for found in listeners(root / "proc", ("tcp", "udp"))],
         "time": time.time(),
     }

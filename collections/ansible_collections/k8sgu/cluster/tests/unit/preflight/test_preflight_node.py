@@ -38,10 +38,15 @@ GOOD: dict[str, Any] = {
 OURS = json.dumps({"cluster": "demo", "node": "demo-worker-0"})
 
 
-def judged(control_plane: bool = False, values: dict[str, Any] | None = None, **changes: Any) -> list[str]:
+def judged(
+    control_plane: bool = False,
+    values: dict[str, Any] | None = None,
+    ports: list[dict[str, Any]] = PORTS,
+    **changes: Any,
+) -> list[str]:
     result = {"node": {**GOOD, **changes}, "clock": {"before": 1000.0, "after": 1001.0}}
     one = {"name": "demo-worker-0", "control_plane": control_plane, "probe": result}
-    return node.check_node(one, {**VALUES, **(values or {})}, PORTS)
+    return node.check_node(one, {**VALUES, **(values or {})}, ports)
 
 
 def listener(port: int, program: str, protocol: str = "tcp") -> list[dict[str, Any]]:
@@ -138,6 +143,27 @@ def test_the_port_of_the_api_is_the_one_described() -> None:
 
 
 @pytest.mark.parametrize(
+    ("network", "runtime", "listeners", "problem"),
+    [
+        ("vxlan", "containerd", listener(8472, "openvpn", "udp"), "UDP port 8472 of flannel is taken by openvpn"),
+        # The envelope is the kernel's.
+        ("vxlan", "containerd", listener(8472, "kernel", "udp"), ""),
+        ("vxlan", "containerd", listener(8472, "openvpn"), ""),
+        ("routed", "containerd", listener(8472, "openvpn", "udp"), ""),
+        ("routed", "docker", listener(10010, "bacula"), "TCP port 10010 of container runtime is taken by bacula"),
+        ("routed", "docker", listener(10010, "cri-dockerd"), ""),
+        ("routed", "containerd", listener(10010, "bacula"), ""),
+    ],
+)
+def test_ports_of_the_pod_network_and_the_container_runtime(
+    network: str, runtime: str, listeners: list[dict[str, Any]], problem: str
+) -> None:
+    problems = judged(ports=table.as_dictionaries(network, runtime), listeners=listeners)
+    assert len(problems) == bool(problem)
+    assert problem in "".join(problems)
+
+
+@pytest.mark.parametrize(
     ("result", "reason"),
     [
         ({"unreachable": True, "msg": "Connection refused"}, "could not be read: Connection refused"),
@@ -174,12 +200,15 @@ def machine(root: Path) -> None:
 def test_what_is_read_of_a_machine(tmp_path: Path) -> None:
     machine(tmp_path)
     (tmp_path / "etc/k8sgu/cluster.json").write_text(OURS)
+    # 0x2118 is 8472; no process holds the socket.
+    bound = "0: 00000000:2118 00000000:0000 07 00000000:00000000 00:00000000 00000000 0 0 4711 2 0 0"
+    (tmp_path / "proc/net/udp").write_text(f"  sl  local_address ...\n {bound}\n")
     found = probe.probe(tmp_path)
     assert (found["distribution"], found["distribution_version"]) == ("ubuntu", "22.04")
     assert found["memory_mb"] == 2048
     assert found["disk_total_gb"] >= found["disk_free_gb"] > 0
     assert found["owner"] == OURS
-    assert found["listeners"] == []
+    assert found["listeners"] == listener(8472, "kernel", "udp")
     assert found["architecture"] == os.uname().machine
 
 
