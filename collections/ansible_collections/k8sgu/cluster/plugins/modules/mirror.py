@@ -41,7 +41,8 @@ options:
       - V(build) compiles everything with the Go toolchain on C(PATH) and assembles the images. Programs that the
         distribution packages better, such as runc, are left to the nodes' own package.
       - V(directory) takes a filled mirror, as an air-gapped site has it, and reaches for nothing else.
-      - V(auto) is V(upstream) for each publisher that answers, and V(build) for each that does not.
+      - V(auto) is V(upstream) for each publisher that answers, and V(build) for each that does not, or that refuses the
+        file once it is asked for. A file that does not match its sum is an error, never a reason to build.
       - With V(upstream) and V(build), an item that came from another source is replaced.
     type: str
     choices: [auto, upstream, build, directory]

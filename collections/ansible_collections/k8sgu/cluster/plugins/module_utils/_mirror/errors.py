@@ -15,6 +15,10 @@ class MirrorError(Exception):
     """What is wrong, where, and the way out, as one sentence or two that a user can act on."""
 
 
+class Unavailable(MirrorError):
+    """A publisher that does not give what it should have. What it gives and is wrong is no such case."""
+
+
 @contextlib.contextmanager
 def storage_errors(path: str) -> Iterator[None]:
     """Turn what the file system says about `path` into a MirrorError that names it."""

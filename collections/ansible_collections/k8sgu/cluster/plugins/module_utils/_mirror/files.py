@@ -29,13 +29,19 @@ def temporary_name(path: str) -> str:
     return os.path.join(directory, f".{name}.{os.getpid()}.{secrets.token_hex(4)}.k8sgu")
 
 
+def clear_strays(path: str) -> None:
+    """Remove what killed runs left beside `path`."""
+    for stray in stray_temporaries(path):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(stray)
+
+
 @contextlib.contextmanager
 def replacing(path: str, mode: int) -> Iterator[IO[bytes]]:
     """A stream whose content becomes `path` when the block ends well, and is removed when it does not."""
     with storage_errors(path):
         os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-        for stray in stray_temporaries(path):
-            os.unlink(stray)
+        clear_strays(path)
         temporary = temporary_name(path)
         try:
             with open(temporary, "wb") as stream:
@@ -51,6 +57,15 @@ def replacing(path: str, mode: int) -> Iterator[IO[bytes]]:
         sync_directory(os.path.dirname(path))
 
 
+def sync_file(path: str) -> None:
+    """Put what was written to a file on the disk, before its final name can be there without it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def copy_stream(source: IO[bytes], target: IO[bytes], on_chunk: Callable[[bytes], None] | None = None) -> None:
     for chunk in iter(lambda: source.read(CHUNK), b""):
         target.write(chunk)
@@ -62,15 +77,18 @@ def place(source: str, path: str, mode: int) -> None:
     """Make `path` the same file as `source`: a hard link where both are on one file system, otherwise a copy."""
     with storage_errors(path):
         os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        clear_strays(path)
         temporary = temporary_name(path)
         try:
             os.link(source, temporary)
             if os.stat(temporary).st_mode & 0o777 != mode:
                 os.chmod(temporary, mode)
+            sync_file(temporary)
             # rename(2) of two names of one file does nothing, and leaves the first.
             os.replace(temporary, path)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+            sync_directory(os.path.dirname(path))
             return
         except OSError:
             with contextlib.suppress(OSError):

@@ -21,14 +21,18 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror import oci, userland
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.archive import extract
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.checksums import Lock, published_sum
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError, storage_errors
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import (
+    MirrorError,
+    Unavailable,
+    storage_errors,
+)
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import (
     DATA_MODE,
     PROGRAM_MODE,
     place,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.gobuild import Builder, Order, Sources, orders
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.planning import Step, fill, image_key
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.planning import Step, fill, image_key, instead
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.progress import Progress, megabytes
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.registry import Registry, pull, resolve
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import Component, Image, ImageBuild, Recipe
@@ -54,25 +58,42 @@ def cache_lock(cache_dir: str, progress: Progress) -> Iterator[None]:
         os.makedirs(cache_dir, exist_ok=True)
         handle = os.open(os.path.join(cache_dir, "lock"), os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        deadline = time.monotonic() + _LOCK_TIMEOUT_S
-        told = False
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise MirrorError(
-                        f"cache_dir: another run has been filling from {cache_dir} for {_LOCK_TIMEOUT_S} s; "
-                        "end it and try again"
-                    ) from None
-                if not told:
-                    progress.say_now("another run is filling a mirror from the same cache; waiting for it")
-                    told = True
-                time.sleep(0.2)
+        _wait_for(handle, f"cache_dir: another run has been filling from {cache_dir}", "from the same cache", progress)
         yield
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def mirror_lock(root: str, progress: Progress) -> Iterator[None]:
+    """One run fills a mirror at a time, since each writes the whole manifest. The directory is the lock."""
+    with storage_errors(root):
+        os.makedirs(root, 0o755, exist_ok=True)
+        handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _wait_for(handle, f"mirror_dir: another run has been filling {root}", "in the same place", progress)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _wait_for(handle: int, busy: str, where: str, progress: Progress) -> None:
+    """Lock an open file or directory; the lock goes with the process."""
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
+    told = False
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise MirrorError(f"{busy} for {_LOCK_TIMEOUT_S} s; end it and try again") from None
+            if not told:
+                progress.say_now(f"another run is filling a mirror {where}; waiting for it")
+                told = True
+            time.sleep(0.2)
+        except OSError:
+            return  # a file system without locks: as good as it gets there
 
 
 class Filler:
@@ -98,9 +119,15 @@ class Filler:
         self._progress = progress
         self._directory = directory
 
-    def fill(self, steps: Iterable[Step]) -> None:
-        """Carry the steps out. Raises MirrorError at the first that fails; what was complete by then is recorded."""
+    def fill(self, steps: Iterable[Step], yielding: bool) -> list[Step]:
+        """Carry the steps out. Raises MirrorError at the first that fails; what was complete by then is recorded.
+
+        yielding: a publisher that does not give an item is no failure where there is another way to it. Those ways are
+        returned, to be carried out in turn.
+        """
         steps = list(steps)
+        self._yielding = yielding
+        self._yielded: list[Step] = []
         built = [step for step in steps if step.source == "build"]
         plan = orders(_recipes(built))
         images = [step for step in built if step.want.image]
@@ -112,6 +139,7 @@ class Filler:
             [(self._other, (step,)) for step in others],
         )
         self._round([], [(self._assemble, (step,)) for step in images])
+        return self._yielded
 
     def _round(self, builds: list[tuple[Any, tuple[Any, ...]]], transfers: list[tuple[Any, tuple[Any, ...]]]) -> None:
         with ThreadPoolExecutor(_BUILDS_AT_ONCE) as compiling, ThreadPoolExecutor(self._parallel) as transferring:
@@ -171,16 +199,32 @@ class Filler:
             told = self._distribution(step)
         elif step.source == "directory":
             told = self._copy(step)
-        elif step.want.component is not None:
-            told = self._download(step.want.component, step.want.arches[0], title)
         else:
-            told = self._pull(step, title)
+            told = self._fetch(step, title)
         self._progress.finish(title, f"{title}: {told} ({time.monotonic() - started:.0f} s)")
+
+    def _fetch(self, step: Step, title: str) -> str:
+        try:
+            if step.want.component is not None:
+                return self._download(step.want.component, step.want.arches[0], title)
+            return self._pull(step, title)
+        except Unavailable as problem:
+            other = instead(step, str(problem)) if self._yielding else None
+            if other is None:
+                raise
+            self._yielded.append(other)
+            return f"{problem}; source: {other.source} instead"
 
     def _distribution(self, step: Step) -> str:
         component = present(step.want.component, "images do not come from the distribution")
         self._store.add_package(
-            {"component": component.name, "package": component.distribution, "source": "distribution"}
+            {
+                "component": component.name,
+                "version": component.version,
+                "arch": step.want.arches[0],
+                "package": component.distribution,
+                "source": "distribution",
+            }
         )
         return f"the nodes' distribution serves with its package {component.distribution}"
 
@@ -237,10 +281,11 @@ class Filler:
         source = present(self._directory, "the preflight opened it")
         component, image = step.want.component, step.want.image
         if component is not None:
-            if component.name in source.packages:
-                self._store.add_package(source.packages[component.name])
-                return "recorded as the distribution's"
             arch = step.want.arches[0]
+            package = source.package(component.name, component.version, arch)
+            if package is not None:
+                self._store.add_package(package)
+                return "recorded as the distribution's"
             paths = [file_path(component.name, component.version, arch, name) for name in component.files]
             for path in paths:
                 place(source.path(path), self._store.path(path), PROGRAM_MODE)
@@ -269,7 +314,7 @@ class Filler:
             with contextlib.ExitStack() as stack:
                 parts = {}
                 for arch in arches:
-                    layer, labels = self._layer(build, arch, stack)
+                    layer, labels = self._layer(image, build, arch, stack)
                     labels["org.opencontainers.image.ref.name"] = image.name
                     parts[arch] = (layer, _config(build, labels))
                 oci.write_image(kept, image.name, image.tag, parts)
@@ -278,7 +323,9 @@ class Filler:
         self._store.add_image(_image_entry(image, relative, arches, digest, "build", {"key": key}))
         self._progress.finish(title, f"{title}: assembled ({time.monotonic() - started:.0f} s)")
 
-    def _layer(self, build: ImageBuild, arch: str, stack: contextlib.ExitStack) -> tuple[oci.Layer, dict[str, str]]:
+    def _layer(
+        self, image: Image, build: ImageBuild, arch: str, stack: contextlib.ExitStack
+    ) -> tuple[oci.Layer, dict[str, str]]:
         labels: dict[str, str] = {}
         layer = oci.Layer()
         if build.userland is not None:
@@ -286,6 +333,7 @@ class Filler:
             work = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"userland-{os.getpid()}-", dir=self._cache))
             made = userland.assemble(build.userland, work)
             layer = made.layer
+            self._progress.notes(_other_version(image, build, made.versions))
             labels["io.k8sgu.packages"] = ", ".join(
                 f"{name} {version}" for name, version in sorted(made.versions.items())
             )
@@ -323,6 +371,25 @@ def _copy_image(source: str, layout: str, image: Image, arches: Iterable[str]) -
         place(oci.blob_path(source, digest), oci.blob_path(layout, digest), DATA_MODE)
     oci.set_tag(layout, image.name, image.tag, descriptor)
     return str(descriptor["digest"])
+
+
+def _other_version(image: Image, build: ImageBuild, versions: Mapping[str, str]) -> list[str]:
+    """A warning where an image that is all packages has another version than its tag: that of the first of them."""
+    if build.recipe is not None or build.userland is None:
+        return []
+    package = build.userland.packages[0]
+    found = upstream_version(versions.get(package, ""))
+    if found == image.tag.removeprefix("v"):
+        return []
+    return [
+        f"{image.name}: this distribution's {package} is {found}, and that is what the image has under the tag "
+        f"{image.tag}; use source: upstream for {image.tag} itself"
+    ]
+
+
+def upstream_version(version: str) -> str:
+    """A package's version without the distribution's epoch and revision: 5:7.0.15-1~deb12u1 -> 7.0.15."""
+    return re.sub(r"[-+~].*", "", version.rpartition(":")[2])
 
 
 def _fresh(layout: str, image: Image, arches: Iterable[str]) -> bool:

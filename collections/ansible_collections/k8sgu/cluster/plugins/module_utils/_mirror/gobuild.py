@@ -48,7 +48,7 @@ _FIXED = {
 _USERS = ("GOPROXY", "GOPRIVATE", "GONOPROXY", "GOSUMDB", "GONOSUMDB", "GOINSECURE", "GOCACHE", "GOMODCACHE")
 INSTALL_GO = (
     "install it from https://go.dev/dl/ (or the distribution's golang package where that is new enough) and put it on "
-    "PATH, or choose source: upstream or directory"
+    "PATH, or choose "
 )
 # A run that is killed takes its builds along: their parent can no longer end them.
 _LEASH = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -165,18 +165,23 @@ def find_toolchain() -> Toolchain | None:
     return Toolchain(path, match.group(1), tuple(found.items())) if match else None
 
 
-def check_toolchain(toolchain: Toolchain | None, sources: Sources, modules: Iterable[str]) -> Toolchain:
-    """Raises MirrorError where Go is missing, or too old for one of the modules."""
+def check_toolchain(
+    toolchain: Toolchain | None, sources: Sources, modules: Iterable[str], why: str, otherwise: str
+) -> Toolchain:
+    """Raises MirrorError where Go is missing, or too old for one of the modules.
+
+    The message begins with `why` something is built and ends with what to choose `otherwise`.
+    """
     needed = {module: sources.required_go(module) for module in modules}
     if not needed:
         raise AssertionError("nothing to build")
     module, newest = max(needed.items(), key=lambda item: _numbers(item[1]))
+    needs = f"{why} needs Go {newest} or newer"
     if toolchain is None:
-        raise MirrorError(f"source: build needs Go {newest} or newer, and there is no `go` on PATH; {INSTALL_GO}")
+        raise MirrorError(f"{needs}, and there is no `go` on PATH; {INSTALL_GO}{otherwise}")
     if _numbers(toolchain.version) < _numbers(newest):
         raise MirrorError(
-            f"source: build needs Go {newest} or newer (for {module}), and {toolchain.path} is {toolchain.version}; "
-            + INSTALL_GO
+            f"{needs} (for {module}), and {toolchain.path} is {toolchain.version}; {INSTALL_GO}{otherwise}"
         )
     return toolchain
 

@@ -4,7 +4,7 @@
 """OCI image layouts, https://github.com/opencontainers/image-spec: one directory holds the tags of one repository."""
 
 # Paths come and go as text here.
-# ruff: noqa: PTH103, PTH105, PTH108, PTH110, PTH118, PTH120, PTH123
+# ruff: noqa: PTH103, PTH105, PTH108, PTH118, PTH120, PTH123
 from __future__ import annotations
 
 import contextlib
@@ -18,10 +18,11 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import atomic_write, sha256_of
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import atomic_write, sha256_of, sync_directory
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError, storage_errors
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import (
     DATA_MODE,
+    clear_strays,
     replacing,
     temporary_name,
 )
@@ -62,10 +63,18 @@ def blob_path(layout: str, digest: str) -> str:
 def put_blob(layout: str, data: bytes) -> str:
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
     path = blob_path(layout, digest)
-    if not os.path.exists(path):
+    if not has_blob(layout, digest):
         with replacing(path, DATA_MODE) as stream:
             stream.write(data)
     return digest
+
+
+def has_blob(layout: str, digest: str) -> bool:
+    """Whether a blob is there and undamaged."""
+    try:
+        return sha256_of(blob_path(layout, digest)) == digest.partition(":")[2]
+    except OSError:
+        return False
 
 
 def put_json(layout: str, media_type: str, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,6 +151,7 @@ def _put_layer(layout: str, layer: Layer) -> dict[str, Any]:
     directory = os.path.join(layout, "blobs", "sha256")
     with storage_errors(layout):
         os.makedirs(directory, 0o755, exist_ok=True)
+        clear_strays(os.path.join(directory, "layer"))
         draft = temporary_name(os.path.join(directory, "layer"))
         try:
             with open(draft, "wb") as stream:
@@ -153,6 +163,7 @@ def _put_layer(layout: str, layer: Layer) -> dict[str, Any]:
                 size = stream.tell()
             digest = "sha256:" + sha256_of(draft)
             os.replace(draft, blob_path(layout, digest))
+            sync_directory(directory)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(draft)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import Any, Iterable, Mapping
+from typing import Any, Callable, Iterable, Mapping
 from urllib.parse import urlsplit
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror import oci
@@ -103,7 +103,7 @@ def missing(wants: Iterable[Want], store: Store, options: Options, sources: Sour
 
 def _component_lack(want: Want, store: Store, options: Options, sources: Sources) -> str:
     component = present(want.component, "the caller has checked")
-    recorded = store.packages.get(component.name)
+    recorded = store.package(component.name, component.version, want.arches[0])
     if recorded is not None and component.distribution == recorded.get("package") and options.source != "upstream":
         return ""
     keys = build_keys(component, want.arches[0], sources)
@@ -192,14 +192,25 @@ def _image_lack(want: Want, store: Store, options: Options, sources: Sources) ->
     return ""
 
 
-def publishers(steps: Iterable[Step]) -> dict[str, str]:
-    """Publisher -> one address to try, of those that the missing items have."""
+Pinned = Callable[[str], bool]  # whether the sum of an address is known already
+
+
+def publishers(steps: Iterable[Step], pinned: Pinned) -> dict[str, str]:
+    """Publisher -> one address to try, of those that the missing items need."""
     addresses: dict[str, str] = {}
     for step in steps:
-        url = upstream_address(step.want)
-        if url:
+        for url in _addresses(step.want, pinned):
             addresses.setdefault(publisher(url), url)
     return addresses
+
+
+def _addresses(want: Want, pinned: Pinned) -> list[str]:
+    """What an item needs from upstream: where it is and, where that is not known yet, what its sum should be."""
+    url = upstream_address(want)
+    upstream = want.component.upstream if want.component else None
+    if upstream is None or upstream.sha256.get(want.arches[0]) or pinned(url):
+        return [url] if url else []
+    return [url, fill(upstream.checksums, present(want.component, "it has an upstream").version, want.arches[0])]
 
 
 def upstream_address(want: Want) -> str:
@@ -221,12 +232,22 @@ def fill(template: str, version: str, arch: str) -> str:
     return template.replace("{version}", version).replace("{arch}", arch)
 
 
-def decide(steps: Iterable[Step], options: Options, unreachable: Mapping[str, str]) -> list[Step]:
+def decide(
+    steps: Iterable[Step], options: Options, unreachable: Mapping[str, str], pinned: Pinned = lambda _url: False
+) -> list[Step]:
     """Each step with its source. unreachable: publisher -> why it does not answer. Raises MirrorError."""
-    return [_decide(step, options.source, unreachable) for step in steps]
+    return [_decide(step, options.source, unreachable, pinned) for step in steps]
 
 
-def _decide(step: Step, source: str, unreachable: Mapping[str, str]) -> Step:
+def instead(step: Step, problem: str) -> Step | None:
+    """How an item is had that its publisher did not give after all; None where there is no other way."""
+    try:
+        return replace(_decide(step, "build", {}, lambda _url: True), because=problem)
+    except MirrorError:
+        return None
+
+
+def _decide(step: Step, source: str, unreachable: Mapping[str, str], pinned: Pinned) -> Step:
     url = upstream_address(step.want)
     can_build = _can_build(step.want)
     package = step.want.component.distribution if step.want.component else ""
@@ -239,10 +260,10 @@ def _decide(step: Step, source: str, unreachable: Mapping[str, str]) -> Step:
             return replace(step, source="build", because="nobody publishes it")
         raise MirrorError(f"{step.want.title}: is not published; choose source: build or auto")
     if source == "auto" and url:
-        problem = unreachable.get(publisher(url), "")
-        if not problem:
+        silent = [publisher(needed) for needed in _addresses(step.want, pinned) if unreachable.get(publisher(needed))]
+        if not silent:
             return replace(step, source="upstream", because=f"{publisher(url)} answers")
-        because = f"{publisher(url)} does not answer"
+        problem, because = unreachable[silent[0]], f"{silent[0]} does not answer"
         if not can_build and not package:
             raise MirrorError(
                 f"{step.want.title}: {problem}, and there is no recipe to build it; try again, or use source: directory"

@@ -31,9 +31,9 @@ class Progress:
         self._total = 0
         self.stop = threading.Event()
 
-    def expect(self, total: int) -> None:
+    def expect(self, more: int) -> None:
         with self._lock:
-            self._total = total
+            self._total += more
 
     def say_now(self, text: str) -> None:
         """For the thread that called follow, or will."""
@@ -41,6 +41,10 @@ class Progress:
 
     def note(self, text: str) -> None:
         self._messages.put(text)
+
+    def notes(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self.note(text)
 
     def start(self, item: str) -> None:
         with self._lock:

@@ -4,13 +4,10 @@
 """Images from a registry: https://github.com/opencontainers/distribution-spec, with the token authentication that
 https://distribution.github.io/distribution/spec/auth/token/ describes. Every blob is verified by its digest."""
 
-# Paths come and go as text here.
-# ruff: noqa: PTH110
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import threading
 import time
@@ -71,7 +68,7 @@ class Registry:
     def blob(self, digest: str, layout: str, on_progress: Callable[[int, int], None]) -> None:
         """Bring a blob into the layout, continuing one that broke off."""
         path = oci.blob_path(layout, digest)
-        if os.path.exists(path):
+        if oci.has_blob(layout, digest):
             return
         url = f"{self._base}/v2/{self._repository}/blobs/{digest}"
         download(url, path, digest.partition(":")[2], self._limits, self._stop, on_progress, self._authorization)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Iterable, Mapping
+from typing import Any, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror import userland
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.checksums import Lock
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.filling import Filler, cache_lock
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.filling import Filler, cache_lock, mirror_lock
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.gobuild import (
     Builder,
     Sources,
@@ -77,7 +77,7 @@ class Outcome:
                 {"item": step.want.title, "source": step.source, "reason": step.reason, "because": step.because}
                 for step in self.steps
             ],
-            "packages": sorted(str(entry["package"]) for entry in self.store.packages.values()),
+            "packages": sorted({str(entry["package"]) for entry in self.store.packages.values()}),
             "diff": {
                 "before_header": self.store.root,
                 "after_header": self.store.root,
@@ -114,31 +114,44 @@ def run(params: Mapping[str, Any], check_mode: bool, say: Say) -> Outcome:
         if not check_mode:
             store.remember_verified()
         return Outcome(release, (), store, present)
+    lock = Lock(params["lock_file"] or os.path.join(params["releases_dir"], f"{release.minor}.lock.yml"))
+
+    def pinned(url: str) -> bool:
+        return lock.get("files", url) is not None
+
     unreachable: Mapping[str, str] = {}
     if options.source == "auto":
-        addresses = publishers(lacking)
+        addresses = publishers(lacking, pinned)
         unreachable = {name: problem for name, problem in probe(addresses, _PROBE_TIMEOUT_S).items() if problem}
         _tell(addresses, unreachable, say)
-    steps = decide(lacking, options, unreachable)
-    toolchain = _preflight_build(steps, sources)
+    steps = decide(lacking, options, unreachable, pinned)
+    toolchain = _preflight_build(steps, sources, options)
     directory = _preflight_directory(steps, params, store, options, sources)
-    lock = Lock(params["lock_file"] or os.path.join(params["releases_dir"], f"{release.minor}.lock.yml"))
-    outcome = Outcome(release, tuple(steps), store, present)
     if check_mode:
-        return outcome
+        return Outcome(release, tuple(steps), store, present)
     progress = Progress(say)
     cache_dir = params["cache_dir"] or default_cache_dir()
     say(f"{len(steps)} of {len(wants)} items are missing from {store.root}")
-    with cache_lock(cache_dir, progress):
-        builder = Builder(toolchain, sources, cache_dir, progress.stop) if toolchain else None
+    with cache_lock(cache_dir, progress), mirror_lock(store.root, progress):
+        # Another run may have brought some of it, and what it recorded must not be lost.
+        store.load()
+        absent = {step.want.title for step in missing([step.want for step in steps], store, options, sources)}
         limits = Limits(timeout_s=params["timeout"], attempts=params["attempts"])
-        filler = Filler(store, sources, builder, lock, cache_dir, limits, params["parallel"], progress, directory)
-        filler.fill(steps)
-    left = missing(wants, store, options, sources)
-    if left:
-        raise MirrorError("the mirror was filled, and still " + "; ".join(step.describe() for step in left))
+        done: list[Step] = []
+        left = [step for step in steps if step.want.title in absent]
+        while left:
+            builder = Builder(toolchain, sources, cache_dir, progress.stop) if toolchain else None
+            filler = Filler(store, sources, builder, lock, cache_dir, limits, params["parallel"], progress, directory)
+            others = filler.fill(left, yielding=options.source == "auto")
+            refused = {step.want.title for step in others}
+            done += [step for step in left if step.want.title not in refused]
+            left = others
+            toolchain = _preflight_build(left, sources, options)
+        lacking = missing(wants, store, options, sources)
+    if lacking:
+        raise MirrorError("the mirror was filled, and still " + "; ".join(step.describe() for step in lacking))
     store.remember_verified()
-    return outcome
+    return Outcome(release, tuple(done), store, present)
 
 
 def _tell(addresses: Mapping[str, str], unreachable: Mapping[str, str], say: Say) -> None:
@@ -147,7 +160,7 @@ def _tell(addresses: Mapping[str, str], unreachable: Mapping[str, str], say: Say
         say(f"{name}: {'does not answer, so its programs are built here: ' + problem if problem else 'answers'}")
 
 
-def _preflight_build(steps: Iterable[Step], sources: Sources) -> Toolchain | None:
+def _preflight_build(steps: list[Step], sources: Sources, options: Options) -> Toolchain | None:
     """The Go toolchain where one is needed; userlands are checked too, before anything is changed."""
     modules = set()
     for step in steps:
@@ -167,7 +180,15 @@ def _preflight_build(steps: Iterable[Step], sources: Sources) -> Toolchain | Non
                     f"({here or 'which has no apt'}), and {', '.join(foreign)} is wanted; use source: upstream or "
                     "directory, or demo: false"
                 )
-    return check_toolchain(find_toolchain(), sources, sorted(modules)) if modules else None
+    if not modules:
+        return None
+    first = next(step for step in steps if step.source == "build")
+    if options.source == "build":
+        why, otherwise = "source: build", "source: upstream or directory"
+    else:
+        why = f"{first.want.title} would be built here, since {first.because}: that"
+        otherwise = "source: directory with a mirror that was filled elsewhere"
+    return check_toolchain(find_toolchain(), sources, sorted(modules), why, otherwise)
 
 
 def _preflight_directory(

@@ -54,10 +54,13 @@ class Store:
         try:
             self.files = {str(entry["path"]): entry for entry in data.get("files", [])}
             self.images = {str(entry["name"]): entry for entry in data.get("images", [])}
-            self.packages = {str(entry["component"]): entry for entry in data.get("packages", [])}
+            # An entry without a version is of a time when it stood for any.
+            packages = [entry for entry in data.get("packages", []) if "version" in entry and "arch" in entry]
+            self.packages = {_item(entry): entry for entry in packages}
         except (KeyError, TypeError, AttributeError) as error:
             raise MirrorError(f"{self.root}/{MANIFEST}: is damaged ({error}); remove it and run again") from error
-        self._verified = self._read(_VERIFIED, lenient=True)
+        # What was hashed since counts too: each says of which size, time and inode.
+        self._verified = {**self._read(_VERIFIED, lenient=True), **self._verified}
 
     def _read(self, name: str, lenient: bool = False) -> dict[str, Any]:
         path = os.path.join(self.root, name)
@@ -114,6 +117,7 @@ class Store:
         with self._lock:
             for entry in entries:
                 self.files[str(entry["path"])] = dict(entry)
+                self.packages.pop(_item(entry), None)
             self._save()
 
     def add_image(self, entry: Mapping[str, Any]) -> None:
@@ -121,9 +125,15 @@ class Store:
             self.images[str(entry["name"])] = dict(entry)
             self._save()
 
+    def package(self, component: str, version: str, arch: str) -> dict[str, Any] | None:
+        """The entry of a component that the nodes' distribution has."""
+        return self.packages.get(file_path(component, version, arch, ""))
+
     def add_package(self, entry: Mapping[str, Any]) -> None:
+        """Record what the nodes' distribution has in the place of files, which then count no more."""
         with self._lock:
-            self.packages[str(entry["component"])] = dict(entry)
+            self.packages[_item(entry)] = dict(entry)
+            self.files = {path: known for path, known in self.files.items() if _item(known) != _item(entry)}
             self._save()
 
     def remember_verified(self) -> None:
@@ -154,6 +164,11 @@ class Store:
                 if isinstance(error.__cause__, OSError):
                     raise OSError(*error.__cause__.args) from error
                 raise MirrorError(str(error)) from error
+
+
+def _item(entry: Mapping[str, Any]) -> str:
+    """What an entry is of: a component, its version and its architecture, as one text."""
+    return file_path(str(entry["component"]), str(entry["version"]), str(entry["arch"]), "")
 
 
 def file_path(component: str, version: str, arch: str, name: str) -> str:

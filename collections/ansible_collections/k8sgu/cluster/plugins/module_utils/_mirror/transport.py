@@ -20,9 +20,13 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 from urllib.parse import urlsplit
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError, storage_errors
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import CHUNK
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of, sync_directory
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import (
+    MirrorError,
+    Unavailable,
+    storage_errors,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import CHUNK, sync_file
 
 AGENT = "k8sgu-mirror"
 # Answers that may be different a moment later.
@@ -95,16 +99,16 @@ def open_url(url: str, timeout: float, headers: Mapping[str, str] | None = None,
 
 
 def retrying(limits: Limits, stop: threading.Event, attempt: Callable[[], Any]) -> Any:
-    """What `attempt` returns, tried again after a passing Failure, with doubling pauses. Raises MirrorError."""
+    """What `attempt` returns, tried again after a passing Failure, with doubling pauses. Raises Unavailable."""
     pause = limits.pause_s
     for number in range(1, limits.attempts + 1):
         try:
             return attempt()
         except Failure as failure:
             if not failure.passing:
-                raise MirrorError(str(failure)) from failure
+                raise Unavailable(str(failure)) from failure
             if number == limits.attempts:
-                raise MirrorError(f"{failure} ({number} attempts)") from failure
+                raise Unavailable(f"{failure} ({number} attempts)") from failure
         if stop.wait(pause):
             raise MirrorError("stopped, since another part failed")
         pause = min(pause * 2, 30.0)
@@ -112,7 +116,7 @@ def retrying(limits: Limits, stop: threading.Event, attempt: Callable[[], Any]) 
 
 
 def read_small(url: str, limits: Limits, stop: threading.Event, headers: Mapping[str, str] | None = None) -> bytes:
-    """The body of a small answer, such as a file of sums. Raises MirrorError."""
+    """The body of a small answer, such as a file of sums. Raises Unavailable."""
 
     def attempt() -> bytes:
         with open_url(url, limits.timeout_s, headers) as answer:
@@ -175,7 +179,9 @@ def download(
                 f"{url}: has the sha256 {actual}, but {sha256} is pinned; the file was removed. Its "
                 "publisher changed it, or something on the way did: find out which before the pin is changed"
             )
+        sync_file(part)
         os.replace(part, path)
+        sync_directory(os.path.dirname(path))
 
 
 def _transfer(

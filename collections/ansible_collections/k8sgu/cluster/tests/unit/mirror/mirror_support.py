@@ -77,7 +77,8 @@ class Publisher:
     """Serves `files` (path -> bytes).
 
     ranges: whether Range is honoured. cut: path -> list of byte counts after which the next answers break off.
-    errors: path -> list of statuses to give first. redirects: path -> address. slow: seconds before each chunk.
+    errors: path -> list of statuses to give first. refused: path -> status of every answer but to HEAD.
+    redirects: path -> address. slow: seconds before each chunk.
     """
 
     def __init__(self, certificate: Path | None) -> None:
@@ -85,19 +86,29 @@ class Publisher:
         self.ranges = True
         self.cut: dict[str, list[int]] = {}
         self.errors: dict[str, list[int]] = {}
+        self.refused: dict[str, int] = {}
         self.redirects: dict[str, str] = {}
         self.slow = 0.0
         self.requests: list[tuple[str, str, str]] = []  # method, path, Range
         self.token = ""  # asked for on /v2/ when set
         self.tokens_given = 0
         self.types: dict[str, str] = {}
+        self.active = self.peak = 0  # answers under way, and the most there were at a time
+        self._counting = threading.Lock()
         publisher = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                publisher.answer(self)
+                with publisher._counting:
+                    publisher.active += 1
+                    publisher.peak = max(publisher.peak, publisher.active)
+                try:
+                    publisher.answer(self)
+                finally:
+                    with publisher._counting:
+                        publisher.active -= 1
 
             do_HEAD = do_GET
 
@@ -131,6 +142,8 @@ class Publisher:
             self._send(handler, 401, b"", {"WWW-Authenticate": challenge})
         elif self.errors.get(path):
             self._send(handler, self.errors[path].pop(0), b"")
+        elif path in self.refused and handler.command != "HEAD":
+            self._send(handler, self.refused[path], b"")
         elif path in self.redirects:
             self._send(handler, 302, b"", {"Location": self.redirects[path]})
         elif path == "/v2/":

@@ -26,6 +26,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.gobuild impo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import Recipe
 from ansible_collections.k8sgu.cluster.tests.unit.mirror.mirror_support import RELEASES, write_release, write_tool
 
+WHY = ("source: build", "source: upstream or directory")
 ELF_MACHINE = {"amd64": 62, "arm64": 183}
 
 
@@ -126,7 +127,7 @@ def test_no_toolchain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(
         MirrorError, match=r"needs Go 1\.\d+\.\d+ or newer, and there is no `go` on PATH; install it from"
     ):
-        check_toolchain(find_toolchain(), sources, ["containerd/2.4.2", "pause"])
+        check_toolchain(find_toolchain(), sources, ["containerd/2.4.2", "pause"], *WHY)
 
 
 def test_toolchain_that_is_too_old() -> None:
@@ -134,8 +135,8 @@ def test_toolchain_that_is_too_old() -> None:
     with pytest.raises(
         MirrorError, match=r"needs Go 1\.26\.6 or newer \(for containerd/2\.4\.2\), and /old/go is 1\.26\.5"
     ):
-        check_toolchain(Toolchain("/old/go", "1.26.5"), sources, ["pause", "containerd/2.4.2"])
-    check_toolchain(Toolchain("/new/go", "1.27"), sources, ["containerd/2.4.2"])
+        check_toolchain(Toolchain("/old/go", "1.26.5"), sources, ["pause", "containerd/2.4.2"], *WHY)
+    check_toolchain(Toolchain("/new/go", "1.27"), sources, ["containerd/2.4.2"], *WHY)
 
 
 def test_program_that_does_not_compile(toolchain: Toolchain, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.planning imp
     Step,
     Want,
     decide,
+    instead,
     missing,
     publishers,
     wanted,
@@ -122,4 +123,26 @@ def test_architecture_that_is_not_there(arches: tuple[str, ...]) -> None:
 def test_one_probe_for_each_publisher(tmp_path: Path) -> None:
     wants = wanted(find_release(str(RELEASES), "1.36.4"), options())
     steps = missing(wants, Store(str(tmp_path)), options(), Sources(str(RELEASES / "build")))
-    assert sorted(publishers(steps)) == ["dl.k8s.io", "github.com", "registry-1.docker.io", "registry.k8s.io"]
+    found = publishers(steps, lambda _url: False)
+    assert sorted(found) == ["dl.k8s.io", "github.com", "registry-1.docker.io", "registry.k8s.io"]
+
+
+def test_whoever_has_the_sum_is_probed_too(tmp_path: Path) -> None:
+    wants = wanted(find_release(str(RELEASES), "1.36.4"), options(pod_network="vxlan"))
+    flannel = [want for want in wants if want.component and want.component.name == "flannel"]
+    steps = missing(flannel, Store(str(tmp_path)), options(), Sources(str(RELEASES / "build")))
+    assert sorted(publishers(steps, lambda _url: False)) == ["api.github.com", "github.com"]
+    assert sorted(publishers(steps, lambda _url: True)) == ["github.com"]
+    silent = {"api.github.com": "refused"}
+    [built] = decide(steps, options(), silent)
+    assert (built.source, built.because) == ("build", "api.github.com does not answer")
+    [pinned] = decide(steps, options(), silent, lambda _url: True)
+    assert pinned.source == "upstream"
+
+
+@pytest.mark.parametrize(
+    ("build", "package", "expected"), [(True, "", "build"), (False, "runc", "distribution"), (False, "", None)]
+)
+def test_what_is_left_where_the_publisher_gives_nothing(build: bool, package: str, expected: str | None) -> None:
+    other = instead(step(True, build, package), "404")
+    assert (other and (other.source, other.because)) == (expected and (expected, "404"))

@@ -64,6 +64,18 @@ def test_second_pull_fetches_no_blob(publisher: Publisher, tmp_path: Path) -> No
     assert not [path for _method, path, _range in publisher.requests if "/blobs/" in path]
 
 
+def test_damage_is_mended(publisher: Publisher, tmp_path: Path) -> None:
+    """Manifests, configurations and layers, changed and cut off."""
+    serve_image(publisher, "team/tool", "v1", ("amd64",))
+    bring(publisher, tmp_path, ("amd64",))
+    blobs = [path for path in (tmp_path / "blobs" / "sha256").iterdir() if path.is_file()]
+    assert len(blobs) == 4
+    for number, path in enumerate(blobs):
+        path.write_bytes(path.read_bytes()[:-1] + (b"" if number % 2 else b"x"))
+    bring(publisher, tmp_path, ("amd64",))
+    assert [path.name for path in blobs if sha256_of(str(path)) != path.name] == []
+
+
 def test_broken_off_blob_is_continued(publisher: Publisher, tmp_path: Path) -> None:
     serve_image(publisher, "team/tool", "v1", ("amd64",))
     blob = max((path for path in publisher.files if "/blobs/" in path), key=lambda path: len(publisher.files[path]))

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 import yaml
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror import oci, progress, userland
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.running import Outcome, run
 from ansible_collections.k8sgu.cluster.tests.unit.mirror.mirror_support import (
@@ -27,6 +29,7 @@ from ansible_collections.k8sgu.cluster.tests.unit.mirror.mirror_support import (
     Publisher,
     archive,
     parameters,
+    serve_image,
     sha256,
     write_release,
     write_tool,
@@ -161,6 +164,85 @@ def test_sum_that_does_not_match_pins_nothing(releases: Path, publisher: Publish
         fill(releases, tmp_path)
 
 
+@pytest.mark.parametrize(("parallel", "most"), [(1, 1), (3, 3)])
+def test_so_many_downloads_at_a_time(publisher: Publisher, tmp_path: Path, parallel: int, most: int) -> None:
+    components = {}
+    for number in range(6):
+        publisher.files[f"/part{number}"] = PROGRAM + str(number).encode()
+        digest = sha256(publisher.files[f"/part{number}"])
+        upstream = {"url": f"{publisher.url}/part{number}", "sha256": {"amd64": digest}}
+        components[f"part{number}"] = {"version": "1.0", "upstream": upstream}
+    publisher.slow = 0.05
+    # With source: upstream nothing is probed, and so every request is a download.
+    fill(write_release(tmp_path, components), tmp_path, parallel=parallel, source="upstream")
+    assert publisher.peak == most
+
+
+def test_a_person_sees_that_it_lives(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "HEARTBEAT_S", 0.3)
+    publisher.files["/big"] = PROGRAM * 16
+    upstream = {"url": f"{publisher.url}/big", "sha256": {"amd64": sha256(PROGRAM * 16)}}
+    directory = write_release(tmp_path, {"big": {"version": "1.0", "upstream": upstream}})
+    publisher.slow = 0.02
+    said: list[str] = []
+    run(parameters(directory, tmp_path), False, said.append)
+    beats = [line for line in said if line.startswith("    under way: ")]
+    assert any(re.search(r"big 1\.0 amd64 \([1-4]\.\d MB of 5\.4 MB, \d+%, 0:0\d\)", line) for line in beats), said
+
+
+def test_a_userland_of_another_architecture_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(userland, "machine_architecture", lambda: "amd64")
+    parts = {"packages": ["busybox-static"], "programs": ["/bin/busybox"]}
+    image = {"name": "example.org/team/box:1.0", "published": False, "build": {"userland": parts}}
+    directory = write_release(tmp_path, {}, {"box": image})
+    with pytest.raises(MirrorError, match=r"this machine's distribution \(amd64\), and arm64 is wanted; use source"):
+        fill(directory, tmp_path, architectures=["amd64", "arm64"])
+    assert not (tmp_path / "mirror").exists()
+
+
+@pytest.mark.parametrize(
+    ("version", "warned"), [("5:7.0.15-1~deb12u1", False), ("5:7.2.4-1", True), ("7.0.15", False), ("5:7.0.1-1", True)]
+)
+def test_a_tag_that_the_distribution_does_not_keep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, warned: bool
+) -> None:
+    made = userland.Packages({"redis-server": version, "busybox-static": "1:1.35.0"}, oci.Layer())
+    monkeypatch.setattr(userland, "assemble", lambda _userland, _work: made)
+    parts = {"packages": ["redis-server", "busybox-static"], "programs": []}
+    image = {"name": "docker.io/library/redis:7.0.15", "published": False, "build": {"userland": parts}}
+    said: list[str] = []
+    run(parameters(write_release(tmp_path, {}, {"database": image}), tmp_path), False, said.append)
+    assert any("redis:7.0.15: this distribution's redis-server is 7." in line for line in said) == warned
+
+
+def test_a_package_serves_until_there_is_a_file(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
+    data = yaml.safe_load((releases / "1.36.yml").read_text())
+    del data["components"]["db"]
+    data["components"]["agent"]["distribution"] = "agent-bin"
+    (releases / "1.36.yml").write_text(yaml.safe_dump(data))
+
+    def recorded() -> tuple[list[Any], list[Any]]:
+        found = json.loads((tmp_path / "mirror" / "manifest.json").read_text())
+        return found["packages"], [entry["source"] for entry in found["files"] if entry["component"] == "agent"]
+
+    entry = {"component": "agent", "version": "1.0", "arch": "amd64", "package": "agent-bin", "source": "distribution"}
+    fill(releases, tmp_path, source="build")
+    assert recorded() == ([entry], [])
+    fill(releases, tmp_path, source="upstream")
+    assert recorded() == ([], ["upstream"])
+    # What upstream gave serves with any source, so the file goes only with its entry.
+    (tmp_path / "mirror" / "files" / "agent" / "1.0" / "amd64" / "agent").unlink()
+    fill(releases, tmp_path, source="build")
+    assert recorded() == ([entry], [])
+    # Of another version it says nothing.
+    data["components"]["agent"]["version"] = "1.1"
+    (releases / "1.36.yml").write_text(yaml.safe_dump(data))
+    [step] = fill(releases, tmp_path, source="build").as_result()["steps"]
+    assert (step["item"], step["source"]) == ("agent 1.1 amd64", "distribution")
+
+
 def test_second_mirror_comes_from_the_cache(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
     fill(releases, tmp_path)
     publisher.requests.clear()
@@ -182,6 +264,55 @@ def test_automatic_choice_says_what_it_does(releases: Path, publisher: Publisher
     assert sources["db 2.0 amd64"] == ("upstream", f"{publisher.host} answers")
     assert any("127.0.0.1:1: does not answer, so its programs are built here: " in line for line in said)
     assert any("[4/4] " in line for line in said)
+
+
+def with_recipe(releases: Path, component: str) -> None:
+    """Let a published component of the release have a way to be built, too."""
+    data = yaml.safe_load((releases / "1.36.yml").read_text())
+    data["components"][component]["build"] = write_tool(releases, component)
+    (releases / "1.36.yml").write_text(yaml.safe_dump(data))
+
+
+@pytest.mark.parametrize("status", [403, 404, 503])
+def test_what_its_publisher_refuses_is_built(releases: Path, publisher: Publisher, tmp_path: Path, status: int) -> None:
+    with_recipe(releases, "agent")
+    publisher.refused["/agent-amd64"] = status
+    said: list[str] = []
+    outcome = run(parameters(releases, tmp_path, attempts=1), False, said.append)
+    steps = {step["item"]: step for step in outcome.as_result()["steps"]}
+    assert steps["agent 1.0 amd64"]["source"] == "build"
+    assert f"/agent-amd64: {status} " in steps["agent 1.0 amd64"]["because"]
+    assert any(f"/agent-amd64: {status} " in line and "source: build instead" in line for line in said)
+    assert not fill(releases, tmp_path).as_result()["changed"]
+
+
+def test_only_auto_builds_what_its_publisher_refuses(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
+    with_recipe(releases, "agent")
+    del publisher.files["/agent-amd64"]
+    with pytest.raises(MirrorError, match=r"/agent-amd64: 404 "):
+        fill(releases, tmp_path, source="upstream")
+
+
+def test_a_wrong_sum_is_an_error_even_where_there_is_a_recipe(
+    releases: Path, publisher: Publisher, tmp_path: Path
+) -> None:
+    with_recipe(releases, "agent")
+    publisher.files["/agent-amd64"] = b"evil" * 1000
+    with pytest.raises(MirrorError, match=r"has the sha256 .* is pinned; the file was removed"):
+        fill(releases, tmp_path)
+    assert not (tmp_path / "mirror" / "files" / "agent").exists()
+
+
+def test_automatic_choice_without_go(
+    releases: Path, publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda _name, path=None: None)
+    expected = (
+        r"^tool 1\.0 amd64 would be built here, since nobody publishes it: that needs Go 1\.21 or newer, and there is "
+        r"no `go` on PATH; install it .*source: directory with a mirror that was filled elsewhere$"
+    )
+    with pytest.raises(MirrorError, match=expected):
+        fill(releases, tmp_path)
 
 
 def test_changed_recipe_is_built_anew(releases: Path, tmp_path: Path) -> None:
@@ -211,6 +342,21 @@ def test_damage_is_mended(releases: Path, tmp_path: Path, damage: Any, reason: s
     [step] = fill(releases, tmp_path).as_result()["steps"]
     assert step["reason"].startswith(reason)
     assert_whole(tmp_path / "mirror")
+
+
+def test_a_damaged_blob_is_mended(tmp_path: Path) -> None:
+    registry = Publisher(None)
+    serve_image(registry, "team/tool", "v1", ("amd64",))
+    directory = write_release(tmp_path, {}, {"tool": {"name": f"{registry.host}/team/tool:v1"}})
+    fill(directory, tmp_path, source="upstream")
+    layout = tmp_path / "mirror" / "images" / registry.host / "team" / "tool"
+    for path in sorted((layout / "blobs" / "sha256").iterdir()):
+        whole = path.read_bytes()
+        path.write_bytes(b"x" * len(whole))
+        assert fill(directory, tmp_path, source="upstream").as_result()["changed"]
+        assert path.read_bytes() == whole
+        assert not fill(directory, tmp_path, source="upstream").as_result()["changed"]
+    registry.close()
 
 
 def test_directory(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
@@ -321,6 +467,74 @@ def test_full_disk(releases: Path, tmp_path: Path) -> None:
     assert "no space left (" in said
     assert "point mirror_dir and cache_dir at a larger file system" in said
     assert str(tmp_path / "small") in said
+
+
+def test_a_killed_run_takes_its_builds_along(releases: Path, tmp_path: Path) -> None:
+    """A compiler that would take minutes ends with the run, though nobody could tell it to."""
+    go = tmp_path / "bin" / "go"
+    go.parent.mkdir()
+    go.write_text(f"""#!/bin/sh
+if [ "$1" = env ]; then echo '{{"GOVERSION": "go1.99.0"}}'; exit; fi
+echo $$ > "{tmp_path}/building.part" && mv "{tmp_path}/building.part" "{tmp_path}/building"
+exec sleep 300
+""")
+    go.chmod(0o755)
+    process = start(parameters(releases, tmp_path), "env", f"PATH={go.parent}:{os.environ['PATH']}")
+    try:
+        wait_until((tmp_path / "building").exists)
+        compiler = int((tmp_path / "building").read_text())
+        assert running(compiler)
+        process.kill()
+        process.communicate()
+        wait_until(lambda: not running(compiler))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def running(process: int) -> bool:
+    """A process that has ended and that nobody has asked for counts as ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "not within 60 s"
+        time.sleep(0.05)
+
+
+def test_what_a_killed_run_left_beside_a_file_goes(releases: Path, tmp_path: Path) -> None:
+    fill(releases, tmp_path)
+    program = tmp_path / "mirror" / "files" / "agent" / "1.0" / "amd64" / "agent"
+    gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
+    stray = program.with_name(f".agent.{gone}.0123abcd.k8sgu")
+    stray.write_bytes(b"half")
+    program.unlink()
+    fill(releases, tmp_path)
+    assert sorted(path.name for path in program.parent.iterdir()) == ["agent"]
+
+
+def test_two_runs_on_one_mirror_lose_nothing(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
+    """Of different caches, and so at the same time, with different options."""
+    data = yaml.safe_load((releases / "1.36.yml").read_text())
+    data["components"]["agent"]["needed_for"] = {"pod_network": "routed"}
+    data["components"]["db"]["needed_for"] = {"pod_network": "vxlan"}
+    (releases / "1.36.yml").write_text(yaml.safe_dump(data))
+    publisher.slow = 0.1
+    networks = ("routed", "vxlan")
+    changes = [{"pod_network": network, "cache_dir": str(tmp_path / network)} for network in networks]
+    runs = [start(parameters(releases, tmp_path, **change)) for change in changes]
+    for process in runs:
+        _output, said = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+    manifest = json.loads((tmp_path / "mirror" / "manifest.json").read_text())
+    assert {entry["component"] for entry in manifest["files"]} == {"agent", "db", "tool"}
+    for change in changes:
+        assert not fill(releases, tmp_path, **change).as_result()["changed"]
 
 
 def test_two_runs_at_a_time(releases: Path, publisher: Publisher, tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where a node has its runc from, as the mirror's manifest says for the node's release and architecture."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COLLECTION = Path(__file__).resolve().parents[2]
+PACKAGE = {"component": "runc", "version": "1.4.3", "arch": "amd64", "package": "runc", "source": "distribution"}
+
+
+@pytest.mark.parametrize(
+    ("packages", "path"),
+    [
+        ([PACKAGE], "/usr/sbin/runc"),
+        ([], "/opt/k8sgu/runc/current/runc"),
+        ([{**PACKAGE, "arch": "arm64"}], "/opt/k8sgu/runc/current/runc"),
+        ([{**PACKAGE, "version": "1.5.2"}], "/opt/k8sgu/runc/current/runc"),
+    ],
+)
+def test_runc(tmp_path: Path, packages: list[dict[str, str]], path: str) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema": 1, "files": [], "images": [], "packages": packages}))
+    version = {"version": "1.4.3"}
+    variables: dict[str, Any] = {
+        "k8sgu_mirror_dir": str(tmp_path),
+        "k8sgu_architecture": "amd64",
+        "k8sgu_release": {"components": dict.fromkeys(("runc", "containerd", "crictl"), version)},
+    }
+    shown = "{{ [container_runtime_runc_path, container_runtime_packages, container_runtime_binaries] | to_json }}"
+    play = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "vars": variables,
+        "vars_files": [str(COLLECTION / "roles" / "container_runtime" / "vars" / "main" / "containerd.yml")],
+        "tasks": [{"ansible.builtin.copy": {"content": shown, "dest": str(tmp_path / "shown"), "mode": "0600"}}],
+    }
+    (tmp_path / "ansible.cfg").touch()
+    (tmp_path / "play.yml").write_text(json.dumps([play]))
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-c", "local", "play.yml"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg"),
+            "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found, installed, binaries = json.loads((tmp_path / "shown").read_text())
+    assert found == path
+    # One of the two, never both.
+    assert (installed == ["runc"]) == (path == "/usr/sbin/runc")
+    assert ("runc" in [binary["component"] for binary in binaries]) == (not installed)
