@@ -1,13 +1,13 @@
 # k8sgu: every command a user or a developer needs. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv up down test lint bench
+.PHONY: help venv up down test lint bench bench-build
 
 VENV := .venv
 BIN := $(VENV)/bin
 
 help: ## list these commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 	@printf '\n%s\n' 'K8SGU_LAB=<name> K8SGU_CLUSTER=<name> before up and down: another lab than default, another cluster than demo.'
 	@printf '%s\n' '.venv/bin/python tools/run_tests.py <stage> ... runs some stages of the tests, .venv/bin/python tools/run_bench.py <word> ... some benchmarks.'
 	@printf '%s\n' '.venv/bin/ec2lab --help is the lab alone. The playbooks, for the lab and for AWS, are in README.md.'
@@ -29,3 +29,6 @@ lint: venv ## the linters alone
 
 bench: venv ## the benchmarks, with the numbers the project promises
 	@$(BIN)/python tools/run_bench.py
+
+bench-build: venv ## the build of a whole release from nothing on two cores, which takes some 15 minutes
+	@$(BIN)/python tools/run_bench.py mirror --from-nothing

@@ -2,6 +2,7 @@
 
     python tools/run_bench.py               all of them, the cluster's last
     python tools/run_bench.py mirror lab    those whose name holds one of these words
+    python tools/run_bench.py mirror --from-nothing    with an option of that benchmark
 
 A benchmark is a program named bench_*.py that prints its numbers and ends with status 1 where a promise is missed.
 """
@@ -21,7 +22,9 @@ FOLDERS = (
 )
 
 
-def main(words: list[str]) -> int:
+def main(arguments: list[str]) -> int:
+    words = [word for word in arguments if not word.startswith("-")]
+    options = [word for word in arguments if word.startswith("-")]
     found = [path for folder in FOLDERS for path in sorted(folder.glob("bench_*.py"))]
     chosen = [path for path in found if not words or any(word in path.name for word in words)]
     if not chosen:
@@ -32,7 +35,7 @@ def main(words: list[str]) -> int:
     for path in chosen:
         print(f"== {path.stem}", flush=True)
         began = time.monotonic()
-        status = subprocess.run([sys.executable, str(path)], cwd=ROOT, check=False).returncode
+        status = subprocess.run([sys.executable, str(path), *options], cwd=ROOT, check=False).returncode
         print(f"   {time.monotonic() - began:.0f} s", flush=True)
         if status:
             missed.append(path.stem)

@@ -7,10 +7,12 @@
 
 Promised, and the exit status says whether it holds:
 
-- everything of the release built on two cores in at most 20 min (--from-nothing: no compiled package, no module);
+- everything that a release builds, with either container runtime and either pod network, built on two cores in at
+  most 20 min (--from-nothing, or `make bench-build`: no compiled package and no module is there at first);
 - a complete mirror checked in at most 1 s, and as an Ansible task no slower.
 
-Without --from-nothing a mirror is filled with source: build first, from the user's cache where that has everything.
+Without --from-nothing the first is not measured: a mirror is filled with source: build, from the user's cache where
+that has everything.
 """
 
 from __future__ import annotations
@@ -30,6 +32,12 @@ ROOT = Path(__file__).resolve().parents[6]
 BUILD_LIMIT_S = 20 * 60
 CHECK_LIMIT_S = 1.0
 ROUNDS = 5
+CORES = 2
+# Between them they need all that there is.
+OPTIONS = (
+    {"container_runtime": "containerd", "pod_network": "routed"},
+    {"container_runtime": "docker", "pod_network": "vxlan"},
+)
 RUNNER = """
 import json, sys, time
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.running import run
@@ -91,6 +99,12 @@ def task_seconds(parameters: dict[str, Any], work: Path, environment: dict[str, 
     return float(case.get("time", "inf"))
 
 
+def two_cores() -> int:
+    """Keep this process and its children to the cores of the promise; how many there are."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    return len(os.sched_getaffinity(0))
+
+
 def report(what: str, seconds: float, limit: float) -> bool:
     good = seconds <= limit
     print(f"{what:42} {seconds:9.2f} s   at most {limit:7.1f} s   {'ok' if good else 'TOO SLOW'}")
@@ -111,14 +125,17 @@ def main() -> int:
             empty = {"GOCACHE": str(work / "gocache"), "GOMODCACHE": str(work / "modules"), "GOFLAGS": "-modcacherw"}
             # -modcacherw lets the modules be removed afterwards; the build sets its own GOFLAGS.
             parameters["cache_dir"] = str(work / "cache")
-            seconds, steps = measure(parameters, {**environment, **empty})
-            good &= report(f"{steps} items built from nothing", seconds, BUILD_LIMIT_S)
+            cores = two_cores()
+            parts = [measure({**parameters, **chosen}, {**environment, **empty}) for chosen in OPTIONS]
+            seconds, steps = (sum(part) for part in zip(*parts))
+            good &= report(f"{steps:.0f} items built from nothing, {cores} cores", seconds, BUILD_LIMIT_S)
             subprocess.run(["chmod", "-R", "u+w", str(work / "modules")], check=True)
         else:
+            print("everything built from nothing: measured by `make bench-build`")
             measure(parameters, environment)
         second = {**parameters, "mirror_dir": str(work / "second")}
-        seconds, steps = measure(second, environment)
-        print(f"{f'{steps} items, second mirror, from the cache':42} {seconds:9.2f} s")
+        seconds, copied = measure(second, environment)
+        print(f"{f'{copied} items, second mirror, from the cache':42} {seconds:9.2f} s")
         size = sum(path.stat().st_size for path in (work / "mirror").rglob("*") if path.is_file())
         checked = min(measure(parameters, environment)[0] for _round in range(ROUNDS))
         good &= report(f"check of a full mirror ({size / 1e6:.0f} MB)", checked, CHECK_LIMIT_S)
