@@ -9,6 +9,7 @@ Which actions can be narrowed to tagged resources: https://docs.aws.amazon.com/s
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, tags
@@ -33,6 +34,7 @@ READ = (
     "elasticloadbalancing:DescribeLoadBalancers",
     "elasticloadbalancing:DescribeTargetGroups",
     "servicequotas:GetServiceQuota",
+    "servicequotas:ListAWSDefaultServiceQuotas",
 )
 MAKE = ("ec2:CreateSecurityGroup", "ec2:CreateTags", "ec2:RunInstances")
 MAKE_VPC = ("ec2:CreateVpc",)
@@ -62,7 +64,8 @@ CHANGE_SUBNETS = (
     "ec2:DeleteSubnet",
 )
 REPAIR_SUBNETS = ("ec2:ReplaceRouteTableAssociation",)
-CHANGE_GATEWAY = ("ec2:DetachInternetGateway", "ec2:DeleteInternetGateway")
+CHANGE_GATEWAY = ("ec2:DeleteInternetGateway",)
+DETACH_GATEWAY = ("ec2:DetachInternetGateway",)
 CHANGE_NAT = ("ec2:DeleteNatGateway", "ec2:ReleaseAddress")
 CHANGE_KEY = ("ec2:DeleteKeyPair",)
 ROUTES = ("ec2:CreateRoute",)
@@ -106,11 +109,31 @@ BALANCER_REPAIR = (
     "elasticloadbalancing:SetSecurityGroups",
     "elasticloadbalancing:SetSubnets",
 )
+# The account's first load balancer makes the role with which the service works there:
+# https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/elb-service-linked-roles.html
+BALANCER_SERVICE = "elasticloadbalancing.amazonaws.com"
+BALANCER_ROLE = ("iam:CreateServiceLinkedRole",)
+BALANCER_READ = ("ec2:DescribeAccountAttributes",)
+# What EC2 does in the caller's name with a key of the account's own:
+# https://docs.aws.amazon.com/ebs/latest/userguide/ebs-encryption-requirements.html
+KMS = ("kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncrypt*")
+KMS_GRANT = ("kms:CreateGrant",)
 # Only what is changed by hand, or a description that changes, needs these; making and removing a cluster does not.
 REPAIRS = frozenset((*REPAIR, *REPAIR_SUBNETS, *REPAIR_ROUTES, *IAM_REPAIR, *BALANCER_REPAIR))
-# Checked by AWS as part of other calls: tags at creation, and the role given to an instance.
+# Checked by AWS as part of other calls: tags at creation, the role given to an instance, what a load balancer looks
+# at and makes, and the key of encrypted volumes.
 IMPLIED = frozenset(
-    ("ec2:CreateTags", "iam:TagRole", "iam:TagInstanceProfile", "elasticloadbalancing:AddTags", "iam:PassRole")
+    (
+        "ec2:CreateTags",
+        "iam:TagRole",
+        "iam:TagInstanceProfile",
+        "elasticloadbalancing:AddTags",
+        "iam:PassRole",
+        *BALANCER_ROLE,
+        *BALANCER_READ,
+        *KMS,
+        *KMS_GRANT,
+    )
 )
 
 
@@ -141,8 +164,10 @@ def document(description: Description) -> dict[str, Any]:
         *(CHANGE_NAT if nat else ()),
         *(CHANGE_KEY if key else ()),
     ]
-    # Route tables that were brought have no tag of ours.
-    (change if own_subnets else make).extend((*ROUTES, *REPAIR_ROUTES))
+    # Route tables and a VPC that were brought have no tag of ours. A removal's description does not tell of them.
+    (change if own_subnets and not whole else make).extend((*ROUTES, *REPAIR_ROUTES))
+    if gateway:
+        (change if own_vpc and not whole else make).extend(DETACH_GATEWAY)
     ours = {"StringEquals": {f"aws:ResourceTag/{tags.cluster_tag(description.name)}": tags.OWNED}}
     statements = [
         _statement("Read", READ, "*"),
@@ -160,10 +185,76 @@ def document(description: Description) -> dict[str, Any]:
             _statement("ProfilesOfNodes", IAM_REPAIR, "*"),
         ]
     if balanced:
-        statements.append(_statement("LoadBalancer", [*BALANCER, *BALANCER_REPAIR], "*"))
+        role = f"arn:*:iam::*:role/aws-service-role/{BALANCER_SERVICE}/*"
+        service = {"StringEquals": {"iam:AWSServiceName": BALANCER_SERVICE}}
+        statements += [
+            _statement("LoadBalancer", [*BALANCER, *BALANCER_REPAIR, *BALANCER_READ], "*"),
+            _statement("FirstLoadBalancer", BALANCER_ROLE, role, service),
+        ]
+    if description.kms_key_id:
+        key_arn, alias = _kms_key(description)
+        for_volumes = {"Bool": {"kms:GrantIsForAWSResource": "true"}}
+        statements += [
+            _statement("Kms", KMS, key_arn, alias),
+            _statement("KmsGrants", KMS_GRANT, key_arn, {**alias, **for_volumes}),
+        ]
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _kms_key(description: Description) -> tuple[str, dict[str, Any]]:
+    """The key as a policy names it, and the condition that stands for an alias, which no policy takes as a resource."""
+    given = description.kms_key_id
+    anything = f"arn:*:kms:{description.region}:*:key/"
+    alias = given[given.find("alias/") :] if "alias/" in given else ""
+    if alias:
+        return f"{anything}*", {"ForAnyValue:StringEquals": {"kms:ResourceAliases": alias}}
+    return given if given.startswith("arn:") else f"{anything}{given}", {}
 
 
 def _statement(sid: str, actions: Any, resource: Any, condition: Any = None) -> dict[str, Any]:
     statement = {"Sid": sid, "Effect": "Allow", "Action": sorted(set(actions)), "Resource": resource}
     return {**statement, "Condition": condition} if condition else statement
+
+
+# When each statement is part of the policy, and what it is for.
+WHEN = {
+    "Read": ("always", "looking at what there is, and whether a plan can be carried out"),
+    "Make": ("always", "making what does not exist yet, and what was brought and has no tag of ours"),
+    "ChangeOurs": ("always", "changing and removing what carries the cluster's tag"),
+    "FindRoles": ("`instance_profiles`", "finding the nodes' roles"),
+    "NodeRoles": ("`instance_profiles`", "the nodes' roles and instance profiles, below a path of the cluster's own"),
+    "GiveRolesToNodes": ("`instance_profiles`", "launching nodes with their role"),
+    "ProfilesOfNodes": ("`instance_profiles`", "a node whose profile was changed by hand"),
+    "LoadBalancer": ("more than one control-plane node", "the load balancer in front of the API servers"),
+    "FirstLoadBalancer": (
+        "more than one control-plane node",
+        "the role with which AWS's load balancers work in the account, made with the first of them",
+    ),
+    "Kms": ("`kms_key_id`", "volumes encrypted with that key"),
+    "KmsGrants": ("`kms_key_id`", "the grants by which EC2 uses that key for a volume"),
+}
+
+
+def as_markdown(whole: Description, usual: Description) -> str:
+    """The statements of `whole`, which has everything, as a table, and the document of `usual`."""
+    lines = ["| statement | when | what for | resources | condition | actions |", "|---|---|---|---|---|---|"]
+    for statement in document(whole)["Statement"]:
+        when, why = WHEN[statement["Sid"]]
+        resources = statement["Resource"]
+        listed = resources if isinstance(resources, list) else [resources]
+        conditions = [
+            f"{operator} `{key}` = `{value}`"
+            for operator, pairs in statement.get("Condition", {}).items()
+            for key, value in pairs.items()
+        ]
+        cells = [
+            f"`{statement['Sid']}`",
+            when,
+            why,
+            ", ".join(f"`{resource}`" for resource in listed),
+            "; ".join(conditions) or "none",
+            ", ".join(f"`{action}`" for action in statement["Action"]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    text = json.dumps(document(usual), indent=2)
+    return "\n".join(lines) + f"\n\nOf `{usual.name}` in `{usual.region}` with the defaults:\n\n```json\n{text}\n```\n"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,27 @@ def described(control_plane: int = 1, workers: int = 2, kind: str = "m5.large", 
     return Description(**{"name": "demo", "region": "us-east-1", "pools": pools, "public_key": "x", **more})
 
 
-def test_the_table_in_the_docs_is_the_table() -> None:
-    docs = ROOT / "docs" / "ports.md"
-    assert table.as_markdown() in docs.read_text(encoding="utf-8"), "run: tools/port_table.py"
+def tables() -> dict[Path, str]:
+    """What tools/port_table.py would write, by page."""
+    spec = importlib.util.spec_from_file_location("port_table", ROOT / "tools" / "port_table.py")
+    assert spec and spec.loader
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return dict(tool.tables())
+
+
+@pytest.mark.parametrize("page", ["ports.md", "iam.md"])
+def test_the_table_in_the_docs_is_the_table(page: str) -> None:
+    docs = ROOT / "docs" / page
+    assert tables()[docs] in docs.read_text(encoding="utf-8"), "run: tools/port_table.py"
+
+
+def test_the_docs_have_every_statement_and_action() -> None:
+    page = (ROOT / "docs" / "iam.md").read_text(encoding="utf-8")
+    whole = policy.document(described(3, private_nodes=True, kms_key_id="x"))
+    assert {statement["Sid"] for statement in whole["Statement"]} == set(policy.WHEN)
+    for word in (*policy.WHEN, *actions(whole)):
+        assert f"`{word}`" in page, word
 
 
 def test_names_are_unique_and_rows_make_sense() -> None:
@@ -126,6 +145,74 @@ def test_what_removes_is_narrowed_to_what_is_ours() -> None:
     assert ours["Condition"] == {"StringEquals": {"aws:ResourceTag/k8sgu.io/cluster/demo": "owned"}}
     assert all("/k8sgu/us-east-1/demo/" in arn for arn in statements["NodeRoles"]["Resource"])
     assert statements["GiveRolesToNodes"]["Condition"] == {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
+
+
+def statements(wanted: Description) -> dict[str, dict[str, Any]]:
+    return {entry["Sid"]: entry for entry in policy.document(wanted)["Statement"]}
+
+
+def test_the_accounts_first_load_balancer_may_make_its_role_and_no_other() -> None:
+    first = statements(described(3))["FirstLoadBalancer"]
+    assert first["Action"] == ["iam:CreateServiceLinkedRole"]
+    assert first["Condition"] == {"StringEquals": {"iam:AWSServiceName": "elasticloadbalancing.amazonaws.com"}}
+    assert "ec2:DescribeAccountAttributes" in statements(described(3))["LoadBalancer"]["Action"]
+    assert not {"iam:CreateServiceLinkedRole", "ec2:DescribeAccountAttributes"} & actions(policy.document(described()))
+    # moto never asks for them, and so no test can miss them there.
+    assert {"iam:CreateServiceLinkedRole", "ec2:DescribeAccountAttributes"} <= policy.IMPLIED
+
+
+KEY_ARN = "arn:aws:kms:us-east-1:123456789012:key/1234abcd"
+
+
+@pytest.mark.parametrize(
+    ("given", "resource", "condition"),
+    [
+        (KEY_ARN, KEY_ARN, {}),
+        ("1234abcd", "arn:*:kms:us-east-1:*:key/1234abcd", {}),
+        *(
+            (
+                given,
+                "arn:*:kms:us-east-1:*:key/*",
+                {"ForAnyValue:StringEquals": {"kms:ResourceAliases": "alias/volumes"}},
+            )
+            for given in ("alias/volumes", "arn:aws:kms:us-east-1:123456789012:alias/volumes")
+        ),
+    ],
+)
+def test_a_key_for_volumes_may_be_used_by_ec2(given: str, resource: str, condition: dict[str, Any]) -> None:
+    found = statements(described(kms_key_id=given))
+    use, grant = found["Kms"], found["KmsGrants"]
+    assert {*use["Action"], *grant["Action"]} == {
+        "kms:CreateGrant",
+        "kms:Decrypt",
+        "kms:DescribeKey",
+        "kms:GenerateDataKeyWithoutPlaintext",
+        "kms:ReEncrypt*",
+    }
+    assert use["Resource"] == grant["Resource"] == resource
+    assert use.get("Condition", {}) == condition
+    assert grant["Condition"] == {**condition, "Bool": {"kms:GrantIsForAWSResource": "true"}}
+    assert {*use["Action"], *grant["Action"]} <= policy.IMPLIED
+    assert not {"Kms", "KmsGrants"} & set(statements(described()))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "free", "narrowed"),
+    [
+        (described(), set(), {"ec2:DetachInternetGateway", "ec2:CreateRoute", "ec2:DeleteRoute"}),
+        (described(vpc_id="vpc-1"), {"ec2:DetachInternetGateway"}, {"ec2:DeleteInternetGateway", "ec2:DeleteRoute"}),
+        (described(vpc_id="vpc-1", subnet_ids=("subnet-1",)), {"ec2:DeleteRoute"}, set()),
+        # A removal may be that of any of them.
+        (
+            Description("demo", "us-east-1"),
+            {"ec2:DetachInternetGateway", "ec2:DeleteRoute"},
+            {"ec2:DeleteInternetGateway", "ec2:DeleteVpc"},
+        ),
+    ],
+)
+def test_what_was_brought_has_no_tag_of_ours(wanted: Description, free: set[str], narrowed: set[str]) -> None:
+    make, ours = (set(statements(wanted)[sid]["Action"]) for sid in ("Make", "ChangeOurs"))
+    assert free <= make - ours and narrowed <= ours - make
 
 
 def failed(code: str, operation: str, message: str = "no") -> ClientError:
