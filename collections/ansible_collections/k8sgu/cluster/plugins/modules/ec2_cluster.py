@@ -152,7 +152,8 @@ options:
         required: true
       count:
         description:
-          - How many nodes. Of control-plane nodes an odd number, since they are etcd's members.
+          - How many nodes. Of control-plane nodes an odd number, since they are etcd's members. Fewer of them than before
+            are reached over several runs, as with O(allow_replace).
         type: int
         required: true
       instance_type:
@@ -208,6 +209,8 @@ options:
     description:
       - Terminate and launch again nodes that can't be changed in place (instance type, image, zone, key pair, encryption, a smaller volume).
         With V(false) such a change fails before anything is done.
+      - Of the control-plane nodes, etcd's members, at most one is replaced or removed in a run, and none while another has
+        yet to be launched or does not run. A warning names those that are left for the next run.
     type: bool
     default: false
   check_permissions:
@@ -361,81 +364,15 @@ api_calls:
   sample: 11
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import SPECIFICATION
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import BOTO3_IMPORT_ERROR, AwsError
 
 
-def argument_spec() -> dict[str, Any]:
-    return {
-        "name": {"type": "str", "required": True},
-        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-        "vpc_id": {"type": "str"},
-        "vpc_cidr": {"type": "str", "default": "10.240.0.0/16"},
-        "zones": {"type": "list", "elements": "str", "default": []},
-        "subnet_ids": {"type": "list", "elements": "str", "default": []},
-        "subnet_prefix": {"type": "int", "default": 24},
-        "private_nodes": {"type": "bool", "default": False},
-        "nat_gateways": {"type": "str", "choices": ["one", "per_zone", "none"], "default": "one"},
-        "pod_cidr": {"type": "str", "default": "10.200.0.0/16"},
-        "pod_cidr_node_prefix": {"type": "int", "default": 24},
-        "service_cidr": {"type": "str", "default": "10.32.0.0/16"},
-        "pod_network": {"type": "str", "choices": ["routed", "vxlan"], "default": "routed"},
-        "admin_cidrs": {"type": "list", "elements": "str", "default": []},
-        "node_port_cidrs": {"type": "list", "elements": "str", "default": []},
-        "key_name": {"type": "str", "no_log": False},
-        "public_key": {"type": "str", "no_log": False},
-        "public_key_file": {"type": "path", "no_log": False},
-        "image": {"type": "raw"},
-        "pools": {
-            "type": "list",
-            "elements": "dict",
-            "options": {
-                "name": {"type": "str", "required": True},
-                "count": {"type": "int", "required": True},
-                "instance_type": {"type": "str", "default": "m5.large"},
-                "image": {"type": "raw"},
-                "root_volume_size": {"type": "int", "default": 20},
-                "etcd_volume_size": {"type": "int", "default": 0},
-            },
-        },
-        "kms_key_id": {"type": "str", "no_log": False},
-        "instance_profiles": {"type": "bool", "default": True},
-        "control_plane_policy": {"type": "dict"},
-        "worker_policy": {"type": "dict"},
-        "load_balancer_scheme": {
-            "type": "str",
-            "choices": ["auto", "internal", "internet-facing"],
-            "default": "auto",
-        },
-        "tags": {"type": "dict", "default": {}},
-        "allow_replace": {"type": "bool", "default": False},
-        "check_permissions": {"type": "bool", "default": True},
-        "wait_timeout": {"type": "int", "default": 600},
-        "region": {"type": "str"},
-        "profile": {"type": "str"},
-        "endpoint_url": {"type": "str"},
-        "access_key": {"type": "str", "no_log": False},
-        "secret_key": {"type": "str", "no_log": True},
-        "session_token": {"type": "str", "no_log": True},
-        "assume_role_arn": {"type": "str"},
-        "assume_role_external_id": {"type": "str"},
-        "retry_mode": {"type": "str", "choices": ["legacy", "standard", "adaptive"], "default": "standard"},
-        "max_attempts": {"type": "int", "default": 8},
-        "connect_timeout": {"type": "int", "default": 10},
-        "read_timeout": {"type": "int", "default": 60},
-    }
-
-
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec=argument_spec(),
-        mutually_exclusive=[("key_name", "public_key", "public_key_file")],
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(**SPECIFICATION, supports_check_mode=True)
     if BOTO3_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("boto3"), exception=BOTO3_IMPORT_ERROR)
     try:

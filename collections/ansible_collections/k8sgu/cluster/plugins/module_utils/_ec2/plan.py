@@ -81,11 +81,20 @@ class Facts:
 class Draft:
     """A plan in the making: what its parts read, and where they put their steps."""
 
-    def __init__(self, description: Description, current: state.Current, facts: Facts, removing: bool) -> None:
+    def __init__(
+        self,
+        description: Description,
+        current: state.Current,
+        facts: Facts,
+        removing: bool,
+        held: Mapping[str, state.Instance] | None = None,
+    ) -> None:
         self.description = description
         self.current = current
         self.facts = facts
         self.removing = removing
+        # Nodes that stay as they are in this run, whatever the description says of them; see `members`.
+        self.held = held or {}
         self.cluster = description.name
         self.plan = Plan()
         # The nodes that have to be launched again, each with what cannot be changed in place.

@@ -19,15 +19,23 @@ PUBLIC, PRIVATE = "public", "private"
 def subnets_wanted(draft: plan.Draft) -> list[tuple[str, str]]:
     """The subnets to have, as kind and zone, those of the nodes first."""
     description = draft.description
-    if draft.removing or description.subnet_ids:
+    if draft.removing:
         return []
-    zones = draft.facts.zones
-    if not description.private_nodes:
-        return [(PUBLIC, zone) for zone in zones]
-    wanted = [(PRIVATE, zone) for zone in zones]
-    if description.nat_gateways != "none" or outside(draft):
+    zones = () if description.subnet_ids else draft.facts.zones
+    wanted = [(PRIVATE if description.private_nodes else PUBLIC, zone) for zone in zones]
+    if description.private_nodes and (description.nat_gateways != "none" or outside(draft)):
         wanted += [(PUBLIC, zone) for zone in zones]
-    return wanted
+    held = _subnets_held(draft)
+    if description.private_nodes and description.nat_gateways == "per_zone":
+        held += [(PUBLIC, zone) for kind, zone in held if kind == PRIVATE]
+    return list(dict.fromkeys([*wanted, *held]))
+
+
+def _subnets_held(draft: plan.Draft) -> list[tuple[str, str]]:
+    """Subnets of ours, as kind and zone, in which there is a node that this run leaves as it is."""
+    held = {instance.subnet_id for instance in draft.held.values()}
+    found = [(subnet.tags.get(tags.ROLE, ""), subnet.zone) for subnet in draft.current.subnets if subnet.id in held]
+    return [(kind, zone) for kind, zone in found if kind in (PUBLIC, PRIVATE)]
 
 
 def outside(draft: plan.Draft) -> bool:
@@ -57,7 +65,10 @@ def nat_zones(draft: plan.Draft) -> list[str]:
     description = draft.description
     if draft.removing or not description.private_nodes or description.subnet_ids or description.nat_gateways == "none":
         return []
-    return list(draft.facts.zones) if description.nat_gateways == "per_zone" else [draft.facts.zones[0]]
+    if description.nat_gateways == "one":
+        return [draft.facts.zones[0]]
+    held = [zone for kind, zone in _subnets_held(draft) if kind == PRIVATE]
+    return list(dict.fromkeys([*draft.facts.zones, *held]))
 
 
 def plan_network(draft: plan.Draft) -> None:
@@ -335,7 +346,8 @@ def routed_tables(draft: plan.Draft) -> dict[str, state.RouteTable | None]:
         return {f"route-table/{role}": there.get(role) for role in tables_wanted(draft)}
     found: dict[str, state.RouteTable | None] = {}
     tables = [*draft.current.route_tables, *draft.current.foreign_route_tables]
-    for id in draft.description.subnet_ids:
+    held = [instance.subnet_id for instance in draft.held.values()]
+    for id in dict.fromkeys([*draft.description.subnet_ids, *held]):
         explicit = [table for table in tables if id in table.associations]
         candidates = explicit or [table for table in tables if table.main]
         if not candidates:

@@ -35,7 +35,10 @@ def check_twins(current: state.Current) -> None:
 
 
 def nodes_wanted(draft: plan.Draft) -> list[plan.Node]:
-    """Every node with its subnet and its pods' range. Nodes keep what they have; new ones get the first free range."""
+    """Every node with its subnet and its pods' range. Nodes keep what they have; new ones get the first free range.
+
+    What is held back from removal is among them, behind the others of its pool.
+    """
     if draft.removing:
         return []
     description = draft.description
@@ -48,11 +51,18 @@ def nodes_wanted(draft: plan.Draft) -> list[plan.Node]:
         for pool in description.pools
         for number in range(pool.count)
     ]
+    members = [pool for pool in description.pools if pool.role == tags.CONTROL_PLANE]
+    surplus = sorted(draft.held.keys() - {name for _pool, _number, name in wanted})
+    wanted = sorted(
+        [*wanted, *((members[0], members[0].count + place, name) for place, name in enumerate(surplus))],
+        key=lambda entry: description.pools.index(entry[0]),
+    )
     kept: dict[str, str] = {}
     for _pool, _number, name in wanted:
         instance = alive.get(name)
         cidr = instance.tags.get(tags.POD_CIDR, "") if instance else ""
-        if cidr and _fits(cidr, pods, description.pod_cidr_node_prefix) and cidr not in kept.values():
+        fits = name in draft.held or _fits(cidr, pods, description.pod_cidr_node_prefix)
+        if cidr and fits and cidr not in kept.values():
             kept[name] = cidr
     free = ranges.free(pods, description.pod_cidr_node_prefix, kept.values())
     nodes = []
@@ -78,7 +88,6 @@ def plan_nodes(draft: plan.Draft, nodes: list[plan.Node]) -> None:
     alive = draft.current.nodes()
     pools = {pool.name: pool for pool in draft.description.pools}
     launches: list[str] = []
-    previous = ""
     for node in nodes:
         pool = pools[node.pool]
         instance = alive.get(node.name)
@@ -100,19 +109,18 @@ def plan_nodes(draft: plan.Draft, nodes: list[plan.Node]) -> None:
         grounds = draft.replaced.get(node.name)
         if grounds:
             ended = [other.id for other in draft.current.instances if other.name == node.name]
-            # The members of etcd go one at a time, so that a quorum can be had in between.
-            after = [previous] if node.role == tags.CONTROL_PLANE and previous else []
-            previous = draft.add(
-                plan.REPLACE,
-                f"instance/{node.name}",
-                "cannot be changed in place: " + "; ".join(grounds),
-                "replace",
-                [*_before_launch(node), *after],
-                id=instance.id,
-                **_launch(draft, node, pool, ended),
+            launches.append(
+                draft.add(
+                    plan.REPLACE,
+                    f"instance/{node.name}",
+                    "cannot be changed in place: " + "; ".join(grounds),
+                    "replace",
+                    _before_launch(node),
+                    id=instance.id,
+                    **_launch(draft, node, pool, ended),
+                )
             )
-            launches.append(previous)
-        else:
+        elif node.name not in draft.held:
             launches += _changes(draft, node, pool, instance)
     pending = [name for name in (node.name for node in nodes) if name in alive and alive[name].state == "pending"]
     if launches or pending:
@@ -169,7 +177,7 @@ def replacements(draft: plan.Draft, nodes: list[plan.Node]) -> dict[str, list[st
     found = {
         node.name: replacement_grounds(draft, node, pools[node.pool], alive[node.name])
         for node in nodes
-        if node.name in alive
+        if node.name in alive and node.name not in draft.held
     }
     return {name: grounds for name, grounds in found.items() if grounds}
 

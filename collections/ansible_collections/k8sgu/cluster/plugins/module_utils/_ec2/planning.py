@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import state
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import members, state
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Draft, Facts, Plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_access import plan_access
@@ -27,9 +27,19 @@ def make(description: Description, current: state.Current, facts: Facts, removin
 
     Raises DescriptionError.
     """
-    draft = Draft(description, current, facts, removing)
-    if not removing:
-        check_twins(current)
+    if removing:
+        return _make(Draft(description, current, facts, removing))
+    check_twins(current)
+    whole = _make(Draft(description, current, facts, removing))
+    held = members.held_back(description, current, whole)
+    if not held:
+        return whole
+    rest = _make(Draft(description, current, facts, removing, held))
+    rest.warnings.append(members.warning(held))
+    return rest
+
+
+def _make(draft: Draft) -> Plan:
     plan_network(draft)
     nodes = nodes_wanted(draft)
     draft.replaced = replacements(draft, nodes)

@@ -1,0 +1,54 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The members of etcd, which are the control-plane nodes, end one in a run.
+
+What comes after this module joins the new member to etcd; two that end before that are the end of a quorum of three.
+https://etcd.io/docs/v3.6/op-guide/runtime-configuration/
+"""
+
+from __future__ import annotations
+
+import re
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import plan, state, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
+
+
+def held_back(description: Description, current: state.Current, whole: plan.Plan) -> dict[str, state.Instance]:
+    """The members that the whole plan ends and that a later run has to end, by name."""
+    if whole.replacements() and not description.allow_replace:
+        return {}  # The run is refused, and names every replacement.
+    wanted = {node.name for node in whole.nodes if node.role == tags.CONTROL_PLANE}
+    there = {
+        name: node
+        for name, node in current.nodes().items()
+        if name in wanted or node.tags.get(tags.ROLE) == tags.CONTROL_PLANE
+    }
+    replaced = {step.arguments["name"] for step in whole.steps if step.call == "replace"}
+    removed = {step.arguments["id"] for step in whole.steps if step.call == "terminate"}
+    leaving = [name for name, node in there.items() if name in replaced or node.id in removed]
+    if not leaving:
+        return {}
+    down = {name for name, node in there.items() if node.state != "running"}
+    coming = wanted - there.keys()
+    # One that does not run costs no vote. To be replaced comes before to be removed, while there are more members;
+    # of those to be removed the highest number goes first.
+    leaving.sort(key=lambda name: (name not in down, name not in replaced, _number(name, name in replaced), name))
+    first = leaving[0]
+    may_go = first in down or not (down | coming)
+    return {name: there[name] for name in (leaving[1:] if may_go else leaving)}
+
+
+def _number(name: str, upwards: bool) -> int:
+    found = re.search(r"\d+$", name)
+    number = int(found.group()) if found else 0
+    return number if upwards else -number
+
+
+def warning(held: dict[str, state.Instance]) -> str:
+    return (
+        f"{', '.join(sorted(held))}: left as found, since one member of etcd at most is replaced or removed in a run, "
+        "and none while another is yet to come or does not run; run it again when the control plane is healthy"
+    )
