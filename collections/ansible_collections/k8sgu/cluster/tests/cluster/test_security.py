@@ -48,7 +48,7 @@ def playbook(name, *arguments, fails=False, **variables):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1500,
         check=False,
     )
     assert (done.returncode != 0) is fails, done.stdout[-6000:] + done.stderr
@@ -73,11 +73,11 @@ def hosts():
 
 @pytest.fixture(scope="module")
 def on(hosts):
-    """on("worker", command) runs a shell command as root on the first node of a group; returns its output."""
+    """on("worker", command) runs a shell command as root on a node, or a group's first one; returns its output."""
 
     def run(group, command):
         groups, variables = hosts
-        address = value(variables[groups[group][0]]["ansible_host"])
+        address = value(variables[groups[group][0] if group in groups else group]["ansible_host"])
         checks = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
         argv = ["ssh", "-i", str(STATE / "ssh" / "id_ed25519"), *checks, f"ubuntu@{address}", "sudo", "bash", "-e"]
         done = subprocess.run(argv, input=command, capture_output=True, text=True, timeout=120, check=False)
