@@ -53,16 +53,18 @@ def places(resource: str) -> list[str]:
 
 def values(etcdctl: Etcdctl, prefix: str) -> Iterator[tuple[str, bytes]]:
     """(key, value) of everything below a prefix, page by page."""
-    start, end = prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    start, end, last = prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1), ""
     while True:
         page = json.loads(etcdctl("get", start, end, "-w", "json", "--limit", str(PAGE)))
-        rows = page.get("kvs") or []
-        for row in rows:
-            yield base64.b64decode(row["key"]).decode(errors="replace"), base64.b64decode(row.get("value") or "")
-        if not page.get("more") or not rows:
+        for row in page.get("kvs") or []:
+            key = base64.b64decode(row["key"]).decode(errors="replace")
+            if key != last:
+                yield key, base64.b64decode(row.get("value") or "")
+            start = key
+        if not page.get("more") or start == last:
             return
-        # The smallest key after the last one.
-        start = base64.b64decode(rows[-1]["key"]).decode(errors="replace") + "\0"
+        # A page begins with the last key of the one before: the smallest key after it would need a zero byte.
+        last = start
 
 
 def scan(etcdctl: Etcdctl, resources: list[str], prefix: str, everything: bool = False) -> Found:

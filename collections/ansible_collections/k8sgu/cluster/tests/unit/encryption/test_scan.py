@@ -24,6 +24,7 @@ class Etcd:
 
     def __call__(self, *arguments: str) -> bytes:
         _get, start, end, *_form, limit = arguments
+        assert "\0" not in start + end, "no argument of a program can have that"
         self.calls += 1
         keys = sorted(key for key in self.values if start <= key < end)
         rows = [
