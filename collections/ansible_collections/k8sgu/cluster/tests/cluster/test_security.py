@@ -117,24 +117,39 @@ def test_the_security_report_misses_what_is_taken_away(on):
     assert "FAIL" not in playbook("playbooks/security_report.yml").partition("Print every item")[2].partition("TASK")[0]
     everybody = "k8sgu-test-everybody"
     with put_back(
-        lambda: on(
-            "worker", "chmod 0600 /etc/kubernetes/kubelet.yml; chown root /etc/kubernetes/kube-proxy.kubeconfig"
-        ),
-        lambda: on("control_plane", "chmod 0700 /var/lib/etcd; chmod 0600 /etc/kubernetes/pki/kube-apiserver-key.pem"),
+        lambda: on("worker", "chmod 0600 /var/lib/kubelet/config.yaml; chown root /etc/kubernetes/proxy.conf"),
+        lambda: on("control_plane", "chmod 0700 /var/lib/etcd; chmod 0600 /etc/kubernetes/pki/apiserver.key"),
         lambda: kubectl("delete", "--ignore-not-found", "clusterrolebinding,clusterrole", everybody),
         lambda: kubectl("delete", "--ignore-not-found", "namespace", "k8sgu-test-privileged"),
     ):
-        on("worker", "chmod 0644 /etc/kubernetes/kubelet.yml; chown ubuntu /etc/kubernetes/kube-proxy.kubeconfig")
-        on("control_plane", "chmod 0755 /var/lib/etcd; chmod 0640 /etc/kubernetes/pki/kube-apiserver-key.pem")
+        on("worker", "chmod 0644 /var/lib/kubelet/config.yaml; chown ubuntu /etc/kubernetes/proxy.conf")
+        on("control_plane", "chmod 0755 /var/lib/etcd; chmod 0640 /etc/kubernetes/pki/apiserver.key")
         kubectl("create", "clusterrole", everybody, "--verb=get", "--resource=secrets")
         kubectl("create", "clusterrolebinding", everybody, f"--clusterrole={everybody}", "--group=system:authenticated")
         kubectl("create", "namespace", "k8sgu-test-privileged")
         kubectl("label", "namespace", "k8sgu-test-privileged", "pod-security.kubernetes.io/enforce=privileged")
         playbook("playbooks/security_report.yml", fails=True)
-        privileged = {"5.2.1", "5.2.2", "5.2.3", "5.2.4", "5.2.5", "5.2.9", "5.2.11", "5.2.12", "5.2.13"}
+        privileged = {"5.2.1", "5.2.2", "5.2.3", "5.2.4", "5.2.5", "5.2.10", "5.2.11", "5.2.12", "X.9"}
         assert failed_items() == {"1.1.11", "1.1.21", "4.1.4", "4.1.9", "5.1.2"} | privileged
     playbook("playbooks/security_report.yml")
     assert failed_items() == set()
+
+
+def test_programs_read_copies_of_what_is_on_disk(on):
+    """Also of a certificate that was replaced: the component restarts what reads it, and with that it is copied."""
+    same = (
+        "set -- /run/etcd/* /run/kube-apiserver/* /run/kube-controller-manager/* /run/kube-scheduler/*; echo $#; "
+        'for copy; do name=${copy##*/}; cmp "$copy" "$(ls /etc/etcd/pki/$name /etc/kubernetes/pki/$name '
+        '/etc/kubernetes/$name 2>/dev/null | head -n 1)"; done'
+    )
+    assert on("control_plane", same).split() == ["22"]
+    key = STATE / "pki" / "kube-scheduler-key.pem"
+    before = on("control_plane", "sha256sum </run/kube-scheduler/kube-scheduler.key")
+    key.unlink()
+    playbook("playbooks/pki.yml")
+    playbook("playbooks/control_plane.yml")
+    assert on("control_plane", same).split() == ["22"]
+    assert on("control_plane", "sha256sum </run/kube-scheduler/kube-scheduler.key") != before
 
 
 def node_checks(tmp_path):
@@ -299,7 +314,7 @@ def test_no_secret_is_printed(on):
     assert len(known) > 25
     on(
         "control_plane",
-        "rm /etc/kubernetes/encryption.yml /etc/kubernetes/kube-scheduler.kubeconfig /etc/kubernetes/pki/sa.key",
+        "rm /etc/kubernetes/encryption.yml /etc/kubernetes/scheduler.conf /etc/kubernetes/pki/sa.key",
     )
     output = "".join(
         playbook(name, "-vvv", "--diff")
