@@ -4,6 +4,7 @@
 """The CIS Kubernetes Benchmark against a cluster.
 
 `node` is what a node shows (standard library only); `control_plane`, `etcd` and `worker` hold the items that judge it,
-`policies` those that judge the API's objects; `report` makes a table of all. Numbers are those of the benchmark's
-version 1.11 (https://www.cisecurity.org/benchmark/kubernetes), titles are in our own words.
+`policies` those that judge the API's objects, `own` what we ask for beyond it; `report` makes a table of all. Numbers
+are those of the benchmark's version 1.12 (https://www.cisecurity.org/benchmark/kubernetes), titles in our own words.
+Up to 5.2.8 version 1.11 has the same; 1.12 dropped its 5.2.9, and what followed has one less.
 """

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Items 1.1 to 1.4 and 3: files of the control plane, flags of its three programs, authentication, audit.
 
-The benchmark has kubeadm's layout in mind, where the programs are pods with manifests and run as root. Here they are
-systemd units with users of their own: a unit stands for a manifest, and a key may belong to the program that reads it.
+The benchmark has kubeadm's layout in mind, where the programs are pods with manifests. Here they are systemd units:
+a unit stands for a manifest.
 """
 
 from __future__ import annotations
@@ -54,19 +54,16 @@ def _unit_items(number: int, program: str) -> list[Item]:
     ]
 
 
-def _data_directory(path: str, node: Node) -> str:
-    """Where etcd keeps its data, from its configuration."""
-    return str(mapping(node.texts.get(path, "")).get("data-dir", "/var/lib/etcd"))
+def data_directory(node: Node) -> str:
+    return node.flag(ETCD, "data-dir") or ""
 
 
 def etcd_data_mode(node: Node) -> Verdict:
-    directory = _data_directory("/etc/etcd/etcd.yml", node)
-    return files_mode("0700", is_path(directory), directory)(node)
+    return files_mode("0700", is_path(data_directory(node)), "--data-dir")(node)
 
 
 def etcd_data_owner(node: Node) -> Verdict:
-    directory = _data_directory("/etc/etcd/etcd.yml", node)
-    return files_owner(["etcd:etcd"], is_path(directory), directory)(node)
+    return files_owner(["etcd:etcd"], is_path(data_directory(node)), "--data-dir")(node)
 
 
 def no_administrator(node: Node) -> Verdict:
@@ -89,57 +86,16 @@ def no_administrator_owner(node: Node) -> Verdict:
     return judged(not others, f"not root's: {', '.join(others)}" if others else ", ".join(found))
 
 
-def kubeconfig_owner(program: str) -> Question:
-    """A kubeconfig belongs to root, or to the program's own user where it does not run as root."""
-
-    def question(node: Node) -> Verdict:
-        path = f"/etc/kubernetes/{program}.kubeconfig"
-        user = node.user(program)
-        verdict = files_owner(["root:root", f"{user}:root"], is_path(path), path)(node)
-        why = "" if user == "root" else f" ({program} runs as {user}, not as root, and nobody else may read it)"
-        return Verdict(verdict.status, verdict.reason + why)
-
-    return question
-
-
 def _below_pki(path: str) -> bool:
     return any(path == tree or path.startswith(tree + "/") for tree in PKI)
 
 
-def pki_owner(node: Node) -> Verdict:
-    """Everything is root's, but keys of programs that do not run as root: those are theirs alone."""
-    programs = {program["user"] for program in node.processes.values()}
-    own, wrong = [], []
-    for path, found in node.files.items():
-        if not _below_pki(path):
-            continue
-        if found["owner"] == "root":
-            continue
-        if found["owner"] in programs and found["kind"] == "file" and path.endswith(("-key.pem", ".key")):
-            own.append(path)
-        else:
-            wrong.append(f"{path} {found['owner']}:{found['group']}")
-    if wrong:
-        return failed(", ".join(wrong))
-    return passed(
-        f"directories and certificates are root's; {len(own)} keys belong to the user of the program that reads them"
-    )
+def _is_certificate(path: str) -> bool:
+    return _below_pki(path) and path.endswith((".crt", ".pem")) and not _is_key(path)
 
 
-def pki_key_mode(node: Node) -> Verdict:
-    """0600; the service accounts' signing key 0640, for the two programs that share it through their group."""
-    wide = []
-    keys = [path for path in node.files if _below_pki(path) and path.endswith(("-key.pem", ".key"))]
-    for path in keys:
-        found = node.files[path]
-        shared = path.endswith("/sa.key") and found["group"] == "kubernetes" and found["mode"] == "0640"
-        if int(found["mode"], 8) & 0o177 and not shared:
-            wide.append(f"{path} {found['mode']}")
-    if not keys:
-        return failed("there are no keys")
-    return judged(
-        not wide, ", ".join(wide) or f"{len(keys)} keys: 0600, sa.key 0640 for the two programs that share it"
-    )
+def _is_key(path: str) -> bool:
+    return _below_pki(path) and path.endswith((".key", "-key.pem"))
 
 
 def anonymous(node: Node) -> Verdict:
@@ -261,7 +217,6 @@ def audit_coverage(node: Node) -> Verdict:
 
 
 def items() -> list[Item]:
-    kubeconfigs = {MANAGER: 17, SCHEDULER: 15}
     rows = [
         *_unit_items(1, API),
         *_unit_items(3, MANAGER),
@@ -284,21 +239,25 @@ def items() -> list[Item]:
         Item("1.1.13", "Administrators' credentials are readable by their owner alone", API, no_administrator),
         Item("1.1.14", "Administrators' credentials are root's", API, no_administrator_owner),
     ]
-    for program, number in sorted(kubeconfigs.items(), key=lambda entry: entry[1]):
-        path = f"/etc/kubernetes/{program}.kubeconfig"
-        mode = files_mode("0600", is_path(path), path)
+    for number, path, program in (
+        (15, "/etc/kubernetes/scheduler.conf", SCHEDULER),
+        (17, "/etc/kubernetes/controller-manager.conf", MANAGER),
+    ):
+        mode, owner = files_mode("0600", is_path(path), path), files_owner(["root:root"], is_path(path), path)
         rows += [
-            Item(f"1.1.{number}", f"{program}'s kubeconfig is readable by its owner alone", program, mode),
-            Item(
-                f"1.1.{number + 1}", f"{program}'s kubeconfig is root's or its own", program, kubeconfig_owner(program)
-            ),
+            Item(f"1.1.{number}", f"{program}'s kubeconfig is for root's eyes", program, mode),
+            Item(f"1.1.{number + 1}", f"{program}'s kubeconfig is root's", program, owner),
         ]
-    certificates = files_mode("0644", lambda path: _below_pki(path) and path.endswith(".pem"), "certificates")
     return [
         *rows,
-        Item("1.1.19", "Certificates and their directories are root's, keys root's or their program's", API, pki_owner),
-        Item("1.1.20", "Nobody but their owner writes certificates", API, certificates),
-        Item("1.1.21", "Keys are readable by their owner alone", API, pki_key_mode),
+        Item("1.1.19", "Certificates and keys are root's", API, files_owner(["root:root"], _below_pki, "certificates")),
+        Item(
+            "1.1.20",
+            "Nobody but root writes certificates",
+            API,
+            files_mode("0644", _is_certificate, "certificates"),
+        ),
+        Item("1.1.21", "Keys are for root's eyes", API, files_mode("0600", _is_key, "keys")),
         Item("1.2.1", "Anonymous requests are refused, but for health", API, anonymous),
         Item("1.2.2", "No static tokens", API, flag_absent(API, "token-auth-file")),
         Item(
@@ -403,7 +362,10 @@ def bootstrap_tokens(node: Node) -> Verdict:
 
 
 def _is_cni(path: str) -> bool:
-    return path.startswith("/etc/cni/net.d/") and path.endswith((".conf", ".conflist", ".json"))
+    """The configuration, and what the plugins keep: which pod has which address."""
+    return path.startswith("/var/lib/cni/networks/") or (
+        path.startswith("/etc/cni/net.d/") and path.endswith((".conf", ".conflist", ".json"))
+    )
 
 
 def _extend(node: Node) -> Verdict:

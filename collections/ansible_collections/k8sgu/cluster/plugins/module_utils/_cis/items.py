@@ -55,6 +55,8 @@ class Node:
         self.texts: dict[str, str] = shown["texts"]
         self.encryption_providers: list[str] = shown["encryption_providers"]
         self.administrators: list[str] = shown["administrators"]
+        # What the kubelet says that it runs with (`report.kubelets`); empty where it did not answer.
+        self.kubelet: dict[str, Any] = shown.get("kubelet") or {}
 
     def flag(self, program: str, name: str) -> str | None:
         value = self.processes[program]["flags"].get(name) if program in self.processes else None

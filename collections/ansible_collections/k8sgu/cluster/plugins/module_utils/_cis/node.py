@@ -25,19 +25,19 @@ PROGRAMS = (
     "kube-proxy",
     "kube-router",
 )
-TREES = ("/etc/kubernetes", "/etc/etcd", "/etc/cni/net.d", "/var/lib/kubelet/pki")
-PLACES = ("/var/lib/etcd", "/var/lib/kubelet", "/root/.kube", "/home", "/etc/systemd/system")
+# Copies of keys, for the programs that do not run as root (their units make them).
+COPIES = tuple(f"/run/{program}" for program in PROGRAMS[:4])
+TREES = ("/etc/kubernetes", "/etc/etcd", "/etc/cni/net.d", "/var/lib/cni/networks", "/var/lib/kubelet/pki", *COPIES)
+PLACES = ("/var/lib/kubelet", "/root/.kube", "/home", "/etc/systemd/system")
 UNITS = "/etc/systemd/system"
 # No secret is in any of them; what is in the others stays on the node.
 TEXTS = (
-    "/etc/kubernetes/kubelet.yml",
     "/etc/kubernetes/scheduler.yml",
     "/etc/kubernetes/authentication.yml",
     "/etc/kubernetes/admission.yml",
     "/etc/kubernetes/audit-policy.yml",
-    "/etc/etcd/etcd.yml",
-    "/etc/etcd/pki/ca.pem",
-    "/etc/kubernetes/pki/client-ca-bundle.pem",
+    "/etc/etcd/pki/ca.crt",
+    "/etc/kubernetes/pki/client-ca-bundle.crt",
 )
 ENCRYPTION = "/etc/kubernetes/encryption.yml"
 _PROVIDER = re.compile(r"^\s*-\s*(aescbc|aesgcm|secretbox|kms|identity)\s*:", re.MULTILINE)
@@ -93,9 +93,14 @@ def flags(arguments: list[str]) -> dict[str, str]:
     return result
 
 
-def files() -> dict[str, dict[str, Any]]:
-    """Owner, group and mode by path, of everything that the items look at."""
-    paths = [Path(place) for place in (*TREES, *PLACES)]
+def named(running: dict[str, dict[str, Any]]) -> list[str]:
+    """The paths that the programs' flags name, wherever they are."""
+    return [value for process in running.values() for value in process["flags"].values() if value.startswith("/")]
+
+
+def files(more: list[str]) -> dict[str, dict[str, Any]]:
+    """Owner, group and mode by path, of everything that the items look at and of `more`."""
+    paths = [Path(place) for place in (*TREES, *PLACES, *more)]
     for tree in TREES:
         paths += [Path(directory, name) for directory, below, names in os.walk(tree) for name in (*below, *names)]
     paths += sorted(Path(UNITS).glob("*.service"))
@@ -126,9 +131,10 @@ def show() -> dict[str, Any]:
         providers = _PROVIDER.findall(Path(ENCRYPTION).read_text(encoding="utf-8"))
     except OSError:
         providers = []
-    found = files()
+    running = processes()
+    found = files(named(running))
     return {
-        "processes": processes(),
+        "processes": running,
         "files": found,
         "texts": texts,
         "encryption_providers": providers,

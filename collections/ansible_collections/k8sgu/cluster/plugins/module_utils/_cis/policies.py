@@ -11,7 +11,7 @@ can prove is PASS or FAIL, and for the rest the report says what a person should
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, Tuple
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.items import (
     Finding,
@@ -54,13 +54,8 @@ PODS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "5.2.6": ("Containers do not gain privileges", _pod(securityContext={"allowPrivilegeEscalation": True}), False),
     "5.2.7": ("Containers do not run as root", _pod(securityContext={"runAsUser": 0}), False),
     "5.2.8": ("Containers do not forge packets (NET_RAW)", _pod(), False),
-    "5.2.9": (
-        "Containers do not add capabilities",
-        _pod(securityContext={"capabilities": {"add": ["SYS_ADMIN"]}}),
-        True,
-    ),
-    "5.2.10": ("Containers drop their capabilities", _pod(securityContext={"capabilities": {"drop": []}}), False),
-    "5.2.11": (
+    "5.2.9": ("Containers drop their capabilities", _pod(securityContext={"capabilities": {"drop": []}}), False),
+    "5.2.10": (
         "Windows containers do not run as the host",
         _pod(
             {
@@ -71,12 +66,18 @@ PODS: dict[str, tuple[str, dict[str, Any], bool]] = {
         ),
         True,
     ),
-    "5.2.12": (
+    "5.2.11": (
         "Pods do not mount the host's directories",
         _pod({"volumes": [{"name": "h", "hostPath": {"path": "/etc"}}]}),
         True,
     ),
-    "5.2.13": ("Pods do not take the host's ports", _pod(ports=[{"containerPort": 80, "hostPort": 80}]), True),
+    "5.2.12": ("Pods do not take the host's ports", _pod(ports=[{"containerPort": 80, "hostPort": 80}]), True),
+    # 5.2.9 of version 1.11, which 1.12 dropped.
+    "X.9": (
+        "Containers do not add capabilities",
+        _pod(securityContext={"capabilities": {"add": ["SYS_ADMIN"]}}),
+        True,
+    ),
 }
 
 
@@ -89,14 +90,30 @@ def _bootstrapped(item: dict[str, Any]) -> bool:
     return (item["metadata"].get("labels") or {}).get(BOOTSTRAPPED[0]) == BOOTSTRAPPED[1]
 
 
+def _of_kubernetes(subject: str) -> bool:
+    """Whom Kubernetes' own bindings name; somebody else in one of them was put there."""
+    return subject.startswith(("User system:", "Group system:", f"ServiceAccount {SYSTEM_NAMESPACE}/"))
+
+
+def subjects(binding: dict[str, Any]) -> set[str]:
+    return {subject_name(subject) for subject in binding.get("subjects") or []}
+
+
+def _binding_name(binding: dict[str, Any]) -> str:
+    metadata = binding["metadata"]
+    return f"{metadata['namespace']}/{metadata['name']}" if metadata.get("namespace") else str(metadata["name"])
+
+
 def allows(rule: dict[str, Any], group: str, resource: str, verbs: Iterable[str]) -> bool:
     """Whether a rule allows one of the verbs on a resource ("pods", "nodes/proxy")."""
     groups, resources = rule.get("apiGroups") or [], rule.get("resources") or []
     base, _slash, sub = resource.partition("/")
     named = {"*", resource, f"{base}/*" if sub else base, f"*/{sub}" if sub else resource}
+    # userextras/* asks for any of them.
+    below = sub == "*" and any(name.startswith(f"{base}/") for name in resources)
     return (
         bool({"*", group} & set(groups))
-        and bool(named & set(resources))
+        and (below or bool(named & set(resources)))
         and bool({"*", *verbs} & set(rule.get("verbs") or []))
     )
 
@@ -135,17 +152,22 @@ class Cluster:
         everybody, others = set(), set()
         for binding in self.objects["cluster_bindings"] + self.objects["bindings"]:
             if any(test(rule) for rule in self.rules(binding)):
-                names = {subject_name(subject) for subject in binding.get("subjects") or []}
+                names = subjects(binding)
                 everybody |= names & EVERYBODY
-                if not _bootstrapped(binding):
-                    others |= names - EVERYBODY - ADMINISTRATORS
+                known = {name for name in names if _of_kubernetes(name)} if _bootstrapped(binding) else set()
+                others |= names - EVERYBODY - ADMINISTRATORS - known
         return everybody, others
 
 
-def access(group: str, resource: str, *verbs: str) -> Callable[[Cluster], Verdict]:
+Right = Tuple[str, str, Tuple[str, ...]]
+
+
+def access(*rights: Right) -> Callable[[Cluster], Verdict]:
+    """Who has any of the rights, each an API group, a resource and verbs."""
+    what = ", ".join(f"{'/'.join(verbs)} {resource}" for _group, resource, verbs in rights)
+
     def question(cluster: Cluster) -> Verdict:
-        everybody, others = cluster.granted(lambda rule: allows(rule, group, resource, verbs))
-        what = f"{'/'.join(verbs)} {resource}"
+        everybody, others = cluster.granted(lambda rule: any(allows(rule, *right) for right in rights))
         if everybody:
             return failed(f"{what}: {', '.join(sorted(everybody))}")
         if others:
@@ -156,17 +178,33 @@ def access(group: str, resource: str, *verbs: str) -> Callable[[Cluster], Verdic
 
 
 def cluster_admin(cluster: Cluster) -> Verdict:
-    subjects = {
-        subject_name(subject)
-        for binding in cluster.objects["cluster_bindings"]
-        if binding["roleRef"]["name"] == "cluster-admin"
-        for subject in binding.get("subjects") or []
+    """In the whole cluster, or in a namespace by a RoleBinding."""
+    found = {
+        subject + (f" in {binding['metadata']['namespace']}" if binding["metadata"].get("namespace") else "")
+        for binding in cluster.objects["cluster_bindings"] + cluster.objects["bindings"]
+        if binding["roleRef"]["name"] == "cluster-admin" and binding["roleRef"]["kind"] == "ClusterRole"
+        for subject in subjects(binding)
     }
-    if subjects & EVERYBODY:
-        return failed(f"cluster-admin is bound to {', '.join(sorted(subjects & EVERYBODY))}")
-    if subjects - ADMINISTRATORS:
-        return manual(f"cluster-admin is also bound to {', '.join(sorted(subjects - ADMINISTRATORS))}")
-    return passed(f"cluster-admin is bound to {', '.join(sorted(subjects))} alone")
+    everybody = {subject for subject in found if subject.partition(" in ")[0] in EVERYBODY}
+    if everybody:
+        return failed(f"cluster-admin is bound to {', '.join(sorted(everybody))}")
+    if found - ADMINISTRATORS:
+        return manual(f"cluster-admin is also bound to {', '.join(sorted(found - ADMINISTRATORS))}")
+    return passed(f"cluster-admin is bound to {', '.join(sorted(found))} alone")
+
+
+def masters(cluster: Cluster) -> Verdict:
+    """The group may do everything without a binding: one that names it shows that it is in use."""
+    found = sorted(
+        _binding_name(binding)
+        for binding in cluster.objects["cluster_bindings"] + cluster.objects["bindings"]
+        if "Group system:masters" in subjects(binding) and not _bootstrapped(binding)
+    )
+    if found:
+        return failed(f"system:masters is bound by {', '.join(found)}")
+    return manual(
+        "no binding but Kubernetes' own names it; super-admin.kubeconfig is of that group: keep it locked away"
+    )
 
 
 def wildcards(cluster: Cluster) -> Verdict:
@@ -205,16 +243,25 @@ def default_accounts(cluster: Cluster) -> Verdict:
         if pod["spec"].get("serviceAccountName", "default") == "default" and _mounts_token(cluster, pod)
     ]
     bound = {
-        subject_name(subject)
+        name
         for binding in cluster.objects["cluster_bindings"] + cluster.objects["bindings"]
-        for subject in binding.get("subjects") or []
-        if subject["kind"] == "ServiceAccount" and subject["name"] == "default"
+        for name in subjects(binding)
+        if name.startswith("ServiceAccount ") and name.endswith("/default")
     }
     seen = [f"pods with the token of `default`: {', '.join(using)}"] if using else []
     seen += [f"roles are bound to {', '.join(sorted(bound))}"] if bound else []
-    return judged(
-        not seen, "; ".join(seen) or "no pod has the token of a `default` account, and no role is bound to one"
+    if seen:
+        return failed("; ".join(seen))
+    giving = sorted(
+        account["metadata"]["namespace"]
+        for account in cluster.objects["accounts"]
+        if account["metadata"]["name"] == "default" and account.get("automountServiceAccountToken") is not False
     )
+    if giving:
+        return manual(
+            f"not used, but pods would be given its token in {', '.join(giving)}: automountServiceAccountToken"
+        )
+    return passed("no pod is given the token of a `default` account, and no role is bound to one")
 
 
 def tokens(cluster: Cluster) -> Verdict:
@@ -312,7 +359,8 @@ def pod_security(cluster: Cluster) -> list[Finding]:
 
 
 Row = tuple[str, str, Callable[[Cluster], Verdict]]
-_WEBHOOKS = "admissionregistration.k8s.io"
+_WEBHOOKS, _RBAC = "admissionregistration.k8s.io", "rbac.authorization.k8s.io"
+_AUTHENTICATION = "authentication.k8s.io"
 ROWS: tuple[Row, ...] = (
     (
         "3.1.1",
@@ -325,30 +373,39 @@ ROWS: tuple[Row, ...] = (
         lambda _c: manual("who was given a token cannot be seen; they last a day at most"),
     ),
     ("5.1.1", "cluster-admin is for administrators alone", cluster_admin),
-    ("5.1.2", "Few may read Secrets", access("", "secrets", "get", "list", "watch")),
+    ("5.1.2", "Few may read Secrets", access(("", "secrets", ("get", "list", "watch")))),
     ("5.1.3", "Roles name what they allow", wildcards),
-    ("5.1.4", "Few may create pods", access("", "pods", "create")),
+    ("5.1.4", "Few may create pods", access(("", "pods", ("create",)))),
     ("5.1.5", "The default service accounts are not used", default_accounts),
     ("5.1.6", "Pods have a token only where they need one", tokens),
-    (
-        "5.1.7",
-        "system:masters is not used",
-        lambda _c: manual("super-admin.kubeconfig is of that group; it stays on the controller"),
-    ),
+    ("5.1.7", "system:masters is not used", masters),
     (
         "5.1.8",
         "Few may bind, escalate or impersonate",
-        access("rbac.authorization.k8s.io", "clusterroles", "bind", "escalate"),
+        access(
+            *((_RBAC, resource, ("bind", "escalate")) for resource in ("clusterroles", "roles")),
+            *(("", resource, ("impersonate",)) for resource in ("users", "groups", "serviceaccounts")),
+            *((_AUTHENTICATION, resource, ("impersonate",)) for resource in ("userextras", "userextras/*", "uids")),
+        ),
     ),
-    ("5.1.9", "Few may create persistent volumes", access("", "persistentvolumes", "create")),
-    ("5.1.10", "Few reach nodes through the proxy", access("", "nodes/proxy", "get", "create")),
+    ("5.1.9", "Few may create persistent volumes", access(("", "persistentvolumes", ("create",)))),
+    ("5.1.10", "Few reach nodes through the proxy", access(("", "nodes/proxy", ("get", "create")))),
     (
         "5.1.11",
         "Few approve certificates",
-        access("certificates.k8s.io", "certificatesigningrequests/approval", "update", "patch"),
+        access(("certificates.k8s.io", "certificatesigningrequests/approval", ("update", "patch"))),
     ),
-    ("5.1.12", "Few may set webhooks", access(_WEBHOOKS, "mutatingwebhookconfigurations", "create", "update", "patch")),
-    ("5.1.13", "Few may make service accounts' tokens", access("", "serviceaccounts/token", "create")),
+    (
+        "5.1.12",
+        "Few may set webhooks",
+        access(
+            *(
+                (_WEBHOOKS, f"{kind}webhookconfigurations", ("create", "update", "patch"))
+                for kind in ("mutating", "validating")
+            )
+        ),
+    ),
+    ("5.1.13", "Few may make service accounts' tokens", access(("", "serviceaccounts/token", ("create",)))),
     ("5.3.2", "Namespaces have NetworkPolicies", isolated),
     ("5.4.1", "Secrets are given to pods as files", secrets_as_files),
     ("5.4.2", "Secrets may be kept outside", lambda _c: manual("an external store of secrets is a choice of its own")),

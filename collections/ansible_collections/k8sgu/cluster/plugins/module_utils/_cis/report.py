@@ -5,25 +5,29 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Iterable, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._cis import control_plane, etcd, policies, worker
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cis import control_plane, etcd, own, policies, worker
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.items import FAIL, MANUAL, PASS, Finding, Node, ask
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
 
-BENCHMARK = "CIS Kubernetes Benchmark 1.11"
+BENCHMARK = "CIS Kubernetes Benchmark 1.12"
+WORKERS = 8
 _RANK = {FAIL: 0, MANUAL: 1, PASS: 2}
 
 
 def order(number: str) -> list[int]:
-    return [int(part) for part in number.split(".")]
+    """Our own items, X, come last."""
+    return [int(part) if part.isdigit() else 99 for part in number.split(".")]
 
 
 def node_findings(name: str, node: Node, control: bool) -> list[Finding]:
     """`control` is whether the node should run the control plane."""
-    items = [*control_plane.items(), *etcd.items()] if control else []
-    return ask([*items, *worker.items()], name, node)
+    items = [*control_plane.items(), *etcd.items(), *own.control_plane_items()] if control else []
+    return ask([*items, *worker.items(), *own.items()], name, node)
 
 
 def accept(findings: Iterable[Finding], accepted: Mapping[str, str]) -> list[Finding]:
@@ -36,11 +40,34 @@ def accept(findings: Iterable[Finding], accepted: Mapping[str, str]) -> list[Fin
     ]
 
 
+def kubelets(client: Client, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """By node what its kubelet says that it runs with; nothing of one that does not answer.
+
+    Its file says less: flags and drop-ins win over that.
+    """
+
+    def ask_one(name: str) -> tuple[str, dict[str, Any]]:
+        try:
+            return name, client.get(f"/api/v1/nodes/{name}/proxy/configz")["kubeletconfig"]
+        except (ManifestError, KeyError):
+            return name, {}
+
+    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+        return dict(pool.map(ask_one, names))
+
+
 def all_findings(
-    client: Client, shown: Mapping[str, dict[str, Any]], controls: list[str], accepted: Mapping[str, str]
+    client: Client,
+    shown: Mapping[str, dict[str, Any]],
+    inventory: Mapping[str, list[str]],
+    accepted: Mapping[str, str],
 ) -> list[Finding]:
-    nodes = {name: Node(facts) for name, facts in shown.items()}
-    found = [one for name, node in nodes.items() for one in node_findings(name, node, name in controls)]
+    """`shown` is what was read, by node; `inventory` has all names of the groups `control_plane` and `worker`."""
+    asked = kubelets(client, shown)
+    nodes = {name: Node({**facts, "kubelet": asked[name]}) for name, facts in shown.items()}
+    controls = inventory["control_plane"]
+    found = own.unread(sorted({*controls, *inventory["worker"]}), shown)
+    found += [one for name, node in nodes.items() for one in node_findings(name, node, name in controls)]
     found += policies.findings(client, nodes)
     return sorted(accept(found, accepted), key=lambda one: (order(one.number), _RANK[one.status], one.node))
 

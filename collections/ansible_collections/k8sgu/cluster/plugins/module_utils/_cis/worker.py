@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Callable
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.items import (
     Item,
@@ -18,22 +19,35 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.items import (
     is_path,
     judged,
     manual,
-    mapping,
     passed,
     strong_ciphers,
 )
 
 KUBELET, PROXY = "kubelet", "kube-proxy"
 UNIT = "/etc/systemd/system/kubelet.service"
+Select = Callable[[Node], str]
 
 
 def setting(node: Node, name: str) -> Any:
-    """A field of the kubelet's configuration by its dotted name; None where nothing is said."""
-    path = node.flag(KUBELET, "config") or ""
-    value: Any = mapping(node.texts.get(path, ""))
+    """A field of the configuration that the kubelet runs with, by its dotted name; None where it says nothing."""
+    value: Any = node.kubelet
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
+
+
+def configured(items: list[Item]) -> list[Item]:
+    """A kubelet that did not say what it runs with proves nothing."""
+
+    def asked(item: Item) -> Item:
+        def question(node: Node) -> Verdict:
+            return (
+                item.question(node) if node.kubelet else failed("the kubelet did not say what it runs with (/configz)")
+            )
+
+        return replace(item, question=question)
+
+    return [asked(item) for item in items]
 
 
 def setting_is(name: str, *allowed: Any, default: Any = None) -> Question:
@@ -116,21 +130,45 @@ def proxy_metrics(node: Node) -> Verdict:
     return judged(value.startswith(("127.", "[::1]", "localhost")), f"--metrics-bind-address={value}")
 
 
-def _file_items(number: int, title: str, path: str, program: str) -> list[Item]:
+def _file_items(number: int, title: str, program: str, path: Select) -> list[Item]:
+    def mode(node: Node) -> Verdict:
+        return files_mode("0600", is_path(path(node)), path(node) or title)(node)
+
+    def owner(node: Node) -> Verdict:
+        return files_owner(["root:root"], is_path(path(node)), path(node) or title)(node)
+
     return [
-        Item(f"4.1.{number}", f"{title} is for root's eyes", program, files_mode("0600", is_path(path), path)),
-        Item(f"4.1.{number + 1}", f"{title} is root's", program, files_owner(["root:root"], is_path(path), path)),
+        Item(f"4.1.{number}", f"{title} is for root's eyes", program, mode),
+        Item(f"4.1.{number + 1}", f"{title} is root's", program, owner),
     ]
+
+
+def _named(program: str, flag: str) -> Select:
+    return lambda node: node.flag(program, flag) or ""
 
 
 def items() -> list[Item]:
     return [
-        *_file_items(1, "kubelet's unit", UNIT, KUBELET),
-        *_file_items(3, "kube-proxy's kubeconfig", "/etc/kubernetes/kube-proxy.kubeconfig", PROXY),
-        *_file_items(5, "kubelet's kubeconfig", "/etc/kubernetes/kubelet.kubeconfig", KUBELET),
-        Item("4.1.7", "Nobody but root writes the CA that the kubelet checks clients by", KUBELET, authority_mode),
-        Item("4.1.8", "The CA that the kubelet checks clients by is root's", KUBELET, authority_owner),
-        *_file_items(9, "kubelet's configuration", "/etc/kubernetes/kubelet.yml", KUBELET),
+        *_file_items(1, "kubelet's unit", KUBELET, lambda _node: UNIT),
+        *_file_items(3, "kube-proxy's kubeconfig", PROXY, _named(PROXY, "kubeconfig")),
+        *_file_items(5, "kubelet's kubeconfig", KUBELET, _named(KUBELET, "kubeconfig")),
+        *configured(
+            [
+                Item(
+                    "4.1.7", "Nobody but root writes the CA that the kubelet checks clients by", KUBELET, authority_mode
+                ),
+                Item("4.1.8", "The CA that the kubelet checks clients by is root's", KUBELET, authority_owner),
+            ]
+        ),
+        *_file_items(9, "kubelet's configuration", KUBELET, _named(KUBELET, "config")),
+        Item("4.2.7", "The node's name is not made up", KUBELET, host_name),
+        *configured(_settings()),
+        Item("4.3.1", "kube-proxy's metrics are for the node alone", PROXY, proxy_metrics),
+    ]
+
+
+def _settings() -> list[Item]:
+    return [
         Item(
             "4.2.1",
             "The kubelet refuses anonymous requests",
@@ -147,7 +185,6 @@ def items() -> list[Item]:
             KUBELET,
             setting_is("makeIPTablesUtilChains", True, default=True),
         ),
-        Item("4.2.7", "The node's name is not made up", KUBELET, host_name),
         Item("4.2.8", "The kubelet records events", KUBELET, events),
         Item(
             "4.2.9", "The kubelet serves with a certificate", KUBELET, setting_set("tlsCertFile", "tlsPrivateKeyFile")
@@ -157,5 +194,4 @@ def items() -> list[Item]:
         Item("4.2.12", "The kubelet has strong cipher suites alone", KUBELET, ciphers),
         Item("4.2.13", "Pods have a limit of processes", KUBELET, process_limit),
         Item("4.2.14", "Pods have a seccomp profile by default", KUBELET, setting_is("seccompDefault", True)),
-        Item("4.3.1", "kube-proxy's metrics are for the node alone", PROXY, proxy_metrics),
     ]

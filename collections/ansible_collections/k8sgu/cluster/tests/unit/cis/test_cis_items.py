@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._cis import items, node, policies, report
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cis import items, node, own, policies, report
 
 SHOWN = json.loads(Path(__file__).with_name("node.json").read_text())
 API, MANAGER, SCHEDULER = "kube-apiserver", "kube-controller-manager", "kube-scheduler"
-KUBELET, ETCD, AUDIT = "/etc/kubernetes/kubelet.yml", "/etc/etcd/etcd.yml", "/etc/kubernetes/audit-policy.yml"
+KUBELET, AUDIT = "/var/lib/kubelet/config.yaml", "/etc/kubernetes/audit-policy.yml"
 UNITS = "/etc/systemd/system"
 PLUGINS = SHOWN["processes"][API]["flags"]["enable-admission-plugins"]
 
@@ -71,22 +71,26 @@ def administrator(path, **access):
     return change
 
 
-def etcd(part, old, new):
-    """A change in one of the two parts of etcd's configuration that look alike."""
+def kubelet(name, value=None):
+    """Another answer of the kubelet's to what it runs with."""
 
     def change(shown):
-        head, mark, tail = shown["texts"][ETCD].partition(part)
-        assert old in tail
-        shown["texts"][ETCD] = head + mark + tail.replace(old, new, 1)
+        *parts, last = name.split(".")
+        settings = shown["kubelet"]
+        for part in parts:
+            settings = settings.setdefault(part, {})
+        if value is None:
+            del settings[last]
+        else:
+            settings[last] = value
 
     return change
 
 
 def shared_authority(shown):
-    shown["texts"]["/etc/etcd/pki/ca.pem"] = shown["texts"]["/etc/kubernetes/pki/client-ca-bundle.pem"]
+    shown["texts"]["/etc/etcd/pki/ca.crt"] = shown["texts"]["/etc/kubernetes/pki/client-ca-bundle.crt"]
 
 
-CLIENT, PEER = "client-transport-security:", "peer-transport-security:"
 TAKEN_AWAY = {
     "1.1.1": mode(f"{UNITS}/kube-apiserver.service", "0644"),
     "1.1.2": owner(f"{UNITS}/kube-apiserver.service", "ubuntu:root"),
@@ -102,14 +106,14 @@ TAKEN_AWAY = {
     "1.1.12": owner("/var/lib/etcd", "root:root"),
     "1.1.13": administrator("/root/.kube/config", mode="0644"),
     "1.1.14": administrator("/home/ubuntu/.kube/config", owner="ubuntu"),
-    "1.1.15": mode("/etc/kubernetes/kube-scheduler.kubeconfig", "0640"),
-    "1.1.16": owner("/etc/kubernetes/kube-scheduler.kubeconfig", "ubuntu:root"),
-    "1.1.17": mode("/etc/kubernetes/kube-controller-manager.kubeconfig", "0644"),
-    # Another program's user is as foreign as anybody's.
-    "1.1.18": owner("/etc/kubernetes/kube-controller-manager.kubeconfig", "kube-scheduler:root"),
-    "1.1.19": owner("/etc/kubernetes/pki/kubernetes-ca.pem", "kube-apiserver:root"),
-    "1.1.20": mode("/etc/kubernetes/pki/kubernetes-ca.pem", "0664"),
-    "1.1.21": mode("/etc/kubernetes/pki/kube-apiserver-key.pem", "0640"),
+    "1.1.15": mode("/etc/kubernetes/scheduler.conf", "0640"),
+    "1.1.16": owner("/etc/kubernetes/scheduler.conf", "ubuntu:root"),
+    "1.1.17": mode("/etc/kubernetes/controller-manager.conf", "0644"),
+    # The program's own user is as foreign as anybody's: it has a copy.
+    "1.1.18": owner("/etc/kubernetes/controller-manager.conf", "kube-controller-manager:root"),
+    "1.1.19": owner("/etc/kubernetes/pki/apiserver.key", "kube-apiserver:root"),
+    "1.1.20": mode("/etc/kubernetes/pki/ca.crt", "0664"),
+    "1.1.21": mode("/etc/kubernetes/pki/apiserver.key", "0640"),
     "1.2.1": text("/etc/kubernetes/authentication.yml", "/healthz", "/api"),
     "1.2.2": flag(API, "token-auth-file", "/etc/tokens.csv"),
     "1.2.3": without("DenyServiceExternalIPs"),
@@ -146,39 +150,46 @@ TAKEN_AWAY = {
     "1.3.7": flag(MANAGER, "bind-address", "0.0.0.0"),
     "1.4.1": text("/etc/kubernetes/scheduler.yml", "enableProfiling: false", "enableProfiling: true"),
     "1.4.2": flag(SCHEDULER, "bind-address"),
-    "2.1": etcd(CLIENT, "key-file", "other-file"),
-    "2.2": etcd(CLIENT, "client-cert-auth: true", "client-cert-auth: false"),
-    "2.3": etcd(CLIENT, "auto-tls: false", "auto-tls: true"),
-    "2.4": etcd(PEER, "cert-file", "other-file"),
-    "2.5": etcd(PEER, "client-cert-auth: true", "client-cert-auth: false"),
-    "2.6": etcd(PEER, "auto-tls: false", "auto-tls: true"),
+    "2.1": flag("etcd", "key-file"),
+    "2.2": flag("etcd", "client-cert-auth"),
+    "2.3": flag("etcd", "auto-tls", "true"),
+    "2.4": flag("etcd", "peer-cert-file"),
+    "2.5": flag("etcd", "peer-client-cert-auth", "false"),
+    "2.6": flag("etcd", "peer-auto-tls", "true"),
     "2.7": shared_authority,
     "3.2.1": lambda shown: shown["texts"].update({AUDIT: "rules: [{level: None}]"}),
     "3.2.2": text(AUDIT, "level: Request\n", "level: Metadata\n"),
     "4.1.1": mode(f"{UNITS}/kubelet.service", "0644"),
     "4.1.2": owner(f"{UNITS}/kubelet.service", "ubuntu:root"),
-    "4.1.3": mode("/etc/kubernetes/kube-proxy.kubeconfig", "0640"),
-    "4.1.4": owner("/etc/kubernetes/kube-proxy.kubeconfig", "ubuntu:root"),
-    "4.1.5": mode("/etc/kubernetes/kubelet.kubeconfig", "0644"),
-    "4.1.6": owner("/etc/kubernetes/kubelet.kubeconfig", "ubuntu:root"),
-    "4.1.7": mode("/etc/kubernetes/pki/kubernetes-ca.pem", "0646"),
-    "4.1.8": owner("/etc/kubernetes/pki/kubernetes-ca.pem", "ubuntu:root"),
+    "4.1.3": mode("/etc/kubernetes/proxy.conf", "0640"),
+    "4.1.4": owner("/etc/kubernetes/proxy.conf", "ubuntu:root"),
+    "4.1.5": mode("/etc/kubernetes/kubelet.conf", "0644"),
+    "4.1.6": owner("/etc/kubernetes/kubelet.conf", "ubuntu:root"),
+    "4.1.7": mode("/etc/kubernetes/pki/ca.crt", "0646"),
+    "4.1.8": owner("/etc/kubernetes/pki/ca.crt", "ubuntu:root"),
     "4.1.9": mode(KUBELET, "0644"),
     "4.1.10": owner(KUBELET, "ubuntu:root"),
-    "4.2.1": text(KUBELET, "enabled: false", "enabled: true"),
-    "4.2.2": text(KUBELET, "mode: Webhook", "mode: AlwaysAllow"),
-    "4.2.3": text(KUBELET, "clientCAFile", "otherFile"),
-    "4.2.4": text(KUBELET, "readOnlyPort: 0", "readOnlyPort: 10255"),
-    "4.2.5": text(KUBELET, "streamingConnectionIdleTimeout: 4h", "streamingConnectionIdleTimeout: 0s"),
-    "4.2.6": text(KUBELET, "makeIPTablesUtilChains: true", "makeIPTablesUtilChains: false"),
-    "4.2.8": text(KUBELET, "eventRecordQPS: 50", "eventRecordQPS: -1"),
-    "4.2.9": text(KUBELET, "tlsPrivateKeyFile", "otherFile"),
-    "4.2.10": text(KUBELET, "rotateCertificates: true", "rotateCertificates: false"),
-    "4.2.11": text(KUBELET, "kind:", "featureGates: {RotateKubeletServerCertificate: false}\nkind:"),
-    "4.2.12": text(KUBELET, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_RSA_WITH_3DES_EDE_CBC_SHA"),
-    "4.2.13": text(KUBELET, "podPidsLimit: 4096", "podPidsLimit: -1"),
-    "4.2.14": text(KUBELET, "seccompDefault: true", "seccompDefault: false"),
+    "4.2.1": kubelet("authentication.anonymous.enabled", True),
+    "4.2.2": kubelet("authorization.mode", "AlwaysAllow"),
+    "4.2.3": kubelet("authentication.x509.clientCAFile"),
+    "4.2.4": kubelet("readOnlyPort", 10255),
+    "4.2.5": kubelet("streamingConnectionIdleTimeout", "0s"),
+    "4.2.6": kubelet("makeIPTablesUtilChains", False),
+    "4.2.8": kubelet("eventRecordQPS", -1),
+    "4.2.9": kubelet("tlsPrivateKeyFile"),
+    "4.2.10": kubelet("rotateCertificates", False),
+    "4.2.11": kubelet("featureGates.RotateKubeletServerCertificate", False),
+    "4.2.12": kubelet("tlsCipherSuites", ["TLS_RSA_WITH_3DES_EDE_CBC_SHA"]),
+    "4.2.13": kubelet("podPidsLimit", -1),
+    "4.2.14": kubelet("seccompDefault", False),
     "4.3.1": flag("kube-proxy", "metrics-bind-address", "0.0.0.0:10249"),
+    "X.2": mode("/run/kube-scheduler/kube-scheduler.key", "0440"),
+    "X.3": flag("etcd", "enable-pprof", "true"),
+    "X.4": flag(API, "service-account-max-token-expiration", "25h"),
+    "X.5": kubelet("protectKernelDefaults", False),
+    "X.6": kubelet("eventRecordQPS", 0),
+    "X.7": kubelet("enableProfilingHandler", True),
+    "X.8": flag("kube-proxy", "profiling", "true"),
 }
 # Those that only a person can decide, or that say MANUAL and never FAIL.
 FOR_A_PERSON = {"1.2.9", "1.2.11", "1.2.20", "3.1.3", "4.2.7"}
@@ -213,6 +224,50 @@ def test_a_program_that_does_not_run_proves_nothing():
     shown = copy.deepcopy(SHOWN)
     del shown["processes"][SCHEDULER]
     assert {statuses(shown)[number] for number in ("1.1.5", "1.4.1", "1.4.2")} == {"FAIL"}
+
+
+def test_a_kubelet_that_says_nothing_proves_nothing():
+    shown = copy.deepcopy(SHOWN)
+    del shown["kubelet"]
+    lost = {number for number, status in statuses(shown).items() if status == "FAIL"}
+    assert lost == {
+        "4.1.7",
+        "4.1.8",
+        "X.5",
+        "X.6",
+        "X.7",
+        *(number for number in HARDENED if number.startswith("4.2.")),
+    } - {"4.2.7"}
+
+
+def test_flags_beside_a_configuration_file_of_etcd_prove_nothing():
+    shown = copy.deepcopy(SHOWN)
+    flag("etcd", "config-file", "/etc/etcd/etcd.yml")(shown)
+    assert {number for number, status in statuses(shown).items() if status == "FAIL"} == {f"2.{n}" for n in range(1, 8)}
+
+
+@pytest.mark.parametrize(
+    ("number", "change"),
+    [
+        ("1.1.9", mode("/var/lib/cni/networks/k8sgu/10.200.0.2", "0644")),
+        ("1.1.10", owner("/var/lib/cni/networks/k8sgu/10.200.0.2", "ubuntu:root")),
+        ("1.1.19", owner("/etc/etcd/pki/server.key", "etcd:etcd")),
+        ("X.2", owner("/run/kube-apiserver/sa.key", "etcd:root")),
+        ("X.2", mode("/run/etcd", "0755")),
+        ("X.2", lambda shown: shown.update(files={})),
+        ("X.4", flag(API, "service-account-max-token-expiration")),
+        ("X.6", kubelet("maxPods", 0)),
+        ("X.6", kubelet("eventBurst")),
+        ("X.7", kubelet("enableDebugFlagsHandler", True)),
+        # What the flags say counts, wherever it is.
+        ("1.1.11", flag("etcd", "data-dir", "/var/lib/elsewhere")),
+        ("4.1.9", flag("kubelet", "config", "/etc/elsewhere.yml")),
+    ],
+)
+def test_other_ways_to_fail(number, change):
+    shown = copy.deepcopy(SHOWN)
+    change(shown)
+    assert statuses(shown)[number] == "FAIL"
 
 
 @pytest.mark.parametrize(
@@ -261,4 +316,16 @@ def test_items_count_by_their_worst_answer_and_nodes_share_lines():
     found += [items.Finding("4.2.1", "t", "FAIL", "open", "c"), items.Finding("5.1.1", "t", "PASS", "fine")]
     assert report.counts(found) == {"PASS": 1, "FAIL": 1, "MANUAL": 0}
     assert len(report.table(found)) == 4
-    assert report.order("5.2.10") > report.order("5.2.9")
+    assert report.order("X.1") > report.order("5.2.10") > report.order("5.2.9")
+
+
+def test_a_node_that_was_not_read_fails():
+    found = own.unread(["a", "b"], ["b"])
+    assert [(one.node, one.status) for one in found] == [("a", "FAIL"), ("b", "PASS")]
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"), [("24h", 86400), ("1h30m0s", 5400), ("60s", 60), ("", None), ("1d", None), ("h", None)]
+)
+def test_durations(duration, expected):
+    assert own.seconds(duration) == expected

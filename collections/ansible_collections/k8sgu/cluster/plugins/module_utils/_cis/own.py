@@ -1,0 +1,113 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Items X: what this project asks for and the benchmark does not. X.9 is in `policies`, beside its like."""
+
+from __future__ import annotations
+
+import re
+from typing import Iterable
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.items import (
+    FAIL,
+    PASS,
+    Finding,
+    Item,
+    Node,
+    Verdict,
+    failed,
+    flag_is,
+    judged,
+    mode_at_most,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.node import COPIES
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.worker import configured, setting, setting_is
+
+API, ETCD, KUBELET, PROXY = "kube-apiserver", "etcd", "kubelet", "kube-proxy"
+LONGEST_TOKEN_S = 24 * 3600
+_SECONDS = {"h": 3600, "m": 60, "s": 1}
+
+
+def unread(expected: Iterable[str], read: Iterable[str]) -> list[Finding]:
+    """A node that gave nothing is no reason to pass."""
+    there, findings = set(read), []
+    for name in expected:
+        status = PASS if name in there else FAIL
+        reason = "read" if name in there else "nothing was read of it: is it up, and was the play limited to others?"
+        findings.append(Finding("X.1", "Every node of the inventory was read", status, reason, name))
+    return findings
+
+
+def copies(node: Node) -> Verdict:
+    """Keys for the programs that do not run as root: in directories that nobody else may enter."""
+    wrong, number = [], 0
+    for directory in COPIES:
+        program = directory.rpartition("/")[2]
+        for path, found in node.files.items():
+            if path != directory and not path.startswith(directory + "/"):
+                continue
+            number += found["kind"] == "file"
+            limit = "0700" if found["kind"] == "directory" else "0400"
+            if found["owner"] != node.user(program) or not mode_at_most(found["mode"], limit):
+                wrong.append(f"{path} {found['owner']} {found['mode']}")
+    if not number:
+        return failed(f"there are none below {', '.join(COPIES)}")
+    return judged(not wrong, ", ".join(wrong) or f"{number} files below {', '.join(COPIES)}")
+
+
+def seconds(duration: str) -> int | None:
+    """Of a Go duration in whole hours, minutes and seconds; None for any other text."""
+    if not re.fullmatch(r"(\d+[hms])+", duration):
+        return None
+    return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"(\d+)([hms])", duration))
+
+
+def token_life(node: Node) -> Verdict:
+    value = node.flag(API, "service-account-max-token-expiration") or ""
+    life = seconds(value)
+    seen = f"--service-account-max-token-expiration={value or 'not set'}"
+    return judged(life is not None and 0 < life <= LONGEST_TOKEN_S, seen)
+
+
+def limits(node: Node) -> Verdict:
+    """In the kubelet 0 events a second are as many as there are (CIS 4.2.8 lets that pass)."""
+    names = ("maxPods", "eventRecordQPS", "eventBurst")
+    values = {name: setting(node, name) for name in names}
+    without = [name for name, value in values.items() if not isinstance(value, int) or value <= 0]
+    return judged(not without, ", ".join(f"{name}: {value}" for name, value in values.items()))
+
+
+def kubelet_profiling(node: Node) -> Verdict:
+    names = ("enableProfilingHandler", "enableDebugFlagsHandler")
+    return judged(
+        all(setting(node, name) is False for name in names),
+        ", ".join(f"{name}: {setting(node, name)}" for name in names),
+    )
+
+
+def control_plane_items() -> list[Item]:
+    return [
+        Item("X.2", "Copies of keys are their program's alone", API, copies),
+        Item("X.3", "etcd does not offer profiling", ETCD, flag_is(ETCD, "enable-pprof", "false", default="false")),
+        Item("X.4", "Service accounts' tokens last a day at most", API, token_life),
+    ]
+
+
+def items() -> list[Item]:
+    return [
+        *configured(
+            [
+                Item(
+                    "X.5",
+                    "The kubelet takes the kernel as it was set",
+                    KUBELET,
+                    setting_is("protectKernelDefaults", True),
+                ),
+                Item("X.6", "Pods and events have limits", KUBELET, limits),
+                Item("X.7", "The kubelet does not offer profiling", KUBELET, kubelet_profiling),
+            ]
+        ),
+        Item(
+            "X.8", "kube-proxy does not offer profiling", PROXY, flag_is(PROXY, "profiling", "false", default="false")
+        ),
+    ]
