@@ -64,7 +64,9 @@ options:
     elements: dict
     default: []
   exposure_limits:
-    description: By systemd unit, the highest level that C(systemd-analyze security) may give it.
+    description:
+      - By systemd unit, the highest level that C(systemd-analyze security) may give it. Every unit that M(k8sgu.cluster.component) started
+        on the node must have one. Empty, none is looked at.
     type: dict
     default: {}
   secret_key:

@@ -18,7 +18,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.scan imp
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, until
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners import listeners, plaintext_listeners
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.ports import check_ports
-from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.sandbox import check_exposure
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.sandbox import check_exposure, own_units
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.swap import check_swap
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.tls import check_tls
 
@@ -184,7 +184,7 @@ def node_checks(parameters: dict[str, Any]) -> tuple[list[Check], bool]:
         checks += check_ports(parameters["port_table"], parameters["system_listeners"], role, found, where)
         checks.append(check_tls(parameters["port_table"], role, found, where))
     if parameters["exposure_limits"]:
-        checks.append(check_exposure(parameters["exposure_limits"], where))
+        checks.append(check_exposure(parameters["exposure_limits"], own_units(), where))
     audited = False
     if parameters["control_plane"]:
         # Health is what a balancer must be able to ask; /version is the first thing that anonymous access would open.

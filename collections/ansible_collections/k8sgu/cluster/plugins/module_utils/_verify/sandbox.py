@@ -5,39 +5,54 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
+from pathlib import Path
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check
 
-_OVERALL = re.compile(r"Overall exposure level for \S+: ([0-9.]+)")
+# What the module `component` remembers of what it started.
+RECORDS = Path("/var/lib/k8sgu/component")
+_OVERALL = re.compile(r"Overall exposure level for (\S+): ([0-9.]+)")
 COMMAND_TIMEOUT_S = 60
 
 
-def exposure(output: str) -> float | None:
-    """The overall level of `systemd-analyze security UNIT`, from 0 (confined) to 10; None where it says none."""
-    found = _OVERALL.search(output)
-    return float(found.group(1)) if found else None
+def exposures(output: str) -> dict[str, float]:
+    """By unit the overall level of `systemd-analyze security UNIT...`, from 0 (confined) to 10."""
+    return {unit: float(level) for unit, level in _OVERALL.findall(output)}
 
 
-def check_exposure(limits: dict[str, float], where: str) -> Check:
-    """Every unit of `limits` is at most as exposed as it says there."""
-    above, seen = [], []
-    for unit, limit in sorted(limits.items()):
-        look = ["systemd-analyze", "security", "--no-pager", unit]
+def own_units(records: Path = RECORDS) -> list[str]:
+    """The services of the components that were installed here."""
+    units = set()
+    for record in records.glob("*.json"):
         try:
-            done = subprocess.run(look, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False)
-            level = exposure(done.stdout)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            level, done = None, subprocess.CompletedProcess(look, 1, "", str(error))
-        seen.append(f"{unit} {level if level is not None else done.stderr.strip() or 'says nothing'}")
-        if level is None or level > float(limit):
-            above.append(unit)
+            units |= set(json.loads(record.read_text())["started_with"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # a component's way back, or one that has not been found healthy
+    return sorted(unit for unit in units if unit.endswith(".service"))
+
+
+def check_exposure(limits: dict[str, float], units: list[str], where: str) -> Check:
+    """Every one of the units has a limit and is at most as exposed as that says; limits of others do not count."""
+    look = ["systemd-analyze", "security", "--no-pager", *units]
+    why = ""
+    try:
+        done = subprocess.run(look, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False)
+        levels, why = exposures(done.stdout), done.stderr.strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        levels, why = {}, str(error)
+    above = [unit for unit in units if unit not in limits or levels.get(unit, 10.1) > float(limits[unit])]
+    seen = [
+        f"{unit} {levels.get(unit, why or 'says nothing')}{'' if unit in limits else ' (no limit)'}" for unit in units
+    ]
     return Check(
         "systemd confines the programs",
-        not above,
-        ", ".join(f"{unit} at most {limit}" for unit, limit in sorted(limits.items())),
-        ", ".join(seen),
+        bool(units) and not above,
+        ", ".join(f"{unit} at most {limits[unit]}" for unit in units if unit in limits)
+        or "a limit for each of our units",
+        ", ".join(seen) or f"no unit of ours in {RECORDS}",
         where,
-        f"systemd-analyze security {' '.join(above or sorted(limits))}",
+        f"systemd-analyze security {' '.join(above or units)}",
     )

@@ -1,13 +1,18 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What listens against the port table, both ways."""
+"""What listens against the port table, both ways; how exposed our units are against their limits."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
+import subprocess
+from pathlib import Path
 
 import pytest
+import yaml
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ports import table
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify import ports, sandbox
@@ -93,14 +98,51 @@ def test_nothing_found_proves_nothing():
     assert [passed for passed, _seen in judge([])] == [False, False]
 
 
+UNIT = re.compile(r"unit: \{name: (\S+?\.service)[,}]")
+RATED = """...
+→ Overall exposure level for etcd.service: 1.2 OK :-)
+
+→ Overall exposure level for containerd.service: 9.6 UNSAFE :-{
+"""
+
+
+def test_exposures_are_read():
+    assert sandbox.exposures(RATED) == {"etcd.service": 1.2, "containerd.service": 9.6}
+    assert sandbox.exposures("Failed to connect") == {}
+
+
 @pytest.mark.parametrize(
-    ("output", "level"),
-    [("...\n→ Overall exposure level for etcd.service: 1.2 OK\n", 1.2), ("Failed to connect", None), ("", None)],
-)
-def test_exposure_is_read(output, level):
-    assert sandbox.exposure(output) == level
+    ("limits", "units", "passed"),
+    [
+        # The limit of a unit that the node does not have does not count.
+        ({"etcd.service": 3, "containerd.service": 9.6, "a.service": 1}, ["containerd.service", "etcd.service"], True),
+        ({"etcd.service": 1.1, "containerd.service": 9.6}, ["containerd.service", "etcd.service"], False),
+        # A unit without a limit, one that systemd does not rate, and a node on which nothing of ours is found.
+        ({"etcd.service": 3.0}, ["containerd.service", "etcd.service"], False),
+        ({"etcd.service": 3.0, "flanneld.service": 10.0}, ["etcd.service", "flanneld.service"], False),
+        ({"etcd.service": 3.0}, [], False),
+    ],
+)  # fmt: skip
+def test_every_unit_has_a_limit_and_keeps_it(monkeypatch, limits, units, passed):
+    done = subprocess.CompletedProcess([], 0, RATED, "Unit flanneld.service not found.")
+    monkeypatch.setattr(sandbox.subprocess, "run", lambda *_args, **_options: done)
+    assert sandbox.check_exposure(limits, units, "node").passed is passed
 
 
-def test_a_unit_that_cannot_be_rated_fails():
-    check = sandbox.check_exposure({"k8sgu-there-is-no-such-unit.service": 9.9}, "node")
-    assert not check.passed
+def test_every_unit_that_a_role_installs_has_a_limit():
+    roles = Path(__file__).parents[3] / "roles"
+    names = {name for path in roles.glob("*/vars/**/*.yml") for name in UNIT.findall(path.read_text())}
+    limits = yaml.safe_load((roles / "verify/defaults/main.yml").read_text())["k8sgu_verify_exposure_limits"]
+    assert names == set(limits)
+
+
+def test_without_systemd_nothing_is_confined(monkeypatch):
+    monkeypatch.setattr(sandbox.subprocess, "run", lambda *_args, **_options: (_ for _ in ()).throw(FileNotFoundError))
+    assert not sandbox.check_exposure({"etcd.service": 3.0}, ["etcd.service"], "node").passed
+
+
+def test_our_units_are_those_that_components_started(tmp_path):
+    (tmp_path / "etcd.json").write_text(json.dumps({"schema": 1, "started_with": {"etcd.service": {"/a": "1"}}}))
+    (tmp_path / "etcd.undo.json").write_text(json.dumps({"paths": {}, "units": {"other.service": {}}}))
+    (tmp_path / "half.json").write_text("{")
+    assert sandbox.own_units(tmp_path) == ["etcd.service"]
