@@ -278,7 +278,12 @@ def items() -> list[Item]:
             API,
             flags_set(API, "kubelet-certificate-authority"),
         ),
-        Item("1.2.6", "Not everything is allowed", API, flag_lacks(API, "authorization-mode", "AlwaysAllow")),
+        Item(
+            "1.2.6",
+            "Not everything is allowed",
+            API,
+            flag_lacks(API, "authorization-mode", "AlwaysAllow", default="AlwaysAllow"),
+        ),
         Item("1.2.7", "Nodes are authorized as nodes", API, flag_holds(API, "authorization-mode", "Node")),
         Item("1.2.8", "Roles decide (RBAC)", API, flag_holds(API, "authorization-mode", "RBAC")),
         Item("1.2.9", "Events are limited", API, event_rate_limit),

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.items import (
     Item,
@@ -15,24 +14,12 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.items import (
     failed,
     flag_is,
     flags_set,
+    from_flags,
     judged,
 )
 
 ETCD = "etcd"
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
-
-
-def from_flags(items: list[Item]) -> list[Item]:
-    """With a configuration file etcd ignores its flags, so that they prove nothing."""
-
-    def asked(item: Item) -> Item:
-        def question(node: Node) -> Verdict:
-            path = node.flag(ETCD, "config-file")
-            return failed(f"--config-file={path}: etcd ignores every other flag") if path else item.question(node)
-
-        return replace(item, question=question)
-
-    return [asked(item) for item in items]
 
 
 def certificates(text: str) -> set[str]:
@@ -51,6 +38,8 @@ def own_authority(node: Node) -> Verdict:
 
 def items() -> list[Item]:
     return from_flags(
+        ETCD,
+        "config-file",
         [
             Item("2.1", "etcd serves with TLS", ETCD, flags_set(ETCD, "cert-file", "key-file")),
             Item("2.2", "etcd's clients need a certificate", ETCD, flag_is(ETCD, "client-cert-auth", "true")),
@@ -69,5 +58,5 @@ def items() -> list[Item]:
                 flag_is(ETCD, "peer-auto-tls", "false", default="false"),
             ),
             Item("2.7", "etcd has a CA of its own", ETCD, own_authority),
-        ]
+        ],
     )

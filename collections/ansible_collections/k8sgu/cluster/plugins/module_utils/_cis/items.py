@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Iterable
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.yaml_text import documents
@@ -90,6 +90,19 @@ def ask(items: Iterable[Item], name: str, node: Node) -> list[Finding]:
     return findings
 
 
+def from_flags(program: str, name: str, items: Iterable[Item]) -> list[Item]:
+    """With a configuration file (the flag `name`) the program ignores its other flags, so that they prove nothing."""
+
+    def asked(item: Item) -> Item:
+        def question(node: Node) -> Verdict:
+            path = node.flag(program, name)
+            return failed(f"--{name}={path}: {program} ignores its flags") if path else item.question(node)
+
+        return replace(item, question=question)
+
+    return [asked(item) for item in items]
+
+
 def flag_is(program: str, name: str, *allowed: str, default: str | None = None) -> Question:
     """The flag has one of the allowed values; `default` is what the program does without it."""
 
@@ -130,9 +143,11 @@ def flag_holds(program: str, name: str, wanted: str, default: Iterable[str] = ()
     return question
 
 
-def flag_lacks(program: str, name: str, unwanted: str) -> Question:
+def flag_lacks(program: str, name: str, unwanted: str, default: str = "") -> Question:
+    """The flag's list is without an element; `default` is what the program takes where the flag is not set."""
+
     def question(node: Node) -> Verdict:
-        value = node.flag(program, name) or ""
+        value = node.flag(program, name) or default
         return judged(unwanted not in value.split(","), f"--{name}={value or 'not set'}")
 
     return question

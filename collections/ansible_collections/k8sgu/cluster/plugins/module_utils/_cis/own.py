@@ -17,6 +17,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.items import (
     Verdict,
     failed,
     flag_is,
+    from_flags,
     judged,
     mode_at_most,
 )
@@ -86,28 +87,24 @@ def kubelet_profiling(node: Node) -> Verdict:
 
 
 def control_plane_items() -> list[Item]:
+    no_profiling = flag_is(ETCD, "enable-pprof", "false", default="false")
     return [
         Item("X.2", "Copies of keys are their program's alone", API, copies),
-        Item("X.3", "etcd does not offer profiling", ETCD, flag_is(ETCD, "enable-pprof", "false", default="false")),
+        *from_flags(ETCD, "config-file", [Item("X.3", "etcd does not offer profiling", ETCD, no_profiling)]),
         Item("X.4", "Service accounts' tokens last a day at most", API, token_life),
     ]
 
 
 def items() -> list[Item]:
+    kernel = setting_is("protectKernelDefaults", True)
+    no_profiling = flag_is(PROXY, "profiling", "false", default="false")
     return [
         *configured(
             [
-                Item(
-                    "X.5",
-                    "The kubelet takes the kernel as it was set",
-                    KUBELET,
-                    setting_is("protectKernelDefaults", True),
-                ),
+                Item("X.5", "The kubelet takes the kernel as it was set", KUBELET, kernel),
                 Item("X.6", "Pods and events have limits", KUBELET, limits),
                 Item("X.7", "The kubelet does not offer profiling", KUBELET, kubelet_profiling),
             ]
         ),
-        Item(
-            "X.8", "kube-proxy does not offer profiling", PROXY, flag_is(PROXY, "profiling", "false", default="false")
-        ),
+        *from_flags(PROXY, "config", [Item("X.8", "kube-proxy does not offer profiling", PROXY, no_profiling)]),
     ]

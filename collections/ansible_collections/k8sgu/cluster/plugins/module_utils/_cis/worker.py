@@ -16,6 +16,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.items import (
     failed,
     files_mode,
     files_owner,
+    from_flags,
     is_path,
     judged,
     manual,
@@ -163,7 +164,9 @@ def items() -> list[Item]:
         *_file_items(9, "kubelet's configuration", KUBELET, _named(KUBELET, "config")),
         Item("4.2.7", "The node's name is not made up", KUBELET, host_name),
         *configured(_settings()),
-        Item("4.3.1", "kube-proxy's metrics are for the node alone", PROXY, proxy_metrics),
+        *from_flags(
+            PROXY, "config", [Item("4.3.1", "kube-proxy's metrics are for the node alone", PROXY, proxy_metrics)]
+        ),
     ]
 
 

@@ -240,10 +240,17 @@ def test_a_kubelet_that_says_nothing_proves_nothing():
     } - {"4.2.7"}
 
 
-def test_flags_beside_a_configuration_file_of_etcd_prove_nothing():
+@pytest.mark.parametrize(
+    ("program", "name", "lost"),
+    [
+        ("etcd", "config-file", {"X.3", *(f"2.{number}" for number in range(1, 8))}),
+        ("kube-proxy", "config", {"4.3.1", "X.8"}),
+    ],
+)
+def test_flags_beside_a_configuration_file_prove_nothing(program, name, lost):
     shown = copy.deepcopy(SHOWN)
-    flag("etcd", "config-file", "/etc/etcd/etcd.yml")(shown)
-    assert {number for number, status in statuses(shown).items() if status == "FAIL"} == {f"2.{n}" for n in range(1, 8)}
+    flag(program, name, "/etc/elsewhere.yml")(shown)
+    assert {number for number, status in statuses(shown).items() if status == "FAIL"} == lost
 
 
 @pytest.mark.parametrize(
@@ -252,6 +259,7 @@ def test_flags_beside_a_configuration_file_of_etcd_prove_nothing():
         ("1.1.9", mode("/var/lib/cni/networks/k8sgu/10.200.0.2", "0644")),
         ("1.1.10", owner("/var/lib/cni/networks/k8sgu/10.200.0.2", "ubuntu:root")),
         ("1.1.19", owner("/etc/etcd/pki/server.key", "etcd:etcd")),
+        ("1.2.6", flag(API, "authorization-mode")),
         ("X.2", owner("/run/kube-apiserver/sa.key", "etcd:root")),
         ("X.2", mode("/run/etcd", "0755")),
         ("X.2", lambda shown: shown.update(files={})),
