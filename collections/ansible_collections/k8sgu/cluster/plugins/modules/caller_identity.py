@@ -84,52 +84,27 @@ access_key_age_days:
   sample: 12
 """
 
-import datetime
-import os
-
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._caller import identity
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import (
-    BOTO3_IMPORT_ERROR,
-    Aws,
-    AwsError,
-    Connection,
+from ansible_collections.k8sgu.cluster.plugins.module_utils._caller.identity import (
+    SPECIFICATION,
+    RootUser,
+    identify,
 )
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import BOTO3_IMPORT_ERROR, AwsError
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "max_key_age_days": {"type": "int", "default": 90, "no_log": False},
-            "allow_root": {"type": "bool", "default": False},
-            "region": {"type": "str"},
-            "profile": {"type": "str"},
-            "endpoint_url": {"type": "str"},
-            "access_key": {"type": "str", "no_log": False},
-            "secret_key": {"type": "str", "no_log": True},
-            "session_token": {"type": "str", "no_log": True},
-            "assume_role_arn": {"type": "str"},
-            "assume_role_external_id": {"type": "str"},
-            "retry_mode": {"type": "str", "choices": ["legacy", "standard", "adaptive"], "default": "standard"},
-            "max_attempts": {"type": "int", "default": 8},
-            "connect_timeout": {"type": "int", "default": 10},
-            "read_timeout": {"type": "int", "default": 60},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(**SPECIFICATION, supports_check_mode=True)
     if BOTO3_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("boto3"), exception=BOTO3_IMPORT_ERROR)
-    options = module.params
     try:
-        caller = identity.ask(Aws(Connection.from_options(options)), datetime.datetime.now(datetime.timezone.utc))
-        files = identity.files_to_check(os.environ)
-        warnings = identity.judge(caller, files, options["max_key_age_days"], options["allow_root"])
-    except (AwsError, identity.RootUser) as error:
+        result, warnings = identify(module.params)
+    except (AwsError, RootUser) as error:
         module.fail_json(msg=str(error))
     for warning in warnings:
         module.warn(warning)
-    module.exit_json(changed=False, **identity.result(caller))
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -322,23 +322,12 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._documen
     YAML_IMPORT_ERROR,
     ConfigError,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._options import ARGUMENT_SPEC
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._options import SPECIFICATION
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._run import run
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec=ARGUMENT_SPEC,
-        supports_check_mode=True,
-        required_one_of=[("path", "kubeconfigs")],
-        mutually_exclusive=[
-            ("path", "kubeconfigs"),
-            ("clusters", "kubeconfigs"),
-            ("users", "kubeconfigs"),
-            ("contexts", "kubeconfigs"),
-            ("current_context", "kubeconfigs"),
-        ],
-    )
+    module = AnsibleModule(**SPECIFICATION, supports_check_mode=True)
     if not HAS_YAML:
         module.fail_json(msg=missing_required_lib("PyYAML"), exception=YAML_IMPORT_ERROR)
     try:

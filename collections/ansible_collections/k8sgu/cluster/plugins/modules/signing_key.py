@@ -69,40 +69,21 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileEr
 from ansible_collections.k8sgu.cluster.plugins.module_utils._signing_key import (
     CRYPTOGRAPHY_IMPORT_ERROR,
     HAS_CRYPTOGRAPHY,
-    SIZES,
+    SPECIFICATION,
     SigningKeyError,
-    apply,
-    plan,
-    read,
+    ensure,
 )
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path", "required": True},
-            "public_path": {"type": "path", "required": True},
-            "algorithm": {"type": "str", "choices": ["rsa", "ecdsa"], "default": "rsa"},
-            "size": {"type": "int"},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(**SPECIFICATION, supports_check_mode=True)
     if not HAS_CRYPTOGRAPHY:
         module.fail_json(msg=missing_required_lib("cryptography >= 42"), exception=CRYPTOGRAPHY_IMPORT_ERROR)
-    paths = (module.params["path"], module.params["public_path"])
-    algorithm = module.params["algorithm"]
-    size = SIZES[algorithm][0] if module.params["size"] is None else module.params["size"]
     try:
-        planned = plan(read(paths[0]), read(paths[1]), algorithm, size, paths)
-        if planned.changes and not module.check_mode:
-            apply(planned, algorithm, size, paths)
+        result = ensure(module.params, module.check_mode)
     except (SigningKeyError, FileError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(
-        changed=bool(planned.changes),
-        changes=planned.changes,
-        diff={"before": "", "after": "".join(f"{change}\n" for change in planned.changes)},
-    )
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,6 @@ fingerprint:
 """
 
 import importlib.util
-from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
@@ -74,32 +73,14 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ssh import keys
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path", "required": True},
-            "comment": {"type": "str", "default": ""},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(**keys.SPECIFICATION, supports_check_mode=True)
     if importlib.util.find_spec("cryptography") is None:
         module.fail_json(msg=missing_required_lib("cryptography"))
-    path = Path(module.params["path"])
     try:
-        wanted = keys.plan(path, module.params["comment"])
-        if wanted.changed and not module.check_mode:
-            keys.apply(path, wanted)
+        result = keys.ensure(module.params, module.check_mode)
     except (keys.KeyFileError, FileError) as error:
         module.fail_json(msg=str(error))
-    diff = {}
-    if wanted.private is not None or wanted.write_public:
-        diff = {"before": "", "after": wanted.public + "\n", "after_header": str(keys.public_path(path))}
-    module.exit_json(
-        changed=wanted.changed,
-        diff=diff,
-        path=str(path),
-        public_key=wanted.public,
-        fingerprint=wanted.fingerprint,
-    )
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

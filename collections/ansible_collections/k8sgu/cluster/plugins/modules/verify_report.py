@@ -59,36 +59,20 @@ failed:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
-from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import (
-    failure_text,
-    from_dictionaries,
-    junit,
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.report import (
+    SPECIFICATION,
+    NotProven,
+    report,
 )
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "checks": {"type": "list", "elements": "dict", "required": True},
-            "junit": {"type": "path", "required": True},
-            "suite": {"type": "str", "default": "verify"},
-        },
-        supports_check_mode=True,
-    )
-    checks = from_dictionaries(module.params["checks"])
-    failed = sum(not check.passed for check in checks)
-    counts = {"passed": len(checks) - failed, "failed": failed}
-    if not module.check_mode:
-        try:
-            atomic_write(module.params["junit"], junit(checks, module.params["suite"]), mode=0o644)
-        except FileError as error:
-            module.fail_json(msg=f"junit: {error}", **counts)
-    if not checks:
-        module.fail_json(msg="checks: none was made, so nothing is proven", **counts)
-    if failed:
-        module.fail_json(msg=f"{failed} of {len(checks)} checks failed\n{failure_text(checks)}", **counts)
-    module.exit_json(changed=False, msg=f"{len(checks)} checks passed", **counts)
+    module = AnsibleModule(**SPECIFICATION, supports_check_mode=True)
+    try:
+        result = report(module.params, module.check_mode)
+    except NotProven as error:
+        module.fail_json(msg=str(error), **error.result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import pytest
 from moto_server import Server, moto_server
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, session
-from ansible_collections.k8sgu.cluster.plugins.modules.ec2_cluster import argument_spec
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import SPECIFICATION
 
 AMI, ARM_AMI, NEWER_AMI = "ami-00000000000000001", "ami-00000000000000002", "ami-00000000000000003"
 OWNER = "136693071363"
@@ -81,7 +81,7 @@ def reset(server: Server) -> None:
 
 def options(**changes: Any) -> dict[str, Any]:
     """The module's options as Ansible would hand them over."""
-    spec = argument_spec()
+    spec = SPECIFICATION["argument_spec"]
     defaults = {name: option.get("default") for name, option in spec.items()}
     given = {"name": "demo", "image": AMI, "public_key": KEY, "wait_timeout": 60, **changes}
     unknown = set(given) - set(spec)

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._document import ConfigError, load
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._options import ARGUMENT_SPEC
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._options import SPECIFICATION
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._run import run
 
 ROOT = Path(__file__).resolve().parents[6]
@@ -61,7 +61,7 @@ def options(path: Path, **given: Any) -> dict[str, Any]:
             filled[name] = value
         return filled
 
-    return fill(ARGUMENT_SPEC, {"path": str(path), **given})
+    return fill(SPECIFICATION["argument_spec"], {"path": str(path), **given})
 
 
 def config(program: str, path: Path, *arguments: str) -> str:

@@ -33,6 +33,15 @@ _SECRET_LINE = re.compile(r"^\s*(aws_secret_access_key|aws_session_token)\s*=", 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
+SPECIFICATION: dict[str, Any] = {
+    "argument_spec": {
+        "max_key_age_days": {"type": "int", "default": 90, "no_log": False},
+        "allow_root": {"type": "bool", "default": False},
+        **ec2_session.CONNECTION_OPTIONS,
+    }
+}
+
+
 class RootUser(Exception):
     """The caller is the account's root user."""
 
@@ -51,6 +60,14 @@ class Caller:
     @property
     def is_root(self) -> bool:
         return bool(_ROOT_ARN.fullmatch(self.arn))
+
+
+def identify(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The module's result and its warnings. Raises AwsError and RootUser."""
+    aws = ec2_session.Aws(ec2_session.Connection.from_options(options))
+    caller = ask(aws, datetime.datetime.now(datetime.timezone.utc))
+    warnings = judge(caller, files_to_check(os.environ), options["max_key_age_days"], options["allow_root"])
+    return {"changed": False, **result(caller)}, warnings
 
 
 def ask(aws: ec2_session.Aws, now: datetime.datetime) -> Caller:

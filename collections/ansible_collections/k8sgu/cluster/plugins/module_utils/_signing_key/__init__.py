@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import traceback
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Mapping, NamedTuple
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import atomic_write, resolve_destination
 
@@ -23,6 +23,14 @@ else:
     HAS_CRYPTOGRAPHY = True
     CRYPTOGRAPHY_IMPORT_ERROR = None
 
+SPECIFICATION: dict[str, Any] = {
+    "argument_spec": {
+        "path": {"type": "path", "required": True},
+        "public_path": {"type": "path", "required": True},
+        "algorithm": {"type": "str", "choices": ["rsa", "ecdsa"], "default": "rsa"},
+        "size": {"type": "int"},
+    }
+}
 SIZES = {"rsa": (2048, 3072, 4096), "ecdsa": (256, 384, 521)}
 _PUBLIC_KEY = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----\n?", re.DOTALL)
 
@@ -37,6 +45,21 @@ class Plan(NamedTuple):
     create: bool
     public: list[bytes] | None
     changes: list[str]
+
+
+def ensure(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Make the pair what `options` say; returns the module's result. Raises SigningKeyError and FileError."""
+    paths = (options["path"], options["public_path"])
+    algorithm = options["algorithm"]
+    size = SIZES[algorithm][0] if options["size"] is None else options["size"]
+    planned = plan(read(paths[0]), read(paths[1]), algorithm, size, paths)
+    if planned.changes and not check_mode:
+        apply(planned, algorithm, size, paths)
+    return {
+        "changed": bool(planned.changes),
+        "changes": planned.changes,
+        "diff": {"before": "", "after": "".join(f"{change}\n" for change in planned.changes)},
+    }
 
 
 def plan(private: bytes | None, public: bytes | None, algorithm: str, size: int, paths: tuple[str, str]) -> Plan:

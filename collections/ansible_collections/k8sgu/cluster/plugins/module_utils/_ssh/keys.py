@@ -16,6 +16,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import atomic_write
 
@@ -31,6 +32,11 @@ try:
     )
 except ImportError:  # the module refuses before it comes here
     pass
+
+
+SPECIFICATION: dict[str, Any] = {
+    "argument_spec": {"path": {"type": "path", "required": True}, "comment": {"type": "str", "default": ""}}
+}
 
 
 class KeyFileError(Exception):
@@ -59,6 +65,24 @@ class Plan:
 
 def public_path(path: Path) -> Path:
     return path.with_name(path.name + ".pub")
+
+
+def ensure(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Makes the pair what `options` say; returns the module's result. Raises KeyFileError and FileError."""
+    path = Path(options["path"])
+    wanted = plan(path, options["comment"])
+    if wanted.changed and not check_mode:
+        apply(path, wanted)
+    diff = {}
+    if wanted.private is not None or wanted.write_public:
+        diff = {"before": "", "after": wanted.public + "\n", "after_header": str(public_path(path))}
+    return {
+        "changed": wanted.changed,
+        "diff": diff,
+        "path": str(path),
+        "public_key": wanted.public,
+        "fingerprint": wanted.fingerprint,
+    }
 
 
 def plan(path: Path, comment: str) -> Plan:

@@ -1,0 +1,28 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module ec2_cluster, in Ansible's own process where it would run just here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import SPECIFICATION
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import BOTO3_IMPORT_ERROR, AwsError
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._here import Call, HereAction
+
+
+class ActionModule(HereAction):
+    """See the documentation of the module."""
+
+    SPECIFICATION = SPECIFICATION
+    ERRORS = (AwsError, cluster.DescriptionError, cluster.RunFailed)
+
+    def usable(self) -> bool:
+        return not BOTO3_IMPORT_ERROR
+
+    def work(self, call: Call) -> dict[str, Any]:
+        outcome = cluster.run(call.params, check_mode=call.check_mode)
+        call.warnings += outcome.warnings
+        return outcome.result

@@ -1,0 +1,122 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Modules of the controller's own files, in Ansible's own process and as modules: the answers are the same.
+
+test_cfssl_cert_here.py has what all of them share: what is hidden, and when a module is sent after all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+COLLECTIONS = Path(__file__).resolve().parents[5]
+TOKEN = "t0ken-of-a-user"
+CHECK = {"name": "a", "passed": True, "expected": "b", "seen": "c"}
+# What makes the way to the module necessary; an environment is one such thing.
+WAYS: dict[str, dict[str, Any]] = {"here": {}, "module": {"environment": {"K8SGU_TEST": "1"}}}
+# Each is run in check mode, run, and run again; `@` is the directory of the way.
+CALLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "key": ("signing_key", {"path": "@/sa.key", "public_path": "@/sa.pub"}),
+    "key of another size": ("signing_key", {"path": "@/sa.key", "public_path": "@/sa.pub", "size": 4096}),
+    "ssh": ("ssh_key", {"path": "@/ssh/id", "comment": "demo"}),
+    "kubeconfig": (
+        "kubeconfig",
+        {
+            "path": "@/config",
+            "clusters": [{"name": "demo", "server": "https://demo:6443"}],
+            "users": [{"name": "admin", "token": "{{ token }}"}],
+            "contexts": [{"name": "admin", "cluster": "demo", "user": "admin"}],
+            "current_context": "admin",
+        },
+    ),
+    "no such context": ("kubeconfig", {"path": "@/config", "current_context": "nobody"}),
+    "report": ("verify_report", {"junit": "@/verify.xml", "checks": [CHECK]}),
+    "report of a failure": ("verify_report", {"junit": "@/verify.xml", "checks": [{**CHECK, "passed": False}]}),
+    "report of nothing": ("verify_report", {"junit": "@/verify.xml", "checks": []}),
+}
+PASSES = ("check", "run", "again")
+
+
+def tasks() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for way, keywords in WAYS.items():
+        for number, (module, options) in enumerate(CALLS.values()):
+            for one in PASSES:
+                given = json.loads(json.dumps(options).replace("@", way))
+                call = {f"k8sgu.cluster.{module}": given, "check_mode": one == "check", "diff": True}
+                found.append({"register": f"{way}_{number}_{one}", "ignore_errors": True, **call, **keywords})
+    return found
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    directory = tmp_path_factory.mktemp("ways")
+    calls = tasks()
+    names = [task["register"] for task in calls]
+    content = "{{ dict(names | zip(names | map('extract', vars))) | to_json }}"
+    save = {"ansible.builtin.copy": {"content": content, "dest": "results.json"}, "vars": {"names": names}}
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": [*calls, save]}
+    (directory / "play.yml").write_text(yaml.safe_dump([play]))
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            "-i",
+            "localhost,",
+            "-c",
+            "local",
+            "-e",
+            f"ansible_python_interpreter={sys.executable}",
+            "-e",
+            f"token={TOKEN}",
+            directory / "play.yml",
+        ],
+        cwd="/",
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    found: dict[str, dict[str, Any]] = json.loads((directory / "results.json").read_text())
+    return found
+
+
+def comparable(result: dict[str, Any], way: str) -> Any:
+    """Without what differs between any two runs: random keys, and the directory of the way."""
+    # Added to what a module says: that it could be read, and for a `path` whose it is.
+    added = {"_ansible_parsed", "gid", "group", "mode", "owner", "size", "state", "uid"}
+    kept = {key: value for key, value in result.items() if key not in added}
+    text = json.dumps(kept, sort_keys=True).replace(f"{way}/", "@/")
+    text = re.sub(r"ssh-ed25519 [A-Za-z0-9+/=]+", "ssh-ed25519", text)
+    return json.loads(re.sub(r"SHA256:[A-Za-z0-9+/=]+", "SHA256", text))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("one", PASSES)
+@pytest.mark.parametrize("call", CALLS)
+def test_both_ways_say_the_same(results: dict[str, dict[str, Any]], call: str, one: str) -> None:
+    number = list(CALLS).index(call)
+    here, module = results[f"here_{number}_{one}"], results[f"module_{number}_{one}"]
+    assert comparable(here, "here") == comparable(module, "module")
+
+
+def test_the_calls_do_what_they_say(results: dict[str, dict[str, Any]]) -> None:
+    said = {
+        call: [results[f"here_{number}_{one}"]["changed"] for one in PASSES]
+        for number, call in enumerate(CALLS)
+        if not results[f"here_{number}_run"]["failed"]
+    }
+    changes = [True, True, False]
+    assert said == {"key": changes, "ssh": changes, "kubeconfig": changes, "report": [False, False, False]}
