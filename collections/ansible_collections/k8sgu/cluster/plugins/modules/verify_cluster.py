@@ -11,7 +11,7 @@ short_description: Makes the checks of a cluster that go through its API server
 version_added: 0.1.0
 description:
   - Looks at the nodes, at the demo and its Service, at names, at the paths between pods on different nodes, at NetworkPolicy and at
-    what kubectl exec and logs get from a pod on each node,
+    what kubectl exec, logs and port-forward get from a pod on each node,
     and makes a request by which M(k8sgu.cluster.verify_node) knows the audit log. Each check waits for what it expects.
   - It never fails for what it finds; M(k8sgu.cluster.verify_report) does.
 author:

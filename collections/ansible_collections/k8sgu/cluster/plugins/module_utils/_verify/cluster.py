@@ -238,7 +238,7 @@ class ClusterChecks:
         )
 
     def streams(self) -> Check:
-        """kubectl exec and kubectl logs reach a pod on every node"""
+        """kubectl exec, logs and port-forward reach a pod on every node"""
 
         def reach(pod: Pod) -> str:
             path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
@@ -248,18 +248,23 @@ class ClusterChecks:
                     printed = streams.run_in_pod(stream, access, path, ["/agnhost", "--version"])
                 with contextlib.closing(streams.connect(access)) as stream:
                     written = streams.logs(stream, access, path)
+                request = b"GET /hostname HTTP/1.0\r\n\r\n"
+                with contextlib.closing(streams.connect(access)) as stream:
+                    answered = streams.forward(stream, access, path, 8080, request, pod.name)
             except (ManifestError, OSError) as error:
                 return f"{pod.node}: {error}"
-            return "" if "version" in printed and written else f"{pod.node}: exec {printed!r}, logs {written!r}"
+            if "version" in printed and written and pod.name in answered:
+                return ""
+            return f"{pod.node}: exec {printed!r}, logs {written!r}, port-forward {answered!r}"
 
         probes = pods(self.client, PROBES, "probe")
         with ThreadPoolExecutor(max_workers=8) as pool:
             wrong = [text for text in pool.map(reach, probes) if text]
         return Check(
-            "kubectl exec and kubectl logs reach a pod on every node",
+            "kubectl exec, logs and port-forward reach a pod on every node",
             not wrong and bool(probes),
-            "the version that a program in the pod prints, and what the pod has written",
-            "; ".join(wrong) or f"both, on {len(probes)} nodes",
+            "the version that a program in the pod prints, what the pod has written, its answer at a forwarded port",
+            "; ".join(wrong) or f"all of it, on {len(probes)} nodes",
             PROBES,
             f"kubectl -n {PROBES} exec daemonset/probe -- /agnhost --version; journalctl -u kubelet",
         )

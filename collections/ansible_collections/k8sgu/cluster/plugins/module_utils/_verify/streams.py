@@ -1,10 +1,11 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What `kubectl exec` and `kubectl logs` do: through the API server to the kubelet, and exec on to the runtime.
+"""What `kubectl logs`, `exec` and `port-forward` do: through the API server to the kubelet, the last two to the
+runtime.
 
-exec is a WebSocket (RFC 6455) whose messages are a channel's number and its bytes, as kubectl has used it since 1.31:
-https://kubernetes.io/docs/reference/using-api/api-concepts/#streaming
+These two are WebSockets (RFC 6455) whose messages are a channel's number and its bytes, exec as kubectl has done it
+since 1.31.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.kubeconfig
 
 _TIMEOUT_S = 20.0
 _SHOWN_BYTES = 300
-_PROTOCOL = "v5.channel.k8s.io"
+_EXEC, _FORWARD = "v5.channel.k8s.io", "v4.channel.k8s.io"
 _STDOUT, _STATUS = 1, 3
+_DATA = 0
+_PORT_BYTES = 2
 _CLOSE, _FIRST_CONTROL = 8, 8
 
 
@@ -40,14 +43,7 @@ def connect(access: Access) -> socket.socket:
 def run_in_pod(stream: socket.socket, access: Access, path: str, command: Sequence[str]) -> str:
     """What a command in the pod at `path` prints. Raises ManifestError where it cannot be run, or fails."""
     query = [("command", word) for word in command] + [("stdout", "true"), ("stderr", "false")]
-    headers = {
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
-        "Sec-WebSocket-Protocol": _PROTOCOL,
-    }
-    with _answered(stream, access, f"{path}/exec?{urlencode(query)}", headers, 101) as response:
+    with _answered(stream, access, f"{path}/exec?{urlencode(query)}", _upgrade(_EXEC), 101) as response:
         output, status = b"", {}
         for message in _messages(response.fp):
             if message[:1] == bytes([_STDOUT]):
@@ -61,10 +57,43 @@ def run_in_pod(stream: socket.socket, access: Access, path: str, command: Sequen
     return output.decode("utf-8", "replace")
 
 
+def forward(stream: socket.socket, access: Access, path: str, port: int, request: bytes, wanted: str) -> str:
+    """What the pod at `path` answers to a short request at one of its ports, as far as the words that are wanted."""
+    with _answered(stream, access, f"{path}/portforward?ports={port}", _upgrade(_FORWARD), 101) as response:
+        stream.sendall(_masked(bytes([_DATA]) + request))
+        output = b""
+        for message in _messages(response.fp):
+            if message[:1] != bytes([_DATA]):
+                # The other channel tells of errors; like the first, it begins with the port.
+                if len(message) > 1 + _PORT_BYTES:
+                    raise ManifestError(message[1:].decode("utf-8", "replace"))
+                continue
+            output += message[1:]
+            if wanted.encode() in output:
+                break
+    return output[_PORT_BYTES:].decode("utf-8", "replace")
+
+
 def logs(stream: socket.socket, access: Access, path: str) -> str:
     """The first bytes that the pod at `path` wrote."""
     with _answered(stream, access, f"{path}/log?limitBytes={_SHOWN_BYTES}", {}, 200) as response:
         return response.read().decode("utf-8", "replace")
+
+
+def _upgrade(protocol: str) -> dict[str, str]:
+    return {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
+        "Sec-WebSocket-Protocol": protocol,
+    }
+
+
+def _masked(message: bytes) -> bytes:
+    """A frame of fewer than 126 bytes as a client sends it."""
+    mask = os.urandom(4)
+    return bytes([0x82, 0x80 | len(message)]) + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(message))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""kubectl exec and logs as verify makes them, against a server that answers as the API server does, or worse."""
+"""kubectl exec, logs and port-forward as verify makes them, against a server that answers as it should, or not."""
 
 from __future__ import annotations
 
@@ -49,7 +49,14 @@ def served(answer: bytes) -> tuple[socket.socket, list[bytes]]:
     def serve() -> None:
         with theirs:
             requests.append(theirs.recv(1 << 16))
-            theirs.sendall(answer)
+            # A frame may follow the head.
+            if b"portforward" in requests[0]:
+                theirs.sendall(answer[: len(UPGRADED)])
+                requests[0] += theirs.recv(1 << 16)
+                answer_left = answer[len(UPGRADED) :]
+            else:
+                answer_left = answer
+            theirs.sendall(answer_left)
 
     threading.Thread(target=serve, daemon=True).start()
     ours.settimeout(10)
@@ -115,6 +122,33 @@ def test_logs() -> None:
         streams.logs(stream, ACCESS, "/api/v1/namespaces/n/pods/p")
 
 
+PORTS = message(0, (8080).to_bytes(2, "little")) + message(1, (8080).to_bytes(2, "little"))
+
+
+def test_a_port_is_forwarded() -> None:
+    stream, requests = served(
+        UPGRADED + PORTS + message(0, b"HTTP/1.0 200 OK\r\n\r\npro") + message(0, b"be-1") + b"\x89"
+    )
+    with stream:
+        answer = streams.forward(
+            stream, ACCESS, "/api/v1/namespaces/n/pods/p", 8080, b"GET / HTTP/1.0\r\n\r\n", "probe-1"
+        )
+    assert answer.endswith("probe-1")
+    head, _end, frame = requests[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"GET /api/v1/namespaces/n/pods/p/portforward?ports=8080 HTTP/1.1\r\n")
+    assert b"Sec-WebSocket-Protocol: v4.channel.k8s.io" in head
+    # What a client sends is masked.
+    mask, hidden = frame[2:6], frame[6:]
+    assert bytes(byte ^ mask[at % 4] for at, byte in enumerate(hidden)) == b"\0GET / HTTP/1.0\r\n\r\n"
+
+
+def test_a_port_that_could_not_be_forwarded() -> None:
+    refused = UPGRADED + PORTS + message(1, b"dial tcp4 127.0.0.1:8080: connect: connection refused")
+    stream, _requests = served(refused)
+    with stream, pytest.raises(ManifestError, match="connection refused"):
+        streams.forward(stream, ACCESS, "/api/v1/namespaces/n/pods/p", 8080, b"GET", "probe-1")
+
+
 class Api:
     access = ACCESS
 
@@ -124,23 +158,26 @@ def _refuse() -> str:
 
 
 @pytest.mark.parametrize(
-    ("exec_answer", "log_answer", "seen"),
+    ("exec_answer", "log_answer", "answered", "seen"),
     [
-        (lambda: "app version 2", lambda: "started", "both, on 2 nodes"),
-        (lambda: "", lambda: "started", "a: exec ''"),
-        (lambda: "app version 2", lambda: "", "logs ''; b: "),
-        (_refuse, lambda: "started", "a: HTTP 500; b: HTTP 500"),
+        (lambda: "app version 2", "started", "probe-", "all of it, on 2 nodes"),
+        (lambda: "", "started", "probe-", "a: exec ''"),
+        (lambda: "app version 2", "", "probe-", "logs ''"),
+        (lambda: "app version 2", "started", "", "port-forward ''; b: "),
+        (_refuse, "started", "probe-", "a: HTTP 500; b: HTTP 500"),
     ],
 )
 def test_the_check_names_the_nodes_that_are_not_reached(
-    monkeypatch: pytest.MonkeyPatch, exec_answer: Callable[[], str], log_answer: Callable[[], str], seen: str
+    monkeypatch: pytest.MonkeyPatch, exec_answer: Callable[[], str], log_answer: str, answered: str, seen: str
 ) -> None:
     probes = [Pod(cluster.PROBES, f"probe-{name}", name, "10.200.0.2", True) for name in ("a", "b")]
     monkeypatch.setattr(cluster, "pods", lambda *_arguments: probes)
     monkeypatch.setattr(streams, "connect", lambda _access: socket.socket())
     monkeypatch.setattr(streams, "run_in_pod", lambda *_arguments: exec_answer())
-    monkeypatch.setattr(streams, "logs", lambda *_arguments: log_answer())
+    monkeypatch.setattr(streams, "logs", lambda *_arguments: log_answer)
+    # Each pod answers with its own name.
+    monkeypatch.setattr(streams, "forward", lambda *arguments: answered and arguments[-1])
     api: Any = Api()
     check = ClusterChecks(api, ["a", "b"], "cluster.local", 1).streams()
-    assert check.passed is seen.startswith("both")
+    assert check.passed is seen.startswith("all")
     assert seen in check.seen
