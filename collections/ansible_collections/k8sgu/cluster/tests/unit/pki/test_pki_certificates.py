@@ -49,6 +49,8 @@ def test_files_and_modes(tmp_path: Path) -> None:
         ("ecdsa", 384, "-----BEGIN EC PRIVATE KEY-----"),
         ("ecdsa", 521, "-----BEGIN EC PRIVATE KEY-----"),
         ("rsa", 2048, "-----BEGIN RSA PRIVATE KEY-----"),
+        ("rsa", 3072, "-----BEGIN RSA PRIVATE KEY-----"),
+        ("rsa", 4096, "-----BEGIN RSA PRIVATE KEY-----"),
         ("ed25519", 256, "-----BEGIN PRIVATE KEY-----"),
     ],
 )
@@ -60,6 +62,31 @@ def test_every_kind_of_key(tmp_path: Path, algo: str, size: int, first_line: str
     assert read(tmp_path / "web.pem").key == (algo, size)
     assert (tmp_path / "web-key.pem").read_text().splitlines()[0] == first_line
     assert not make_leaf(tmp_path, csr={"CN": "web", "key": key})["changed"]
+
+
+@pytest.mark.parametrize("sizes", [(2048, 2048, 2048), (2048, 3072, 2048)])
+def test_rsa_keys_made_on_several_cores_stay_with_their_certificates(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    """The keys are made largest first and in parallel, and so are the signatures: nothing must get mixed up."""
+    key = {"algo": "rsa", "size": 2048}
+    authority = {"name": "ca", "initca": True, "csr": {"CN": "ca", "key": key, "ca": {"expiry": "87600h"}}}
+    leaves = [
+        {"name": f"leaf{number}", "csr": {"CN": f"leaf{number}", "key": {"algo": "rsa", "size": size}}}
+        for number, size in enumerate(sizes)
+    ]
+    options = {"certificates": [*leaves, authority], "ca": str(tmp_path / "ca.pem"), "config": CONFIG}
+    assert call(tmp_path, profile="server", **options)["changed"]
+    ca = read(tmp_path / "ca.pem").parsed
+    publics = set()
+    for name, size in [("ca", 2048), *((f"leaf{number}", size) for number, size in enumerate(sizes))]:
+        made = read(tmp_path / f"{name}.pem")
+        made_key = serialization.load_pem_private_key((tmp_path / f"{name}-key.pem").read_bytes(), None)
+        assert made.key == ("rsa", size)
+        assert made.parsed.public_key() == made_key.public_key()
+        assert made.parsed.subject.rfc4514_string() == f"CN={name}"
+        made.parsed.verify_directly_issued_by(ca)
+        publics.add(made.public_key)
+    assert len(publics) == 4
+    assert not call(tmp_path, profile="server", **options)["changed"]
 
 
 def test_what_is_returned(tmp_path: Path) -> None:
