@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
@@ -76,13 +77,15 @@ def test_check_run_check_run_remove(server: Server, layout: str) -> None:
     before = picture(server)
     promised = run(check_mode=True, **LAYOUTS[layout])
     assert promised["changed"] and picture(server) == before
+    lines = [f"{step['action']} {step['resource']}  # {step['reason']}" for step in promised["plan"]]
+    assert len(lines) > 10 and promised["diff"]["after"].splitlines() == lines and promised["diff"]["before"] == ""
     done = run(**LAYOUTS[layout])
     assert done["plan"] == promised["plan"]
     after = picture(server)
     assert after != before
     assert run(check_mode=True, **LAYOUTS[layout])["plan"] == []
     again = run(**LAYOUTS[layout])
-    assert again["plan"] == [] and not again["changed"] and picture(server) == after
+    assert again["plan"] == [] and again["diff"]["after"] == "" and not again["changed"] and picture(server) == after
     promised = run(check_mode=True, state="absent")
     assert promised["changed"] and picture(server) == after
     assert run(state="absent")["plan"] == promised["plan"]
@@ -210,7 +213,9 @@ class TestChanges:
         before = picture(server)
         run(pools=[pool("control_plane", 3), pool("workers", 2)])
         assert len(server.client("elbv2").describe_load_balancers()["LoadBalancers"]) == 1
-        run()
+        for left in (2, 1):  # etcd's members go one in a run
+            assert run()["changed"]
+            assert len([name for name in instances(server) if "control-plane" in name]) == left
         assert picture(server) == before
 
     def test_another_range_for_administrators(self, server: Server) -> None:
@@ -479,6 +484,23 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+class ExpiredAws(session.Aws):
+    """Clients whose every answer is that the credentials have expired."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        super().__init__(session.Connection())
+
+    def client(self, service: str, region: str | None = None) -> Any:
+        client = super().client(service, region)
+        client.meta.events.register("after-call", self._expired, unique_id="expired")
+        return client
+
+    def _expired(self, http_response: Any, parsed: dict[str, Any], **_event: Any) -> None:
+        http_response.status_code = 400
+        parsed["Error"] = {"Code": self.code, "Message": "The security token included in the request is expired"}
+
+
 class TestRefused:
     """Bad input: one clear error, and the account as it was."""
 
@@ -506,6 +528,25 @@ class TestRefused:
         )
         with pytest.raises(DescriptionError, match=r"name: the VPCs .* all carry the tag of cluster demo"):
             run()
+
+    def test_a_vpc_that_a_repeated_call_left(self, server: Server) -> None:
+        """Empty and like the one in use: no reason to refuse, and removed."""
+        run()
+        before = picture(server)
+        ec2 = server.client("ec2")
+        tags = [{"Key": "k8sgu.io/cluster/demo", "Value": "owned"}, {"Key": "Name", "Value": "demo"}]
+        ec2.create_vpc(CidrBlock="10.240.0.0/16", TagSpecifications=[{"ResourceType": "vpc", "Tags": tags}])
+        assert [step["action"] for step in run()["plan"]] == ["delete"]
+        assert picture(server) == before and not run()["changed"]
+
+    def test_a_range_that_was_added_to_a_vpc(self, server: Server) -> None:
+        ec2 = server.client("ec2")
+        vpc = ec2.create_vpc(CidrBlock="10.50.0.0/16")["Vpc"]["VpcId"]
+        ec2.associate_vpc_cidr_block(VpcId=vpc, CidrBlock="10.200.0.0/20")
+        before = picture(server)
+        with pytest.raises(DescriptionError, match=r"pod_cidr: 10.200.0.0/16 overlaps the range 10.200.0.0/20 of vpc-"):
+            run(vpc_id=vpc)
+        assert picture(server) == before
 
     def test_two_instances_of_one_name(self, server: Server) -> None:
         run()
@@ -575,6 +616,39 @@ class TestRefused:
         run(state="absent")
         assert len(elb.describe_load_balancers()["LoadBalancers"]) == 1
 
+    def test_somebody_elses_key_pair(self, server: Server) -> None:
+        server.client("ec2").import_key_pair(KeyName="k8sgu-demo", PublicKeyMaterial=KEY.encode())
+        before = picture(server)
+        with pytest.raises(DescriptionError, match="name: there is a key pair k8sgu-demo that is not the cluster's"):
+            run()
+        run(state="absent")
+        assert picture(server) == before
+
+    @pytest.mark.parametrize("kind", ["IAM role", "instance profile"])
+    def test_somebody_elses_role(self, server: Server, kind: str) -> None:
+        iam, name = server.client("iam"), "k8sgu-demo-us-east-1-worker"
+        if kind == "IAM role":
+            iam.create_role(RoleName=name, Path="/mine/", AssumeRolePolicyDocument="{}")
+        else:
+            iam.create_instance_profile(InstanceProfileName=name, Path="/mine/")
+        before = picture(server)
+        with pytest.raises(DescriptionError, match=rf"name: there is an {kind} {name} that is not .*path is /mine/"):
+            run()
+        run(state="absent")
+        assert picture(server) == before
+        assert run(instance_profiles=False)["changed"]
+
+    @pytest.mark.parametrize("code", sorted(session.EXPIRED_CODES))
+    def test_expired_credentials(self, server: Server, code: str) -> None:
+        run()
+        before = picture(server)
+        for given in ({"state": "absent"}, {"pools": HA}):
+            aws = ExpiredAws(code)
+            with pytest.raises(session.AwsError, match="the credentials have expired"):
+                run(aws=aws, **given)
+            assert aws.calls and mutations(aws.calls) == []
+        assert picture(server) == before
+
     def test_no_credentials(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -643,7 +717,10 @@ def test_as_ansible_runs_it(server: Server, tmp_path: Path) -> None:
     before = picture(server)
     promised = module(arguments, tmp_path, "--check", "--diff")
     assert promised["changed"] and picture(server) == before
+    assert promised["cost"]["monthly_usd"] > 0 and promised["cost"]["unpriced"] == []
+    assert datetime.date.fromisoformat(promised["cost"]["price_date"]) <= datetime.date.today()
     done = module(arguments, tmp_path)
+    assert done["cost"] == promised["cost"]
     assert done["plan"] == promised["plan"] and len(done["nodes"]) == 3
     again = module(arguments, tmp_path, "--check")
     assert not again["changed"]

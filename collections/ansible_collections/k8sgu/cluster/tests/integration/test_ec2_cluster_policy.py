@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ec2_account import account, picture, pool, reset, run
+from ec2_account import OTHER_KEY, account, picture, pool, reset, run
 from moto import settings
 from moto.core.authorization import ActionAuthenticatorMixin
 from moto_server import REGION, Server
@@ -131,6 +131,36 @@ def test_what_ec2_can_be_asked_is_refused_before_the_first_change(server: Server
             run(aws=caller.aws, **LAYOUTS["public"])
         enforce(server, False)
         assert picture(server) == before
+
+
+@pytest.mark.parametrize(
+    ("action", "change"),
+    [
+        ("ec2:AuthorizeSecurityGroupIngress", {"admin_cidrs": ["203.0.113.0/24"]}),
+        ("ec2:RevokeSecurityGroupIngress", {"pod_network": "vxlan"}),
+        ("ec2:CreateTags", {"tags": {"team": "blue"}}),
+        ("ec2:ModifyVolume", {"pools": [pool("control_plane", 1, root_volume_size=40), pool("workers", 0)]}),
+        ("ec2:StartInstances", {}),
+        ("ec2:DeleteKeyPair", {"public_key": OTHER_KEY, "allow_replace": True}),
+        ("ec2:DeleteKeyPair", {"state": "absent"}),
+        ("ec2:TerminateInstances", {"state": "absent"}),
+    ],
+)
+def test_changes_that_ec2_can_be_asked_about_are_refused_before_the_first(
+    server: Server, action: str, change: dict[str, Any]
+) -> None:
+    """Of things that are there, which a policy may tell by their tags."""
+    caller = Caller(server)
+    node = run(**LAYOUTS["public"])["nodes"][0]
+    if action == "ec2:StartInstances":
+        server.client("ec2").stop_instances(InstanceIds=[node["instance_id"]])
+    before = picture(server)
+    everything = actions(policy.document(cluster.Description("demo", REGION)))
+    caller.may([other for other in everything if other != action])
+    with pytest.raises(session.AwsError, match=f"the permission {action} is missing.*nothing was changed"):
+        run(aws=caller.aws, **{**LAYOUTS["public"], **change})
+    enforce(server, False)
+    assert picture(server) == before
 
 
 def test_a_key_that_is_not_known(server: Server) -> None:

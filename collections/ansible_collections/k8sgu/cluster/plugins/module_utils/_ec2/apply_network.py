@@ -31,6 +31,7 @@ NOT_YET = (
 )
 # What it answers while something that is being removed still holds on to it.
 IN_USE = ("DependencyViolation", "InvalidGroup.InUse", "IncorrectState", "AuthFailure.InUse")
+DUPLICATE = "InvalidPermission.Duplicate"
 
 
 def tagged(kind: str, resource_tags: dict[str, str]) -> list[dict[str, Any]]:
@@ -218,8 +219,20 @@ def put_route(context: Context, table: str, destination: str, target: str, repla
     id = context.id(target)
     kind = "InstanceId" if id.startswith("i-") else "NatGatewayId" if id.startswith("nat-") else "GatewayId"
     request = {"RouteTableId": context.id(table), "DestinationCidrBlock": destination, kind: id}
-    call = context.ec2.replace_route if replace else context.ec2.create_route
-    context.retry(f"{table} and {target} to be known", lambda: call(**request), NOT_YET, CONSISTENCY_S)
+
+    def call() -> None:
+        if replace:
+            context.ec2.replace_route(**request)
+            return
+        try:
+            context.ec2.create_route(**request)
+        except Exception as error:
+            # A call repeated after a lost answer, or somebody else's: wherever it leads, it shall lead to the target.
+            if session.error_code(error) != "RouteAlreadyExists":
+                raise
+            context.ec2.replace_route(**request)
+
+    context.retry(f"{table} and {target} to be known", call, NOT_YET, CONSISTENCY_S)
 
 
 def delete_route(context: Context, table: str, destination: str) -> None:
@@ -274,10 +287,20 @@ def authorize(context: Context, reference: str, rules: list[WantedRule]) -> None
     if not permissions:
         return
 
-    def call() -> None:
-        context.ec2.authorize_security_group_ingress(GroupId=context.id(reference), IpPermissions=permissions)
+    def call(some: list[dict[str, Any]]) -> None:
+        context.ec2.authorize_security_group_ingress(GroupId=context.id(reference), IpPermissions=some)
 
-    context.retry(f"{reference} to be known", call, NOT_YET, CONSISTENCY_S)
+    def each() -> None:
+        try:
+            call(permissions)
+        except Exception as error:
+            # A call repeated after a lost answer. One rule that is there keeps EC2 from making the others of the call.
+            if session.error_code(error) != DUPLICATE:
+                raise
+            for permission in permissions:
+                context.gone(lambda permission=permission: call([permission]), [DUPLICATE])  # type: ignore[misc]
+
+    context.retry(f"{reference} to be known", each, NOT_YET, CONSISTENCY_S)
 
 
 def revoke(context: Context, reference: str, rules: Mapping[state.Rule, str]) -> None:

@@ -29,14 +29,20 @@ def launch(context: Context, **node: Any) -> None:
 
 def _run(context: Context, node: dict[str, Any]) -> state.Instance:
     ended = list(node["ended"])
-    for _generation in range(GENERATIONS):
+    for generation in range(GENERATIONS):
         token = names.launch_token(context.cluster, context.id("vpc"), node["name"], ended)
         try:
             answer = _accepted(context, {**_request(context, node), "ClientToken": token})
             found = reading.instance(answer["Instances"][0])
         except Exception as error:
-            # The token has launched something before: with another description, or something that is gone.
-            if session.error_code(error) not in ("IdempotentParameterMismatch", "IdempotentInstanceTerminated"):
+            # The token has launched something before: something that is gone, or with another description.
+            if session.error_code(error) == "IdempotentInstanceTerminated":
+                # EC2 shows what has ended for an hour and knows its token for longer. Without its id the generation's
+                # number stands for it, so that every run comes to the same token.
+                gone = _by_token(context, token)
+                ended.append(gone.id if gone else f"forgotten-{generation}")
+                continue
+            if session.error_code(error) != "IdempotentParameterMismatch":
                 raise
             found = context.until(
                 f"the instance that was launched as {node['name']} to be shown",
@@ -53,7 +59,7 @@ def _run(context: Context, node: dict[str, Any]) -> state.Instance:
 
 
 def _accepted(context: Context, request: dict[str, Any]) -> Any:
-    """RunInstances, repeated while EC2 does not know the new instance profile, subnet or group yet."""
+    """RunInstances, repeated while EC2 does not know the new instance profile, key pair, subnet or group yet."""
     deadline = time.monotonic() + min(CONSISTENCY_S, context.timeout_s)
 
     def call() -> Any:
@@ -68,7 +74,12 @@ def _accepted(context: Context, request: dict[str, Any]) -> Any:
 
     return context.until(
         "EC2 to know the instance profile",
-        lambda: context.retry("EC2 to know the subnet and the group", call, NOT_YET, CONSISTENCY_S),
+        lambda: context.retry(
+            "EC2 to know the key pair, the subnet and the group",
+            call,
+            [*NOT_YET, "InvalidKeyPair.NotFound"],
+            CONSISTENCY_S,
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import session, state
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import reading, session, state
 
 AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
@@ -18,16 +18,23 @@ def of_aws(endpoint: str) -> bool:
     return (urlsplit(endpoint).hostname or "").endswith(AWS_DOMAINS)
 
 
-def host(aws: session.Aws, balancer: state.LoadBalancer) -> str:
+def host(reader: reading.Reader, balancer: state.LoadBalancer) -> str:
     """The DNS name; for an EC2 that is not AWS, such as a lab, the public address of the balancer's interface.
 
     The interface's description is how AWS says to find it:
     https://repost.aws/knowledge-center/elb-find-load-balancer-IP
+    Raises AwsError.
     """
-    ec2 = aws.client("ec2")
-    if of_aws(ec2.meta.endpoint_url):
+    if of_aws(reader.client("ec2").meta.endpoint_url):
         return balancer.dns_name
     description = "ELB " + balancer.arn.partition(":loadbalancer/")[2]
-    answer = ec2.describe_network_interfaces(Filters=[{"Name": "description", "Values": [description]}])
-    found = [item.get("Association", {}).get("PublicIp", "") for item in answer["NetworkInterfaces"]]
+    filters = [{"Name": "description", "Values": [description]}]
+    try:
+        items = reader.pages("ec2", "describe_network_interfaces", "NetworkInterfaces", Filters=filters)
+    except session.AwsError as error:
+        # AWS itself is never asked, so the policy does not have the action; who has the policy alone gets the name.
+        if error.__cause__ is not None and session.error_code(error.__cause__) in session.DENIED_CODES:
+            return balancer.dns_name
+        raise
+    found = [item.get("Association", {}).get("PublicIp", "") for item in items]
     return min(filter(None, found), default=balancer.dns_name)

@@ -25,14 +25,15 @@ def check_place(description: Description, current: state.Current) -> None:
         raise DescriptionError(
             f"vpc_id: there is no VPC {description.vpc_id} in {description.region}; check id, region and account"
         )
-    if len(current.vpcs) > 1:
+    if len(current.vpcs) - len(current.empty_twins()) > 1:
         found = ", ".join(vpc.id for vpc in current.vpcs)
         raise DescriptionError(
             f"name: the VPCs {found} all carry the tag of cluster {description.name}; remove those that are not the "
             "cluster's, or take the tag off them"
         )
     here = current.vpc.id if current.vpc else ""
-    places = {vpc.id: f"VPC {vpc.id}" for vpc in current.vpcs}
+    twins = current.empty_twins()
+    places = {vpc.id: f"VPC {vpc.id}" for vpc in current.vpcs if description.vpc_id or vpc not in twins}
     places.update({group.vpc_id: f"security group {group.id}" for group in current.groups})
     places.update({item.vpc_id: f"instance {item.id}" for item in current.instances if item.alive and item.vpc_id})
     for place, what in sorted(places.items()):
@@ -41,18 +42,18 @@ def check_place(description: Description, current: state.Current) -> None:
                 f"name: there is a cluster {description.name} in another VPC ({place}: {what}); choose another name, "
                 f"or give vpc_id: {place}, or remove that cluster first"
             )
-    if current.given_vpc:
-        _check_given_vpc(description, current.given_vpc)
+    if current.vpc:
+        _check_ranges_of(description, current.vpc)
+    if current.given_vpc and not description.subnet_ids:
+        check_subnet_room(description, ranges.network(current.given_vpc.cidr))
 
 
-def _check_given_vpc(description: Description, vpc: state.Vpc) -> None:
-    net = ranges.network(vpc.cidr)
-    for option in ("pod_cidr", "service_cidr"):
-        other = ranges.network(getattr(description, option))
-        if net.overlaps(other):
-            raise DescriptionError(f"{option}: {other} overlaps the range {net} of {vpc.id}; choose another")
-    if not description.subnet_ids:
-        check_subnet_room(description, net)
+def _check_ranges_of(description: Description, vpc: state.Vpc) -> None:
+    for net in map(ranges.network, (vpc.cidr, *vpc.further_cidrs)):
+        for option in ("pod_cidr", "service_cidr"):
+            other = ranges.network(getattr(description, option))
+            if net.overlaps(other):
+                raise DescriptionError(f"{option}: {other} overlaps the range {net} of {vpc.id}; choose another")
 
 
 def check_subnets(description: Description, current: state.Current) -> None:
@@ -203,6 +204,41 @@ def _image(description: Description, current: state.Current, pool: Pool, kind: A
             f"has {fitting[0].smallest_root} GiB; give at least that"
         )
     return fitting[0]
+
+
+def check_names(reader: Reader, changes: plan.Plan) -> None:
+    """Names that the plan is to make and that somebody else has. Raises DescriptionError."""
+    wanted = {call: [step for step in changes.steps if step.call == call] for call in _NAMED}
+    for step in wanted["import_key"]:
+        name = step.arguments["name"]
+        filters = [{"Name": "key-name", "Values": [name]}]
+        found = reader.pages("ec2", "describe_key_pairs", "KeyPairs", Filters=filters)
+        if any(not reader.mine(tags.as_mapping(item.get("Tags"))) for item in found):
+            raise DescriptionError(
+                f"name: there is a key pair {name} that is not the cluster's; choose another name for the cluster, "
+                f"remove that, or give key_name: {name} to use it"
+            )
+    for call in ("create_role", "create_profile"):
+        if not wanted[call]:
+            continue
+        # By the whole list, since GetRole would need a permission for roles that are not ours.
+        operation, key, name_of, what = _NAMED[call]
+        paths = {item[name_of]: item["Path"] for item in reader.pages("iam", operation, key)}
+        for step in wanted[call]:
+            name, path = step.arguments["name"], step.arguments["path"]
+            if paths.get(name, path) != path:
+                raise DescriptionError(
+                    f"name: there is an {what} {name} that is not the cluster's (its path is {paths[name]}); choose "
+                    "another name for the cluster, remove that, or give instance_profiles: false"
+                )
+
+
+# For each handler that makes something under a name of its own: how to list what there is.
+_NAMED = {
+    "import_key": ("describe_key_pairs", "KeyPairs", "KeyName", "key pair"),
+    "create_role": ("list_roles", "Roles", "RoleName", "IAM role"),
+    "create_profile": ("list_instance_profiles", "InstanceProfiles", "InstanceProfileName", "instance profile"),
+}
 
 
 def _key(reader: Reader, description: Description) -> None:

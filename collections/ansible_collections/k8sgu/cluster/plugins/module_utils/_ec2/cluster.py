@@ -33,7 +33,13 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description imp
     check_name,
     parse,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.execution import Context, StepFailed, carry_out
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.execution import (
+    CONSISTENCY_S,
+    Context,
+    StepFailed,
+    TimedOut,
+    carry_out,
+)
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Facts, Plan
 
 HANDLERS = {**apply_network.HANDLERS, **apply_access.HANDLERS, **apply_nodes.HANDLERS, **apply_balancer.HANDLERS}
@@ -79,6 +85,7 @@ def _present(aws: session.Aws, description: Description, options: Mapping[str, A
     if checks.launches(plan):
         images = checks.check_launches(reader, description, current, zones, plan)
         plan = planning.make(description, current, Facts(zones, images))
+    checks.check_names(reader, plan)
     result = _result(aws, description, plan)
     result["cost"] = cost.estimate(description, max(1, len(zones)))
     replacements = plan.replacements()
@@ -106,23 +113,31 @@ def _absent(aws: session.Aws, options: Mapping[str, Any], check_mode: bool) -> O
     if plan.changes and options["check_permissions"]:
         permissions.check(aws, plan)
     if plan.steps and not check_mode:
-        _carry_out(aws, description, plan, options, result)
-        left = planning.make(description, reading.read(aws, description, removing=True), Facts(()), removing=True)
-        if left.changes:
-            listed = ", ".join(step.resource for step in left.changes)
+        context = _carry_out(aws, description, plan, options, result)
+        left: list[str] = []
+
+        def probe() -> bool | None:
+            there = reading.read(aws, description, removing=True)
+            left[:] = [step.resource for step in planning.make(description, there, Facts(()), removing=True).changes]
+            return None if left else True
+
+        try:
+            # IAM above all goes on showing for a while what is gone.
+            context.until("nothing to be left", probe, CONSISTENCY_S)
+        except TimedOut as error:
             raise RunFailed(
-                f"after everything of {description.name} was removed there is still {listed}; something else "
+                f"after everything of {description.name} was removed there is still {', '.join(left)}; something else "
                 "makes such things, "
                 "or the API is late: run it again",
                 {**result, "reached": result["plan"]},
-            )
+            ) from error
     result["api_calls"] = len(aws.calls)
     return Outcome(result)
 
 
 def _carry_out(
     aws: session.Aws, description: Description, plan: Plan, options: Mapping[str, Any], result: dict[str, Any]
-) -> None:
+) -> Context:
     context = Context(aws, description, plan.ids, options["wait_timeout"])
     try:
         carry_out(plan, context, HANDLERS)
@@ -130,6 +145,7 @@ def _carry_out(
         reached = [step.shown() for step in error.done]
         more = {"reached": reached, "changed": bool(reached), "api_calls": len(aws.calls)}
         raise RunFailed(str(error), {**result, **more}) from error
+    return context
 
 
 def _result(aws: session.Aws, description: Description, plan: Plan) -> dict[str, Any]:
@@ -171,7 +187,7 @@ def _found(aws: session.Aws, description: Description, current: state.Current, p
             "arn": balancer.arn,
             "scheme": balancer.scheme,
         }
-        host, inside = balancer_address.host(aws, balancer), balancer.dns_name
+        host, inside = balancer_address.host(reading.Reader(aws, description.name), balancer), balancer.dns_name
     elif first and not description.balanced:
         host, inside = first["public_ip"] or first["private_ip"], first["private_ip"]
     else:

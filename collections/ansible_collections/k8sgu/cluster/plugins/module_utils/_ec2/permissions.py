@@ -14,7 +14,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import reading, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import reading, session, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.apply_network import tagged
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Plan
 
@@ -24,8 +24,18 @@ VPC, SUBNET, ADDRESS, GROUP = "vpc-00000000", "subnet-00000000", "eipalloc-00000
 IMPOSSIBLE_RANGE = "10.0.0.0/8"
 
 Arguments = Mapping[str, Any]
-# For each handler the call and how to ask for it: with what the step has and the ids that are known.
-QUESTIONS: dict[str, tuple[str, Callable[[Arguments, Mapping[str, str]], dict[str, Any]]]] = {
+
+
+def _rule(step: Arguments, ids: Mapping[str, str]) -> dict[str, Any] | None:
+    """A rule that nobody has, for a group that is there: the policy asks for its tag, which a stand-in has not."""
+    group = ids.get(step["reference"])
+    rule = {"IpProtocol": "tcp", "FromPort": 65535, "ToPort": 65535, "IpRanges": [{"CidrIp": "127.0.0.1/32"}]}
+    return {"GroupId": group, "IpPermissions": [rule]} if group else None
+
+
+# For each handler the call and how to ask for it: with what the step has and the ids that are known, or None where one
+# that is needed is not. Calls whose DryRun an emulator may not know are left out, since it would carry them out.
+QUESTIONS: dict[str, tuple[str, Callable[[Arguments, Mapping[str, str]], dict[str, Any] | None]]] = {
     "create_vpc": (
         "create_vpc",
         lambda step, ids: {"CidrBlock": IMPOSSIBLE_RANGE, "TagSpecifications": tagged("vpc", step["tags"])},
@@ -95,21 +105,34 @@ QUESTIONS: dict[str, tuple[str, Callable[[Arguments, Mapping[str, str]], dict[st
         "detach_internet_gateway",
         lambda step, ids: {"InternetGatewayId": step["id"], "VpcId": step["vpc_id"]},
     ),
+    "authorize": ("authorize_security_group_ingress", _rule),
+    "revoke": ("revoke_security_group_ingress", _rule),
+    "create_tags": (
+        "create_tags",
+        lambda step, ids: {"Resources": [step["id"]], "Tags": tags.as_list(step["tags"])},
+    ),
+    "start": ("start_instances", lambda step, ids: {"InstanceIds": [step["id"]]}),
+    "modify_volume": ("modify_volume", lambda step, ids: {"VolumeId": step["id"], "Size": step["size"]}),
+    "delete_volume": ("delete_volume", lambda step, ids: {"VolumeId": step["id"]}),
+    "release_address": ("release_address", lambda step, ids: {"AllocationId": step["id"]}),
+    "delete_key": ("delete_key_pair", lambda step, ids: {"KeyName": step["name"]}),
+    "replace_key": ("delete_key_pair", lambda step, ids: {"KeyName": step["name"]}),
 }
 
 
 def check(aws: session.Aws, plan: Plan) -> None:
     """Asks for each kind of change once. Raises AwsError, naming the action, for the first that is denied."""
-    first: dict[str, Arguments] = {}
+    questions: dict[str, dict[str, Any]] = {}
     for step in plan.steps:
-        if step.call in QUESTIONS:
-            first.setdefault(step.call, step.arguments)
+        operation, asked = QUESTIONS.get(step.call, ("", None))
+        arguments = asked(step.arguments, plan.ids) if asked and operation not in questions else None
+        if arguments is not None:
+            questions[operation] = arguments
     ec2 = aws.client("ec2")
 
-    def ask(call: str) -> None:
-        operation, arguments = QUESTIONS[call]
+    def ask(operation: str) -> None:
         try:
-            getattr(ec2, operation)(DryRun=True, **arguments(first[call], plan.ids))
+            getattr(ec2, operation)(DryRun=True, **questions[operation])
         except Exception as error:
             # Any other answer (DryRunOperation, or that a stand-in is not there) means that nothing forbids it.
             if session.error_code(error) in session.DENIED_CODES:
@@ -121,5 +144,5 @@ def check(aws: session.Aws, plan: Plan) -> None:
                 raise
 
     with ThreadPoolExecutor(max_workers=reading.PARALLEL) as pool:
-        for future in [pool.submit(ask, call) for call in first]:
+        for future in [pool.submit(ask, operation) for operation in questions]:
             future.result()

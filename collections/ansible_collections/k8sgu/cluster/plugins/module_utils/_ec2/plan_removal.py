@@ -28,6 +28,10 @@ def plan_removal(draft: plan.Draft, nodes: list[plan.Node], routes: list[str]) -
             everything = [*users, *volumes, *nat, *groups, *tables, *subnets, *gateway]
             draft.know(f"vpc/{vpc.id}", vpc.id)
             draft.add(plan.DELETE, f"vpc/{vpc.id}", plan.SURPLUS, "delete_vpc", everything, id=vpc.id)
+    else:
+        for vpc in draft.current.empty_twins():
+            reason = f"it is empty and a second one like {draft.known('vpc')}: a call was repeated"
+            draft.add(plan.DELETE, f"vpc/{vpc.id}", reason, "delete_vpc", id=vpc.id)
     _access(draft, users)
 
 

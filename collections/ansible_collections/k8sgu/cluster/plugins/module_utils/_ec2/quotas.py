@@ -11,6 +11,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-on-demand-instances.html
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import plan, plan_groups, session, state
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, DescriptionError
@@ -101,13 +102,23 @@ def _check_vcpus(reader: Reader, description: Description, vcpus: int) -> None:
 
 def _quota(reader: Reader, quota: tuple[str, str]) -> int | None:
     """The account's value, None where it is not to be had. A missing permission is an error like any other."""
-    service, code = quota
     try:
-        answer = reader.client("service-quotas").get_service_quota(ServiceCode=service, QuotaCode=code)
-        return int(answer["Quota"]["Value"])
+        return _value(reader.client("service-quotas"), *quota)
     except Exception as error:
         if session.error_code(error) in session.DENIED_CODES:
             raise session.AwsError(session.explain(error, "read the account's quotas")) from error
         if session.error_code(error) or type(error).__module__.startswith("botocore"):
             return None
         raise
+
+
+def _value(client: Any, service: str, code: str) -> int | None:
+    try:
+        return int(client.get_service_quota(ServiceCode=service, QuotaCode=code)["Quota"]["Value"])
+    except Exception as error:
+        if session.error_code(error) != "NoSuchResourceException":
+            raise
+    # An account may have no value of its own before somebody asked for more; AWS's counts until then. The list and not
+    # GetAWSDefaultServiceQuota, which moto and the lab answer with an error that is tried again for half a minute.
+    pages = client.get_paginator("list_aws_default_service_quotas").paginate(ServiceCode=service)
+    return next((int(item["Value"]) for page in pages for item in page["Quotas"] if item["QuotaCode"] == code), None)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +95,8 @@ def read(aws: session.Aws, description: Description, removing: bool) -> state.Cu
         first.append(lambda: _balancer(aws, reader, description, current))
     _together(first)
     _together(_consequences(aws, reader, description, current, removing, images))
+    used = current.built_in()
+    current.vpcs.sort(key=lambda vpc: (vpc.id not in used, vpc.id))
     return current
 
 
@@ -143,17 +146,26 @@ def _vpcs(reader: Reader, description: Description, current: state.Current) -> N
     if description.vpc_id:
         given = reader.maybe("ec2", "describe_vpcs", "Vpcs", ["InvalidVpcID.NotFound"], VpcIds=[description.vpc_id])
         current.given_vpc = _vpc(given[0]) if given else None
-    elif len(current.vpcs) == 1:
-        only = current.vpcs[0]
-        try:
-            answer = reader.client("ec2").describe_vpc_attribute(VpcId=only.id, Attribute="enableDnsHostnames")
-        except Exception as error:
-            raise session.AwsError(session.explain(error, "read the account (describe_vpc_attribute)")) from error
-        current.vpcs = [state.Vpc(only.id, only.cidr, only.tags, bool(answer["EnableDnsHostnames"]["Value"]))]
+    else:
+        current.vpcs = [dataclasses.replace(vpc, dns_hostnames=_dns_hostnames(reader, vpc.id)) for vpc in current.vpcs]
+
+
+def _dns_hostnames(reader: Reader, vpc_id: str) -> bool:
+    try:
+        answer = reader.client("ec2").describe_vpc_attribute(VpcId=vpc_id, Attribute="enableDnsHostnames")
+    except Exception as error:
+        raise session.AwsError(session.explain(error, "read the account (describe_vpc_attribute)")) from error
+    return bool(answer["EnableDnsHostnames"]["Value"])
 
 
 def _vpc(item: Mapping[str, Any]) -> state.Vpc:
-    return state.Vpc(item["VpcId"], item["CidrBlock"], tags.as_mapping(item.get("Tags")))
+    further = [
+        entry["CidrBlock"]
+        for entry in item.get("CidrBlockAssociationSet", ())
+        if entry["CidrBlock"] != item["CidrBlock"]
+        and entry.get("CidrBlockState", {}).get("State", "associated") in ("associated", "associating")
+    ]
+    return state.Vpc(item["VpcId"], item["CidrBlock"], tags.as_mapping(item.get("Tags")), further_cidrs=tuple(further))
 
 
 def _subnets(reader: Reader, description: Description, current: state.Current) -> None:

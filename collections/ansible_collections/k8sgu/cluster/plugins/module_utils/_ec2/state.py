@@ -36,6 +36,7 @@ class Vpc:
     cidr: str
     tags: Tags
     dns_hostnames: bool = True
+    further_cidrs: tuple[str, ...] = ()  # ranges that were added to it
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ class MachineImage:
 class Current:
     """Everything of the cluster in the account. With an existing VPC also what of it the cluster builds on."""
 
-    vpcs: list[Vpc] = field(default_factory=list)  # ours, by tag
+    vpcs: list[Vpc] = field(default_factory=list)  # ours, by tag; the one that is built in first
     given_vpc: Vpc | None = None  # the one named by vpc_id
     subnets: list[Subnet] = field(default_factory=list)
     foreign_subnets: list[Subnet] = field(default_factory=list)
@@ -240,6 +241,21 @@ class Current:
     @property
     def vpc(self) -> Vpc | None:
         return self.given_vpc or (self.vpcs[0] if self.vpcs else None)
+
+    def built_in(self) -> set[str]:
+        """The VPCs that hold something of ours."""
+        holders = (self.subnets, self.route_tables, self.gateways, self.groups, self.instances)
+        found: set[str] = {item.vpc_id for items in holders for item in items}
+        return found
+
+    def empty_twins(self) -> list[Vpc]:
+        """VPCs that CreateVpc, which knows no client token, left when its answer was lost and it was called again."""
+        used = self.built_in()
+        return [
+            vpc
+            for vpc in self.vpcs[1:]
+            if vpc.id not in used and (vpc.cidr, dict(vpc.tags)) == (self.vpcs[0].cidr, dict(self.vpcs[0].tags))
+        ]
 
     def nodes(self) -> dict[str, Instance]:
         """The instances that are there, by name."""

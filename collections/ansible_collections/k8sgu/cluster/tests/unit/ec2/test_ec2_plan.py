@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, plan, planning, state, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import checks, names, plan, planning, state, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import HANDLERS
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import (
     Description,
@@ -308,6 +308,44 @@ def test_a_launch_token_stays_until_the_node_has_ended() -> None:
 def test_a_node_that_has_ended_begins_a_generation() -> None:
     launch = planning.make(description(), changed(state="terminated"), FACTS).steps[0]
     assert launch.arguments["ended"] == [f"i-{1:017x}"]
+
+
+def test_a_second_vpc_that_a_repeated_call_left_is_removed() -> None:
+    current = finished()
+    used = current.vpcs[0]
+    current.vpcs.append(dataclasses.replace(used, id="vpc-2"))
+    made = planning.make(description(), current, FACTS)
+    assert [(step.key, step.arguments) for step in made.changes] == [("delete vpc/vpc-2", {"id": "vpc-2"})]
+    checks.check_place(description(), current)
+
+
+@pytest.mark.parametrize("difference", [{"cidr": "10.9.0.0/16"}, {"tags": OURS}])
+def test_a_second_vpc_that_differs_is_refused(difference: dict[str, Any]) -> None:
+    current = finished()
+    current.vpcs.append(dataclasses.replace(current.vpcs[0], id="vpc-2", **difference))
+    with pytest.raises(DescriptionError, match="the VPCs vpc-1, vpc-2 all carry the tag of cluster demo"):
+        checks.check_place(description(), current)
+
+
+def test_a_second_vpc_with_something_in_it_is_refused() -> None:
+    current = finished()
+    current.vpcs.append(dataclasses.replace(current.vpcs[0], id="vpc-2"))
+    current.subnets.append(dataclasses.replace(current.subnets[0], id="subnet-2", vpc_id="vpc-2"))
+    with pytest.raises(DescriptionError, match="the VPCs vpc-1, vpc-2 all carry the tag of cluster demo"):
+        checks.check_place(description(), current)
+
+
+@pytest.mark.parametrize(
+    ("further", "option"), [("10.200.128.0/20", "pod_cidr"), ("10.32.0.0/24", "service_cidr"), ("10.9.0.0/16", "")]
+)
+def test_ranges_that_were_added_to_a_vpc_count(further: str, option: str) -> None:
+    vpc = state.Vpc("vpc-9", "10.50.0.0/16", {}, further_cidrs=("10.51.0.0/16", further))
+    current = state.Current(given_vpc=vpc)
+    if not option:
+        checks.check_place(description(vpc_id="vpc-9"), current)
+        return
+    with pytest.raises(DescriptionError, match=f"{option}: .* overlaps the range {further} of vpc-9"):
+        checks.check_place(description(vpc_id="vpc-9"), current)
 
 
 def test_twins_are_refused() -> None:
