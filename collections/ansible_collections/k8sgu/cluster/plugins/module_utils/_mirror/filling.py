@@ -118,6 +118,8 @@ class Filler:
         self._parallel = parallel
         self._progress = progress
         self._directory = directory
+        self._yielding = False
+        self._yielded: list[Step] = []
 
     def fill(self, steps: Iterable[Step], yielding: bool) -> list[Step]:
         """Carry the steps out. Raises MirrorError at the first that fails; what was complete by then is recorded.
@@ -127,7 +129,7 @@ class Filler:
         """
         steps = list(steps)
         self._yielding = yielding
-        self._yielded: list[Step] = []
+        self._yielded = []
         built = [step for step in steps if step.source == "build"]
         plan = orders(_recipes(built))
         images = [step for step in built if step.want.image]
