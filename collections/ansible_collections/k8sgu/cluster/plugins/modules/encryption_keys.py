@@ -105,59 +105,18 @@ reasons:
   elements: str
 """
 
-from pathlib import Path
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import choice as choices
-from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.keys import (
-    KeysError,
-    parse,
-    plan,
-    refuse_loss,
-    serialize,
-)
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.keeping import ERRORS, SPECIFICATION, keep
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["present", "added", "promoted", "dropped"], "default": "present"},
-            "in_use": {"type": "list", "elements": "str", "default": []},
-            "choice": {"type": "dict", "options": choices.SPEC},
-        },
-        supports_check_mode=True,
-    )
-    path, state, choice = Path(module.params["path"]), module.params["state"], module.params["choice"]
+    module = AnsibleModule(**SPECIFICATION, supports_check_mode=True)
     try:
-        before = parse(path.read_text(), str(path)) if path.exists() else []
-        record = choices.read(Path(choice["record"])) if choice else None
-        needs_no_key = bool(choice) and choice["provider"] == choices.KMS
-        # Where only a KMS provider wrote so far, the nodes hold no key that could be lost.
-        if not before and not needs_no_key and (record is None or set(record.reads) != {choices.KMS}):
-            refuse_loss(str(path), module.params["in_use"])
-        after, reasons = (before, []) if needs_no_key and state == "present" else plan(before, state)
-        if choice:
-            now = choices.wanted(
-                choice["provider"], after[0].name if after else "", choice["resources"], choice["kms_endpoint"]
-            )
-            refused = choices.problems(now, choice["kms_endpoint"], record, choice["servers"])
-            if refused:
-                module.fail_json(msg="\n".join(refused))
-        if reasons and not module.check_mode:
-            atomic_write(str(path), serialize(after).encode(), mode=0o600, directory_mode=0o700)
-    except (KeysError, choices.RecordError, FileError, OSError) as error:
+        result = keep(module.params, module.check_mode)
+    except ERRORS as error:
         module.fail_json(msg=str(error))
-    names = [[key.name for key in keys] for keys in (before, after)]
-    module.exit_json(
-        changed=bool(reasons),
-        names=names[1],
-        reasons=reasons,
-        **({"stale": now != record} if choice else {}),
-        diff={"before": "\n".join(names[0]) + "\n", "after": "\n".join(names[1]) + "\n", "before_header": str(path)},
-    )
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -70,49 +70,19 @@ user_agent:
   type: str
 """
 
-import uuid
-from dataclasses import asdict
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.kubeconfig import load
-from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.cluster import (
-    ClusterChecks,
-    audited_request,
-    reschedule_check,
-)
-
-# A single request is not tried again for long: the checks themselves wait.
-PATIENCE_S = 3.0
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.looking import SPECIFICATION, look
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
-            "nodes": {"type": "list", "elements": "str", "required": True},
-            "domain": {"type": "str", "default": "cluster.local"},
-            "timeout": {"type": "int", "default": 120},
-            "stopped_node": {"type": "str"},
-        },
-        supports_check_mode=True,
-    )
-    options = module.params
-    if module.check_mode:
-        module.exit_json(changed=False, checks=[], user_agent="")
-    user_agent = f"k8sgu-verify/{uuid.uuid4()}"
+    module = AnsibleModule(**SPECIFICATION, supports_check_mode=True)
     try:
-        client = Client(load(options["kubeconfig"], None), PATIENCE_S, user_agent)
-        if options["stopped_node"]:
-            checks = [reschedule_check(client, options["stopped_node"], options["timeout"])]
-        else:
-            checks = ClusterChecks(client, options["nodes"], options["domain"], options["timeout"]).run()
-            audited_request(client)
+        result = look(module.params, module.check_mode)
     except ManifestError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, checks=[asdict(check) for check in checks], user_agent=user_agent)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,9 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "no such context": ("kubeconfig", {"path": "@/config", "current_context": "nobody"}),
+    "keys": ("encryption_keys", {"path": "@/secrets/keys.json"}),
+    "a key lost": ("encryption_keys", {"path": "@/other/keys.json", "in_use": ["server"]}),
+    "no cluster": ("verify_cluster", {"kubeconfig": "@/nowhere", "nodes": ["a"]}),
     "report": ("verify_report", {"junit": "@/verify.xml", "checks": [CHECK]}),
     "report of a failure": ("verify_report", {"junit": "@/verify.xml", "checks": [{**CHECK, "passed": False}]}),
     "report of nothing": ("verify_report", {"junit": "@/verify.xml", "checks": []}),
@@ -119,4 +122,10 @@ def test_the_calls_do_what_they_say(results: dict[str, dict[str, Any]]) -> None:
         if not results[f"here_{number}_run"]["failed"]
     }
     changes = [True, True, False]
-    assert said == {"key": changes, "ssh": changes, "kubeconfig": changes, "report": [False, False, False]}
+    assert said == {
+        "key": changes,
+        "ssh": changes,
+        "kubeconfig": changes,
+        "keys": changes,
+        "report": [False, False, False],
+    }
