@@ -89,7 +89,13 @@ def lint() -> list[Command]:
 
 def unit() -> list[Command]:
     return [
-        pytest_command("unit tests", COLLECTION / "tests" / "unit", ROOT / "lab" / "tests" / "unit", workers=2),
+        pytest_command(
+            "unit tests",
+            COLLECTION / "tests" / "unit",
+            ROOT / "lab" / "tests" / "unit",
+            ROOT / "tools" / "tests" / "unit",
+            workers=2,
+        ),
     ]
 
 
@@ -116,6 +122,10 @@ def artifacts() -> list[Command]:
     return [Command("the mirror is filled", [*playbook, "-e", f"k8sgu_mirror_dir={MIRROR}"])]
 
 
+def up() -> list[Command]:
+    return [pytest_command("make up and make down", ROOT / "tools" / "tests" / "up")]
+
+
 def molecule() -> list[Command]:
     return [
         Command(f"molecule {scenario.parent.name}", [str(BIN / "molecule"), "test", "-s", scenario.parent.name])
@@ -130,6 +140,7 @@ STAGES = {
     "lab": lab,
     "artifacts": artifacts,
     "integration": integration,
+    "up": up,
     "molecule": molecule,
 }
 

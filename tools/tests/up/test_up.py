@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NAME = "maketest"
 STATE = ROOT / ".state" / NAME
 # One worker is enough for a demo.
