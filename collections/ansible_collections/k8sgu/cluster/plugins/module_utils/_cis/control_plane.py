@@ -222,18 +222,8 @@ def items() -> list[Item]:
         *_unit_items(3, MANAGER),
         *_unit_items(5, SCHEDULER),
         *_unit_items(7, ETCD),
-        Item(
-            "1.1.9",
-            "The pod network's configuration is for root's eyes",
-            API,
-            files_mode("0600", _is_cni, "CNI's configuration"),
-        ),
-        Item(
-            "1.1.10",
-            "The pod network's configuration is root's",
-            API,
-            files_owner(["root:root"], _is_cni, "CNI's configuration"),
-        ),
+        Item("1.1.9", "The pod network's files are for root's eyes", API, cni_mode),
+        Item("1.1.10", "The pod network's files are root's", API, cni_owner),
         Item("1.1.11", "etcd's data are etcd's to read alone", ETCD, etcd_data_mode),
         Item("1.1.12", "etcd's data belong to etcd", ETCD, etcd_data_owner),
         Item("1.1.13", "Administrators' credentials are readable by their owner alone", API, no_administrator),
@@ -366,11 +356,23 @@ def bootstrap_tokens(node: Node) -> Verdict:
     return passed(f"--enable-bootstrap-token-auth is {value or 'not set'}: they are not accepted")
 
 
-def _is_cni(path: str) -> bool:
-    """The configuration, and what the plugins keep: which pod has which address."""
-    return path.startswith("/var/lib/cni/networks/") or (
-        path.startswith("/etc/cni/net.d/") and path.endswith((".conf", ".conflist", ".json"))
-    )
+def _cni(node: Node) -> list[str]:
+    """The configuration's files, and what the plugins keep: which pod has which address."""
+    return [
+        path
+        for path, found in node.files.items()
+        if path.startswith("/var/lib/cni/networks/")
+        or (path.startswith("/etc/cni/net.d/") and path.endswith((".conf", ".conflist", ".json")))
+        if found["kind"] == "file"
+    ]
+
+
+def cni_mode(node: Node) -> Verdict:
+    return files_mode("0600", is_path(*_cni(node)), "CNI's configuration")(node)
+
+
+def cni_owner(node: Node) -> Verdict:
+    return files_owner(["root:root"], is_path(*_cni(node)), "CNI's configuration")(node)
 
 
 def _extend(node: Node) -> Verdict:
