@@ -85,6 +85,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         super().__init__()
         self.phases, self.tasks = Stopwatch(), Stopwatch()
         self.number, self.count = 0, 0
+        # The phase of each task that was started, in their order.
+        self.phase, self.phase_of_task = "", list[str]()
         self.began = time.monotonic()
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
@@ -94,13 +96,13 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def v2_playbook_on_play_start(self, play: Any) -> None:
         now = time.monotonic()
         self.number += 1
+        self.phase = play.get_name().strip()
         self.tasks.stop(now)
-        self.phases.start(play.get_name().strip(), now)
-        self._display.banner(
-            f"PHASE {self.number} of {self.count}: {play.get_name().strip()} ({clock(now - self.began)} elapsed)"
-        )
+        self.phases.start(self.phase, now)
+        self._display.banner(f"PHASE {self.number} of {self.count}: {self.phase} ({clock(now - self.began)} elapsed)")
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        self.phase_of_task.append(self.phase)
         self.tasks.start(task.get_name().strip(), time.monotonic())
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
@@ -112,5 +114,6 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._display.banner(f"{self.number} PHASES in {clock(now - self.began)}")
         self._display.display(table("phase", phases) + "\n\n" + table("slowest tasks", slowest))
         if self.get_option("timings_file"):
-            document = {"total": now - self.began, "phases": phases, "tasks": tasks}
+            rows = [(phase, *span) for phase, span in zip(self.phase_of_task, self.tasks.spans)]
+            document = {"total": now - self.began, "phases": phases, "tasks": tasks, "tasks_by_phase": rows}
             Path(self.get_option("timings_file")).write_text(json.dumps(document, indent=2))

@@ -93,6 +93,8 @@ def test_a_playbook_shows_its_phases_and_writes_their_times(tmp_path: Path) -> N
     written = json.loads(timings.read_text())
     assert [name for name, _seconds in written["phases"]] == ["First", "Second"]
     assert [name for name, _seconds in written["tasks"]] == ["Wait", "Say"]
+    where = [(phase, name) for phase, name, _seconds in written["tasks_by_phase"]]
+    assert where == [("First", "Wait"), ("First", "Say"), ("Second", "Say")]
     times = dict(written["tasks"])
     assert times["Wait"] >= 1 > times["Say"]
     assert sum(times.values()) <= sum(seconds for _name, seconds in written["phases"]) <= written["total"]
