@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from moto.core.utils import utcnow
 from moto.ec2.models.instances import StateReason
@@ -49,6 +49,11 @@ def find(instance_id: str) -> Any:
     return None
 
 
+def reboots(instance: Any, which: Literal["wanted", "done"]) -> int:
+    """How often a reboot was asked for, or done. Both are in the API's state, so that a kill loses none."""
+    return int(getattr(instance, f"reboots_{which}", 0))
+
+
 class Controller:
     def __init__(
         self,
@@ -68,8 +73,8 @@ class Controller:
         self._busy_lock = threading.Lock()
         self._stepping = threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="machine")
-        self._reboots: dict[str, int] = {}
         self._trouble = ""
+        self._failing: dict[str, str] = {}  # by instance, what its last job failed with
 
     # -- the loop
 
@@ -102,17 +107,17 @@ class Controller:
     @property
     def trouble(self) -> str:
         """What keeps the lab from agreeing with the API; empty when nothing does."""
-        return self._trouble
+        return "; ".join(filter(None, (self._trouble, *tuple(self._failing.values()))))
 
     def adopt(self) -> None:
-        """A daemon's first act: machines that belong to no instance go, reboots asked of the last one are done."""
+        """A daemon's first act: machines that belong to no instance go."""
         with self.api.lock:
-            wanted = set()
-            for _region, backend in all_ec2():
-                for instance in backend.all_instances():
-                    self._reboots[instance.id] = getattr(instance, "reboots_wanted", 0)
-                    if instance.state != "terminated":
-                        wanted.add(instance.id)
+            wanted = {
+                instance.id
+                for _region, backend in all_ec2()
+                for instance in backend.all_instances()
+                if instance.state != "terminated"
+            }
         for instance_id in set(self.machines.known()) - wanted:
             log.warning("%s: a machine without an instance: removed", instance_id)
             self.machines.delete(instance_id)
@@ -124,6 +129,8 @@ class Controller:
                 self._forget_terminated()
                 desired = translate.desired(self.lab, self.public_range, self._cut())
                 work = self._work()
+                for done in set(self._failing) - {instance_id for instance_id, _name, _job in work}:
+                    self._failing.pop(done, None)
             self.fabric.reconcile(desired)
             self.network(desired)
             self._activate_balancers(desired)
@@ -165,8 +172,10 @@ class Controller:
         def body() -> None:
             try:
                 job(instance_id)
-            except Exception:
+                self._failing.pop(instance_id, None)
+            except Exception as error:
                 log.exception("%s: %s failed", instance_id, name)
+                self._failing[instance_id] = f"{instance_id}: {name}: {error}"
                 time.sleep(1)  # tried again at the next step
             finally:
                 self._release(instance_id)
@@ -187,7 +196,7 @@ class Controller:
                 if instance.state in jobs:
                     work.append((instance.id, instance.state, jobs[instance.state]))
                 elif instance.state == "running":
-                    if self._reboots.setdefault(instance.id, 0) != getattr(instance, "reboots_wanted", 0):
+                    if reboots(instance, "done") != reboots(instance, "wanted"):
                         work.append((instance.id, "reboot", self._reboot))
                     elif not self._powered_off(instance.id) and self.machines.state(instance.id) != "running":
                         work.append((instance.id, "went down", self._went_down))
@@ -222,7 +231,7 @@ class Controller:
             if not self._wait_ready(instance_id):
                 return
             log.info("%s: up after %.1f s", instance_id, time.monotonic() - started)
-        except LabError as error:
+        except (LabError, OSError) as error:  # the host's own trouble too, such as a full disk
             log.error("%s: did not come up: %s", instance_id, error)
             message = f"Server.InternalError: {error}"
 
@@ -237,7 +246,7 @@ class Controller:
 
         def running(instance: Any) -> None:
             instance.has_booted = True
-            self._reboots[instance.id] = getattr(instance, "reboots_wanted", 0)
+            instance.reboots_done = reboots(instance, "wanted")
             instances.set_state(instance, "running")
 
         self._change(instance_id, "pending", running)
@@ -263,7 +272,9 @@ class Controller:
         def stopped(instance: Any) -> None:
             for eni in instance.nics.values():
                 eni.stop()  # gives an automatic public address back
-            self.api.extra.faults.pop(instance_id, None)
+            # The disk stays, and with it what fills it.
+            if left := self.api.extra.faults.pop(instance_id, set()) & {"disk"}:
+                self.api.extra.faults[instance_id] = left
             instances.set_state(instance, "stopped")
 
         self._change(instance_id, "stopping", stopped)
@@ -282,10 +293,14 @@ class Controller:
             instance = find(instance_id)
             if instance is None or instance.state != "running":
                 return
-            wanted = getattr(instance, "reboots_wanted", 0)
+            wanted = reboots(instance, "wanted")
         if not self._powered_off(instance_id):
             self.machines.reboot(instance_id)
-        self._reboots[instance_id] = wanted
+
+        def done(instance: Any) -> None:
+            instance.reboots_done = wanted
+
+        self._change(instance_id, "running", done)
 
     def _went_down(self, instance_id: str) -> None:
         """The node shut itself down. It may also just be starting anew: hence a second look."""

@@ -11,11 +11,15 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from werkzeug.serving import BaseWSGIServer
 
 from ec2lab import control, faults, image
 from ec2lab.api import mends, seed, server
@@ -29,6 +33,8 @@ from ec2lab.lab import Description, Lab
 from ec2lab.machine import Machines
 
 log = logging.getLogger(__name__)
+# A daemon keeps its lock; who only looks whether one runs (Lab.daemon_pid) has it for a moment.
+LOCK_WAIT_S = 1.0
 
 
 class AlreadyRunning(LabError):
@@ -38,11 +44,16 @@ class AlreadyRunning(LabError):
 def hold_pid_file(path: Path) -> int:
     """Locks the pid file for the life of this process, and writes the process id into it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise AlreadyRunning("the lab's daemon runs already") from None
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise AlreadyRunning("the lab's daemon runs already") from None
+            time.sleep(0.01)
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
@@ -67,7 +78,7 @@ class Daemon:
 
     def run(self) -> None:
         self._load()
-        endpoint = server.listen(self.api, "127.0.0.1", self.description.api_port)
+        endpoint = self._listen()
         # Network and services of what a killed daemon left are there again before the lab counts as up.
         self.controller.adopt()
         self.controller.try_step()
@@ -83,6 +94,19 @@ class Daemon:
         self.controller.stop()
         loop.join(timeout=5)
         self.lab.control.unlink(missing_ok=True)
+
+    def _listen(self) -> BaseWSGIServer:
+        """On the socket of our own: werkzeug ends the process where it cannot have one."""
+        port = self.description.api_port
+        try:
+            own = socket.create_server(("127.0.0.1", port))
+        except OSError as error:
+            raise LabError(
+                f"port {port} of 127.0.0.1, the API's, cannot be had ({error.strerror}): end the program that has it, "
+                f"or `ec2lab down {self.lab.name}` and up again for another port"
+            ) from error
+        with own:
+            return server.listen(self.api, "127.0.0.1", port, fd=own.fileno())
 
     def _load(self) -> None:
         """The saved state, or a new account; either way with the image that the cache has now."""
@@ -157,6 +181,7 @@ class Daemon:
         self.machines.power_off(instance_id)
 
     def power_on(self, instance_id: str) -> None:
+        self.controller.step()  # the cable that went with the power is there again before the node looks for it
         self.machines.start(instance_id)
         self._note(instance_id, "power", False)
 

@@ -102,8 +102,19 @@ class GuestServices:
                 for instance in backend.all_instances():
                     alive = instance.state in ("pending", "running", "stopping", "shutting-down")
                     if alive and instance.vpc_id == vpc_id and instance.private_ip == address:
-                        return describe(region, backend, instance)
+                        return self._describe(region, backend, instance)
         return None
+
+    def _describe(self, region: str, backend: Any, instance: Any) -> Metadata:
+        """Saves what the node is told for the first time: the credentials that it has must outlive this daemon."""
+        before = roles.held(instance)
+        described = describe(region, backend, instance)
+        if roles.held(instance) is not before:
+            try:
+                self.api.save()
+            except OSError:
+                log.exception("%s: its credentials could not be saved", instance.id)
+        return described
 
 
 def describe(region: str, backend: Any, instance: Any) -> Metadata:

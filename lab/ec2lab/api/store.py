@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from ec2lab.api.backends import SERVICES, get_backend
+from ec2lab.errors import LabError
 
 FORMAT = 1
 
 
-class StateError(Exception):
+class StateError(LabError):
     """The state file cannot be used."""
 
 
@@ -63,7 +64,10 @@ def restore(data: bytes) -> dict[str, Any]:
     """Make `data` (from `dump`) the API's state; returns the `extra` of then."""
     state: dict[str, Any] = pickle.loads(data)  # noqa: S301 - written by ourselves, readable by root alone
     if state["format"] != FORMAT:
-        raise StateError(f"the lab's state has format {state['format']}, this ec2lab reads {FORMAT}")
+        raise StateError(
+            f"the lab's state has format {state['format']}, this ec2lab reads {FORMAT}; "
+            "`ec2lab down` removes this lab with its state"
+        )
     for service, accounts in state["backends"].items():
         backend = get_backend(service)
         for account in list(backend):

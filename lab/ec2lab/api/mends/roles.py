@@ -32,14 +32,20 @@ def role_of(instance: Any) -> Any:
     return profile.roles[0] if profile is not None and profile.roles else None
 
 
+def held(instance: Any) -> dict[str, Any] | None:
+    """What the instance was given last."""
+    given: dict[str, Any] | None = getattr(instance, "role_credentials", None)
+    return given
+
+
 def credentials(instance: Any) -> dict[str, str] | None:
     """The document that the metadata service serves for the instance's role."""
     role = role_of(instance)
     if role is None:
         return None
     now = datetime.now(UTC)
-    held: dict[str, Any] | None = getattr(instance, "role_credentials", None)
-    if held is None or held["role"] != role.arn or held["until"] - RENEW_BEFORE < now:
+    given = held(instance)
+    if given is None or given["role"] != role.arn or given["until"] - RENEW_BEFORE < now:
         assumed = sts().assume_role(
             region_name=REGION,
             role_session_name=instance.id,
@@ -48,7 +54,7 @@ def credentials(instance: Any) -> dict[str, str] | None:
             duration=int(LIFETIME.total_seconds()),
             external_id="",
         )
-        held = {
+        given = {
             "role": role.arn,
             "since": now,
             "until": now + LIFETIME,
@@ -56,13 +62,13 @@ def credentials(instance: Any) -> dict[str, str] | None:
             "secret": assumed.secret_access_key,
             "token": assumed.session_token,
         }
-        instance.role_credentials = held
+        instance.role_credentials = given
     return {
         "Code": "Success",
-        "LastUpdated": held["since"].strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "LastUpdated": given["since"].strftime("%Y-%m-%dT%H:%M:%SZ"),
         "Type": "AWS-HMAC",
-        "AccessKeyId": held["key"],
-        "SecretAccessKey": held["secret"],
-        "Token": held["token"],
-        "Expiration": held["until"].strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "AccessKeyId": given["key"],
+        "SecretAccessKey": given["secret"],
+        "Token": given["token"],
+        "Expiration": given["until"].strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

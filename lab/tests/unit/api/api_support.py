@@ -28,13 +28,14 @@ class RunningApi:
     credentials: seed.Credentials
     changes: list[int] = field(default_factory=list)
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, key: str = "", secret: str = "", token: str | None = None) -> Any:
         return boto3.client(
             service,
             endpoint_url=self.url,
             region_name=server.REGION,
-            aws_access_key_id=self.credentials.access_key_id,
-            aws_secret_access_key=self.credentials.secret_access_key,
+            aws_access_key_id=key or self.credentials.access_key_id,
+            aws_secret_access_key=secret or self.credentials.secret_access_key,
+            aws_session_token=token,
             config=Config(retries={"max_attempts": 1}),
         )
 

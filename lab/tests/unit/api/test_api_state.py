@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ from api_support import Network, RunningApi, forget_everything
 from botocore.exceptions import ClientError
 from test_api_instances import TRUST, launch
 
+from ec2lab import guest
 from ec2lab.api import server
 from ec2lab.api.backends import ec2 as ec2_backend
 from ec2lab.api.store import StateError
+from ec2lab.errors import LabError
 
 
 def test_everything_is_there_again(running_api: RunningApi, ec2: Any, elbv2: Any, network: Network) -> None:
@@ -97,8 +100,31 @@ def test_the_state_is_for_its_owner_alone(running_api: RunningApi) -> None:
 
 def test_a_damaged_state_says_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "state").write_bytes(b"not a state")
-    with pytest.raises(StateError, match="ec2lab down"):
+    with pytest.raises(StateError, match="ec2lab down") as raised:
         server.Api(tmp_path / "state", lambda: None).load()
+    assert isinstance(raised.value, LabError)  # which the daemon says in a line, and not with a traceback
+
+
+def test_the_credentials_that_a_node_was_told_outlive_the_daemon(running_api: RunningApi, network: Network) -> None:
+    iam = running_api.client("iam")
+    iam.create_role(RoleName="node", AssumeRolePolicyDocument=TRUST)
+    iam.create_instance_profile(InstanceProfileName="node")
+    iam.add_role_to_instance_profile(InstanceProfileName="node", RoleName="node")
+    launched = launch(running_api, network, IamInstanceProfile={"Name": "node"})["Instances"][0]
+    nothing: Any = None
+    services = guest.GuestServices(running_api.api, nothing, nothing)
+
+    def told() -> dict[str, Any]:
+        described = services._metadata(network.vpc, launched["PrivateIpAddress"])
+        assert described is not None
+        return dict(json.loads(described.values["iam/security-credentials/node"]))
+
+    first = told()
+    forget_everything()
+    assert running_api.api.load()
+    assert told() == first
+    who = running_api.client("sts", first["AccessKeyId"], first["SecretAccessKey"], first["Token"])
+    assert f":assumed-role/node/{launched['InstanceId']}" in who.get_caller_identity()["Arn"]
 
 
 def test_changes_are_announced_and_reads_are_not(running_api: RunningApi, ec2: Any) -> None:

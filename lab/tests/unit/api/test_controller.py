@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from api_support import PUBLIC_RANGE, Network, RunningApi
+from api_support import PUBLIC_RANGE, Network, RunningApi, forget_everything
 from test_api_instances import launch
 
 from ec2lab import controller as controller_module
@@ -23,7 +23,7 @@ class RememberedMachines:
         self.states: dict[str, str] = {}
         self.rebooted: list[str] = []
         self.ready = True
-        self.problem: LabError | None = None
+        self.problem: Exception | None = None
 
     def create(self, spec: MachineSpec) -> None:
         self.states.setdefault(spec.instance_id, "stopped")
@@ -44,6 +44,8 @@ class RememberedMachines:
         self.states.pop(instance_id, None)
 
     def reboot(self, instance_id: str) -> None:
+        if self.problem:
+            raise self.problem
         self.rebooted.append(instance_id)
 
     def state(self, instance_id: str) -> str | None:
@@ -68,11 +70,15 @@ def machines() -> RememberedMachines:
 
 @pytest.fixture
 def controller(running_api: RunningApi, machines: RememberedMachines) -> Iterator[Controller]:
-    fabric: Any = RememberedFabric()
-    remembered: Any = machines
-    made = Controller("unit", PUBLIC_RANGE, running_api.api, fabric, remembered, lambda _desired: None)
+    made = new_controller(running_api, machines)
     yield made
     made._pool.shutdown(wait=True)
+
+
+def new_controller(running_api: RunningApi, machines: RememberedMachines) -> Controller:
+    fabric: Any = RememberedFabric()
+    remembered: Any = machines
+    return Controller("unit", PUBLIC_RANGE, running_api.api, fabric, remembered, lambda _desired: None)
 
 
 @pytest.fixture
@@ -113,17 +119,67 @@ def test_a_life(
     assert (state_of(instance)["State"]["Name"], machines.states) == ("terminated", {})
 
 
+@pytest.mark.parametrize("problem", [LabError("no space left"), OSError("no space left")])
 def test_what_does_not_boot_is_terminated_with_its_reason(
-    controller: Controller, machines: RememberedMachines, running_api: RunningApi, network: Network, state_of: Any
+    controller: Controller,
+    machines: RememberedMachines,
+    running_api: RunningApi,
+    network: Network,
+    state_of: Any,
+    problem: Exception,
 ) -> None:
     instance = launch(running_api, network)["Instances"][0]["InstanceId"]
-    machines.problem = LabError("no space left")
+    machines.problem = problem
     settle(controller, instance)
     settle(controller, instance)
     seen = state_of(instance)
     assert seen["State"]["Name"] == "terminated"
     assert seen["StateReason"] == {"Code": "Server.InternalError", "Message": "Server.InternalError: no space left"}
     assert machines.states == {}
+
+
+def test_a_reboot_outlives_the_daemon_that_was_asked(
+    controller: Controller, machines: RememberedMachines, running_api: RunningApi, ec2: Any, network: Network
+) -> None:
+    instance = launch(running_api, network)["Instances"][0]["InstanceId"]
+    settle(controller, instance)
+    ec2.reboot_instances(InstanceIds=[instance])  # answered, and then the daemon is killed
+    for _daemon in range(2):
+        forget_everything()
+        running_api.api.load()
+        later = new_controller(running_api, machines)
+        later.adopt()
+        settle(later, instance)
+        later._pool.shutdown(wait=True)
+    assert machines.rebooted == [instance]
+
+
+def test_what_fails_is_among_the_trouble_until_it_is_done(
+    controller: Controller, machines: RememberedMachines, running_api: RunningApi, ec2: Any, network: Network
+) -> None:
+    instance = launch(running_api, network)["Instances"][0]["InstanceId"]
+    settle(controller, instance)
+    machines.problem = LabError("no such process")
+    ec2.reboot_instances(InstanceIds=[instance])
+    settle(controller, instance)
+    assert controller.trouble == f"{instance}: reboot: no such process"
+    machines.problem = None
+    settle(controller, instance)
+    assert controller.trouble == ""
+
+
+def test_a_stop_keeps_a_full_disk_and_no_other_fault(
+    controller: Controller, running_api: RunningApi, ec2: Any, network: Network
+) -> None:
+    instance = launch(running_api, network)["Instances"][0]["InstanceId"]
+    settle(controller, instance)
+    running_api.api.extra.faults[instance] = {"disk", "network"}
+    ec2.stop_instances(InstanceIds=[instance])
+    settle(controller, instance)
+    assert running_api.api.extra.faults == {instance: {"disk"}}
+    ec2.terminate_instances(InstanceIds=[instance])
+    settle(controller, instance)
+    assert running_api.api.extra.faults == {}
 
 
 def test_what_ran_before_and_does_not_boot_is_stopped_and_keeps_its_disk(
