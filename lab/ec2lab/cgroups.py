@@ -16,6 +16,10 @@ from pathlib import Path
 from ec2lab import names
 from ec2lab.errors import LabError, Timeout
 
+# What kubelet and container runtimes divide a node by. The root of a v2 hierarchy hands these on and no others.
+NEEDED = frozenset({"cpu", "cpuset", "hugetlb", "io", "memory", "pids"})
+MARK = Path("/run/ec2lab.controllers")  # those that it hands on only while there are labs
+
 
 @dataclass(frozen=True)
 class Hierarchy:
@@ -60,10 +64,11 @@ def create(lab: str, instance_id: str, memory_mib: int | None = None, cpus: int 
         parent = hierarchy.mountpoint / names.cgroup(lab)
         group = parent / instance_id
         if hierarchy.version == 2:
-            _delegate(hierarchy.mountpoint, hierarchy.controllers)
+            needed = hierarchy.controllers & NEEDED
+            _note(_delegate(hierarchy.mountpoint, needed))
             for directory in (parent, group):
                 directory.mkdir(exist_ok=True)
-                _delegate(directory, hierarchy.controllers)
+                _delegate(directory, needed)
             launcher.append(group / "launcher")
             node.append(group / "node")
             for directory in (launcher[-1], node[-1]):
@@ -80,12 +85,44 @@ def create(lab: str, instance_id: str, memory_mib: int | None = None, cpus: int 
     return Places(tuple(launcher), tuple(node))
 
 
-def _delegate(directory: Path, controllers: frozenset[str]) -> None:
-    """On v2 a group has the controllers that its parent hands on."""
+def _delegate(directory: Path, controllers: frozenset[str]) -> set[str]:
+    """On v2 a group has the controllers that its parent hands on. Returns those that it did not before."""
     handed = directory / "cgroup.subtree_control"
-    for controller in sorted(controllers - frozenset(handed.read_text().split())):
+    added = set()
+    for controller in sorted(controllers - frozenset(_read(handed).split())):
         with contextlib.suppress(OSError):  # some cannot be handed on everywhere; kubelet says which it misses
-            handed.write_text(f"+{controller}")
+            _write(handed, f"+{controller}")
+            added.add(controller)
+    return added
+
+
+def _read(path: Path) -> str:
+    return path.read_text()
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def _note(added: set[str]) -> None:
+    """What the root hands on for the labs' sake."""
+    if added:
+        before = MARK.read_text().split() if MARK.exists() else []
+        MARK.write_text(" ".join(sorted({*before, *added})))
+
+
+def _take_back() -> None:
+    """With the last lab's groups gone, the root hands on what it did before the first."""
+    if not MARK.exists():
+        return
+    for hierarchy in hierarchies():
+        if hierarchy.version == 2:
+            if any(hierarchy.mountpoint.glob("ec2lab.*")):
+                return
+            for controller in MARK.read_text().split():
+                with contextlib.suppress(OSError):  # another group of the host may use it by now
+                    _write(hierarchy.mountpoint / "cgroup.subtree_control", f"-{controller}")
+    MARK.unlink()
 
 
 def _inherit_cpuset(directory: Path) -> None:
@@ -167,3 +204,5 @@ def remove(lab: str, instance_id: str | None = None, timeout: float = 10.0) -> N
                     time.sleep(0.01)
                     continue
                 break
+    if instance_id is None:
+        _take_back()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import shutil
@@ -26,8 +27,6 @@ STOP_TIMEOUT_S = 15.0
 FAULT_KINDS = (
     "power-off", "power-on", "network-cut", "network-restore", "disk-fill", "disk-free", "clock-jump",
 )  # fmt: skip
-# A node's disk begins as a copy of the image; below this, `up` would only postpone the failure.
-LEAST_FREE_BYTES = 2 << 30
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,12 +90,6 @@ def up(arguments: argparse.Namespace) -> int:
     missing = doctor.missing(STATE_ROOT)
     if missing:
         raise HostUnfit("\n".join(["this host lacks what the lab needs:", *(line_of(check) for check in missing)]))
-    free = shutil.disk_usage(existing_parent(STATE_ROOT)).free
-    if free < LEAST_FREE_BYTES:
-        raise LabError(
-            f"{existing_parent(STATE_ROOT)} has {free >> 20} MiB free, and a lab needs {LEAST_FREE_BYTES >> 20} at "
-            "the least: make room there"
-        )
     with exclusive():
         pid = lab.daemon_pid()
         if pid is not None:
@@ -124,20 +117,23 @@ def up(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def existing_parent(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
-
-
 def describe(lab: Lab, arguments: argparse.Namespace) -> Description:
-    wanted: Path | None = arguments.mirror_dir
-    if wanted is None and os.environ.get("EC2LAB_MIRROR_DIR"):
-        wanted = Path(os.environ["EC2LAB_MIRROR_DIR"])
-    if wanted is not None and wanted.exists() and not wanted.is_dir():
+    directory = str(choose_mirror(lab, arguments.mirror_dir))
+    return Description(lab.name, choose_range(arguments.public_range), choose_port(arguments.api_port), directory)
+
+
+def choose_mirror(lab: Lab, wanted: Path | None) -> Path:
+    """The directory asked for, by option or environment, or one of the lab's own."""
+    own = lab.state_dir / "mirror"
+    if wanted is None:
+        told = Path(os.environ.get("EC2LAB_MIRROR_DIR") or own)
+        # Told by `ec2lab env` of another lab, whose own mirror goes with it.
+        wanted = own if told.resolve().is_relative_to(STATE_ROOT.resolve()) else told
+    elif wanted.resolve().is_relative_to(STATE_ROOT.resolve()) and wanted.absolute() != own:
+        raise LabError(f"--mirror-dir {wanted} is below {STATE_ROOT} and would go with a lab: name another directory")
+    if wanted.exists() and not wanted.is_dir():
         raise LabError(f"--mirror-dir {wanted} is not a directory")
-    directory = (wanted or lab.state_dir / "mirror").absolute()
-    return Description(lab.name, choose_range(arguments.public_range), choose_port(arguments.api_port), str(directory))
+    return wanted.absolute()
 
 
 def refuse_changes(known: Description, arguments: argparse.Namespace) -> None:
@@ -228,8 +224,8 @@ def remove(lab: Lab) -> None:
     for directory in (lab.state_dir, lab.run_dir):
         if directory.exists():
             shutil.rmtree(directory)
-        if directory.parent.exists() and not any(directory.parent.glob("[!.]*")):
-            shutil.rmtree(directory.parent)
+    with contextlib.suppress(OSError):  # other labs are in there; what is in RUN_ROOT beside them goes with the lock
+        STATE_ROOT.rmdir()
     if not all_labs():
         host.release_inotify_limit()
 

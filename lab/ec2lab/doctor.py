@@ -5,6 +5,7 @@ Features are tried, not guessed from versions, in namespaces that end with the t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -64,8 +65,11 @@ def checks(state_dir: Path) -> list[Check]:
     found += [_capabilities(), _cgroups(), *_devices(), _raised_limits()]
     if all(check.ok for check in found if check.name in ("ip", "nft", "unshare", "mount")):
         found += _trials(state_dir)
-    found += [_space("state", state_dir), _space("cache", image.cache_directory()), _archive(), _way_out()]
-    return found
+    remedy = "or mount a larger file system there"
+    found.append(_space("state", state_dir, remedy))
+    if not _image_is_cached():
+        found.append(_space("image", image.cache_directory(), "or set XDG_CACHE_HOME to a directory that has it"))
+    return [*found, _archive(), _way_out()]
 
 
 def missing(state_dir: Path) -> list[Check]:
@@ -261,15 +265,21 @@ def _existing(directory: Path) -> Path:
     return next(path for path in (directory, *directory.absolute().parents) if path.is_dir())
 
 
-def _space(what: str, directory: Path) -> Check:
+def _space(what: str, directory: Path, otherwise: str) -> Check:
     free = shutil.disk_usage(_existing(directory)).free
     return Check(
         f"space for the lab's {what}",
         f"{directory}",
-        f"free {FREE_BYTES >> 30} GiB there, or set {'XDG_CACHE_HOME' if what == 'cache' else 'XDG_STATE_HOME'}",
+        f"free {FREE_BYTES >> 30} GiB there, {otherwise}",
         free >= FREE_BYTES,
-        detail=f"{free >> 30} GiB free",
+        detail=f"{free / (1 << 30):.1f} GiB free",
     )
+
+
+def _image_is_cached() -> bool:
+    with contextlib.suppress(LabError):  # said by the check of the archive
+        return image.cached_image() is not None
+    return False
 
 
 def _archive() -> Check:

@@ -18,6 +18,7 @@ _INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_SETTINGS = ("fs/inotify/max_user_instances", "user/max_inotify_instances")  # two names of one limit
 _INOTIFY_MARK = Path("/run/ec2lab.inotify-instances")  # what it was, while it is a lab's doing
 INOTIFY_INSTANCES = 8192
+MARKS = (_MARK, _INOTIFY_MARK)
 _NETWORKS_LAST_S = 10.0
 _networks: tuple[float, list[str]] = (0.0, [])
 
@@ -46,9 +47,15 @@ def networks() -> list[str]:
     global _networks
     read, known = _networks
     if not known or time.monotonic() - read > _NETWORKS_LAST_S:
-        known = sorted({"127.0.0.0/8", "169.254.0.0/16", str(addresses.POOL), *_own_addresses()})
+        known = sorted({"127.0.0.0/8", "169.254.0.0/16", str(addresses.POOL), *_own_addresses(), *_lab_ranges()})
         _networks = (time.monotonic(), known)
     return known
+
+
+def _lab_ranges() -> set[str]:
+    """Every lab's public range, also one outside the pool: the host's routing ends it, with a metric of the lab's."""
+    listed = json.loads(run(["ip", "-json", "-4", "route", "show", "type", "unreachable"]) or "[]")
+    return {route["dst"] for route in listed if route.get("metric", 0) >= names.LEAST_RANGE_METRIC}
 
 
 def _own_addresses() -> set[str]:

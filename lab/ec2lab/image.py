@@ -42,6 +42,8 @@ UBUNTU_DEFAULT = "ubuntu-22.04"
 UBUNTU_KEYRING = "pool/main/u/ubuntu-keyring/ubuntu-keyring_2021.03.26_all.deb"
 UBUNTU_KEYRING_SHA256 = "0d0e7ed6b112f5d03eabf3c7eb01ebdacf9c57714b279e90495cfc58c8c4520f"
 UBUNTU_TIMEOUT_S = 30
+# The size of an instance's disk where nothing else is asked for.
+DISK_GIB = 8
 # Raised when what this module does with the recipe's files changes.
 FORMAT = 2
 # Programs of the node. Their place says so and no mode in the checkout: nothing of a node must start on a host by
@@ -148,13 +150,13 @@ def ensure_image(progress: Callable[[str], None]) -> Image:
     archive = chosen_archive()
     key = _key(archive)
     image = _load(_path(key))
-    if image is not None:
-        return image
-    with _locked(progress):
-        image = _load(_path(key))  # another lab may have made it while this one waited
-        if image is None:
-            _sweep()
-            image = _build(archive, key, progress)
+    if image is None:
+        with _locked(progress):
+            image = _load(_path(key))  # another lab may have made it while this one waited
+            if image is None:
+                _sweep()
+                image = _build(archive, key, progress)
+    image.disk(DISK_GIB)  # the first launch does not wait for it
     return image
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -110,14 +111,30 @@ def all_labs() -> list[Lab]:
 
 @contextmanager
 def exclusive() -> Iterator[None]:
-    """One `up` or `down` at a time on this host: they choose ranges and ports."""
-    RUN_ROOT.mkdir(mode=0o700, exist_ok=True, parents=True)
-    descriptor = os.open(RUN_ROOT / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """One `up` or `down` at a time on this host: they choose ranges and ports. The last lab takes the lock along."""
+    path = RUN_ROOT / ".lock"
+    descriptor = _hold(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        if not any(RUN_ROOT.glob("[!.]*")):
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the next one may be there already
+                RUN_ROOT.rmdir()
         os.close(descriptor)
+
+
+def _hold(path: Path) -> int:
+    """A descriptor with the lock of the file that is at `path`, and not of one that was there when it was opened."""
+    while True:
+        path.parent.mkdir(mode=0o700, exist_ok=True, parents=True)
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
+            os.close(descriptor)
 
 
 def networks_in_use() -> list[str]:

@@ -16,6 +16,7 @@ NETNS_DIR = Path("/run/netns")
 NODE_DEVICE = "ens5"  # what a Nitro instance calls its first interface
 INTERNET_DEVICE = "internet"  # in a VPC's namespace: the way out through the host, by slirp4netns
 HOST_DEVICE = "host"  # in a VPC's namespace: the link to the host, where public addresses arrive
+LEAST_RANGE_METRIC = 2**31  # see range_metric
 
 _LAB_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 
@@ -58,7 +59,7 @@ def range_metric(lab: str) -> int:
 
     Larger than any other in use, so that every route into the lab comes before it.
     """
-    return 2**31 + int(hashlib.sha256(prefix(lab).encode()).hexdigest(), 16) % 2**31
+    return LEAST_RANGE_METRIC + int(hashlib.sha256(prefix(lab).encode()).hexdigest(), 16) % 2**31
 
 
 def node_link(instance_id: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from ec2lab import cgroups, host, image, names
+from ec2lab.lab import RUN_ROOT, STATE_ROOT
 from ec2lab.shell import run
 
 Snapshot = dict[str, frozenset[str]]
@@ -29,7 +31,7 @@ def snapshot(directories: Iterable[Path] = (), *, lab: str | None = None) -> Sna
         return any(mark in text for mark in marks)
 
     return {
-        "process": frozenset(filter(mine, _processes())),
+        "process": frozenset(line for line in _processes() if mine(line) or (lab and _is_daemon(line, lab))),
         "mount": frozenset(line for line in Path("/proc/self/mounts").read_text().splitlines() if mine(line)),
         "host mount": frozenset(_host_mounts()),
         "namespace": frozenset(filter(mine, _children(names.NETNS_DIR))),
@@ -41,6 +43,7 @@ def snapshot(directories: Iterable[Path] = (), *, lab: str | None = None) -> Sna
         "loop device": frozenset(filter(mine, _loops())),
         "file": frozenset(_files(own)),
         "setting": frozenset(_settings()),
+        "leftover": frozenset(_shared(lab)),
     }
 
 
@@ -65,6 +68,33 @@ def _processes() -> list[str]:
                 if arguments:  # the kernel's own threads have none
                     found.append(f"{entry.name} {arguments} {' '.join(sorted(groups - {'/'}))}")
     return found
+
+
+def _is_daemon(process: str, lab: str) -> bool:
+    """Whether it is the daemon of this lab, and not of one whose name begins alike."""
+    return f" ec2lab.daemon {lab} " in f"{process} "
+
+
+def _shared(lab: str | None) -> list[str]:
+    """What the labs have in common and the last one takes along; none of it is left over while another lab is up."""
+    others = {path.name for root in (STATE_ROOT, RUN_ROOT) for path in root.glob("[!.]*")} - {lab}
+    spaces = [name for name in _children(names.NETNS_DIR) if name.startswith("ec2lab.")]
+    others |= {name for name in spaces if lab is None or not name.startswith(names.prefix(lab))}
+    if others or _is_held(RUN_ROOT / ".lock"):
+        return []
+    return [str(path) for path in (STATE_ROOT, RUN_ROOT, cgroups.MARK, *host.MARKS) if path.exists()]
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether an `up` or `down` is under way."""
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _host_mounts() -> list[str]:

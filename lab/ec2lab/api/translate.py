@@ -10,6 +10,7 @@ from ec2lab import model
 from ec2lab.api.backends import ACCOUNT, all_ec2, elbv2
 from ec2lab.api.mends.balancers import balancer_interfaces, used_target_groups
 from ec2lab.api.mends.routes import is_live, target_instance
+from ec2lab.image import DISK_GIB
 from ec2lab.machine import MachineSpec
 
 # A machine that is being deleted keeps its cable until it is gone.
@@ -203,7 +204,7 @@ def machine_spec(instance: Any) -> MachineSpec:
         domain=domain,
         authorized_keys=tuple(keys),
         user_data=base64.b64decode(str(instance.user_data)) if instance.user_data else None,
-        disk_gib=int(size or 8),
+        disk_gib=int(size or DISK_GIB),
     )
 
 

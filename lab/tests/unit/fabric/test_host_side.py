@@ -34,7 +34,41 @@ def test_a_hierarchy_of_version_2_says_what_it_offers(tmp_path: Path) -> None:
     assert (found.version, found.controllers) == (2, frozenset({"cpu", "memory", "pids"}))
 
 
+def test_the_root_of_version_2_hands_on_what_is_needed_and_only_while_there_are_labs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, mark = tmp_path / "root", tmp_path / "mark"
+    root.mkdir()
+    present = {"pids"}
+
+    def write(path: Path, text: str) -> int:
+        """What the kernel makes of a write to subtree_control."""
+        if path.parent == root:
+            (present.add if text[0] == "+" else present.discard)(text[1:])
+        return len(text)
+
+    def read(path: Path) -> str:
+        return " ".join(sorted(present)) if path.parent == root else ""
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cgroups, "MARK", mark)
+        patched.setattr(
+            cgroups, "hierarchies", lambda: [cgroups.Hierarchy(root, 2, frozenset({"memory", "pids", "rdma"}))]
+        )
+        patched.setattr(cgroups, "_read", read)
+        patched.setattr(cgroups, "_write", write)
+        for lab in ("x", "y"):
+            cgroups.create(lab, "i-1")
+        assert present == {"memory", "pids"}  # no rdma, which no node needs
+        cgroups.remove("x")
+        assert present == {"memory", "pids"}
+        cgroups.remove("y")
+        assert present == {"pids"}, "what the host handed on itself stays"
+    assert not mark.exists()
+
+
 def test_version_2_hands_controllers_on_and_limits_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups, "MARK", tmp_path / "mark")
     root = tmp_path
     group = root / "ec2lab.x" / "i-1"
     for directory in (root, root / "ec2lab.x", group):

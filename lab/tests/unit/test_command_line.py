@@ -1,0 +1,237 @@
+"""What `up`, `down` and `doctor` decide, as far as it can be told without a lab."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ec2lab import cgroups, cli, daemon, doctor, host, image, lab, names, residue
+from ec2lab.errors import LabError
+from ec2lab.lab import Lab
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Directories of the test's own for the labs' state and locks."""
+    for module in (lab, cli, residue):
+        monkeypatch.setattr(module, "STATE_ROOT", tmp_path / "state")
+    for module in (lab, residue):
+        monkeypatch.setattr(module, "RUN_ROOT", tmp_path / "run")
+    monkeypatch.setattr(names, "NETNS_DIR", tmp_path / "netns")
+    monkeypatch.setattr(host, "MARKS", (tmp_path / "mark",))
+    monkeypatch.setattr(cgroups, "MARK", tmp_path / "controllers")
+    monkeypatch.delenv("EC2LAB_MIRROR_DIR", raising=False)
+    return tmp_path
+
+
+# One at a time
+
+
+def test_the_lock_goes_with_the_last_lab_and_still_lets_one_in_at_a_time(roots: Path) -> None:
+    """The second waits for a lock file that the first removes; the third must wait for the second all the same."""
+    inside: list[str] = []
+    may_go = threading.Event()
+
+    def enter(name: str) -> None:
+        with lab.exclusive():
+            inside.append(name)
+            assert may_go.wait(20)
+            inside.remove(name)
+
+    with lab.exclusive():
+        second = threading.Thread(target=enter, args=("second",))
+        second.start()
+        time.sleep(0.3)
+        assert inside == []
+    deadline = time.monotonic() + 20
+    while inside != ["second"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    third = threading.Thread(target=enter, args=("third",))
+    third.start()
+    time.sleep(0.3)
+    assert inside == ["second"]
+    may_go.set()
+    second.join()
+    third.join()
+    assert not (roots / "run").exists()
+
+
+def test_the_lock_stays_while_there_is_a_lab(roots: Path) -> None:
+    with lab.exclusive():
+        (roots / "run" / "a").mkdir()
+    assert (roots / "run" / ".lock").exists()
+
+
+def test_who_looks_for_a_daemon_does_not_keep_one_from_starting(roots: Path) -> None:
+    one = Lab("a")
+    one.run_dir.mkdir(parents=True)
+    one.pid_file.touch()
+    with one.pid_file.open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.2, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        held = daemon.hold_pid_file(one.pid_file)
+    try:
+        assert one.daemon_pid() == os.getpid()
+        with pytest.raises(daemon.AlreadyRunning):
+            daemon.hold_pid_file(one.pid_file)
+    finally:
+        os.close(held)
+
+
+# The mirror
+
+
+def test_another_labs_own_mirror_is_not_taken_from_the_environment(
+    roots: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = roots / "state" / "b" / "mirror"
+    assert cli.choose_mirror(Lab("b"), None) == own
+    monkeypatch.setenv("EC2LAB_MIRROR_DIR", str(roots / "state" / "a" / "mirror"))
+    assert cli.choose_mirror(Lab("b"), None) == own
+    monkeypatch.setenv("EC2LAB_MIRROR_DIR", str(roots / "elsewhere"))
+    assert cli.choose_mirror(Lab("b"), None) == roots / "elsewhere"
+    assert cli.choose_mirror(Lab("b"), roots / "named") == roots / "named"
+    assert cli.choose_mirror(Lab("b"), own) == own
+    with pytest.raises(LabError, match="would go with a lab"):
+        cli.choose_mirror(Lab("b"), roots / "state" / "a" / "mirror")
+
+
+# What is left
+
+
+@pytest.mark.parametrize(("running", "asked", "seen"), [("a-b", "a-b", True), ("a-b", "a", False), ("a", "a-b", False)])
+def test_a_daemon_that_is_left_is_seen(running: str, asked: str, seen: bool, tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("import time; print(flush=True); time.sleep(60)")
+    left = subprocess.Popen(
+        [sys.executable, str(program), "-m", "ec2lab.daemon", running], stdout=subprocess.PIPE, cwd="/"
+    )
+    try:
+        assert left.stdout is not None
+        left.stdout.readline()
+        processes = residue.snapshot(lab=asked)["process"]
+        assert any(line.startswith(f"{left.pid} ") for line in processes) is seen
+    finally:
+        left.kill()
+        left.wait()
+
+
+def test_what_the_labs_have_in_common_is_left_over_when_no_other_is_up(roots: Path) -> None:
+    for name in ("state", "run", "netns"):
+        (roots / name).mkdir()
+    for name in ("mark", "controllers"):
+        (roots / name).touch()
+    everything = [str(roots / name) for name in ("state", "run", "controllers", "mark")]
+    assert residue._shared(None) == residue._shared("a") == everything
+    (roots / "state" / "a").mkdir()
+    assert residue._shared("a") == everything
+    assert residue._shared("b") == residue._shared(None) == []
+    (roots / "state" / "a").rmdir()
+    (roots / "netns" / "ec2lab.a.vpc-1").touch()
+    assert residue._shared("a") == everything
+    assert residue._shared("b") == []
+    (roots / "netns" / "ec2lab.a.vpc-1").unlink()
+    with lab.exclusive():
+        assert residue._shared("a") == []
+
+
+# Networks
+
+
+def test_a_labs_range_outside_the_pool_is_closed_to_nodes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = [
+        {"dst": "203.0.113.0/25", "metric": names.range_metric("other")},
+        {"dst": "192.0.2.0/24", "metric": 1024},
+        {"dst": "198.51.100.0/24"},
+    ]
+    monkeypatch.setattr(host, "run", lambda argv, **_: json.dumps(listed) if "unreachable" in argv else "[]")
+    monkeypatch.setattr(host, "_networks", (0.0, []))
+    found = host.networks()
+    monkeypatch.setattr(host, "_networks", (0.0, []))
+    assert "203.0.113.0/25" in found
+    assert not {"192.0.2.0/24", "198.51.100.0/24"} & set(found)
+
+
+# A full disk
+
+
+def full(monkeypatch: pytest.MonkeyPatch, *directories: Path) -> None:
+    def usage(path: Any) -> Usage:
+        return Usage(1, 1, 0 if any(Path(path).is_relative_to(each) for each in directories) else 1 << 40)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+
+
+def test_a_full_disk_is_among_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, cache = tmp_path / "state", tmp_path / "cache"
+    for directory in (state, cache):
+        directory.mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr(doctor, "_trials", lambda _directory: [])
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+
+    def missing() -> dict[str, str]:
+        return {check.name: check.remedy for check in doctor.missing(state) if "space" in check.name}
+
+    assert missing() == {}
+    full(monkeypatch, state)
+    (remedy,) = missing().values()
+    # The state's place is fixed: no variable moves it.
+    assert remedy == "free 2 GiB there, or mount a larger file system there"
+    full(monkeypatch, cache)
+    (remedy,) = missing().values()
+    assert "XDG_CACHE_HOME" in remedy
+    made = image.Image("key", "debian", "bookworm", "x86_64", cache)
+    monkeypatch.setattr(image, "cached_image", lambda: made)
+    assert missing() == {}
+
+
+def test_without_room_no_image_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    full(monkeypatch, tmp_path)
+    with pytest.raises(LabError, match="0 MiB free; making the nodes' image takes 2 GiB"):
+        image.ensure_image(lambda _step: None)
+    assert not list(tmp_path.rglob("image.json"))
+
+
+def test_the_usual_disk_is_made_with_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the first launch does not wait for it; also where an image is there already and the disk is not."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = image.Image("key", "debian", "bookworm", "x86_64", tmp_path)
+    monkeypatch.setattr(image, "_load", lambda _path: made)
+    (tmp_path / "skeleton").mkdir()
+    image.ensure_image(lambda _step: None)
+    assert (tmp_path / "disk-8.ext4").stat().st_size == 8 << 30
+
+
+# The daemon
+
+
+def test_power_comes_back_to_a_node_that_has_its_cable_again() -> None:
+    """The cable goes with the power, and only a step of the controller makes it anew."""
+    done: list[str] = []
+
+    class Remembered:
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: done.append(name)
+
+    one: Any = daemon.Daemon.__new__(daemon.Daemon)
+    one.controller = one.machines = Remembered()
+    one._note = lambda *_: done.append("note")
+    one.power_on("i-1")
+    assert done == ["step", "start", "note"]
