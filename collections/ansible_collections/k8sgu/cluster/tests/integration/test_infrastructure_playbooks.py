@@ -1,0 +1,114 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""infrastructure.yml and destroy.yml against an EC2 API on loopback: who works is said first, and a wrong name removes
+nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ec2_account import AMI, account, picture, reset, run
+from moto_server import Server
+
+ROOT = Path(__file__).resolve().parents[6]
+TASKS = ROOT / "collections/ansible_collections/k8sgu/cluster/roles/infrastructure/tasks"
+WHO = "Ask AWS who calls"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    with account() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    reset(running)
+    return running
+
+
+def play(playbook: str, state: Path, *arguments: str, **variables: Any) -> tuple[int, str]:
+    """Exit status and output of a playbook that nobody sits in front of."""
+    extra = {"k8sgu_cluster_name": "demo", "k8sgu_region": "us-east-1", "k8sgu_state_dir": str(state), **variables}
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            # Without localhost, so that Ansible takes its own Python for it and looks for no other.
+            "--inventory=nobody,",
+            f"playbooks/{playbook}.yml",
+            f"--extra-vars={json.dumps(extra)}",
+            *arguments,
+        ],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def tasks(output: str) -> list[str]:
+    """The names of the tasks that began, in order. Ansible itself puts the check of a role's arguments first."""
+    lines = [line for line in output.splitlines() if line.startswith("TASK [")]
+    names = [line[len("TASK [") : line.rindex("]")].rpartition(" : ")[2] for line in lines]
+    return [name for name in names if not name.startswith("Validating arguments")]
+
+
+@pytest.mark.parametrize("name", ["main", "absent"])
+def test_who_calls_is_the_roles_first_question(name: str) -> None:
+    first = yaml.safe_load((TASKS / f"{name}.yml").read_text())[0]
+    assert first["ansible.builtin.import_tasks"] == "caller.yml"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"confirm": "other"}, {"confirm": ""}, {"confirm": "Demo"}, {}],
+    ids=["wrong", "empty", "nearly", "nobody to ask"],
+)
+def test_without_the_clusters_name_nothing_is_removed(server: Server, tmp_path: Path, given: dict[str, str]) -> None:
+    run()
+    before, calls = picture(server), len(server.calls)
+    status, output = play("destroy", tmp_path, **given)
+    made = server.calls[calls:]
+    assert status != 0 and "Nothing was removed" in output and "-e confirm=demo" in output, output[-3000:]
+    assert made == [] and picture(server) == before
+
+
+def test_with_the_clusters_name_everything_is_removed(server: Server, tmp_path: Path) -> None:
+    before = picture(server)
+    run()
+    status, output = play("destroy", tmp_path, confirm="demo")
+    assert status == 0 and picture(server) == before, output[-3000:]
+    order = tasks(output)
+    assert order[0] == "Be sure" and order[1] == WHO
+    assert output.index("account 123456789012") < output.index("Remove everything")
+
+
+def test_the_plan_is_shown_after_who_makes_it(server: Server, tmp_path: Path) -> None:
+    before = picture(server)
+    status, output = play("infrastructure", tmp_path, "--check", "--diff", k8sgu_image=AMI, k8sgu_key_name="")
+    assert status == 0 and picture(server) == before, output[-3000:]
+    # The play before it judges the description, without AWS.
+    assert tasks(output.partition("PLAY [Infrastructure]")[2])[0] == WHO
+    who, plan = output.index("account 123456789012"), output.index("create instance/demo-control-plane-0")
+    assert who < plan
+
+
+def test_who_cannot_be_told_makes_nothing(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    status, output = play("infrastructure", tmp_path / "state", k8sgu_image=AMI)
+    assert status != 0 and "no credentials" in output, output[-3000:]
+    assert tasks(output)[-1] == WHO and not (tmp_path / "state").exists()
