@@ -16,12 +16,22 @@ PREFIX = "k8sgu_"
 FACTS = frozenset({"k8sgu_node"})
 # What a variable of an earlier version became.
 RETIRED: dict[str, str] = {
+    "k8sgu_audit_log_max_age_days": "use k8sgu_apiserver_extra_flags: {audit-log-maxage: ...}",
+    "k8sgu_audit_log_max_backups": "use k8sgu_apiserver_extra_flags: {audit-log-maxbackup: ...}",
+    "k8sgu_audit_log_max_size_mb": "use k8sgu_apiserver_extra_flags: {audit-log-maxsize: ...}",
     "k8sgu_certificates_paths": "the report looks where the roles place certificates; remove the variable",
     "k8sgu_dns_cache_seconds": "answers are kept for 30 s; remove the variable",
+    "k8sgu_etcd_compaction_retention": "the history of an hour is kept; remove the variable",
+    "k8sgu_etcd_data_dir": "the database is in /var/lib/etcd; mount a volume there",
+    "k8sgu_etcd_election_ms": "it is ten times k8sgu_etcd_heartbeat_ms",
     "k8sgu_event_record_qps": "use k8sgu_kubelet_extra_config: {eventRecordQPS: ...}",
+    "k8sgu_infrastructure_timeout": "each thing may take AWS 600 s; remove the variable",
     "k8sgu_max_concurrent_downloads": "five layers are fetched at a time; remove the variable",
+    "k8sgu_node_eviction_seconds": "use k8sgu_apiserver_extra_flags: {default-not-ready-toleration-seconds: ...}",
     "k8sgu_pod_pids_limit": "use k8sgu_kubelet_extra_config: {podPidsLimit: ...}",
+    "k8sgu_service_node_ports": "NodePorts are 30000-32767, as in docs/ports.md; remove the variable",
     "k8sgu_shutdown_grace_seconds": "use k8sgu_kubelet_extra_config: {shutdownGracePeriod: ...}",
+    "k8sgu_verify_exposure_limits": "every unit of ours has its limit; remove the variable",
     "k8sgu_vxlan_id": "the overlay's identifier is 1; remove the variable",
     "k8sgu_vxlan_port": "the overlay's port is 8472, as in docs/ports.md; remove the variable",
 }

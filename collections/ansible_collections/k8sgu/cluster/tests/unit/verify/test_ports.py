@@ -132,7 +132,7 @@ def test_every_unit_has_a_limit_and_keeps_it(monkeypatch, limits, units, passed)
 def test_every_unit_that_a_role_installs_has_a_limit():
     roles = Path(__file__).parents[3] / "roles"
     names = {name for path in roles.glob("*/vars/**/*.yml") for name in UNIT.findall(path.read_text())}
-    limits = yaml.safe_load((roles / "verify/defaults/main.yml").read_text())["k8sgu_verify_exposure_limits"]
+    limits = yaml.safe_load((roles / "verify/vars/main.yml").read_text())["verify_exposure_limits"]
     assert names == set(limits)
 
 
