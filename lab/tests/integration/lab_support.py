@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -129,25 +130,20 @@ class Cloud:
         return str(self.see(instance)["PrivateIpAddress"])
 
     def ssh(
-        self, instance: str, command: str, check: bool = True, connect: int = 20
+        self, instance: str, command: str, check: bool = True, connect: int = 20, through: str | None = None
     ) -> subprocess.CompletedProcess[str]:
+        """Over the instance's public address, or over its private one `through` another instance."""
+        options = [
+            *("-i", str(self.lab.key), "-o", "BatchMode=yes", "-o", f"ConnectTimeout={connect}"),
+            *("-o", "LogLevel=ERROR", "-o", "StrictHostKeyChecking=no"),
+            *("-o", "UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes"),
+        ]
+        address = self.see(instance)["PrivateIpAddress" if through else "PublicIpAddress"]
+        if through:
+            jump = shlex.join(["ssh", *options, "-W", "%h:%p", f"ubuntu@{self.see(through)['PublicIpAddress']}"])
+            options += ["-o", f"ProxyCommand={jump}"]
         done = subprocess.run(
-            [
-                "ssh",
-                *(
-                    "-i",
-                    str(self.lab.key),
-                    "-o",
-                    "BatchMode=yes",
-                    "-o",
-                    f"ConnectTimeout={connect}",
-                    "-o",
-                    "LogLevel=ERROR",
-                ),
-                *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes"),
-                f"ubuntu@{self.see(instance)['PublicIpAddress']}",
-                command,
-            ],
+            ["ssh", *options, f"ubuntu@{address}", command],
             capture_output=True,
             text=True,
             check=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import outside
 import pytest
 from fabric_support import (
     ALL_OUT,
@@ -156,18 +158,29 @@ def test_a_nodes_settings_stay_its_own(two: Two) -> None:
     lab, first, _ = two
     there = [name for name in image.settings() if Path("/proc/sys", name).exists()]
 
-    def on_the_host() -> list[str]:
-        return [Path("/proc/sys", name).read_text() for name in there]
+    def on_the_host() -> dict[str, str]:
+        return {name: Path("/proc/sys", name).read_text() for name in there}
 
+    def on_the_node() -> dict[str, str]:
+        listed = lab.on(first, f"cd /proc/sys && head -v {' '.join(there)}").stdout
+        parts = re.split(r"==> (.*) <==\n", f"\n{listed}\n")[1:]
+        return {name: value.removesuffix("\n") for name, value in zip(parts[::2], parts[1::2], strict=True)}
+
+    # First that each is a mount of the node's own: a write that follows must not be the host's.
+    mounted = lab.on(first, "cut -d' ' -f5 /proc/self/mountinfo").stdout.split()
+    assert {f"/proc/sys/{name}" for name in there} <= set(mounted)
+    assert lab.on(first, "findmnt -n -o FSTYPE /proc/sys/vm/max_map_count").stdout == "tmpfs\n"
     before = on_the_host()
-    names = " ".join(f"/proc/sys/{name}" for name in there)
-    assert lab.on(first, f"cat {names}").stdout == "".join(before)
-    lab.on(first, f"for name in {names}; do echo 4711 >$name; done")
-    assert set(lab.on(first, f"cat {names}").stdout.split()) == {"4711"}
+    # The distribution sets some; the rest is what the kernel has.
+    real = [name for name in there if re.match(r"fs/(file|inotify|nr)|vm/max|kernel/threads", name)]
+    assert len(real) == 7
+    assert {name: on_the_node()[name] for name in real} == {name: before[name] for name in real}
+    lab.on(first, f"cd /proc/sys && for name in {' '.join(there)}; do echo 4711 >$name; done")
+    assert set(on_the_node().values()) == {"4711\n"}
     assert on_the_host() == before
     lab.machines.reboot(first.id)
     lab.machines.wait_ready(first.id, PATIENCE_S)
-    assert lab.on(first, f"cat {names}").stdout == "".join(before)
+    assert {name: on_the_node()[name] for name in real} == {name: before[name] for name in real}
 
 
 def test_an_idle_node_is_small(two: Two) -> None:
@@ -318,39 +331,8 @@ def _answering(listening: socket.socket, text: str) -> Iterator[None]:
 
 @pytest.fixture
 def internet(lab: HandMadeLab) -> Iterator[str]:
-    """A neighbour of the host's that stands for the internet: a namespace with one web server. Yields its address."""
-    namespace, link = f"outside-{os.getpid()}", f"out{os.getpid()}"
-    commands = f"""netns add {namespace}
-link add {link} type veth peer name eth0 netns {namespace}
-address add 203.0.113.1/30 dev {link}
-link set {link} up
--n {namespace} address add 203.0.113.2/30 dev eth0
--n {namespace} link set eth0 up"""
-    for command in commands.splitlines():
-        subprocess.run(["ip", *command.split()], check=True)
-    web = subprocess.Popen(
-        [
-            "nsenter",
-            f"--net=/run/netns/{namespace}",
-            "python3",
-            "-m",
-            "http.server",
-            "-d",
-            str(lab.directory / "web"),
-            "80",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        (lab.directory / "web").mkdir(exist_ok=True)
-        eventually(lambda: _connects(("203.0.113.2", 80)), "the web server outside")
-        yield "203.0.113.2"
-    finally:
-        web.kill()
-        web.wait()
-        subprocess.run(["ip", "link", "delete", link], check=True)
-        subprocess.run(["ip", "netns", "delete", namespace], check=True)
+    with outside.internet(lab.directory / "web") as address:
+        yield address
 
 
 def test_the_internet_is_reached_through_a_gateway_only(two: Two, internet: str) -> None:
@@ -615,6 +597,23 @@ def test_a_lab_without_a_vpc_keeps_its_range_on_the_host(tmp_path: Path) -> None
     finally:
         lab.destroy()
     assert residue.snapshot(lab=lab.name)["route"] == before
+
+
+def test_a_range_outside_the_pool_is_closed_to_every_labs_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = HandMadeLab(f"m-other-{os.getpid()}", "192.0.2.0/24", tmp_path)
+
+    def closed() -> bool:
+        monkeypatch.setattr(host, "_networks", (0.0, []))
+        return "192.0.2.0/24" in host.networks()
+
+    try:
+        assert not closed()
+        lab.fabric.reconcile(model.Desired(lab.name, lab.fabric.public_range, ()))
+        assert closed()
+    finally:
+        lab.destroy()
 
 
 def test_a_public_range_in_use_is_refused(two: Two, tmp_path: Path) -> None:

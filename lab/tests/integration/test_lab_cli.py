@@ -70,6 +70,44 @@ def test_down_works_on_a_damaged_lab_and_on_none(lab: RunningLab) -> None:
     assert "there was no lab" in ec2lab("down", NAME).stderr
 
 
+def test_a_damaged_state_and_a_taken_port_are_said_in_a_line(lab: RunningLab) -> None:
+    lab.up()
+    port = int(lab.environment["AWS_ENDPOINT_URL"].rsplit(":", 1)[1])
+    crash(lab)
+    with socket.create_server(("127.0.0.1", port)):
+        taken = ec2lab("up", NAME, check=False)
+    assert taken.returncode == 1
+    assert f"port {port} of 127.0.0.1" in taken.stderr
+    assert "Traceback" not in taken.stderr
+    DIRECTORIES[0].joinpath("api.state").write_bytes(b"no state")
+    damaged = ec2lab("up", NAME, check=False)
+    assert damaged.returncode == 1
+    assert "api.state cannot be read back" in damaged.stderr
+    assert "ec2lab down" in damaged.stderr
+    assert "Traceback" not in damaged.stderr
+
+
+def crash(lab: RunningLab) -> None:
+    pid = lab.daemon()
+    os.kill(pid, signal.SIGKILL)
+    while Path(f"/proc/{pid}/exe").exists():
+        time.sleep(0.05)
+
+
+def test_a_labs_own_mirror_is_no_other_labs(lab: RunningLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.up()
+    mirror = Path(lab.environment["EC2LAB_MIRROR_DIR"])
+    mirror.joinpath("kept").touch()
+    other = RunningLab(f"{NAME}-b", tmp_path / "other")
+    try:
+        monkeypatch.setenv("EC2LAB_MIRROR_DIR", str(mirror))  # as in a shell with `ec2lab env` of the first
+        other.up()
+        assert other.environment["EC2LAB_MIRROR_DIR"] != str(mirror)
+    finally:
+        other.down()
+    assert mirror.joinpath("kept").exists()
+
+
 def test_two_labs_side_by_side(lab: RunningLab, tmp_path: Path) -> None:
     other = RunningLab(f"{NAME}-b", tmp_path / "other")
     lab.up()
