@@ -17,28 +17,36 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import ec2_account
 import lab_node
+import moto_server
 
 ROOT = Path(__file__).resolve().parents[6]
 NAME = "demo-control-plane-0"
+ENVIRONMENT = dict(os.environ)
 # Nobody listens there, so that the connection is refused at once.
 DEAD = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ec2_private_ip": "10.99.0.250"}
 
 
 def inventory(directory: Path, control_plane: dict[str, Any], workers: dict[str, Any]) -> Path:
-    path = directory / "inventory.json"
     hosts = {NAME: control_plane}
     children = {"control_plane": {"hosts": hosts}, "etcd": {"hosts": {NAME: {}}}, "worker": {"hosts": workers}}
+    return written(directory, children)
+
+
+def written(directory: Path, children: dict[str, Any]) -> Path:
+    path = directory / "inventory.yml"
     # JSON is YAML.
-    path = path.with_suffix(".yml")
     path.write_text(json.dumps({"all": {"children": children}}))
     return path
 
 
-def play(playbook: str, hosts: Path, *arguments: str, **variables: Any) -> tuple[int, str]:
-    """Exit status and output of a playbook."""
+def play(
+    playbook: str, hosts: Path, *arguments: str, caller: dict[str, str] = ENVIRONMENT, **variables: Any
+) -> tuple[int, str]:
+    """Exit status and output of a playbook; `caller` is its environment."""
     extra = {"k8sgu_state_dir": str(hosts.parent / "state"), "k8sgu_vpc_cidr": "10.99.0.0/16", **variables}
-    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "AWS_EC2_METADATA_DISABLED": "true"}
+    environment = {**caller, "ANSIBLE_NOCOLOR": "1", "AWS_EC2_METADATA_DISABLED": "true"}
     done = subprocess.run(
         [
             str(Path(sys.executable).with_name("ansible-playbook")),
@@ -112,6 +120,23 @@ def test_a_good_description_passes_and_changes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
+def test_check_mode_on_an_empty_account_prints_the_whole_plan_and_makes_nothing(tmp_path: Path) -> None:
+    hosts = written(tmp_path, {"control_plane": {}, "etcd": {}, "worker": {}})
+    with moto_server.moto_server() as server:
+        caller = server.environment()
+        before = ec2_account.picture(server)
+        caller["PATH"] = f"{Path(sys.executable).parent}:{caller['PATH']}"
+        status, output = play(
+            "site", hosts, "--check", "--diff", caller=caller, k8sgu_image=moto_server.IMAGE, client_tools_kubectl=""
+        )
+        assert ec2_account.picture(server) == before
+    assert status == 0, output[-4000:]
+    assert "failed=0" in output
+    for planned in ("security-group/worker", f"instance/{NAME}", "instance/demo-worker-1"):
+        assert planned in output
+    assert not (tmp_path / "state").exists()
+
+
 def test_nodes_that_cannot_be_reached_and_a_bad_inventory_are_one_report(tmp_path: Path) -> None:
     hosts = inventory(tmp_path, DEAD, {"demo_worker_0": {**DEAD, "ec2_private_ip": "10.200.0.9"}})
     status, output = play("preflight", hosts)
@@ -124,6 +149,14 @@ def test_nodes_that_cannot_be_reached_and_a_bad_inventory_are_one_report(tmp_pat
         f"{NAME}: could not be read: ",
         "demo_worker_0: could not be read: ",
     )
+
+
+def test_a_phase_on_the_controller_reaches_no_node(tmp_path: Path) -> None:
+    hosts = inventory(tmp_path, DEAD, {"demo-worker-0": {**DEAD, "ec2_private_ip": "10.99.0.251"}})
+    status, output = play("site", hosts, "--tags", "pki")
+    assert status == 0, output[-4000:]
+    assert "unreachable=1" not in output
+    assert (tmp_path / "state" / "pki" / "kubernetes-ca.pem").exists()
 
 
 @pytest.fixture(scope="module")
