@@ -7,7 +7,8 @@
 
 aws_ec2 comes with the PyPI package `ansible`, in a virtual environment of its own under the user's cache directory,
 made on the first run. Every program is run in turn, several times. Two times are told: by the clock without the
-server's own seconds, and of the processor (which never holds the server's). The medians count.
+server's own seconds, and of the processor (which never holds the server's). The medians count, those of the clock where
+the runs of each program are near each other: on a machine that does other things too they say nothing.
 Ends with status 1 where a promise of the project is broken.
 """
 
@@ -38,6 +39,8 @@ REQUIRED_SPEEDUP = 5.0
 # How near the floor counts as "as near as can be": within a quarter of the time of a static file of the same hosts.
 REQUIRED_FLOOR = 1.25
 REQUIRED_SIZE = 0.1
+# How far the runs of a program may be from their median, as a part of it, for the clock to count.
+STEADY = 0.15
 
 
 @dataclass
@@ -140,6 +143,18 @@ def static_inventories(directory: Path, listed: str) -> dict[str, Path]:
     return files
 
 
+def speed(medians: dict[str, tuple[float, float]], column: int, how: str) -> tuple[bool, str]:
+    """Whether the promise of speed is held in a column of the medians, and the line that says so."""
+    mine, them, floor = (
+        medians[title][column] for title in ("k8sgu.cluster.ec2", "amazon.aws.aws_ec2", "static file, JSON")
+    )
+    return (
+        them / mine >= REQUIRED_SPEEDUP or mine / floor <= REQUIRED_FLOOR,
+        f"{them / mine:.1f} times faster than aws_ec2 and {mine / floor:.2f} times the floor, {how} "
+        f"({REQUIRED_SPEEDUP:.0f} times, or at most {REQUIRED_FLOOR} of the floor)",
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--instances", type=int, default=1000)
@@ -176,15 +191,17 @@ def main() -> int:
         medians[title] = (clock, processor)
         print(f"{title:22}{clock:>10.2f}{processor:>13.2f}{size(host_variables(done[0].stdout)):>20}")
     print("* without the time that the server itself took")
-    mine, them, floor = (medians[key][1] for key in ("k8sgu.cluster.ec2", "amazon.aws.aws_ec2", "static file, JSON"))
+    spread = max(
+        abs(one.clock_s - medians[title][0]) / medians[title][0] for title, done in runs.items() for one in done
+    )
     their_bytes = size(host_variables(runs["amazon.aws.aws_ec2"][0].stdout))
     ratio = size(host_variables(exported.stdout)) / their_bytes
-    checks = [
-        (
-            them / mine >= REQUIRED_SPEEDUP or mine / floor <= REQUIRED_FLOOR,
-            f"{them / mine:.1f} times faster than aws_ec2 and {mine / floor:.2f} times the floor, by processor time "
-            f"({REQUIRED_SPEEDUP:.0f} times, or at most {REQUIRED_FLOOR} of the floor)",
-        ),
+    checks = [speed(medians, 1, "by processor time")]
+    if spread <= STEADY:
+        checks.append(speed(medians, 0, "by the clock"))
+    else:
+        print(f"by the clock nothing is judged: a run was {spread:.0%} from the median of its program")
+    checks += [
         (
             ratio <= REQUIRED_SIZE,
             f"{ratio:.3f} of aws_ec2's bytes kept on hosts, what nodes share being on groups (at most {REQUIRED_SIZE})",
