@@ -19,6 +19,9 @@ INOTIFY_SETTINGS = ("fs/inotify/max_user_instances", "user/max_inotify_instances
 _INOTIFY_MARK = Path("/run/ec2lab.inotify-instances")  # what it was, while it is a lab's doing
 INOTIFY_INSTANCES = 8192
 MARKS = (_MARK, _INOTIFY_MARK)
+# What an internet gateway has no way to: it translates public addresses alone, and no private one is found behind it.
+# https://docs.aws.amazon.com/vpc/latest/userguide/VPC_Internet_Gateway.html
+_NOT_PUBLIC = ("10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16")
 _NETWORKS_LAST_S = 10.0
 _networks: tuple[float, list[str]] = (0.0, [])
 
@@ -40,14 +43,14 @@ def has_way_out() -> bool:
 
 
 def networks() -> list[str]:
-    """Where nodes must not get through the way out: the host's own networks and every lab's public range.
+    """Where nodes must not get through the way out: private networks, the host's addresses, every lab's public range.
 
     Read anew every few seconds, since a host moves between networks.
     """
     global _networks
     read, known = _networks
     if not known or time.monotonic() - read > _NETWORKS_LAST_S:
-        known = sorted({"127.0.0.0/8", "169.254.0.0/16", str(addresses.POOL), *_own_addresses(), *_lab_ranges()})
+        known = sorted({*_NOT_PUBLIC, str(addresses.POOL), *_own_addresses(), *_lab_ranges()})
         _networks = (time.monotonic(), known)
     return known
 

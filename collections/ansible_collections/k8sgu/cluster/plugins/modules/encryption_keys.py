@@ -33,7 +33,7 @@ options:
     required: true
   state:
     description:
-      - V(present) makes a key where there is none: 32 random bytes for each algorithm.
+      - V(present) makes a key where there is none, 32 random bytes for each algorithm.
       - V(added) adds a key that can be read with.
       - V(promoted) makes the added key the one that writes.
       - V(dropped) leaves only the key that writes.

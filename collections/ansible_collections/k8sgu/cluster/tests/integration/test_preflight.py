@@ -42,11 +42,15 @@ def written(directory: Path, children: dict[str, Any]) -> Path:
 
 
 def play(
-    playbook: str, hosts: Path, *arguments: str, caller: dict[str, str] = ENVIRONMENT, **variables: Any
+    playbook: str, hosts: Path, *arguments: str, caller: dict[str, str] | None = None, **variables: Any
 ) -> tuple[int, str]:
     """Exit status and output of a playbook; `caller` is its environment."""
     extra = {"k8sgu_state_dir": str(hosts.parent / "state"), "k8sgu_vpc_cidr": "10.99.0.0/16", **variables}
-    environment = {**caller, "ANSIBLE_NOCOLOR": "1", "AWS_EC2_METADATA_DISABLED": "true"}
+    environment = {
+        **(ENVIRONMENT if caller is None else caller),
+        "ANSIBLE_NOCOLOR": "1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
     done = subprocess.run(
         [
             str(Path(sys.executable).with_name("ansible-playbook")),

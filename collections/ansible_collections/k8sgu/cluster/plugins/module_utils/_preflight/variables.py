@@ -56,13 +56,13 @@ def derived(roles: Path) -> set[str]:
     return names
 
 
-def check_names(seen: Iterable[str], known: Iterable[str], retired: Mapping[str, str] = RETIRED) -> list[str]:
+def check_names(seen: Iterable[str], known: Iterable[str], retired: Mapping[str, str] | None = None) -> list[str]:
     """A problem for each of the names with our prefix that no role knows."""
-    there = sorted(known)
+    there, gone = sorted(known), RETIRED if retired is None else retired
     problems = []
     for name in sorted({name for name in seen if name.startswith(PREFIX)} - set(there)):
-        if name in retired:
-            problems.append(f"{name}: is retired: {retired[name]}")
+        if name in gone:
+            problems.append(f"{name}: is retired: {gone[name]}")
             continue
         near = difflib.get_close_matches(name, there, n=1)
         hint = f"did you mean {near[0]}?" if near else "remove it"

@@ -114,12 +114,12 @@ def add(path, *objects):
     return lambda all_objects: all_objects[path].extend(objects)
 
 
-def may(group, resource, *verbs, subject=EVERYBODY, **labels):
+def may(group, resource, *verbs, subject=None, **labels):
     """A role with that right, bound to somebody."""
 
     def change(objects):
         objects[ROLES].append(role("wide", (group, resource, list(verbs))))
-        objects[BINDINGS].append(binding("wide", "wide", subject, **labels))
+        objects[BINDINGS].append(binding("wide", "wide", subject or EVERYBODY, **labels))
 
     return change
 

@@ -137,7 +137,10 @@ def test_every_unit_that_a_role_installs_has_a_limit():
 
 
 def test_without_systemd_nothing_is_confined(monkeypatch):
-    monkeypatch.setattr(sandbox.subprocess, "run", lambda *_args, **_options: (_ for _ in ()).throw(FileNotFoundError))
+    def nothing_to_run(*_args, **_options):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(sandbox.subprocess, "run", nothing_to_run)
     assert not sandbox.check_exposure({"etcd.service": 3.0}, ["etcd.service"], "node").passed
 
 
