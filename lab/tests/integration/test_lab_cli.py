@@ -74,7 +74,7 @@ def test_a_damaged_state_and_a_taken_port_are_said_in_a_line(lab: RunningLab) ->
     lab.up()
     port = int(lab.environment["AWS_ENDPOINT_URL"].rsplit(":", 1)[1])
     crash(lab)
-    with socket.create_server(("127.0.0.1", port)):
+    with listening(port):
         taken = ec2lab("up", NAME, check=False)
     assert taken.returncode == 1
     assert f"port {port} of 127.0.0.1" in taken.stderr
@@ -85,6 +85,17 @@ def test_a_damaged_state_and_a_taken_port_are_said_in_a_line(lab: RunningLab) ->
     assert "api.state cannot be read back" in damaged.stderr
     assert "ec2lab down" in damaged.stderr
     assert "Traceback" not in damaged.stderr
+
+
+def listening(port: int) -> socket.socket:
+    """A socket of ours there, once the kernel has taken the killed daemon's away."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_server(("127.0.0.1", port))
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def crash(lab: RunningLab) -> None:
