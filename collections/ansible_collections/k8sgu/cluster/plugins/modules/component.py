@@ -280,6 +280,11 @@ options:
         description: Whether a changed component that does not become healthy is put back to what it was.
         type: bool
         default: true
+      overlap: &overlap
+        description:
+          - Whether the next of O(components) is begun while this one becomes healthy, for programs that can start without each other.
+        type: bool
+        default: false
   name:
     description: Name of a single component. See O(components[].name).
     type: str
@@ -294,6 +299,7 @@ options:
   on_change: *on_change
   health: *health
   rollback: *rollback
+  overlap: *overlap
   prepared:
     description: What the controller hands to the node. It is filled in by the action plugin and cannot be given.
     type: str

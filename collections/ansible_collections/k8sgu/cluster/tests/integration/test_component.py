@@ -367,6 +367,24 @@ def test_an_unhealthy_first_installation_leaves_nothing_running(greeter: Greeter
     assert not greeter.run().changed
 
 
+def test_what_overlaps_is_begun_meanwhile_and_ends_by_itself(greeter: Greeter) -> None:
+    path = f"/etc/{greeter.name}-after"
+    after = {"name": f"{greeter.name}-after", "files": [{"dest": path, "content": "begun"}]}
+    greeter.greeting = "broken"
+    outcome = greeter.run(ok=False, components=[greeter.description(), after])
+    assert [entry["name"] for entry in outcome.result["components"]] == [greeter.name]
+    greeter.extra = {"overlap": True}
+    outcome = greeter.run(ok=False, components=[greeter.description(), after])
+    assert [entry["name"] for entry in outcome.result["components"]] == [greeter.name, after["name"]]
+    assert outcome.result["rolled_back"] == greeter.name
+    assert greeter.node.run(f"cat {path}") == "begun"
+    greeter.greeting = "hello"
+    outcome = greeter.run(components=[greeter.description(), after])
+    assert [entry["changed"] for entry in outcome.result["components"]] == [True, False]
+    assert greeter.answer() == "1.0 hello 0"
+    assert not greeter.run(components=[greeter.description(), after]).changed
+
+
 def test_without_rollback_what_failed_stays_to_be_looked_at(greeter: Greeter) -> None:
     greeter.extra = {"rollback": False}
     greeter.greeting = "broken"

@@ -13,6 +13,7 @@ import os
 import shlex
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import accounts, health, systemd, undo
@@ -52,9 +53,9 @@ class Unhealthy(ComponentError):
 
 
 class Failed(ComponentError):
-    """A component that could not be brought about; `rolled_back` tells whether the node is as before."""
+    """Components that could not be brought about; `rolled_back` names the one after which the node is as before."""
 
-    def __init__(self, message: str, journal: list[str], rolled_back: bool) -> None:
+    def __init__(self, message: str, journal: list[str], rolled_back: str | None) -> None:
         super().__init__(message)
         self.journal, self.rolled_back = journal, rolled_back
 
@@ -67,12 +68,11 @@ class Application:
         self.healthy_after: float | None = None
         self.touched: set[str] = set()
         self.undo = Undo()
+        self.guarded = False
 
-    def run(self) -> None:
-        """Raises Failed."""
-        name = self.component.name
-        guarded = False
-        try:
+    def begin(self) -> None:
+        """Everything up to the start of the units. Raises Failed."""
+        with self._put_back_on_failure():
             self._refuse_squatter()
             # Neither is undone: a package or an account more does no harm.
             if self.plan.packages:
@@ -81,18 +81,28 @@ class Application:
                 systemd.run(command)
             if self.plan.changed or self.current.interrupted is not None:
                 self.undo = self._way_back()
-                undo.write(name, self.undo)
-                guarded = True
+                undo.write(self.component.name, self.undo)
+                self.guarded = True
             self._change()
+
+    def finish(self) -> None:
+        """Waits until the component is healthy and remembers what it was started with. Raises Failed."""
+        with self._put_back_on_failure():
             self._wait(self.component, self._timeout())
+        self._remember()
+
+    @contextlib.contextmanager
+    def _put_back_on_failure(self) -> Iterator[None]:
+        name = self.component.name
+        try:
+            yield
         except (ComponentError, FileError) as error:
             journal = error.journal if isinstance(error, Unhealthy) else []
-            undoable = guarded and (self.plan.reversible or self.current.interrupted is not None)
+            undoable = self.guarded and (self.plan.reversible or self.current.interrupted is not None)
             if not undoable or not self.component.rollback:
-                raise Failed(f"component {name}: {error}", journal, False) from error
+                raise Failed(f"component {name}: {error}", journal, None) from error
             outcome = self._roll_back()
-            raise Failed(f"component {name}: {error}. {outcome}", journal, True) from error
-        self._remember()
+            raise Failed(f"component {name}: {error}. {outcome}", journal, name) from error
 
     def _refuse_squatter(self) -> None:
         """Else whatever has the unit's address already would pass for the unit until that gives up."""

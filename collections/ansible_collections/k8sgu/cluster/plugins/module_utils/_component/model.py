@@ -135,6 +135,7 @@ class Component:
     on_change: list[list[str]] = field(default_factory=list)
     health: Health | None = None
     rollback: bool = True
+    overlap: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,7 @@ def _component(raw: dict[str, Any]) -> Component:
         on_change=raw["on_change"],
         health=Health(**raw["health"]) if raw["health"] else None,
         rollback=raw["rollback"],
+        overlap=raw["overlap"],
     )
 
 

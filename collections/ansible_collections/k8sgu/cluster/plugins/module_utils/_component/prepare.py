@@ -189,6 +189,7 @@ class _Builder:
             on_change=self._on_change(),
             health=self._health(),
             rollback=raw["rollback"],
+            overlap=raw["overlap"],
         )
 
     def _path(self, option: str, path: str) -> str:

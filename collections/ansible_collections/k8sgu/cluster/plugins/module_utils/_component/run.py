@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import fetch, node
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import record as records
@@ -43,7 +43,7 @@ def run_module(module: AnsibleModule) -> None:
     except Failed as error:
         failure = {"msg": str(error), "journal": error.journal}
         if error.rolled_back:
-            failure["rolled_back"] = run.results[-1]["name"]
+            failure["rolled_back"] = error.rolled_back
     except (ComponentError, FileError) as error:
         failure = {"msg": str(error)}
     except OSError as error:
@@ -95,21 +95,29 @@ class _Run:
             return
         self._fetch(components, currents, plans)
         disturbed = False
-        for component, current, changes in zip(components, currents, plans):
-            if disturbed:
-                # A component before it was changed, and with it perhaps what this one's plan was made for.
-                current = node.examine(component, current.binaries, current.record, node.unit_states([component]))
-                changes = plan(component, current)
-            begun = time.monotonic()
-            application = Application(component, current, changes)
-            result = self._report(component, changes, 0.0)
-            try:
-                application.run()
-            finally:
-                result["seconds"] = round(time.monotonic() - begun, 3)
-            if application.healthy_after is not None:
-                result["healthy_after"] = application.healthy_after
-            disturbed = disturbed or changes.changed
+        begun: list[_Begun] = []
+        try:
+            for component, current, changes in zip(components, currents, plans):
+                if disturbed:
+                    # A component before it was changed, and with it perhaps what this one's plan was made for.
+                    current = node.examine(component, current.binaries, current.record, node.unit_states([component]))
+                    changes = plan(component, current)
+                application = Application(component, current, changes)
+                result = self._report(component, changes, 0.0)
+                since = time.monotonic()
+                try:
+                    application.begin()
+                finally:
+                    result["seconds"] = round(time.monotonic() - since, 3)
+                begun.append(_Begun(application, result, since))
+                disturbed = disturbed or changes.changed
+                if not component.overlap:
+                    _finish(begun)
+        except Failed as error:
+            # What was begun before it ends as it would have: healthy, or put back.
+            _finish(begun, error)
+            raise
+        _finish(begun)
 
     def _plan_all(self, currents: list[node.Current]) -> list[Plan]:
         plans, faults = [], []
@@ -148,3 +156,33 @@ class _Run:
             lines = "".join(f"{component.name}: {reason}\n" for reason in changes.reasons)
             self.diff += [{"prepared": lines}, *changes.diff]
         return result
+
+
+class _Begun(NamedTuple):
+    """A component whose units were started; `since` when that was begun, on the monotonic clock."""
+
+    application: Application
+    result: dict[str, Any]
+    since: float
+
+
+def _finish(begun: list[_Begun], earlier: Failed | None = None) -> None:
+    """Waits for all of them and empties the list. Raises Failed with every failure, `earlier` first."""
+    failures = []
+    while begun:
+        application, result, since = begun.pop(0)
+        try:
+            application.finish()
+        except Failed as error:
+            failures.append(error)
+        result["seconds"] = round(time.monotonic() - since, 3)
+        if application.healthy_after is not None:
+            result["healthy_after"] = application.healthy_after
+    if not failures:
+        return
+    told = [earlier, *failures] if earlier else failures
+    if len(told) == 1:
+        raise told[0]
+    rolled_back = ", ".join(error.rolled_back for error in told if error.rolled_back)
+    journal = [line for error in told for line in error.journal]
+    raise Failed("\n".join(map(str, told)), journal, rolled_back or None)

@@ -118,6 +118,7 @@ def component_spec(name_required: bool = True) -> Spec:
             },
         },
         "rollback": {"type": "bool", "default": True},
+        "overlap": {"type": "bool", "default": False},
     }
 
 
