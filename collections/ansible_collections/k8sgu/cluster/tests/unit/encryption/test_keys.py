@@ -57,6 +57,8 @@ def test_a_step_out_of_turn_is_refused(before, step, says):
         json.dumps({"keys": [{"name": "key-1", "secretbox": "not base64!", "aescbc": ONE.aescbc}]}),
         keys.serialize([ONE, Key("key-1", TWO.secretbox, TWO.aescbc)]),
     ],
+    # Names of the tests' own: the texts hold random keys.
+    ids=["nothing", "no keys", "empty", "half a key", "a short key", "no key", "a name twice"],
 )
 def test_a_damaged_file_is_refused_and_not_replaced(text):
     with pytest.raises(KeysError, match="restore it from a backup"):
