@@ -86,6 +86,7 @@ class ClusterChecks:
 
     def __init__(self, client: Client, nodes: list[str], domain: str, timeout: float) -> None:
         self.client, self.nodes, self.domain, self.timeout = client, nodes, domain, timeout
+        self.moved = False
 
     def run(self) -> list[Check]:
         # Nothing else can pass before these; each of them says what is missing.
@@ -163,14 +164,20 @@ class ClusterChecks:
     def apart(self) -> Check:
         """the website runs on another node than its database"""
         database = {pod.node for pod in pods(self.client, DEMO, "database")}
-        website = {pod.node for pod in pods(self.client, DEMO, "website")}
+        replicas = pods(self.client, DEMO, "website")
+        website = {pod.node for pod in replicas}
         seen = f"database on {', '.join(sorted(database))}; website on {', '.join(sorted(website))}"
         open_to_all = open_nodes(self.client.get("/api/v1/nodes")["items"])
         # A single worker has no other node to offer.
         alone = len(open_to_all) == 1 and website == database == set(open_to_all)
+        passed = alone or (bool(website - database) and bool(database))
+        if not passed and not self.moved and replicas and set(open_to_all) - database - website:
+            # After a node's failure all of them are where there was a place left, and Kubernetes moves nothing back.
+            self.client.request("DELETE", f"/api/v1/namespaces/{DEMO}/pods/{replicas[0].name}")
+            self.moved = True
         return Check(
             "the website runs on another node than its database",
-            alone or (bool(website - database) and bool(database)),
+            passed,
             "a website pod on a node without the database, where more than one node takes pods",
             seen + ("; no other node takes pods" if alone else ""),
             DEMO,

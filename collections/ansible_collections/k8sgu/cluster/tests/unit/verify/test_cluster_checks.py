@@ -48,7 +48,13 @@ def test_apart(monkeypatch: pytest.MonkeyPatch, workers: list[str], website: lis
         cluster, "pods", lambda _client, ns, app: [Pod(ns, app, name, "10.200.0.2", True) for name in where[app]]
     )
     api: Any = Api(node("master", "NoSchedule"), *map(node, workers))
-    assert ClusterChecks(api, [], "cluster.local", 1).apart().passed is passes
+    deleted: list[str] = []
+    api.request = lambda _method, path: deleted.append(path)
+    checks = ClusterChecks(api, [], "cluster.local", 1)
+    assert checks.apart().passed is passes
+    checks.apart()
+    # Where there is a node for it, one replica is made anew, and no second one.
+    assert deleted == ([] if passes else [f"/api/v1/namespaces/{cluster.DEMO}/pods/website"])
 
 
 class Demo:
