@@ -124,8 +124,11 @@ def connect(pod, target):
 
 
 def settled(pod, targets, *, closed):
-    """What a pod says of the targets, once all are closed or all are open: a policy takes a moment to get there."""
-    for _attempt in range(30):
+    """What a pod says of the targets, once all are closed or all are open: a policy takes a moment to get there.
+
+    The tests before restart API servers, and kube-router comes back to them in growing steps of up to a minute.
+    """
+    for _attempt in range(100):
         said = [connect(pod, target) for target in targets]
         if all(said) if closed else not any(said):
             break

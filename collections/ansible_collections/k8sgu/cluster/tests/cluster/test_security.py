@@ -304,7 +304,7 @@ def secrets():
                 found[str(path.relative_to(STATE))] = line.split()[-1][80:140]
         if path.name == "encryption-keys.json":
             for number, key in enumerate(json.loads(text)["keys"]):
-                found[f"{path.name} {number}"] = key["secret"]
+                found |= {f"{path.name} {number} {kind}": key[kind] for kind in key if kind != "name"}
     return found
 
 
