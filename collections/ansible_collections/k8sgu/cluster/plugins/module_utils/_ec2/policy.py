@@ -36,13 +36,30 @@ READ = (
     "servicequotas:GetServiceQuota",
     "servicequotas:ListAWSDefaultServiceQuotas",
 )
-MAKE = ("ec2:CreateSecurityGroup", "ec2:CreateTags", "ec2:RunInstances")
+MAKE = ("ec2:CreateSecurityGroup", "ec2:RunInstances")
 MAKE_VPC = ("ec2:CreateVpc",)
 MAKE_SUBNETS = ("ec2:CreateSubnet", "ec2:CreateRouteTable")
 MAKE_GATEWAY = ("ec2:CreateInternetGateway", "ec2:AttachInternetGateway")
 MAKE_NAT = ("ec2:AllocateAddress", "ec2:CreateNatGateway")
 MAKE_KEY = ("ec2:ImportKeyPair",)
+TAG = ("ec2:CreateTags",)
+# The calls that tag what they make:
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-tagging.html
+TAGGING = frozenset(
+    (
+        "ec2:AllocateAddress",
+        "ec2:CreateInternetGateway",
+        "ec2:CreateNatGateway",
+        "ec2:CreateRouteTable",
+        "ec2:CreateSecurityGroup",
+        "ec2:CreateSubnet",
+        "ec2:CreateVpc",
+        "ec2:ImportKeyPair",
+        "ec2:RunInstances",
+    )
+)
 CHANGE = (
+    *TAG,
     "ec2:AuthorizeSecurityGroupIngress",
     "ec2:RevokeSecurityGroupIngress",
     "ec2:DeleteSecurityGroup",
@@ -168,10 +185,19 @@ def document(description: Description) -> dict[str, Any]:
     (change if own_subnets and not whole else make).extend((*ROUTES, *REPAIR_ROUTES))
     if gateway:
         (change if own_vpc and not whole else make).extend(DETACH_GATEWAY)
-    ours = {"StringEquals": {f"aws:ResourceTag/{tags.cluster_tag(description.name)}": tags.OWNED}}
+    mark = tags.cluster_tag(description.name)
+    ours = {"StringEquals": {f"aws:ResourceTag/{mark}": tags.OWNED}}
+    # With CreateTags alone anything could be given the tag that allows its removal.
+    at_creation = {
+        "StringEquals": {
+            f"aws:RequestTag/{mark}": tags.OWNED,
+            "ec2:CreateAction": sorted(action.partition(":")[2] for action in TAGGING.intersection(make)),
+        }
+    }
     statements = [
         _statement("Read", READ, "*"),
         _statement("Make", make, "*"),
+        _statement("TagAtCreation", TAG, "*", at_creation),
         _statement("ChangeOurs", change, "*", ours),
     ]
     if profiles:
@@ -220,6 +246,7 @@ def _statement(sid: str, actions: Any, resource: Any, condition: Any = None) -> 
 WHEN = {
     "Read": ("always", "looking at what there is, and whether a plan can be carried out"),
     "Make": ("always", "making what does not exist yet, and what was brought and has no tag of ours"),
+    "TagAtCreation": ("always", "the cluster's tag on what is being made, and on nothing that is there already"),
     "ChangeOurs": ("always", "changing and removing what carries the cluster's tag"),
     "FindRoles": ("`instance_profiles`", "finding the nodes' roles"),
     "NodeRoles": ("`instance_profiles`", "the nodes' roles and instance profiles, below a path of the cluster's own"),
@@ -243,9 +270,10 @@ def as_markdown(whole: Description, usual: Description) -> str:
         resources = statement["Resource"]
         listed = resources if isinstance(resources, list) else [resources]
         conditions = [
-            f"{operator} `{key}` = `{value}`"
+            f"{operator} `{key}` = "
+            + " or ".join(f"`{value}`" for value in ([given] if isinstance(given, str) else given))
             for operator, pairs in statement.get("Condition", {}).items()
-            for key, value in pairs.items()
+            for key, given in pairs.items()
         ]
         cells = [
             f"`{statement['Sid']}`",
