@@ -215,9 +215,16 @@ options:
     default: false
   check_permissions:
     description:
-      - Ask EC2 before the first change whether the caller may make the changes. EC2 knows that question (C(DryRun)) for
-        its own calls, not for those of IAM and of load balancers.
-      - V(false) is for a policy of your own with conditions that such a question does not meet.
+      - Ask before the first change whether the caller may make the changes, and refuse the run with every permission
+        that is missing and what it is missing on. With nothing to do nothing is asked.
+      - EC2 knows that question (C(DryRun)) for many of its own calls. For the others, and for those of IAM and of load
+        balancers, IAM's policy simulator is asked, which takes the permission C(iam:SimulatePrincipalPolicy) on the
+        caller itself. Without it a permission that is missing for one of those is named when the call is made.
+        RV(permissions_checked_by) says which of the two it was.
+      - What the simulator does not see (session policies, VPC endpoint policies, keys' policies) is not foretold. Where a
+        policy asks for something that is not known beforehand, such as the caller's address, nothing is refused.
+      - See U(https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html).
+      - V(false) is for a policy of your own with conditions that such questions do not meet.
     type: bool
     default: true
   wait_timeout:
@@ -352,6 +359,13 @@ iam_policy:
   returned: always
   type: dict
   sample: {Version: '2012-10-17', Statement: []}
+permissions_checked_by:
+  description:
+    - Who was asked whether the caller may carry the plan out, V(simulation) for EC2 and IAM's policy simulator, which know
+      of all its actions, V(dry_run) for EC2 alone.
+  returned: when there is something to do and O(check_permissions)
+  type: str
+  sample: simulation
 reached:
   description: The steps that were carried out before the failure, as in RV(plan).
   returned: on failure

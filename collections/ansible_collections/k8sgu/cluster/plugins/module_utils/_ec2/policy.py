@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, state, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
 
 READ = (
@@ -154,15 +154,21 @@ IMPLIED = frozenset(
 )
 
 
-def document(description: Description) -> dict[str, Any]:
-    """The policy document. For `state: absent`, whose description is empty, that of everything there can be."""
+def document(description: Description, current: state.Current | None = None) -> dict[str, Any]:
+    """The policy document. For `state: absent`, whose description is empty, that of everything there can be.
+
+    What of `current` the description does not have any more has to be removed, and so counts too.
+    """
     whole = not description.pools
+    there = current or state.Current()
     own_vpc, own_subnets = not description.vpc_id, not description.subnet_ids
     nat = whole or (description.private_nodes and description.nat_gateways != "none")
+    nat = nat or bool(there.nat_gateways or there.addresses)
     gateway = own_subnets and (whole or not description.private_nodes or nat)
-    key = whole or bool(description.public_key)
-    profiles = description.instance_profiles
-    balanced = whole or description.balanced
+    gateway = gateway or bool(there.gateways)
+    key = whole or bool(description.public_key or there.key_pairs)
+    profiles = description.instance_profiles or bool(there.profiles or there.roles)
+    balanced = whole or description.balanced or bool(there.load_balancers or there.target_groups)
     make = [
         *MAKE,
         *(MAKE_VPC if own_vpc else ()),
@@ -225,6 +231,12 @@ def document(description: Description) -> dict[str, Any]:
             _statement("KmsGrants", KMS_GRANT, key_arn, {**alias, **for_volumes}),
         ]
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def condition_keys(document: dict[str, Any]) -> set[str]:
+    """The context keys that the statements ask for."""
+    conditions = [pairs for statement in document["Statement"] for pairs in statement.get("Condition", {}).values()]
+    return {key for pairs in conditions for key in pairs}
 
 
 def _kms_key(description: Description) -> tuple[str, dict[str, Any]]:
