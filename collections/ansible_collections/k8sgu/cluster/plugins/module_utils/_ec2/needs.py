@@ -294,6 +294,7 @@ NEEDS: dict[str, Finder] = {
     "create_target_group": _makes_balancing(
         "CreateTargetGroup", "targetgroup", "DescribeTags", "DescribeTargetGroupAttributes", "DescribeTargetHealth"
     ),
+    "modify_health_check": _changes_balancing("ModifyTargetGroup", "targetgroup"),
     "target_group_attributes": _changes_balancing("ModifyTargetGroupAttributes", "targetgroup"),
     "delete_target_group": _changes_balancing("DeleteTargetGroup", "targetgroup"),
     "create_listener": _makes_balancing("CreateListener", "listener"),

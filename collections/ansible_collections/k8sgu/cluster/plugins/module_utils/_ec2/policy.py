@@ -123,6 +123,7 @@ BALANCER = (
 BALANCER_REPAIR = (
     "elasticloadbalancing:DeleteListener",
     "elasticloadbalancing:DeregisterTargets",
+    "elasticloadbalancing:ModifyTargetGroup",
     "elasticloadbalancing:SetSecurityGroups",
     "elasticloadbalancing:SetSubnets",
 )
