@@ -153,7 +153,8 @@ options:
       count:
         description:
           - How many nodes. Of control-plane nodes an odd number, since they are etcd's members. Fewer of them than before
-            are reached over several runs, as with O(allow_replace).
+            are reached over several runs, one less in each, as with O(allow_replace); a load balancer goes in the run that
+            ends with one of them.
         type: int
         required: true
       instance_type:

@@ -194,7 +194,7 @@ def _found(aws: session.Aws, description: Description, current: state.Current, p
     }
     if current.vpc:
         found["vpc_id"] = current.vpc.id
-    if balancer and description.balanced:
+    if balancer and plan.balanced:
         found["load_balancer"] = {
             "name": balancer.name,
             "dns_name": balancer.dns_name,
@@ -202,7 +202,7 @@ def _found(aws: session.Aws, description: Description, current: state.Current, p
             "scheme": balancer.scheme,
         }
         host, inside = balancer_address.host(reading.Reader(aws, description.name), balancer), balancer.dns_name
-    elif first and not description.balanced:
+    elif first and not plan.balanced:
         host, inside = first["public_ip"] or first["private_ip"], first["private_ip"]
     else:
         return found
