@@ -362,8 +362,9 @@ iam_policy:
   sample: {Version: '2012-10-17', Statement: []}
 permissions_checked_by:
   description:
-    - Who was asked whether the caller may carry the plan out, V(simulation) for EC2 and IAM's policy simulator, which know
-      of all its actions, V(dry_run) for EC2 alone.
+    - Who was asked whether the caller may carry the plan out. V(simulation) is EC2, and IAM's policy simulator for all that
+      EC2 does not answer. V(dry_run) is EC2 alone, which answers for the whole plan or for the part of it that can be
+      asked for without the simulator.
   returned: when there is something to do and O(check_permissions)
   type: str
   sample: simulation

@@ -35,22 +35,25 @@ class Missing(session.AwsError):
 def check(aws: session.Aws, plan: Plan, description: Description, current: state.Current) -> str:
     """Raises Missing, which names every action that is known to be missing.
 
-    Gives SIMULATION where all of the plan's actions were asked for, DRY_RUN where those alone were that EC2 answers.
+    Gives SIMULATION where the simulator was asked for what EC2 does not answer, DRY_RUN where EC2 alone was asked.
     """
     answers = dry_run.ask(aws, plan)
     document = policy.document(description, current)
-    found: list[needs.Need] = []
+    lacking: list[needs.Need] = []
     checked_by = DRY_RUN
     who = simulation.caller(aws)
-    if who:
-        wanted = needs.of(plan, description, current, who.account)
+    # Where EC2 itself has answered, that answer counts: it knows every policy and every key of a request.
+    wanted = [
+        need
+        for need in (needs.of(plan, description, current, who.account) if who else ())
+        if need.action not in answers and need.created_by not in answers
+    ]
+    if who and wanted:
         try:
-            found = simulation.denied(aws, who, wanted, policy.condition_keys(document))
+            lacking = simulation.denied(aws, who, wanted, policy.condition_keys(document))
             checked_by = SIMULATION
         except simulation.NotAvailable:
             pass
-    # Where EC2 itself has answered, that answer counts: it knows every policy and every key of a request.
-    lacking = [need for need in found if need.action not in answers and need.created_by not in answers]
     parts = [*_by_ec2(answers), *_by_iam(lacking)]
     if parts:
         raise Missing(
