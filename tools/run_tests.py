@@ -13,6 +13,7 @@ with K8SGU_REQUIRE_LAB=1. K8SGU_REQUIRE_LAB=0 lets root do without.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -28,6 +29,9 @@ LOGS = ROOT / ".test"
 MIRROR = ROOT / ".cache" / "mirror"
 # A stage that hangs must end the run with a reason instead of being cut off from outside.
 COMMAND_TIMEOUT_S = 45 * 60
+# Of a playbook's failures: how many are shown, and how many characters of each.
+FAILURES_SHOWN = 6
+FAILURE_LENGTH = 700
 # How the reason of a skip begins where a suite found no lab, or no programs to run in it.
 LAB_SKIPS = ("a lab needs", "no mirror")
 
@@ -170,6 +174,21 @@ def junit_tally(path: Path, lab_required: bool) -> Tally:
     return tally
 
 
+def ansible_failures(text: str) -> list[str]:
+    """The failed tasks that a playbook's output names, each with its task: they stand far above the output's end.
+
+    A playbook that a playbook ran is one long line in the outer one's; its failures are found in there as well.
+    """
+    found = []
+    task = ""
+    for part in re.split(r"\n|\\n", text):
+        if part.startswith("TASK ["):
+            task = part.rstrip("* ")
+        elif re.match(r"\[ERROR\]|ERROR! |(fatal|failed): \[", part):
+            found.append(f"{task}: {part[:FAILURE_LENGTH]}" if task else part[:FAILURE_LENGTH])
+    return found[-FAILURES_SHOWN:]
+
+
 def print_skipped(tally: Tally) -> None:
     for reason, count in tally.skipped.most_common():
         print(f"   {count} skipped: {reason}")
@@ -222,8 +241,9 @@ def run(stage: str, number: int, command: Command) -> Tally:
     print(f"   {verdict}: {tally.passed} passed, {tally.failed} failed{skipped} in {took:.0f} s", flush=True)
     print_skipped(tally)
     if tally.failed:
-        text = log.read_text(errors="replace").splitlines()
-        print("\n".join(f"   | {line}" for line in text[-80:]))
+        text = log.read_text(errors="replace")
+        print("\n".join(f"   | {line}" for line in text.splitlines()[-80:]))
+        tally.failures += [f"{command.title}: {failure}" for failure in ansible_failures(text) if not command.pytest]
     return tally
 
 

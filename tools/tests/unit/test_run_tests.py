@@ -68,3 +68,19 @@ def test_root_has_a_lab(monkeypatch: pytest.MonkeyPatch, user: int, setting: str
     if setting is not None:
         monkeypatch.setenv("K8SGU_REQUIRE_LAB", setting)
     assert run_tests.lab_required() is required
+
+
+def test_a_playbooks_failed_tasks_are_named_also_those_of_a_playbook_within_it() -> None:
+    inner = r"\nTASK [Wait for it] ***\nfatal: [node-1]: FAILED! => {\"msg\": \"no answer in 10 s\"}\nPLAY RECAP"
+    output = (
+        "TASK [Good] *****\nok: [localhost]\n\nTASK [Run it] *****\n"
+        + 'fatal: [localhost]: FAILED! => {"msg": "status 2", "stdout": "'
+        + "x" * 5000
+        + inner
+        + '"}\n\nPLAY RECAP ****\nlocalhost : failed=1\n'
+    )
+    outer, within = run_tests.ansible_failures(output)
+    assert outer.startswith('TASK [Run it]: fatal: [localhost]: FAILED! => {"msg": "status 2"')
+    assert len(outer) < 1000
+    assert within == r"TASK [Wait for it]: fatal: [node-1]: FAILED! => {\"msg\": \"no answer in 10 s\"}"
+    assert run_tests.ansible_failures("TASK [Good] ***\nok: [localhost]\n") == []

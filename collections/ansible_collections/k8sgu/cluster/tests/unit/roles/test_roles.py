@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +32,40 @@ def test_only_modules_and_settings_restart_the_kernels_unit() -> None:
         file["dest"] for each in components if "unit" in each for file in each["files"] if file.get("restart", True)
     ]
     assert restarting == ["/etc/modules-load.d/90-k8sgu.conf", "/etc/sysctl.d/90-k8sgu.conf"]
+
+
+# With their operand, in which no parenthesis is nested deeper than the second level.
+SET_FILTER = re.compile(
+    r"\|\s*(?:union|intersect|difference|symmetric_difference)\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
+)
+
+
+def unordered(text: str) -> list[str]:
+    return [
+        text[found.start() : found.end() + 20]
+        for found in SET_FILTER.finditer(text)
+        if not re.match(r"\s*(\|\s*(sort|length)\b|== \[\])", text[found.end() :])
+    ]
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_what_a_set_filter_gives_is_sorted(role: Path) -> None:
+    """Ansible's set filters give another order in every run: a flag made from one would restart a healthy program.
+
+    https://docs.ansible.com/ansible/latest/playbook_guide/playbooks_filters.html#selecting-from-sets-or-lists-set-theory
+    """
+    files = [path for path in role.rglob("*") if path.suffix in {".yml", ".j2"} and path.parent.name != "meta"]
+    assert {path.name: found for path in files if (found := unordered(path.read_text()))} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("{{ a | difference([b]) | map('c') }}", 1),
+        ("{{ a | union(b | map('c', d(e))) | first }}", 1),
+        ("{{ a | union(b | map('c', d(e))) | sort }}", 0),
+        ("{{ a | intersect(b) == [] }}", 0),
+    ],
+)
+def test_an_unsorted_set_is_seen(text: str, found: int) -> None:
+    assert len(unordered(text)) == found
