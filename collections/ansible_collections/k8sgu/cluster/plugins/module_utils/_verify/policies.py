@@ -19,7 +19,8 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks impor
 NAMESPACE, OTHER = "k8sgu-policy", "k8sgu-policy-other"
 SOURCES = {"foreigner": OTHER}
 METADATA_SERVICE = "169.254.169.254"
-WORKERS = 6
+# Most of the time goes in waiting for answers that must not come.
+WORKERS = 18
 
 
 @dataclass(frozen=True)
