@@ -130,8 +130,7 @@ def run_at_terminal(
     environment: Mapping[str, str] | None = None,
     timeout: float = TIMEOUT_S,
 ) -> tuple[int, str]:
-    """Exit status and all that a terminal showed. `answers` are, in order, what is asked, as a pattern, and what is typed
-    unseen."""
+    """Exit status and what it showed; `answers` are, in order, what is asked, as a pattern, and what is typed."""
     controller, terminal = pty.openpty()
     # Wide, so that messages are not broken.
     termios.tcsetwinsize(terminal, (50, 500))

@@ -79,8 +79,9 @@ class Site:
         asked = {"k8sgu_pki_ca_passphrase_prompt": True} if way == "prompt" or answers else {}
         given = ["-vvv", "--diff", *arguments, *(self.vault(passphrase) if way == "vault" else [])]
         if way == "prompt":
-            # A second time where no CA key says whether it is the right one.
-            answers = [(ASKED, passphrase)] if self.state.exists() else [(ASKED, passphrase), (ASKED_AGAIN, passphrase)]
+            # A second time where no encrypted key says whether it is the right one.
+            key = self.key("kubernetes-ca")
+            answers = [(ASKED, passphrase), (ASKED_AGAIN, passphrase)][: 1 if key.exists() and not openssl(key) else 2]
         variables = {"k8sgu_state_dir": str(self.state), **asked}
         with watched() as watch:
             if answers is None:
@@ -124,7 +125,7 @@ class Site:
         return self.state / f"pki/{name}-key.pem"
 
 
-def openssl(key: Path, passphrase: str | None) -> bool:
+def openssl(key: Path, passphrase: str | None = None) -> bool:
     """Whether openssl opens a key, with a passphrase or without."""
     environment = {**os.environ, "PASSPHRASE": passphrase or ""}
     given = ["-passin", "pass:"] if passphrase is None else ["-passin", "env:PASSPHRASE"]
@@ -152,10 +153,10 @@ def test_given(site: Site, way: str) -> None:
     status, output = site.play(way, PASSPHRASE)
     assert status == 0, output[-4000:]
     for name in ENCRYPTED:
-        assert not openssl(site.key(name), None) and not openssl(site.key(name), OTHER_PASSPHRASE)
+        assert not openssl(site.key(name)) and not openssl(site.key(name), OTHER_PASSPHRASE)
         assert openssl(site.key(name), PASSPHRASE)
     # It goes to the control plane, where nobody can type.
-    assert openssl(site.key("kubelet-client-ca"), None)
+    assert openssl(site.key("kubelet-client-ca"))
     made = site.files()
     assert len(made) > 40 and not any(SECRET.encode() in content for *_others, content in made.values())
 
@@ -171,6 +172,18 @@ def test_given(site: Site, way: str) -> None:
     assert status != 0 and site.files() == made
     assert "k8sgu_pki_ca_passphrase does not open" in error and str(site.key("kubernetes-ca")) in error
     assert f"{VARIABLE} in the environment" in error and "ansible-vault" in error
+
+
+@pytest.mark.timeout(300)
+def test_keys_that_were_made_without_one_are_encrypted_later(site: Site) -> None:
+    assert site.play()[0] == 0 and openssl(site.key("kubernetes-ca"))
+    made = site.files()
+    status, output = site.play("prompt", PASSPHRASE)
+    assert status == 0, output[-4000:]
+    # Encrypted alone: what the CAs have signed stays as it is.
+    changed = {path for path, seen in site.files().items() if seen != made[path]}
+    assert changed == {str(site.key(name)) for name in ENCRYPTED}
+    assert [(openssl(site.key(name)), openssl(site.key(name), PASSPHRASE)) for name in ENCRYPTED] == [(False, True)] * 3
 
 
 @pytest.fixture(scope="module")
@@ -225,3 +238,9 @@ def test_what_is_given_is_not_asked_for(site: Site) -> None:
 def test_an_answer_that_is_not_taken(site: Site, answers: list[tuple[str, str]], said: str) -> None:
     status, output = site.play(answers=answers)
     assert status != 0 and said in refused(output) and not site.state.exists()
+
+
+def test_a_secret_on_a_command_line_would_be_seen() -> None:
+    with watched() as watch:
+        subprocess.run([sys.executable, "-c", "import time; time.sleep(1)", SECRET], timeout=60, check=True)
+    assert any(SECRET.encode() in line for line in watch.seen)
