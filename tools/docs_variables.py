@@ -19,6 +19,10 @@ HEAD = """# Variables
 
 Set them in `inventories/<env>/group_vars/all/cluster.yml`.
 Written by `tools/docs_variables.py` from the roles' argument specs.
+
+A change that replaces or removes control-plane nodes, etcd's members, does so with one of them in a run of `site.yml`,
+since etcd must have taken the new one in, or let the old one go, before the next. A warning names those that are left:
+run it again until there is none.
 """
 
 
@@ -35,6 +39,13 @@ def cell(text: object) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
+def rows(name: str, option: dict[str, Any]) -> list[str]:
+    """The row of a variable, and one for each key of a dictionary whose keys are known."""
+    return [row(f"`{name}`", option)] + [
+        row(f"`{key}` of `{name}`", inner) for key, inner in (option.get("options") or {}).items()
+    ]
+
+
 def row(name: str, option: dict[str, Any]) -> str:
     description = option.get("description", "")
     text = " ".join(description) if isinstance(description, list) else description
@@ -43,7 +54,7 @@ def row(name: str, option: dict[str, Any]) -> str:
     default = option.get("default", "")
     shown = "" if default in ("", None) else f"`{cell(default)}`"
     kind = option.get("type", "str") + (f" of {option['elements']}" if option.get("elements") else "")
-    return f"| `{name}` | {kind} | {shown} | {cell(text)} |"
+    return f"| {name} | {kind} | {shown} | {cell(text)} |"
 
 
 def page() -> str:
@@ -51,7 +62,7 @@ def page() -> str:
     for role in sorted(path.parent.parent for path in ROLES.glob("*/meta/argument_specs.yml")):
         found = options(role)
         if found:
-            lines = [row(name, option) for name, option in found.items()]
+            lines = [line for name, option in found.items() for line in rows(name, option)]
             head = f"## {role.name}\n\n| variable | type | default | what it is |\n|---|---|---|---|\n"
             parts.append(head + "\n".join(lines) + "\n")
     return "\n".join(parts)

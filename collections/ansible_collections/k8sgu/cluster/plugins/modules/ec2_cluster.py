@@ -153,7 +153,8 @@ options:
       count:
         description:
           - How many nodes. Of control-plane nodes an odd number, since they are etcd's members. Fewer of them than before
-            are reached over several runs, as with O(allow_replace).
+            are reached over several runs, one less in each, as with O(allow_replace); a load balancer goes in the run that
+            ends with one of them.
         type: int
         required: true
       instance_type:
@@ -215,9 +216,16 @@ options:
     default: false
   check_permissions:
     description:
-      - Ask EC2 before the first change whether the caller may make the changes. EC2 knows that question (C(DryRun)) for
-        its own calls, not for those of IAM and of load balancers.
-      - V(false) is for a policy of your own with conditions that such a question does not meet.
+      - Ask before the first change whether the caller may make the changes, and refuse the run with every permission
+        that is missing and what it is missing on. With nothing to do nothing is asked.
+      - EC2 knows that question (C(DryRun)) for many of its own calls. For the others, and for those of IAM and of load
+        balancers, IAM's policy simulator is asked, which takes the permission C(iam:SimulatePrincipalPolicy) on the
+        caller itself. Without it a permission that is missing for one of those is named when the call is made.
+        RV(permissions_checked_by) says which of the two it was.
+      - What the simulator does not see (session policies, VPC endpoint policies, keys' policies) is not foretold. Where a
+        policy asks for something that is not known beforehand, such as the caller's address, nothing is refused.
+      - See U(https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html).
+      - V(false) is for a policy of your own with conditions that such questions do not meet.
     type: bool
     default: true
   wait_timeout:
@@ -352,6 +360,14 @@ iam_policy:
   returned: always
   type: dict
   sample: {Version: '2012-10-17', Statement: []}
+permissions_checked_by:
+  description:
+    - Who was asked whether the caller may carry the plan out. V(simulation) is EC2, and IAM's policy simulator for all that
+      EC2 does not answer. V(dry_run) is EC2 alone, which answers for the whole plan or for the part of it that can be
+      asked for without the simulator.
+  returned: when there is something to do and O(check_permissions)
+  type: str
+  sample: simulation
 reached:
   description: The steps that were carried out before the failure, as in RV(plan).
   returned: on failure

@@ -116,8 +116,8 @@ class ApiServer:
 
 
 @contextlib.contextmanager
-def running(directory: Path, etcd: Path, kube_apiserver: Path) -> Iterator[ApiServer]:
-    """Both programs, ended with the block."""
+def running(directory: Path, etcd: Path, kube_apiserver: Path, accounts_required: bool = False) -> Iterator[ApiServer]:
+    """Both programs, ended with the block; `accounts_required` is whether a pod needs a service account."""
     authority = issue("test-ca")
     authority_path, _key = authority.write(directory, "ca")
     server_certificate, server_key = issue("kube-apiserver", issuer=authority).write(directory, "server")
@@ -159,7 +159,7 @@ def running(directory: Path, etcd: Path, kube_apiserver: Path) -> Iterator[ApiSe
             f"--service-account-issuer={url}",
             "--service-cluster-ip-range=10.96.0.0/24",
             # Its controller is not there to make the accounts.
-            "--disable-admission-plugins=ServiceAccount",
+            *([] if accounts_required else ["--disable-admission-plugins=ServiceAccount"]),
         )
         tls = ssl.create_default_context(cafile=authority_path)
         tls.load_cert_chain(admin_certificate, admin_key)

@@ -25,7 +25,7 @@ AMI, ARM_AMI, NEWER_AMI = "ami-00000000000000001", "ami-00000000000000002", "ami
 OWNER = "136693071363"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGu4oWvIYh9nTjF5Xf1rDg2pD6oZbq5pyqyKXcUcFwqL"
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7xQWmJ0lYzP3wE8V8T1sJr8Z7w3m5dZbqT4w1uK0aB"
-READS = ("Describe", "List", "Get")
+READS = ("Describe", "List", "Get", "Simulate")
 
 
 def image(id: str, name: str, architecture: str, created: str) -> dict[str, Any]:

@@ -215,9 +215,31 @@ class TestChanges:
         run(pools=[pool("control_plane", 3), pool("workers", 2)])
         assert len(server.client("elbv2").describe_load_balancers()["LoadBalancers"]) == 1
         for left in (2, 1):  # etcd's members go one in a run
-            assert run()["changed"]
+            done = run()
+            assert done["changed"]
             assert len([name for name in instances(server) if "control-plane" in name]) == left
+            balancers = server.client("elbv2").describe_load_balancers()["LoadBalancers"]
+            # It serves as long as there are several, and is where clients find them as long as it serves.
+            assert len(balancers) == (1 if left > 1 else 0) and bool(done["load_balancer"]) == (left > 1)
+            address = (
+                balancers[0]["DNSName"] if balancers else instances(server)["demo-control-plane-0"]["PublicIpAddress"]
+            )
+            assert done["api_endpoint"]["host"] == address
         assert picture(server) == before
+
+    def test_a_health_check_that_somebody_changed(self, server: Server) -> None:
+        three = {"pools": [pool("control_plane", 3), pool("workers", 0)]}
+        run(**three)
+        elb, before = server.client("elbv2"), picture(server)
+        (group,) = elb.describe_target_groups()["TargetGroups"]
+        assert (group["HealthCheckIntervalSeconds"], group["HealthCheckTimeoutSeconds"]) == (10, 5)
+        elb.modify_target_group(
+            TargetGroupArn=group["TargetGroupArn"], HealthCheckTimeoutSeconds=9, HealthyThresholdCount=5
+        )
+        (step,) = run(**three)["plan"]
+        assert step["resource"] == "target-group/health-check" and "HealthCheckTimeoutSeconds 9 -> 5" in step["reason"]
+        assert elb.describe_target_groups()["TargetGroups"] == [group] and picture(server) == before
+        assert not run(**three)["changed"]
 
     def test_another_range_for_administrators(self, server: Server) -> None:
         run(admin_cidrs=["203.0.113.0/24"])

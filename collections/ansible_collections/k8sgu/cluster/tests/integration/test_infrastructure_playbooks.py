@@ -86,6 +86,50 @@ def test_the_plan_is_shown_after_who_makes_it(server: Server, tmp_path: Path) ->
     assert who < plan
 
 
+def test_further_options_reach_the_module(server: Server, tmp_path: Path) -> None:
+    further = {
+        "subnet_prefix": 26,
+        "nat_gateways": "per_zone",
+        "instance_profiles": False,
+        "load_balancer_scheme": "internal",
+        "kms_key_id": "alias/volumes",
+    }
+    given = {"k8sgu_image": AMI, "k8sgu_private_nodes": True, "k8sgu_zones": ["us-east-1a", "us-east-1b"]}
+    counts = {"k8sgu_control_plane_count": 3, "k8sgu_worker_count": 0}
+    flags = ("--check", "--diff", "-v")
+    status, output = play("infrastructure", tmp_path, *flags, k8sgu_ec2_options=further, **given, **counts)
+    assert status == 0, output[-3000:]
+    assert output.count("create nat-gateway/") == 2 and "10.240.0.64/26 in us-east-1b" in output
+    assert "create load-balancer" in output and "create iam-role/" not in output
+    assert "kms:ResourceAliases" in output
+
+
+@pytest.mark.parametrize(
+    ("further", "said"),
+    [
+        ({"nat_gateway": "one"}, "Supported parameters include: check_permissions, control_plane_policy"),
+        ({"nat_gateways": "two"}, "must be one of: one, per_zone, none, got: two"),
+        ({"subnet_prefix": "wide"}, "subnet_prefix"),
+    ],
+)
+def test_a_further_option_that_there_is_not_is_refused_before_aws_is_asked(
+    server: Server, tmp_path: Path, further: dict[str, Any], said: str
+) -> None:
+    calls = len(server.calls)
+    status, output = play("infrastructure", tmp_path, "--check", k8sgu_image=AMI, k8sgu_ec2_options=further)
+    assert status != 0 and said in output, output[-3000:]
+    assert "k8sgu_ec2_options" in output and server.calls[calls:] == []
+
+
+def test_a_removal_without_permissions_for_iam(server: Server, tmp_path: Path) -> None:
+    before = picture(server)
+    run(instance_profiles=False)
+    further = {"instance_profiles": False, "check_permissions": False}
+    status, output = play("destroy", tmp_path, "-v", confirm="demo", k8sgu_ec2_options=further)
+    assert status == 0 and picture(server) == before, output[-3000:]
+    assert "iam:CreateRole" not in output and "permissions_checked_by" not in output
+
+
 def test_who_cannot_be_told_makes_nothing(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

@@ -38,12 +38,17 @@ APPLY = "application/apply-patch+yaml"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[api_server.ApiServer]:
+def programs() -> tuple[Path, Path]:
     etcd = api_server.find_program("etcd", "etcd")
     apiserver = api_server.find_program("kube-apiserver", "kube-apiserver")
     if etcd is None or apiserver is None:
         pytest.skip("no mirror with etcd and kube-apiserver; fill one with `make up`, or name it in K8SGU_MIRROR_DIR")
-    with api_server.running(tmp_path_factory.mktemp("api"), etcd, apiserver) as running:
+    return etcd, apiserver
+
+
+@pytest.fixture(scope="module")
+def server(programs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[api_server.ApiServer]:
+    with api_server.running(tmp_path_factory.mktemp("api"), *programs) as running:
         yield running
 
 
@@ -359,6 +364,34 @@ def test_waiting_in_vain_says_for_what_and_what_the_pods_say(client: Client, nam
         apply(client, name, web(name), wait=True, wait_timeout=1)
     assert f"Deployment {name}/web: 1 of 2 replicas updated" in str(caught.value)
     assert "Pod web-1: container web: ErrImagePull no such image" in str(caught.value)
+
+
+def test_a_pod_waits_for_its_service_account(programs: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    """Longer than a request is tried again: a controller manager may first have to become the leader."""
+    pod = f"""
+        apiVersion: v1
+        kind: Namespace
+        metadata: {{name: {name}}}
+        ---
+        apiVersion: v1
+        kind: Pod
+        metadata: {{name: web, namespace: {name}}}
+        spec: {{containers: [{{name: web, image: "web:1"}}]}}
+        """
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+    with api_server.running(tmp_path, *programs, accounts_required=True) as server:
+        client = Client(kubeconfig.load(str(server.kubeconfig), None), 3)
+        for waiting in ({"wait": False}, {"wait": True, "wait_timeout": 2}):
+            with pytest.raises(ManifestError, match="`default` is made by the controller manager: is it up"):
+                apply(client, name, pod, **waiting)
+        accounts = f"/api/v1/namespaces/{name}/serviceaccounts"
+        late = threading.Timer(6, client.request, ["POST", accounts, {}, account])
+        late.start()
+        with pytest.raises(ManifestError, match=f"Pod {name}/web"):  # there is no kubelet to make it ready
+            apply(client, name, pod, wait=True, wait_timeout=15)
+        late.join()
+        assert client.find(f"/api/v1/namespaces/{name}/pods/web")
+        client.close()
 
 
 def test_a_failed_job_ends_the_wait_at_once(client: Client, name: str) -> None:

@@ -14,7 +14,6 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_balancer i
 
 MISSING = ("LoadBalancerNotFound", "LoadBalancerNotFoundException")
 NOT_YET = (*MISSING, "SubnetNotFound", "InvalidSubnet", "TargetGroupNotFound", "InvalidTarget")
-HEALTH_PATH = "/readyz"
 
 
 def create_balancer(
@@ -84,15 +83,14 @@ def create_target_group(context: Context, name: str, tags: dict[str, str]) -> No
         Port=names.API_PORT,
         VpcId=context.id("vpc"),
         TargetType="instance",
-        # A TCP connection succeeds while the API server still refuses work; its own word counts.
-        HealthCheckProtocol="HTTPS",
-        HealthCheckPath=HEALTH_PATH,
-        HealthCheckIntervalSeconds=10,
-        HealthyThresholdCount=2,
-        UnhealthyThresholdCount=2,
+        **names.HEALTH_CHECK,
         Tags=our_tags.as_list(tags),
     )
     context.know(GROUP, answer["TargetGroups"][0]["TargetGroupArn"])
+
+
+def modify_health_check(context: Context, settings: dict[str, str | int]) -> None:
+    context.elbv2.modify_target_group(TargetGroupArn=context.id(GROUP), **settings)
 
 
 def target_group_attributes(context: Context) -> None:
@@ -170,6 +168,7 @@ HANDLERS: dict[str, Handler] = {
         set_balancer_group,
         set_balancer_subnets,
         create_target_group,
+        modify_health_check,
         target_group_attributes,
         delete_target_group,
         create_listener,

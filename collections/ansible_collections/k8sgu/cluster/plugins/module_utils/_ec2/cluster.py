@@ -63,6 +63,10 @@ class RunFailed(Exception):
         self.result = result
 
 
+class Refused(RunFailed, session.AwsError):
+    """The run was refused before its first change; the result has the policy that would do."""
+
+
 def run(options: Mapping[str, Any], check_mode: bool, aws: session.Aws | None = None) -> Outcome:
     """Makes the account what the options say. Raises AwsError, DescriptionError and RunFailed."""
     check_name(options["name"])
@@ -86,7 +90,7 @@ def _present(aws: session.Aws, description: Description, options: Mapping[str, A
         images = checks.check_launches(reader, description, current, zones, plan)
         plan = planning.make(description, current, Facts(zones, images))
     checks.check_names(reader, plan)
-    result = _result(aws, description, plan)
+    result = _result(aws, description, current, plan)
     result["cost"] = cost.estimate(description, max(1, len(zones)))
     replacements = plan.replacements()
     if replacements and not description.allow_replace:
@@ -96,7 +100,7 @@ def _present(aws: session.Aws, description: Description, options: Mapping[str, A
             {**result, "reached": [], "changed": False},
         )
     if plan.changes and options["check_permissions"]:
-        permissions.check(aws, plan)
+        _check_permissions(aws, description, current, plan, result)
     if plan.steps and not check_mode:
         _carry_out(aws, description, plan, options, result)
         current = reading.read(aws, description, removing=False)
@@ -109,9 +113,9 @@ def _absent(aws: session.Aws, options: Mapping[str, Any], check_mode: bool) -> O
     description = Description(name=options["name"], region=aws.region, instance_profiles=options["instance_profiles"])
     current = reading.read(aws, description, removing=True)
     plan = planning.make(description, current, Facts(()), removing=True)
-    result = _result(aws, description, plan)
+    result = _result(aws, description, current, plan)
     if plan.changes and options["check_permissions"]:
-        permissions.check(aws, plan)
+        _check_permissions(aws, description, current, plan, result)
     if plan.steps and not check_mode:
         context = _carry_out(aws, description, plan, options, result)
         left: list[str] = []
@@ -135,6 +139,16 @@ def _absent(aws: session.Aws, options: Mapping[str, Any], check_mode: bool) -> O
     return Outcome(result)
 
 
+def _check_permissions(
+    aws: session.Aws, description: Description, current: state.Current, plan: Plan, result: dict[str, Any]
+) -> None:
+    try:
+        result["permissions_checked_by"] = permissions.check(aws, plan, description, current)
+    except permissions.Missing as error:
+        more = {"permissions_checked_by": error.checked_by, "api_calls": len(aws.calls)}
+        raise Refused(str(error), {**result, **more, "reached": [], "changed": False}) from error
+
+
 def _carry_out(
     aws: session.Aws, description: Description, plan: Plan, options: Mapping[str, Any], result: dict[str, Any]
 ) -> Context:
@@ -148,7 +162,7 @@ def _carry_out(
     return context
 
 
-def _result(aws: session.Aws, description: Description, plan: Plan) -> dict[str, Any]:
+def _result(aws: session.Aws, description: Description, current: state.Current, plan: Plan) -> dict[str, Any]:
     lines = [f"{step.action} {step.resource}  # {step.reason}\n" for step in plan.changes]
     return {
         "changed": bool(plan.changes),
@@ -159,7 +173,7 @@ def _result(aws: session.Aws, description: Description, plan: Plan) -> dict[str,
             "before": "",
             "after": "".join(lines),
         },
-        "iam_policy": policy.document(description),
+        "iam_policy": policy.document(description, current),
         "api_calls": len(aws.calls),
     }
 
@@ -180,7 +194,7 @@ def _found(aws: session.Aws, description: Description, current: state.Current, p
     }
     if current.vpc:
         found["vpc_id"] = current.vpc.id
-    if balancer and description.balanced:
+    if balancer and plan.balanced:
         found["load_balancer"] = {
             "name": balancer.name,
             "dns_name": balancer.dns_name,
@@ -188,7 +202,7 @@ def _found(aws: session.Aws, description: Description, current: state.Current, p
             "scheme": balancer.scheme,
         }
         host, inside = balancer_address.host(reading.Reader(aws, description.name), balancer), balancer.dns_name
-    elif first and not description.balanced:
+    elif first and not plan.balanced:
         host, inside = first["public_ip"] or first["private_ip"], first["private_ip"]
     else:
         return found

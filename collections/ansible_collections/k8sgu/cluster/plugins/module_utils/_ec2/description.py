@@ -80,6 +80,8 @@ class Description:
     load_balancer_scheme: str = "internal"
     tags: Mapping[str, str] = field(default_factory=dict)
     allow_replace: bool = False
+    # Control-plane nodes that are left for a later run still use the load balancer; see `members`.
+    keeps_balancer: bool = False
 
     @property
     def control_plane_count(self) -> int:
@@ -91,7 +93,7 @@ class Description:
 
     @property
     def balanced(self) -> bool:
-        return self.control_plane_count > 1
+        return self.control_plane_count > 1 or self.keeps_balancer
 
 
 def check_name(name: str) -> None:

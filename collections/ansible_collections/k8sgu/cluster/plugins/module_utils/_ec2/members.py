@@ -11,6 +11,7 @@ https://etcd.io/docs/v3.6/op-guide/runtime-configuration/
 from __future__ import annotations
 
 import re
+from typing import Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import plan, state, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
@@ -45,6 +46,14 @@ def _number(name: str, upwards: bool) -> int:
     found = re.search(r"\d+$", name)
     number = int(found.group()) if found else 0
     return number if upwards else -number
+
+
+def keep_balancer(description: Description, current: state.Current, held: Mapping[str, state.Instance]) -> bool:
+    """Whether a load balancer that the description has no more stays for now: more than one member still uses it."""
+    wanted = {pool.node_name(description.name, number) for pool in description.pools for number in range(pool.count)}
+    surplus = held.keys() - wanted
+    ours = any(tags.cluster_tag(description.name) in balancer.tags for balancer in current.load_balancers)
+    return ours and description.control_plane_count + len(surplus) > 1
 
 
 def warning(held: dict[str, state.Instance]) -> str:

@@ -10,13 +10,26 @@ A name is fixed by the cluster alone, so that it is found again without memory.
 from __future__ import annotations
 
 import hashlib
-from typing import Iterable
+from typing import Iterable, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import tags
 
 POLICY = "k8sgu"
 API_PORT = 6443
 ETCD_DEVICE = "/dev/sdf"
+# How the load balancer finds out which API servers to send clients to, by the API's names.
+# https://docs.aws.amazon.com/elasticloadbalancing/latest/network/target-group-health-checks.html
+HEALTH_CHECK: Mapping[str, str | int] = {
+    # A TCP connection succeeds while the API server still refuses work; its own word counts.
+    "HealthCheckProtocol": "HTTPS",
+    "HealthCheckPath": "/readyz",
+    "HealthCheckIntervalSeconds": 10,
+    # AWS's 10 s are as long as the interval. A server that needs more than 5 s to say that it is ready hangs, on etcd
+    # above all, and would make its clients hang.
+    "HealthCheckTimeoutSeconds": 5,
+    "HealthyThresholdCount": 2,
+    "UnhealthyThresholdCount": 2,
+}
 FINGERPRINT = "k8sgu.io/fingerprint"
 
 

@@ -2,147 +2,86 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Asks EC2 before the first change whether the caller may make the changes (DryRun).
-
-EC2 alone knows such a question, and for some calls alone; a permission that is missing for another call is named when
-that call is made, and the run can go on after it has been granted.
-https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ExamplePolicies_EC2.html#iam-example-dry-run
-"""
+"""Whether the caller may carry a plan out: EC2 is asked, and IAM's simulator for what EC2 does not answer."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Mapping
+from typing import Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import reading, session, tags
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.apply_network import tagged
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
+    dry_run,
+    needs,
+    policy,
+    session,
+    simulation,
+    state,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Plan
 
-# Stand-ins, and a range that no VPC can have: EC2 asks for permissions before it looks at such things, and an
-# emulator that takes no notice of DryRun for these calls cannot carry the question out.
-VPC, SUBNET, ADDRESS, GROUP = "vpc-00000000", "subnet-00000000", "eipalloc-00000000", "sg-00000000"
-IMPOSSIBLE_RANGE = "10.0.0.0/8"
-
-Arguments = Mapping[str, Any]
+SIMULATION, DRY_RUN = "simulation", "dry_run"
+# So many resources of an action are named, the others counted.
+SHOWN = 2
 
 
-def _rule(step: Arguments, ids: Mapping[str, str]) -> dict[str, Any] | None:
-    """A rule that nobody has, for a group that is there: the policy asks for its tag, which a stand-in has not."""
-    group = ids.get(step["reference"])
-    rule = {"IpProtocol": "tcp", "FromPort": 65535, "ToPort": 65535, "IpRanges": [{"CidrIp": "127.0.0.1/32"}]}
-    return {"GroupId": group, "IpPermissions": [rule]} if group else None
+class Missing(session.AwsError):
+    """Permissions are missing; `checked_by` is who said so."""
+
+    def __init__(self, message: str, checked_by: str) -> None:
+        super().__init__(message)
+        self.checked_by = checked_by
 
 
-# For each handler the call and how to ask for it: with what the step has and the ids that are known, or None where one
-# that is needed is not. Calls whose DryRun an emulator may not know are left out, since it would carry them out.
-QUESTIONS: dict[str, tuple[str, Callable[[Arguments, Mapping[str, str]], dict[str, Any] | None]]] = {
-    "create_vpc": (
-        "create_vpc",
-        lambda step, ids: {"CidrBlock": IMPOSSIBLE_RANGE, "TagSpecifications": tagged("vpc", step["tags"])},
-    ),
-    "create_gateway": (
-        "create_internet_gateway",
-        lambda step, ids: {"TagSpecifications": tagged("internet-gateway", step["tags"])},
-    ),
-    "create_subnet": (
-        "create_subnet",
-        lambda step, ids: {
-            "VpcId": VPC,
-            "CidrBlock": step["cidr"],
-            "TagSpecifications": tagged("subnet", step["tags"]),
-        },
-    ),
-    "create_table": (
-        "create_route_table",
-        lambda step, ids: {"VpcId": VPC, "TagSpecifications": tagged("route-table", step["tags"])},
-    ),
-    "create_group": (
-        "create_security_group",
-        lambda step, ids: {
-            "GroupName": step["name"],
-            "Description": "none",
-            "VpcId": ids.get("vpc", VPC),
-            "TagSpecifications": tagged("security-group", step["tags"]),
-        },
-    ),
-    "allocate_address": (
-        "allocate_address",
-        lambda step, ids: {"Domain": "vpc", "TagSpecifications": tagged("elastic-ip", step["tags"])},
-    ),
-    "create_nat": (
-        "create_nat_gateway",
-        lambda step, ids: {
-            "SubnetId": SUBNET,
-            "AllocationId": ADDRESS,
-            "TagSpecifications": tagged("natgateway", step["tags"]),
-        },
-    ),
-    "import_key": (
-        "import_key_pair",
-        lambda step, ids: {
-            "KeyName": step["name"],
-            "PublicKeyMaterial": step["public_key"].encode(),
-            "TagSpecifications": tagged("key-pair", step["tags"]),
-        },
-    ),
-    "launch": (
-        "run_instances",
-        lambda step, ids: {
-            "MinCount": 1,
-            "MaxCount": 1,
-            "ImageId": step["image"].id,
-            "InstanceType": step["instance_type"],
-            "SubnetId": ids.get(step["subnet"], SUBNET),
-            "SecurityGroupIds": [ids.get(step["group"], GROUP)],
-            "TagSpecifications": tagged("instance", step["tags"]),
-        },
-    ),
-    "terminate": ("terminate_instances", lambda step, ids: {"InstanceIds": [step["id"]]}),
-    "replace": ("terminate_instances", lambda step, ids: {"InstanceIds": [step["id"]]}),
-    "delete_group": ("delete_security_group", lambda step, ids: {"GroupId": step["id"]}),
-    "delete_gateway": ("delete_internet_gateway", lambda step, ids: {"InternetGatewayId": step["id"]}),
-    "detach_gateway": (
-        "detach_internet_gateway",
-        lambda step, ids: {"InternetGatewayId": step["id"], "VpcId": step["vpc_id"]},
-    ),
-    "authorize": ("authorize_security_group_ingress", _rule),
-    "revoke": ("revoke_security_group_ingress", _rule),
-    "create_tags": (
-        "create_tags",
-        lambda step, ids: {"Resources": [step["id"]], "Tags": tags.as_list(step["tags"])},
-    ),
-    "start": ("start_instances", lambda step, ids: {"InstanceIds": [step["id"]]}),
-    "modify_volume": ("modify_volume", lambda step, ids: {"VolumeId": step["id"], "Size": step["size"]}),
-    "delete_volume": ("delete_volume", lambda step, ids: {"VolumeId": step["id"]}),
-    "release_address": ("release_address", lambda step, ids: {"AllocationId": step["id"]}),
-    "delete_key": ("delete_key_pair", lambda step, ids: {"KeyName": step["name"]}),
-    "replace_key": ("delete_key_pair", lambda step, ids: {"KeyName": step["name"]}),
-}
+def check(aws: session.Aws, plan: Plan, description: Description, current: state.Current) -> str:
+    """Raises Missing, which names every action that is known to be missing.
 
-
-def check(aws: session.Aws, plan: Plan) -> None:
-    """Asks for each kind of change once. Raises AwsError, naming the action, for the first that is denied."""
-    questions: dict[str, dict[str, Any]] = {}
-    for step in plan.steps:
-        operation, asked = QUESTIONS.get(step.call, ("", None))
-        arguments = asked(step.arguments, plan.ids) if asked and operation not in questions else None
-        if arguments is not None:
-            questions[operation] = arguments
-    ec2 = aws.client("ec2")
-
-    def ask(operation: str) -> None:
+    Gives SIMULATION where the simulator was asked for what EC2 does not answer, DRY_RUN where EC2 alone was asked.
+    """
+    answers = dry_run.ask(aws, plan)
+    document = policy.document(description, current)
+    lacking: list[needs.Need] = []
+    checked_by = DRY_RUN
+    who = simulation.caller(aws)
+    # Where EC2 itself has answered, that answer counts: it knows every policy and every key of a request.
+    wanted = [
+        need
+        for need in (needs.of(plan, description, current, who.account) if who else ())
+        if need.action not in answers and need.created_by not in answers
+    ]
+    if who and wanted:
         try:
-            getattr(ec2, operation)(DryRun=True, **questions[operation])
-        except Exception as error:
-            # Any other answer (DryRunOperation, or that a stand-in is not there) means that nothing forbids it.
-            if session.error_code(error) in session.DENIED_CODES:
-                message = session.explain(error, f"carry the plan out ({operation})")
-                raise session.AwsError(
-                    f"{message}; nothing was changed; check_permissions: false skips this check"
-                ) from error
-            if not session.error_code(error) and not type(error).__module__.startswith("botocore"):
-                raise
+            lacking = simulation.denied(aws, who, wanted, policy.condition_keys(document))
+            checked_by = SIMULATION
+        except simulation.NotAvailable:
+            pass
+    parts = [*_by_ec2(answers), *_by_iam(lacking)]
+    if parts:
+        raise Missing(
+            f"cannot carry the plan out: {'; '.join(parts)}; nothing was changed; give the caller the policy "
+            "iam_policy of this result (docs/iam.md explains it), or skip this check with check_permissions: false",
+            checked_by,
+        )
+    return checked_by
 
-    with ThreadPoolExecutor(max_workers=reading.PARALLEL) as pool:
-        for future in [pool.submit(ask, operation) for operation in questions]:
-            future.result()
+
+def _by_ec2(answers: Mapping[str, BaseException | None]) -> list[str]:
+    return [
+        f"the permission {session.denied_action(error)} is missing ({session.message(error)})"
+        for error in answers.values()
+        if error is not None
+    ]
+
+
+def _by_iam(lacking: list[needs.Need]) -> list[str]:
+    by_action: dict[str, list[needs.Need]] = {}
+    for need in lacking:
+        by_action.setdefault(need.action, []).append(need)
+    return [
+        f"the permission {action} is missing on {_listed([need.resource for need in found])}, for: {found[0].step}"
+        for action, found in by_action.items()
+    ]
+
+
+def _listed(resources: list[str]) -> str:
+    each = list(dict.fromkeys(resources))
+    return " and ".join(each[:SHOWN]) + (f" and {len(each) - SHOWN} more" if len(each) > SHOWN else "")

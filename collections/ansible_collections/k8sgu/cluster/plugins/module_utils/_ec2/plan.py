@@ -61,6 +61,8 @@ class Plan:
     ids: dict[str, str] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    # Whether clients find the API servers through a load balancer when it has been carried out.
+    balanced: bool = False
 
     @property
     def changes(self) -> list[Step]:

@@ -134,9 +134,18 @@ def _target_group(draft: plan.Draft, group: state.TargetGroup | None, wanted: di
             name=names.load_balancer(draft.cluster),
             tags=wanted,
         )
+    else:
+        _health_check(draft, group)
     if not group or group.preserves_client_ip:
         reason = "a control-plane node must reach itself through it, which kept client addresses prevent"
         draft.add(plan.UPDATE, GROUP, reason, "target_group_attributes", [f"create {GROUP}"])
+
+
+def _health_check(draft: plan.Draft, group: state.TargetGroup) -> None:
+    differs = {key: value for key, value in names.HEALTH_CHECK.items() if group.health_check.get(key) != str(value)}
+    if differs:
+        listed = ", ".join(f"{key} {group.health_check.get(key, 'unset')} -> {value}" for key, value in differs.items())
+        draft.add(plan.UPDATE, f"{GROUP}/health-check", listed, "modify_health_check", settings=differs)
 
 
 def _targets(draft: plan.Draft, group: state.TargetGroup | None, nodes: list[plan.Node]) -> None:

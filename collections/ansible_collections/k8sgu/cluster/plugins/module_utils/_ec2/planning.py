@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import members, state
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Draft, Facts, Plan
@@ -34,6 +36,8 @@ def make(description: Description, current: state.Current, facts: Facts, removin
     held = members.held_back(description, current, whole)
     if not held:
         return whole
+    if members.keep_balancer(description, current, held):
+        description = dataclasses.replace(description, keeps_balancer=True)
     rest = _make(Draft(description, current, facts, removing, held))
     rest.warnings.append(members.warning(held))
     return rest
@@ -50,4 +54,5 @@ def _make(draft: Draft) -> Plan:
     plan_balancer(draft, nodes)
     plan_removal(draft, nodes, routes)
     draft.plan.nodes = nodes
+    draft.plan.balanced = draft.description.balanced
     return draft.finished()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, state, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
 
 READ = (
@@ -36,13 +36,30 @@ READ = (
     "servicequotas:GetServiceQuota",
     "servicequotas:ListAWSDefaultServiceQuotas",
 )
-MAKE = ("ec2:CreateSecurityGroup", "ec2:CreateTags", "ec2:RunInstances")
+MAKE = ("ec2:CreateSecurityGroup", "ec2:RunInstances")
 MAKE_VPC = ("ec2:CreateVpc",)
 MAKE_SUBNETS = ("ec2:CreateSubnet", "ec2:CreateRouteTable")
 MAKE_GATEWAY = ("ec2:CreateInternetGateway", "ec2:AttachInternetGateway")
 MAKE_NAT = ("ec2:AllocateAddress", "ec2:CreateNatGateway")
 MAKE_KEY = ("ec2:ImportKeyPair",)
+TAG = ("ec2:CreateTags",)
+# The calls that tag what they make:
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-tagging.html
+TAGGING = frozenset(
+    (
+        "ec2:AllocateAddress",
+        "ec2:CreateInternetGateway",
+        "ec2:CreateNatGateway",
+        "ec2:CreateRouteTable",
+        "ec2:CreateSecurityGroup",
+        "ec2:CreateSubnet",
+        "ec2:CreateVpc",
+        "ec2:ImportKeyPair",
+        "ec2:RunInstances",
+    )
+)
 CHANGE = (
+    *TAG,
     "ec2:AuthorizeSecurityGroupIngress",
     "ec2:RevokeSecurityGroupIngress",
     "ec2:DeleteSecurityGroup",
@@ -106,6 +123,7 @@ BALANCER = (
 BALANCER_REPAIR = (
     "elasticloadbalancing:DeleteListener",
     "elasticloadbalancing:DeregisterTargets",
+    "elasticloadbalancing:ModifyTargetGroup",
     "elasticloadbalancing:SetSecurityGroups",
     "elasticloadbalancing:SetSubnets",
 )
@@ -137,15 +155,21 @@ IMPLIED = frozenset(
 )
 
 
-def document(description: Description) -> dict[str, Any]:
-    """The policy document. For `state: absent`, whose description is empty, that of everything there can be."""
+def document(description: Description, current: state.Current | None = None) -> dict[str, Any]:
+    """The policy document. For `state: absent`, whose description is empty, that of everything there can be.
+
+    What of `current` the description does not have any more has to be removed, and so counts too.
+    """
     whole = not description.pools
+    there = current or state.Current()
     own_vpc, own_subnets = not description.vpc_id, not description.subnet_ids
     nat = whole or (description.private_nodes and description.nat_gateways != "none")
+    nat = nat or bool(there.nat_gateways or there.addresses)
     gateway = own_subnets and (whole or not description.private_nodes or nat)
-    key = whole or bool(description.public_key)
-    profiles = description.instance_profiles
-    balanced = whole or description.balanced
+    gateway = gateway or bool(there.gateways)
+    key = whole or bool(description.public_key or there.key_pairs)
+    profiles = description.instance_profiles or bool(there.profiles or there.roles)
+    balanced = whole or description.balanced or bool(there.load_balancers or there.target_groups)
     make = [
         *MAKE,
         *(MAKE_VPC if own_vpc else ()),
@@ -168,10 +192,19 @@ def document(description: Description) -> dict[str, Any]:
     (change if own_subnets and not whole else make).extend((*ROUTES, *REPAIR_ROUTES))
     if gateway:
         (change if own_vpc and not whole else make).extend(DETACH_GATEWAY)
-    ours = {"StringEquals": {f"aws:ResourceTag/{tags.cluster_tag(description.name)}": tags.OWNED}}
+    mark = tags.cluster_tag(description.name)
+    ours = {"StringEquals": {f"aws:ResourceTag/{mark}": tags.OWNED}}
+    # With CreateTags alone anything could be given the tag that allows its removal.
+    at_creation = {
+        "StringEquals": {
+            f"aws:RequestTag/{mark}": tags.OWNED,
+            "ec2:CreateAction": sorted(action.partition(":")[2] for action in TAGGING.intersection(make)),
+        }
+    }
     statements = [
         _statement("Read", READ, "*"),
         _statement("Make", make, "*"),
+        _statement("TagAtCreation", TAG, "*", at_creation),
         _statement("ChangeOurs", change, "*", ours),
     ]
     if profiles:
@@ -201,6 +234,12 @@ def document(description: Description) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": statements}
 
 
+def condition_keys(document: dict[str, Any]) -> set[str]:
+    """The context keys that the statements ask for."""
+    conditions = [pairs for statement in document["Statement"] for pairs in statement.get("Condition", {}).values()]
+    return {key for pairs in conditions for key in pairs}
+
+
 def _kms_key(description: Description) -> tuple[str, dict[str, Any]]:
     """The key as a policy names it, and the condition that stands for an alias, which no policy takes as a resource."""
     given = description.kms_key_id
@@ -220,6 +259,7 @@ def _statement(sid: str, actions: Any, resource: Any, condition: Any = None) -> 
 WHEN = {
     "Read": ("always", "looking at what there is, and whether a plan can be carried out"),
     "Make": ("always", "making what does not exist yet, and what was brought and has no tag of ours"),
+    "TagAtCreation": ("always", "the cluster's tag on what is being made, and on nothing that is there already"),
     "ChangeOurs": ("always", "changing and removing what carries the cluster's tag"),
     "FindRoles": ("`instance_profiles`", "finding the nodes' roles"),
     "NodeRoles": ("`instance_profiles`", "the nodes' roles and instance profiles, below a path of the cluster's own"),
@@ -243,9 +283,10 @@ def as_markdown(whole: Description, usual: Description) -> str:
         resources = statement["Resource"]
         listed = resources if isinstance(resources, list) else [resources]
         conditions = [
-            f"{operator} `{key}` = `{value}`"
+            f"{operator} `{key}` = "
+            + " or ".join(f"`{value}`" for value in ([given] if isinstance(given, str) else given))
             for operator, pairs in statement.get("Condition", {}).items()
-            for key, value in pairs.items()
+            for key, given in pairs.items()
         ]
         cells = [
             f"`{statement['Sid']}`",

@@ -522,6 +522,7 @@ def _balancer(aws: session.Aws, reader: Reader, description: Description, curren
                 entry["Target"]["Id"] for entry in health if entry.get("TargetHealth", {}).get("State") != "draining"
             ),
             marks.get(item["TargetGroupArn"], {}),
+            {key: str(value) for key, value in item.items() if key in names.HEALTH_CHECK},
         )
         for item in groups
     ]

@@ -12,6 +12,7 @@ https://boto3.amazonaws.com/v1/documentation/api/latest/guide/credentials.html
 from __future__ import annotations
 
 import os
+import re
 import threading
 import traceback
 from dataclasses import dataclass, fields
@@ -231,19 +232,19 @@ def explain(error: BaseException, doing: str) -> str:
     if code in EXPIRED_CODES:
         return f"cannot {doing}: the credentials have expired ({code}); renew them, for example with `aws sso login`"
     if code in INVALID_CODES:
-        return f"cannot {doing}: AWS does not accept the credentials ({code}: {_message(error)}); check the access key"
+        return f"cannot {doing}: AWS does not accept the credentials ({code}: {message(error)}); check the access key"
     if code in DENIED_CODES or "AccessDenied" in code:
-        action = _action(error)
         return (
-            f"cannot {doing}: the permission {action} is missing ({_message(error)}); "
+            f"cannot {doing}: the permission {denied_action(error)} is missing ({message(error)}); "
             "the module's return value and documentation give the policy that a caller needs"
         )
     if code:
-        return f"cannot {doing}: {getattr(error, 'operation_name', 'the API')} answered {code}: {_message(error)}"
+        return f"cannot {doing}: {getattr(error, 'operation_name', 'the API')} answered {code}: {message(error)}"
     return f"cannot {doing}: {kind}: {error}"
 
 
-def _message(error: BaseException) -> str:
+def message(error: BaseException) -> str:
+    """What the API says of an error, without the code."""
     response = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Message", error)).strip().rstrip(".")
 
@@ -257,11 +258,13 @@ _PREFIXES = (
 )
 
 
-def _action(error: BaseException) -> str:
+def denied_action(error: BaseException) -> str:
     """The action in the form that a policy has it ("ec2:RunInstances")."""
     operation = str(getattr(error, "operation_name", ""))
-    if "iam:PassRole" in _message(error):
-        return "iam:PassRole"
+    # A call may fail for an action that it implies, such as iam:PassRole.
+    named = re.search(r"not authorized to perform:? ([a-z0-9-]+:[A-Za-z]+)", message(error))
+    if named:
+        return named.group(1)
     for marks, prefix in _PREFIXES:
         # AssociateIamInstanceProfile and its kin are calls of EC2.
         if any(mark in operation for mark in marks) and "IamInstanceProfile" not in operation:

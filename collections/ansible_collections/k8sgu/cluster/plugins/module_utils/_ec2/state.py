@@ -192,6 +192,7 @@ class TargetGroup:
     preserves_client_ip: bool
     targets: frozenset[str]  # instance ids that are not draining
     tags: Tags
+    health_check: Mapping[str, str] = field(default_factory=dict)  # by the API's names
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,11 @@ def _passes(refusal: ApiError) -> bool:
     if refusal.code == 409:
         # Somebody else wrote at the same time; a conflict of field owners, though, stays.
         return not conflicts(refusal) and refusal.reason == "Conflict"
-    # Right after a namespace or a cluster is made, its default service account is not there yet.
+    return lacks_service_account(refusal)
+
+
+def lacks_service_account(refusal: ApiError) -> bool:
+    """Right after a namespace or a cluster is made, a pod's service account is not there yet."""
     return refusal.code == 403 and "error looking up service account" in refusal.message
 
 

@@ -11,7 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Iterable, Sequence, TypeVar
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import diff, inventory, objects, readiness
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import ApiError, Client, conflicts
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import (
+    ApiError,
+    Client,
+    conflicts,
+    lacks_service_account,
+)
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.discovery import Discovery, Resource
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.objects import SET_LABEL, Key, Object
@@ -188,14 +193,25 @@ class Engine:
         return Outcome(item.key, "configured", before, after)
 
     def _patch(self, item: Object, path: str, query: dict[str, str]) -> dict[str, Any]:
-        """A kind is served only a moment after its definition is established; until then its address is not found."""
-        deadline = time.monotonic() + self.client.patience
+        """A kind is served only a moment after its definition is established; until then its address is not found.
+
+        A service account comes from the controller manager, which starts late where it must first become the leader
+        again. That is waited for as readiness is.
+        """
+        begun = time.monotonic()
         defined_here = (item.group, item.version, item.kind) in self._coming and not self.options.check_mode
+        waiting = self.options.wait and not self.options.check_mode
         while True:
             try:
                 return self.client.request("PATCH", path, query, item.body, "application/apply-patch+yaml")
             except ApiError as error:
-                if not (defined_here and error.code == 404 and time.monotonic() < deadline):
+                if defined_here and error.code == 404:
+                    limit = self.client.patience
+                elif waiting and lacks_service_account(error):
+                    limit = self.options.wait_timeout
+                else:
+                    raise
+                if time.monotonic() >= begun + limit:
                     raise
                 time.sleep(_FIRST_PAUSE_S)
 
@@ -371,6 +387,11 @@ def _refusal(item: Object, error: ApiError) -> ManifestError:
     if error.code == 404:
         return ManifestError(
             f"{where}: the namespace {item.namespace} does not exist; add it to the set or make it before"
+        )
+    if lacks_service_account(error):
+        return ManifestError(
+            f"{where}: {error.message}. Add that account to the set; `default` is made by the controller manager: "
+            "is it up?"
         )
     if "field is immutable" in error.message or "updates to" in error.message:
         return ManifestError(

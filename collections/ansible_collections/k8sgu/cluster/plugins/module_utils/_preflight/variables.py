@@ -31,6 +31,7 @@ RETIRED: dict[str, str] = {
     "k8sgu_pod_pids_limit": "use k8sgu_kubelet_extra_config: {podPidsLimit: ...}",
     "k8sgu_service_node_ports": "NodePorts are 30000-32767, as in docs/ports.md; remove the variable",
     "k8sgu_shutdown_grace_seconds": "use k8sgu_kubelet_extra_config: {shutdownGracePeriod: ...}",
+    "k8sgu_ssh_timeout": "a node has 300 s to answer over SSH; remove the variable",
     "k8sgu_verify_exposure_limits": "every unit of ours has its limit; remove the variable",
     "k8sgu_vxlan_id": "the overlay's identifier is 1; remove the variable",
     "k8sgu_vxlan_port": "the overlay's port is 8472, as in docs/ports.md; remove the variable",

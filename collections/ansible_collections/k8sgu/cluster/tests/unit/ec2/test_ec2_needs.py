@@ -1,0 +1,212 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What plans need to be allowed: the policy that is documented allows all of it, and nothing less does."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from test_ec2_plan import FACTS, OURS, description, finished, pool
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
+    names,
+    needs,
+    plan,
+    planning,
+    policy,
+    state,
+    tags,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import HANDLERS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.place import Account
+from ansible_collections.k8sgu.cluster.tests.iam_evaluation import ALLOWED, decide
+
+ACCOUNT = Account("aws", "123456789012")
+ARN = "arn:aws:ec2:us-east-1:123456789012:"
+THREE = (pool("control_plane", 3), pool("workers", 1))
+ROLE_POLICY = {"Version": "2012-10-17", "Statement": []}
+ZONES = ("us-east-1a", "us-east-1b")
+
+
+def of(wanted: Description, current: state.Current, removing: bool = False) -> list[needs.Need]:
+    facts = plan.Facts(()) if removing else dataclasses.replace(FACTS, zones=ZONES[: max(1, len(wanted.zones))])
+    return needs.of(planning.make(wanted, current, facts, removing), wanted, current, ACCOUNT)
+
+
+def allowed(document: dict[str, Any], need: needs.Need) -> bool:
+    context = {key: [value] for key, value in need.context}
+    return decide([document], need.action, need.resource, context) == ALLOWED
+
+
+def there() -> state.Current:
+    """As `finished`, with ARNs as IAM has them and the gateway, which is read for a removal alone."""
+    current = finished()
+    path = names.iam_path("demo", "us-east-1")
+    current.roles = {
+        name: dataclasses.replace(role, arn=f"arn:aws:iam::123456789012:role{path}{name}", policy=ROLE_POLICY)
+        for name, role in current.roles.items()
+    }
+    current.profiles = {
+        name: dataclasses.replace(profile, arn=f"arn:aws:iam::123456789012:instance-profile{path}{name}")
+        for name, profile in current.profiles.items()
+    }
+    current.gateways = [state.Gateway("igw-1", "vpc-1", OURS)]
+    return current
+
+
+def balanced() -> state.Current:
+    current = there()
+    elb = "arn:aws:elasticloadbalancing:us-east-1:123456789012:"
+    current.load_balancers = [
+        state.LoadBalancer(
+            f"{elb}loadbalancer/net/demo-api/1",
+            "demo-api",
+            "",
+            "internal",
+            "active",
+            "vpc-1",
+            frozenset(),
+            frozenset(),
+            OURS,
+        )
+    ]
+    current.target_groups = [
+        state.TargetGroup(f"{elb}targetgroup/demo-api/1", "demo-api", "vpc-1", True, frozenset({"i-9"}), OURS)
+    ]
+    current.listeners = [state.Listener(f"{elb}listener/net/demo-api/1/1", 443, "")]
+    return current
+
+
+def changed(**more: Any) -> state.Current:
+    """An account in which much has been changed by hand."""
+    current = there()
+    current.instances = [
+        dataclasses.replace(
+            node,
+            source_dest_check=True,
+            imds_hop_limit=2,
+            groups=frozenset({"sg-x"}),
+            profile_arn="arn:aws:iam::1:instance-profile/mine",
+            state="stopped",
+            **more,
+        )
+        for node in current.instances
+    ]
+    current.volumes = {id: dataclasses.replace(volume, size=10) for id, volume in current.volumes.items()}
+    current.volumes["vol-9"] = state.Volume("vol-9", 10, True, "gp3", "available", OURS)
+    current.vpcs = [dataclasses.replace(vpc, dns_hostnames=False) for vpc in current.vpcs]
+    return current
+
+
+def brought() -> state.Current:
+    """A VPC and a subnet of somebody else's."""
+    theirs = {"owner": "network"}
+    return state.Current(
+        given_vpc=state.Vpc("vpc-9", "10.50.0.0/16", theirs),
+        foreign_subnets=[state.Subnet("subnet-9", "vpc-9", "10.50.0.0/24", "us-east-1a", True, theirs)],
+        foreign_route_tables=[state.RouteTable("rtb-9", "vpc-9", theirs, True, {}, {})],
+    )
+
+
+CASES: dict[str, tuple[Description, state.Current, bool]] = {
+    "from nothing": (description(policies={tags.WORKER: ROLE_POLICY}), state.Current(), False),
+    "balanced": (description(pools=THREE, zones=ZONES), state.Current(), False),
+    "private": (description(private_nodes=True, nat_gateways="per_zone", zones=ZONES), state.Current(), False),
+    "no profiles": (description(instance_profiles=False), state.Current(), False),
+    "brought": (description(vpc_id="vpc-9", subnet_ids=("subnet-9",)), brought(), False),
+    "a VPC that was brought": (description(vpc_id="vpc-9"), brought(), False),
+    "by hand": (description(), changed(), False),
+    "profiles off": (description(instance_profiles=False), there(), False),
+    "a user's tag": (description(tags={"team": "blue"}), there(), False),
+    "another type": (
+        description(
+            pools=(pool("control_plane", 1), pool("workers", 2, instance_type="m5.xlarge")), allow_replace=True
+        ),
+        there(),
+        False,
+    ),
+    "a worker less": (description(1), there(), False),
+    "one node instead of three": (description(), balanced(), False),
+    "the balancer by hand": (description(pools=THREE, zones=ZONES), balanced(), False),
+    "removal of a balanced one": (Description("demo", "us-east-1"), balanced(), True),
+    "removal": (Description("demo", "us-east-1"), there(), True),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_documented_policy_suffices_and_each_action_is_needed(case: str) -> None:
+    wanted, current, removing = CASES[case]
+    document = policy.document(wanted, current)
+    found = of(wanted, current, removing)
+    assert found and [need for need in found if not allowed(document, need)] == []
+    for need in found:
+        less = {
+            **document,
+            "Statement": [
+                {**statement, "Action": [action for action in statement["Action"] if action != need.action]}
+                for statement in document["Statement"]
+            ],
+        }
+        assert not allowed(less, need), need
+
+
+def test_every_step_has_its_needs() -> None:
+    assert set(needs.NEEDS) == set(HANDLERS)
+
+
+def test_every_change_that_is_documented_is_a_need_of_some_plan() -> None:
+    """But for reads, which the plan itself makes, keys' policies, and the role that AWS makes once."""
+    asked = {need.action for case in CASES.values() for need in of(*case)}
+    whole = policy.document(description(pools=THREE, private_nodes=True))
+    documented = {
+        action
+        for statement in whole["Statement"]
+        for action in statement["Action"]
+        if not action.partition(":")[2].startswith(("Describe", "List", "GetServiceQuota"))
+    }
+    by_hand = {*policy.REPAIRS, "iam:DeleteRolePolicy", "iam:CreateServiceLinkedRole"}
+    of_removal = {action for action in documented if action.partition(":")[2].startswith(("Delete", "Release"))}
+    assert documented - asked - by_hand - of_removal == set()
+
+
+def test_resources_and_context_are_those_of_the_step() -> None:
+    found = of(description(tags={"team": "blue"}), state.Current())
+    by_action = {need.action: need for need in found if need.action != "ec2:CreateTags"}
+    assert by_action["ec2:CreateVpc"].resource == ARN + "vpc/*"
+    assert dict(by_action["ec2:CreateVpc"].context) == {
+        "aws:RequestedRegion": "us-east-1",
+        "aws:RequestTag/k8sgu.io/cluster/demo": "owned",
+        "aws:RequestTag/team": "blue",
+    }
+    assert by_action["iam:PassRole"].context == (("iam:PassedToService", "ec2.amazonaws.com"),)
+    assert by_action["iam:PassRole"].resource.startswith("arn:aws:iam::123456789012:role/k8sgu/us-east-1/demo/")
+    created = {dict(need.context).get("ec2:CreateAction") for need in found if need.action == "ec2:CreateTags"}
+    assert {"CreateVpc", "CreateSubnet", "RunInstances", "ImportKeyPair"} <= created
+    launched = {need.resource for need in found if need.action == "ec2:RunInstances"}
+    assert {ARN + "instance/*", ARN + "volume/*", ARN + "network-interface/*", ARN + "key-pair/k8sgu-demo"} <= launched
+    assert "arn:aws:ec2:us-east-1::image/ami-00000000000000001" in launched
+
+
+def test_what_was_brought_has_its_own_tags() -> None:
+    found = of(*CASES["brought"])
+    route = next(need for need in found if need.action == "ec2:CreateRoute")
+    assert route.resource == ARN + "route-table/rtb-9"
+    assert dict(route.context)["aws:ResourceTag/owner"] == "network"
+    assert not any("k8sgu.io" in key for key, _value in route.context)
+
+
+def test_a_thousand_nodes_are_as_many_questions_as_two() -> None:
+    many = description(1000, pod_cidr="10.200.0.0/14")
+    assert len(of(many, state.Current())) == len(of(description(2), state.Current()))
+    current = finished(300)
+    assert len(of(description(1), current)) == len(of(description(1), finished(2)))
+
+
+def test_other_partitions_have_their_own_arns() -> None:
+    wanted = description()
+    found = needs.of(planning.make(wanted, state.Current(), FACTS), wanted, state.Current(), Account("aws-cn", "1"))
+    assert all(need.resource.startswith("arn:aws-cn:") for need in found)

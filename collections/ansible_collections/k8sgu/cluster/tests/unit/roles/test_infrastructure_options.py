@@ -1,0 +1,53 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ec2_cluster takes can be said in the description of a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import SPECIFICATION
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import CONNECTION_OPTIONS
+
+ROLE = Path(__file__).resolve().parents[3] / "roles" / "infrastructure"
+ACTION = "k8sgu.cluster.ec2_cluster"
+MODULE = SPECIFICATION["argument_spec"]
+# The credentials chain and the region are the environment's; the key is made by the role; 600 s are a constant.
+LEFT_OUT = {*CONNECTION_OPTIONS, "state", "public_key_file", "wait_timeout"} - {"region"}
+
+
+def task(entry: str) -> dict[str, Any]:
+    tasks = yaml.safe_load((ROLE / "tasks" / f"{entry}.yml").read_text())
+    found: dict[str, Any] = next(
+        item["k8sgu.cluster.ec2_cluster"] for item in tasks if "k8sgu.cluster.ec2_cluster" in item
+    )
+    return found
+
+
+def further() -> dict[str, dict[str, Any]]:
+    specs = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+    found: dict[str, dict[str, Any]] = specs["main"]["options"]["k8sgu_ec2_options"]["options"]
+    return found
+
+
+def test_every_option_can_be_given() -> None:
+    assert set(task("main")) == set(MODULE) - LEFT_OUT
+
+
+def test_further_options_are_those_of_the_module() -> None:
+    for name, option in further().items():
+        theirs = {key: MODULE[name].get(key) for key in ("type", "choices")}
+        assert {key: option.get(key) for key in ("type", "choices")} == theirs, name
+        assert option["description"]
+
+
+@pytest.mark.parametrize("entry", ["main", "absent"])
+def test_a_further_option_that_is_not_given_is_left_to_the_module(entry: str) -> None:
+    passed = {name: text for name, text in task(entry).items() if "k8sgu_ec2_options" in str(text)}
+    assert passed == {name: f"{{{{ k8sgu_ec2_options.{name} | default(omit) }}}}" for name in passed}
+    assert set(passed) == (set(further()) if entry == "main" else {"instance_profiles", "check_permissions"})
