@@ -15,16 +15,8 @@ description:
   - Every pattern is a shell's (C(*), C(?), C([abc])). An empty list takes everything.
 author:
   - The k8sgu authors (@k8sgu)
-attributes:
-  check_mode:
-    description: Can run in check mode and return what it would return otherwise.
-    support: full
-  diff_mode:
-    description: Returns details on what has changed.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
+extends_documentation_fragment:
+  - k8sgu.cluster.read_only
 options:
   path:
     description: The log that is being written; rotated files lie beside it.

@@ -16,16 +16,7 @@ description:
     and of a file with credentials that others on this machine can read.
 extends_documentation_fragment:
   - k8sgu.cluster.aws
-attributes:
-  check_mode:
-    support: full
-    description: It asks the same questions.
-  diff_mode:
-    support: none
-    description: Nothing is changed.
-  idempotent:
-    support: full
-    description: Nothing is changed.
+  - k8sgu.cluster.read_only
 options:
   max_key_age_days:
     description:

@@ -15,16 +15,8 @@ description:
   - The filter P(k8sgu.cluster.certificate_report#filter) says what is in them.
 author:
   - The k8sgu authors (@k8sgu)
-attributes:
-  check_mode:
-    description: Can run in check mode and return what it would return otherwise.
-    support: full
-  diff_mode:
-    description: Returns details on what has changed.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
+extends_documentation_fragment:
+  - k8sgu.cluster.read_only
 options:
   paths:
     description: Files, and directories with all that is below them. One that does not exist holds no certificates.

@@ -18,16 +18,8 @@ author:
   - The k8sgu authors (@k8sgu)
 requirements:
   - cryptography >= 42
-attributes:
-  check_mode:
-    description: Only reads.
-    support: full
-  diff_mode:
-    description: Has nothing to show.
-    support: none
-  idempotent:
-    description: Only reads.
-    support: full
+extends_documentation_fragment:
+  - k8sgu.cluster.read_only
 options:
   paths:
     description:

@@ -17,16 +17,9 @@ author:
   - The k8sgu authors (@k8sgu)
 requirements:
   - PyYAML
+extends_documentation_fragment:
+  - k8sgu.cluster.read_only
 attributes:
-  check_mode:
-    description: Can run in check mode and return what it would return otherwise.
-    support: full
-  diff_mode:
-    description: Returns details on what has changed.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
   platform:
     description: The controller.
     support: full

@@ -14,16 +14,8 @@ description:
   - M(k8sgu.cluster.preflight_description) judges it. Reading the programs of sockets needs root.
 author:
   - The k8sgu authors (@k8sgu)
-attributes:
-  check_mode:
-    description: Can run in check mode and return what it would return otherwise.
-    support: full
-  diff_mode:
-    description: Returns details on what has changed.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
+extends_documentation_fragment:
+  - k8sgu.cluster.read_only
 options: {}
 """
 

@@ -15,16 +15,8 @@ description:
   - All of it in one execution, with nothing but Python's standard library. M(k8sgu.cluster.security_report) judges it.
 author:
   - The k8sgu authors (@k8sgu)
-attributes:
-  check_mode:
-    description: Can run in check mode and return what it would return otherwise.
-    support: full
-  diff_mode:
-    description: Returns details on what has changed.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
+extends_documentation_fragment:
+  - k8sgu.cluster.read_only
 """
 
 EXAMPLES = r"""

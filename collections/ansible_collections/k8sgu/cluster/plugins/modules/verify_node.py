@@ -15,16 +15,8 @@ description:
   - It changes nothing and never fails for what it finds; M(k8sgu.cluster.verify_report) does.
 author:
   - The k8sgu authors (@k8sgu)
-attributes:
-  check_mode:
-    description: Can run in check mode and return what it would return otherwise.
-    support: full
-  diff_mode:
-    description: Returns details on what has changed.
-    support: none
-  idempotent:
-    description: Changes nothing.
-    support: full
+extends_documentation_fragment:
+  - k8sgu.cluster.read_only
 options:
   node:
     description: Name of the node.

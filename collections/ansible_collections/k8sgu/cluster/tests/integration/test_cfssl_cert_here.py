@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-COLLECTIONS = Path(__file__).resolve().parents[5]
+sys.path.insert(0, str(Path(__file__).parent))
+
+import ansible_program
+
 PASSPHRASE = "tr0ubador-and-3"
 # What makes the way to the module necessary; an environment is one such thing.
 WAYS: dict[str, dict[str, Any]] = {"here": {}, "module": {"environment": {"K8SGU_TEST": "1"}}}
@@ -50,42 +50,13 @@ def play(directory: Path, *arguments: str) -> dict[str, dict[str, Any]]:
             variable = f"{way}_{number}"
             call = {"name": f"{way} {step}", "k8sgu.cluster.cfssl_cert": options, "register": variable}
             tasks.append({**call, **settings, **keywords, "ignore_errors": True})
-    results = "{{ dict(names | zip(names | map('extract', vars))) | to_json }}"
-    names = [task["register"] for task in tasks]
-    tasks.append(
-        {"ansible.builtin.copy": {"content": results, "dest": "results.json", "mode": "0600"}, "vars": {"names": names}}
-    )
     variables = {"passphrase": PASSPHRASE, "common_name": "web"}
-    hosts = {"hosts": "localhost", "gather_facts": False, "vars": variables, "tasks": tasks}
-    (directory / "play.yml").write_text(yaml.safe_dump([hosts]))
-    program = str(Path(sys.executable).with_name("ansible-playbook"))
-    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), "ANSIBLE_NOCOLOR": "1"}
-    done = subprocess.run(
-        [
-            program,
-            "-i",
-            "localhost,",
-            "-c",
-            "local",
-            "-e",
-            f"ansible_python_interpreter={sys.executable}",
-            *arguments,
-            directory / "play.yml",
-        ],
-        cwd="/",
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
-    found = json.loads((directory / "results.json").read_text())
+    found, printed = ansible_program.run_tasks(directory, tasks, *arguments, variables=variables)
     by_way: dict[str, dict[str, Any]] = {way: {} for way in WAYS}
-    for name in names:
+    for name in found:
         way, number = name.split("_")
         by_way[way][list(STEPS)[int(number)]] = found[name]
-    return {**by_way, "printed": {"all": done.stdout + done.stderr}}
+    return {**by_way, "printed": {"all": printed}}
 
 
 def comparable(result: dict[str, Any], way: str) -> Any:

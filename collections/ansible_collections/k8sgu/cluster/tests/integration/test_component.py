@@ -23,11 +23,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import ansible_program
 import api_server
 import lab_node
-
-ROOT = Path(__file__).resolve().parents[6]
-ANSIBLE_PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
 
 # A service as small as one can be: answers with its version and the first line of its configuration as it was when it
 # started, counts its reloads, and refuses to start with a configuration that says so.
@@ -160,7 +158,6 @@ class Greeter:
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         (self.directory / "templates").mkdir(exist_ok=True)
         (self.directory / "templates" / "greeting.j2").write_text("{{ greeting }}\n")
-        (self.directory / "ansible.cfg").write_text("[connection]\npipelining = true\n")
         host = {
             "ansible_host": self.node.address,
             "ansible_user": "ubuntu",
@@ -181,22 +178,19 @@ class Greeter:
         (self.directory / "inventory.yml").write_text(json.dumps({"all": {"hosts": {"node": host}}}))
         (self.directory / "results" / "node").unlink(missing_ok=True)
         environment = {
-            **os.environ,
-            "ANSIBLE_CONFIG": str(self.directory / "ansible.cfg"),
-            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
-            "ANSIBLE_NOCOLOR": "1",
+            **ansible_program.own_configuration(self.directory, "[connection]\npipelining = true\n"),
             # Writes the task's result to a file named after the host, which costs less than a second task.
             "ANSIBLE_CALLBACKS_ENABLED": "ansible.builtin.tree",
             "ANSIBLE_CALLBACK_TREE_DIR": str(self.directory / "results"),
             "ANSIBLE_HOST_KEY_CHECKING": "false",
         }
-        return subprocess.Popen(
-            [str(ANSIBLE_PLAYBOOK), "-i", "inventory.yml", "play.yml", *arguments],
+        return ansible_program.start(
+            "ansible-playbook",
+            "--inventory=inventory.yml",
+            "play.yml",
+            *arguments,
             cwd=self.directory,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            environment=environment,
         )
 
     def finish(self, process: subprocess.Popen[str]) -> Outcome:

@@ -14,14 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ansible_program
 import pytest
+from ansible_program import ROOT
 from ec2_account import AMI, ARM_AMI, KEY, NEWER_AMI, OTHER_KEY, OWNER, account, mutations, picture, pool, reset, run
 from moto_server import Server
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, session
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import DescriptionError
 
-ROOT = Path(__file__).resolve().parents[6]
 BIN = Path(sys.executable).parent
 ZONES = ["us-east-1a", "us-east-1b"]
 POLICY = {
@@ -709,21 +710,20 @@ def test_a_timeout_fails_and_says_what_was_reached(server: Server) -> None:
 
 def module(arguments: dict[str, Any], directory: Path, *flags: str) -> dict[str, Any]:
     """The module as Ansible runs it."""
-    found = subprocess.run(
-        [BIN / "ansible", "localhost", "-m", "k8sgu.cluster.ec2_cluster", "-a", json.dumps(arguments), *flags],
-        env={
-            **os.environ,
+    found = ansible_program.run(
+        "ansible",
+        "localhost",
+        "--module-name=k8sgu.cluster.ec2_cluster",
+        f"--args={json.dumps(arguments)}",
+        *flags,
+        cwd=directory,
+        environment={
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_LOCAL_TEMP": str(directory / "tmp"),
             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
             "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
             "ANSIBLE_DEPRECATION_WARNINGS": "0",
         },
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
     )
     try:
         answer: dict[str, Any] = json.loads(found.stdout.partition(" => ")[2])

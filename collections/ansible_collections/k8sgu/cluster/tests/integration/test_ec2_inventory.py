@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ansible_program
 import pytest
 import yaml
+from ansible_program import ROOT
 from moto_server import Server, launch, moto_server
 
-ROOT = Path(__file__).resolve().parents[6]
-BIN = Path(sys.executable).parent
-TIMEOUT_S = 240
 # What would come out if Ansible evaluated it.
 EVIL = "{{ lookup('ansible.builtin.pipe', 'echo EVALUATED') }}"
 
@@ -58,15 +57,7 @@ class Inventory:
             (self.directory / "group_vars" / "all.yml").write_text(yaml.safe_dump(variables))
 
     def run(self, *arguments: str, program: str = "ansible-inventory") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [BIN / program, "-i", self.directory, *arguments],
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        return ansible_program.run(program, "-i", self.directory, *arguments, caller=self.environment)
 
     def list(self, *arguments: str, warnings: tuple[str, ...] = ()) -> dict[str, Any]:
         done = self.run("--list", *arguments)

@@ -6,21 +6,17 @@ nothing."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ansible_program
 import pytest
 import yaml
 from ec2_account import AMI, account, picture, reset, run
 from moto_server import Server
 
-ROOT = Path(__file__).resolve().parents[6]
-TASKS = ROOT / "collections/ansible_collections/k8sgu/cluster/roles/infrastructure/tasks"
+TASKS = ansible_program.ROOT / "collections/ansible_collections/k8sgu/cluster/roles/infrastructure/tasks"
 WHO = "Ask AWS who calls"
 
 
@@ -39,24 +35,8 @@ def server(running: Server) -> Server:
 def play(playbook: str, state: Path, *arguments: str, **variables: Any) -> tuple[int, str]:
     """Exit status and output of a playbook that nobody sits in front of."""
     extra = {"k8sgu_cluster_name": "demo", "k8sgu_region": "us-east-1", "k8sgu_state_dir": str(state), **variables}
-    done = subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            # Without localhost, so that Ansible takes its own Python for it and looks for no other.
-            "--inventory=nobody,",
-            f"playbooks/{playbook}.yml",
-            f"--extra-vars={json.dumps(extra)}",
-            *arguments,
-        ],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
+    # Without localhost, so that Ansible takes its own Python for it and looks for no other.
+    return ansible_program.run_playbook(playbook, "nobody,", *arguments, variables=extra)
 
 
 def tasks(output: str) -> list[str]:

@@ -26,6 +26,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import ansible_program
 import api_server
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import kubeconfig, objects
@@ -33,7 +34,6 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client imp
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.engine import Engine, Options, Result
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
 
-ANSIBLE_PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
 APPLY = "application/apply-patch+yaml"
 
 
@@ -511,21 +511,14 @@ def playbook(directory: Path, options: dict[str, Any], *arguments: str) -> subpr
     """ansible-playbook with one task, started."""
     task = {"k8sgu.cluster.manifest": options}
     (directory / "play.yml").write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
-    # A configuration of its own, so that whatever the caller's environment names does not matter.
-    (directory / "ansible.cfg").touch()
-    environment = {
-        **os.environ,
-        "ANSIBLE_CONFIG": str(directory / "ansible.cfg"),
-        "ANSIBLE_COLLECTIONS_PATH": str(api_server.ROOT / "collections"),
-        "ANSIBLE_NOCOLOR": "1",
-    }
-    return subprocess.Popen(
-        [str(ANSIBLE_PLAYBOOK), "-i", "localhost,", "-c", "local", "play.yml", *arguments],
+    return ansible_program.start(
+        "ansible-playbook",
+        "--inventory=localhost,",
+        "--connection=local",
+        "play.yml",
+        *arguments,
         cwd=directory,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        environment=ansible_program.own_configuration(directory),
     )
 
 

@@ -15,18 +15,18 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
 from typing import Any
 
+import ansible_program
 import pytest
 import yaml
+from ansible_program import ROOT
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror import oci
 
-ROOT = Path(__file__).resolve().parents[6]
 # Go's own library is compiled where its cache is cold, and the machine may be busy.
 TIMEOUT_S = 800
 GO = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
@@ -57,7 +57,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (releases / f"{name}.yml").write_text(yaml.safe_dump(data))
     play = [{"hosts": "localhost", "gather_facts": False, "roles": ["k8sgu.cluster.artifacts"]}]
     (base / "play.yml").write_text(yaml.safe_dump(play))
-    (base / "ansible.cfg").write_text("[defaults]\nnocows = true\n")
     return base
 
 
@@ -70,22 +69,19 @@ def playbook(site: Path, *arguments: str, **variables: Any) -> subprocess.Comple
         "k8sgu_artifact_source": "build",
         **variables,
     }
-    environment = {
-        **os.environ,
-        "ANSIBLE_CONFIG": str(site / "ansible.cfg"),
-        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
-        "ANSIBLE_FORCE_COLOR": "0",
-        "XDG_CACHE_HOME": str(site / "cache"),
-        "GOCACHE": go_cache(),
-    }
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "localhost,", "-c", "local"]
-    return subprocess.run(
-        [*command, str(site / "play.yml"), "-e", json.dumps(given), *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
+    return ansible_program.run(
+        "ansible-playbook",
+        "--inventory=localhost,",
+        "--connection=local",
+        site / "play.yml",
+        f"--extra-vars={json.dumps(given)}",
+        *arguments,
+        environment={
+            **ansible_program.own_configuration(site, "[defaults]\nnocows = true\n"),
+            "XDG_CACHE_HOME": str(site / "cache"),
+            "GOCACHE": go_cache(),
+        },
         timeout=TIMEOUT_S,
-        check=False,
     )
 
 

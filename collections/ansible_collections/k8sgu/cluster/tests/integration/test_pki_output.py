@@ -9,16 +9,17 @@ Also the playbooks around it: the phase alone, and the report.
 from __future__ import annotations
 
 import base64
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+import ansible_program
+
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.cert_module import ensure
 
-ROOT = Path(__file__).resolve().parents[6]
 PASSPHRASE = "tr0ubador-and-3"
 INVENTORY = """
 all:
@@ -39,30 +40,11 @@ def with_a_node_more() -> str:
 
 
 def play(inventory: Path, state: Path, *arguments: str, playbook: str = "pki", status: int = 0) -> str:
-    environment = {
-        **os.environ,
-        "K8SGU_PKI_CA_PASSPHRASE": PASSPHRASE,
-        "ANSIBLE_LOG_PATH": str(inventory.parent / "ansible.log"),
-        "ANSIBLE_NOCOLOR": "1",
-    }
-    result = subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            f"--inventory={inventory}",
-            f"playbooks/{playbook}.yml",
-            f"--extra-vars=k8sgu_state_dir={state}",
-            *arguments,
-        ],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
+    environment = {"K8SGU_PKI_CA_PASSPHRASE": PASSPHRASE, "ANSIBLE_LOG_PATH": str(inventory.parent / "ansible.log")}
+    found, output = ansible_program.run_playbook(
+        playbook, inventory, *arguments, variables={"k8sgu_state_dir": str(state)}, environment=environment
     )
-    output = result.stdout + result.stderr
-    assert result.returncode == status, output[-4000:]
+    assert found == status, output[-4000:]
     return output
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +16,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import ansible_program
 import ec2_account
 import lab_node
 import moto_server
 
-ROOT = Path(__file__).resolve().parents[6]
 NAME = "demo-control-plane-0"
 ENVIRONMENT = dict(os.environ)
 # Nobody listens there, so that the connection is refused at once.
@@ -46,28 +45,14 @@ def play(
 ) -> tuple[int, str]:
     """Exit status and output of a playbook; `caller` is its environment."""
     extra = {"k8sgu_state_dir": str(hosts.parent / "state"), "k8sgu_vpc_cidr": "10.99.0.0/16", **variables}
-    environment = {
-        **(ENVIRONMENT if caller is None else caller),
-        "ANSIBLE_NOCOLOR": "1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    done = subprocess.run(
-        [
-            str(Path(sys.executable).with_name("ansible-playbook")),
-            f"--inventory={hosts}",
-            f"playbooks/{playbook}.yml",
-            f"--extra-vars={json.dumps(extra)}",
-            *arguments,
-        ],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
+    return ansible_program.run_playbook(
+        playbook,
+        hosts,
+        *arguments,
+        variables=extra,
+        environment={"AWS_EC2_METADATA_DISABLED": "true"},
+        caller=ENVIRONMENT if caller is None else caller,
     )
-    return done.returncode, done.stdout + done.stderr
 
 
 def assert_said(output: str, *expected: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +17,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import ansible_program
 import lab_node
 
-ROOT = Path(__file__).resolve().parents[6]
 NAME = "demo-worker-0"
 # The image has no time service; this is one as far as systemd can tell.
 TIME_SERVICE = """\
@@ -54,19 +53,16 @@ def play(node: lab_node.Node, directory: Path, *others: str, **variables: Any) -
     groups = {"control_plane": {"hosts": {}}, "etcd": {"hosts": {}}, "worker": {"hosts": workers}}
     hosts = directory / "inventory.yml"
     hosts.write_text(json.dumps({"all": {"children": groups}}))
-    command = [Path(sys.executable).with_name("ansible-playbook"), "-i", hosts, "playbooks/node.yml", "--tags=node"]
-    done = subprocess.run(
-        [*map(str, command), f"--limit={NAME}", f"--extra-vars={json.dumps(variables)}"],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "AWS_EC2_METADATA_DISABLED": "true"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
+    status, output = ansible_program.run_playbook(
+        "node",
+        hosts,
+        "--tags=node",
+        f"--limit={NAME}",
+        variables=variables,
+        environment={"AWS_EC2_METADATA_DISABLED": "true"},
     )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr
-    return int(re.findall(r"changed=(\d+)", done.stdout)[0])
+    assert status == 0, output[-4000:]
+    return int(re.findall(r"changed=(\d+)", output)[0])
 
 
 def begun(node: lab_node.Node, unit: str) -> str:

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import ansible_program
 
 COLLECTION = Path(__file__).resolve().parents[2]
 PACKAGE = {"component": "runc", "version": "1.4.3", "arch": "amd64", "package": "runc", "source": "distribution"}
@@ -43,20 +45,18 @@ def test_runc(tmp_path: Path, packages: list[dict[str, str]], path: str) -> None
         "vars_files": [str(COLLECTION / "roles" / "container_runtime" / "vars" / "main" / "containerd.yml")],
         "tasks": [{"ansible.builtin.copy": {"content": shown, "dest": str(tmp_path / "shown"), "mode": "0600"}}],
     }
-    (tmp_path / "ansible.cfg").touch()
     (tmp_path / "play.yml").write_text(json.dumps([play]))
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-c", "local", "play.yml"],
+    done = ansible_program.run(
+        "ansible-playbook",
+        "--inventory=localhost,",
+        "--connection=local",
+        "play.yml",
         cwd=tmp_path,
-        env={
-            **os.environ,
-            "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg"),
+        environment={
+            **ansible_program.own_configuration(tmp_path),
             "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
         },
-        capture_output=True,
-        text=True,
         timeout=120,
-        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found, installed, binaries = json.loads((tmp_path / "shown").read_text())

@@ -19,6 +19,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import info_mod
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import PkiError
 
 MODULES = "ansible_collections.k8sgu.cluster.plugins.modules"
+FRAGMENTS = "ansible_collections.k8sgu.cluster.plugins.doc_fragments"
 
 
 def compare(documented: dict[str, Any], spec: dict[str, Any], where: str) -> None:
@@ -31,6 +32,15 @@ def compare(documented: dict[str, Any], spec: dict[str, Any], where: str) -> Non
             ), f"{where}{name}: {key}"
         if "options" in option:
             compare(text["suboptions"], option["options"], f"{where}{name}.")
+
+
+def attributes(documentation: dict[str, Any]) -> dict[str, Any]:
+    """A module's own and those of its documentation fragments."""
+    found = dict(documentation.get("attributes", {}))
+    for name in documentation.get("extends_documentation_fragment", []):
+        fragment = importlib.import_module(f"{FRAGMENTS}.{name.removeprefix('k8sgu.cluster.')}").ModuleDocFragment
+        found.update(yaml.safe_load(fragment.DOCUMENTATION).get("attributes", {}))
+    return found
 
 
 @pytest.mark.parametrize("name", ["cfssl_cert", "cfssl_cert_info"])
@@ -47,7 +57,7 @@ def test_documentation_and_argument_specification_agree(name: str, monkeypatch: 
     documentation = yaml.safe_load(module.DOCUMENTATION)
     compare(documentation["options"], seen["argument_spec"], "")
     assert seen["supports_check_mode"]
-    assert set(documentation["attributes"]) == {"check_mode", "diff_mode", "idempotent"}
+    assert set(attributes(documentation)) == {"check_mode", "diff_mode", "idempotent"}
     for text in (module.EXAMPLES, module.RETURN):
         assert yaml.safe_load(text)
 
