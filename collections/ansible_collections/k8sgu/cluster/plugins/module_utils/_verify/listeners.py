@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -64,12 +65,15 @@ def socket_programs(proc: Path) -> dict[str, str]:
             name = (process / "comm").read_text().strip()
             # comm holds 15 characters; the name of the file is whole.
             name = Path(os.readlink(process / "exe")).name or name
-            for descriptor in (process / "fd").iterdir():
+            descriptors = list((process / "fd").iterdir())
+        except OSError:
+            continue  # it ended meanwhile
+        for descriptor in descriptors:
+            # A busy program closes some while they are looked at; the others are still its own.
+            with contextlib.suppress(OSError):
                 found = re.match(r"socket:\[(\d+)\]", os.readlink(descriptor))
                 if found:
                     programs[found.group(1)] = name
-        except OSError:
-            continue  # it ended meanwhile
     return programs
 
 

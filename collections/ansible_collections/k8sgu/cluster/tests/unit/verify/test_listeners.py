@@ -5,6 +5,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +128,16 @@ def test_only_the_providers_ciphertext_counts_as_encrypted(value, good):
 )
 def test_only_a_complete_event_of_that_user_agent_counts(line, found):
     assert (node.audit_event(line, "k8sgu-verify/1") is not None) is found
+
+
+def test_a_descriptor_that_is_closed_meanwhile_hides_no_other(tmp_path: Path) -> None:
+    descriptors = tmp_path / "77" / "fd"
+    descriptors.mkdir(parents=True)
+    (descriptors.parent / "comm").write_text("kubelet\n")
+    (descriptors.parent / "exe").symlink_to("/usr/bin/kubelet")
+    for number in range(10):
+        (descriptors / str(number)).symlink_to(f"socket:[{number}]")
+    # Not a link, so it cannot be read, as one that is gone.
+    (descriptors / "5").unlink()
+    (descriptors / "5").touch()
+    assert listeners.socket_programs(tmp_path) == {str(number): "kubelet" for number in range(10) if number != 5}
