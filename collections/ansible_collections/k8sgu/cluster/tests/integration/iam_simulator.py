@@ -83,7 +83,11 @@ def _documents(backend: Any, arn: str) -> list[Any]:
 def simulator() -> Iterator[Simulator]:
     """moto with the action for as long as the context lasts."""
     made = Simulator()
-    IamResponse.simulate_principal_policy = lambda response: made.answer(response)
+
+    def answer(response: Any) -> Any:
+        return made.answer(response)
+
+    IamResponse.simulate_principal_policy = answer
     try:
         yield made
     finally:

@@ -552,16 +552,17 @@ def test_another_run_on_the_node_is_waited_for_and_then_named(greeter: Greeter) 
     greeter.run()
 
 
-def test_packages_are_installed_once(greeter: Greeter) -> None:
-    """From an archive on the node itself, since the node need not reach any other."""
-    package = "k8sgu-test-" + greeter.name
-    greeter.node.run(
+def offer_package(node: lab_node.Node, package: str, after_installation: str = "true") -> None:
+    """In an archive on the node itself, since the node need not reach any other."""
+    node.run(
         textwrap.dedent(
             f"""
             set -e
             mkdir -p /srv/{package}/build/DEBIAN && cd /srv/{package}
             printf '%s\\n' 'Package: {package}' 'Version: 1' 'Architecture: all' 'Description: t' \
                 'Maintainer: t <t@example.com>' >build/DEBIAN/control
+            printf '%s\\n' '#!/bin/sh' '{after_installation}' >build/DEBIAN/postinst
+            chmod 0755 build/DEBIAN/postinst
             dpkg-deb -b build t.deb >/dev/null
             {{ cat build/DEBIAN/control; echo "Filename: ./t.deb"; echo "Size: $(stat -c %s t.deb)"
               echo "SHA256: $(sha256sum t.deb | cut -d' ' -f1)"; }} >Packages
@@ -570,6 +571,26 @@ def test_packages_are_installed_once(greeter: Greeter) -> None:
             """
         )
     )
+
+
+def test_what_a_package_has_started_is_started_anew_with_our_settings(greeter: Greeter) -> None:
+    package = "k8sgu-test-starts-" + greeter.name
+    unit = r"[Service]\nExecStart=/bin/sleep infinity\n"
+    offer_package(
+        greeter.node,
+        package,
+        f'printf "{unit}" >/lib/systemd/system/{greeter.name}.service; systemctl daemon-reload; '
+        f"systemctl start {greeter.name}",
+    )
+    greeter.extra = {"packages": [package]}
+    greeter.run()
+    assert greeter.greeting in greeter.answer()
+    assert not greeter.run().changed
+
+
+def test_packages_are_installed_once(greeter: Greeter) -> None:
+    package = "k8sgu-test-" + greeter.name
+    offer_package(greeter.node, package)
     greeter.extra = {"packages": ["procps", package]}
     predicted = greeter.run("--check")
     assert f"package {package}: not installed" in predicted.reasons

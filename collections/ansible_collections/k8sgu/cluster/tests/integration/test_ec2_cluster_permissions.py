@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -53,7 +53,7 @@ def without(document: dict[str, Any], *less: str) -> dict[str, Any]:
 class Policed(Caller):
     """A user with a policy in full, and its actions for moto to enforce; `asking` is what it may ask beside."""
 
-    def has(self, document: dict[str, Any], asking: list[str] = ASKING) -> None:
+    def has(self, document: dict[str, Any], asking: Sequence[str] = tuple(ASKING)) -> None:
         enforce(self.server, False)
         put = self.iam.put_user_policy
         put(UserName="caller", PolicyName="meant", PolicyDocument=json.dumps(document))

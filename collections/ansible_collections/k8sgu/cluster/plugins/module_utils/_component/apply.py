@@ -178,8 +178,10 @@ class Application:
         if state is not None and state.active == "failed" and action.verb != "stop":
             # Else a unit that failed often may not be started again for a while.
             systemd.systemctl("reset-failed", action.unit)
+        # A package may have started its unit already, with the settings that it came with.
+        verb = "restart" if action.verb == "start" and self.plan.packages else action.verb
         try:
-            systemd.run(["systemctl", "--no-pager", action.verb, action.unit], timeout=_STOP_S + self._timeout())
+            systemd.run(["systemctl", "--no-pager", verb, action.unit], timeout=_STOP_S + self._timeout())
         except ComponentError:
             # A unit that fails at first may come up by its own Restart=; the health check decides.
             if action.verb in ("stop", "reload") or systemd.show([action.unit])[action.unit].load != "loaded":
