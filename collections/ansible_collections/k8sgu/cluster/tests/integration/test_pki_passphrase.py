@@ -21,14 +21,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import ansible_program
+from test_pki_output import INVENTORY
 
-INVENTORY = """
-all:
-  children:
-    control_plane: {hosts: {demo-control-plane-0: {ec2_private_ip: 10.240.0.10, ec2_public_ip: 198.18.0.10}}}
-    etcd: {hosts: {demo-control-plane-0: {}}}
-    worker: {hosts: {demo-worker-0: {ec2_private_ip: 10.240.0.20}}}
-"""
 # Each with what shells, YAML and JSON read in a way of their own, around a word that nothing on its way would escape.
 SECRET, OTHER_SECRET = "tr0ubadorAnd3", "h0rseBattery4"
 PASSPHRASE, OTHER_PASSPHRASE = (f"ö \"'{word}\\ $HOME #: &" for word in (SECRET, OTHER_SECRET))
