@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror import gobuild
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.gobuild import (
     Builder,
@@ -57,6 +58,7 @@ def test_two_builds_are_the_same_bytes(toolchain: Toolchain, tmp_path: Path, mon
         monkeypatch.setenv("GOCACHE", str(tmp_path / f"gocache{number}"))
         monkeypatch.setenv("GOFLAGS", "" if number == 1 else "-tags=other")
         monkeypatch.setenv("GOAMD64", "v1" if number == 1 else "v3")
+        monkeypatch.setenv("GOGC", "400" if number == 1 else "50")
         settings = tmp_path / f"goenv{number}"
         settings.write_text("" if number == 1 else "GOFLAGS=-ldflags=-compressdwarf=false\nGOEXPERIMENT=nogreenteagc\n")
         monkeypatch.setenv("GOENV", str(settings))
@@ -78,6 +80,20 @@ def test_a_proxy_set_by_go_env_counts_and_is_not_shown(tmp_path: Path, monkeypat
     assert "secret" not in repr(found)
     monkeypatch.setenv("GOPROXY", "off")
     assert found.environment()["GOPROXY"] == "off"
+
+
+@pytest.mark.parametrize(
+    ("given", "memory", "used"),
+    [(None, 24 << 30, "400"), ("150", 24 << 30, "150"), (None, 8 << 30, None), ("150", 8 << 30, "150")],
+)
+def test_garbage_is_collected_less_where_memory_is_plenty_and_the_user_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, memory: int, used: str | None
+) -> None:
+    monkeypatch.delenv("GOGC", raising=False)
+    if given:
+        monkeypatch.setenv("GOGC", given)
+    monkeypatch.setattr(gobuild, "_memory", lambda: memory)
+    assert Toolchain("/go", "1.26.0").environment().get("GOGC") == used
 
 
 @pytest.mark.parametrize("arch", ["amd64", "arm64"])
