@@ -3,8 +3,9 @@
     python tools/run_tests.py             every stage
     python tools/run_tests.py lint unit   these stages
 
-A stage is a list of commands. A pytest command counts its tests (read from its JUnit file); any other command counts
-as one test. Full output goes to .test/<stage>-<n>.log; what failed is also printed, and why tests were skipped.
+A stage is a list of commands, in lanes: those of one lane run one after another, the lanes side by side. A pytest
+command counts its tests (read from its JUnit file); any other command counts as one test. Full output goes to
+.test/<stage>-<n>.log; what failed is also printed, and why tests were skipped.
 
 Tests that miss the lab, or the programs that a cluster is made of, are failures where the lab can be had: as root, or
 with K8SGU_REQUIRE_LAB=1. K8SGU_REQUIRE_LAB=0 lets root do without.
@@ -19,6 +20,7 @@ import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,12 +40,13 @@ LAB_SKIPS = ("a lab needs", "no mirror")
 
 @dataclass
 class Command:
-    """One program of a stage; `cwd` is where it runs."""
+    """One program of a stage; `cwd` is where it runs, `lane` what it runs after: the lane's commands before it."""
 
     title: str
     argv: list[str]
     cwd: Path = ROOT
     pytest: bool = False
+    lane: str = ""
 
 
 @dataclass
@@ -131,9 +134,11 @@ def up() -> list[Command]:
 
 
 def molecule() -> list[Command]:
+    """Each scenario has a lab of its own; the default one takes as long as the others together and waits a lot."""
+    names = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
     return [
-        Command(f"molecule {scenario.parent.name}", [str(BIN / "molecule"), "test", "-s", scenario.parent.name])
-        for scenario in sorted((ROOT / "molecule").glob("*/molecule.yml"))
+        Command(f"molecule {name}", [str(BIN / "molecule"), "test", "-s", name], lane=str(name == "default"))
+        for name in names
     ]
 
 
@@ -163,7 +168,7 @@ def junit_tally(path: Path, lab_required: bool) -> Tally:
         reason = (skip.get("message") or "no reason given") if skip is not None else ""
         if kinds & {"failure", "error"}:
             tally.failed += 1
-            tally.failures.append(name)
+            tally.failures.append(name + _why(case))
         elif lab_required and reason.startswith(LAB_SKIPS):
             tally.failed += 1
             tally.failures.append(f"{name}: skipped, though the lab is required: {reason}")
@@ -172,6 +177,12 @@ def junit_tally(path: Path, lab_required: bool) -> Tally:
         else:
             tally.passed += 1
     return tally
+
+
+def _why(case: ElementTree.Element) -> str:
+    """The first line of what pytest says of a failed test, for who sees the end of the output alone."""
+    told = next((child.get("message") or "" for child in case if child.tag in ("failure", "error")), "")
+    return f": {told.splitlines()[0][:FAILURE_LENGTH]}" if told.strip() else ""
 
 
 def ansible_failures(text: str) -> list[str]:
@@ -189,9 +200,8 @@ def ansible_failures(text: str) -> list[str]:
     return found[-FAILURES_SHOWN:]
 
 
-def print_skipped(tally: Tally) -> None:
-    for reason, count in tally.skipped.most_common():
-        print(f"   {count} skipped: {reason}")
+def skip_lines(tally: Tally) -> list[str]:
+    return [f"   {count} skipped: {reason}" for reason, count in tally.skipped.most_common()]
 
 
 def run(stage: str, number: int, command: Command) -> Tally:
@@ -238,13 +248,35 @@ def run(stage: str, number: int, command: Command) -> Tally:
         tally = Tally(passed=1) if status == 0 else Tally(failed=1, failures=[f"{command.title}{reason}"])
     verdict = "ok" if not tally.failed else "FAILED"
     skipped = f", {tally.skipped.total()} skipped" if tally.skipped else ""
-    print(f"   {verdict}: {tally.passed} passed, {tally.failed} failed{skipped} in {took:.0f} s", flush=True)
-    print_skipped(tally)
+    told = [f"   {verdict}: {tally.passed} passed, {tally.failed} failed{skipped} in {took:.0f} s"]
+    if command.lane:
+        told.insert(0, f"   {command.title}:")
+    told += skip_lines(tally)
     if tally.failed:
         text = log.read_text(errors="replace")
-        print("\n".join(f"   | {line}" for line in text.splitlines()[-80:]))
+        told += [f"   | {line}" for line in text.splitlines()[-80:]]
         tally.failures += [f"{command.title}: {failure}" for failure in ansible_failures(text) if not command.pytest]
+    # At once, so that the lines of two lanes do not mix.
+    print("\n".join(told), flush=True)
     return tally
+
+
+def run_stage(stage: str, commands: list[Command]) -> Tally:
+    lanes: dict[str, list[tuple[int, Command]]] = {}
+    for number, command in enumerate(commands, 1):
+        lanes.setdefault(command.lane, []).append((number, command))
+
+    def run_lane(lane: list[tuple[int, Command]]) -> Tally:
+        tally = Tally()
+        for number, command in lane:
+            tally.add(run(stage, number, command))
+        return tally
+
+    total = Tally()
+    with ThreadPoolExecutor(max(len(lanes), 1)) as pool:
+        for tally in pool.map(run_lane, lanes.values()):
+            total.add(tally)
+    return total
 
 
 def main(names: list[str]) -> int:
@@ -255,9 +287,9 @@ def main(names: list[str]) -> int:
     LOGS.mkdir(exist_ok=True)
     total = Tally()
     for stage in names or list(STAGES):
-        for number, command in enumerate(STAGES[stage](), 1):
-            total.add(run(stage, number, command))
-    print_skipped(total)
+        total.add(run_stage(stage, STAGES[stage]()))
+    for line in skip_lines(total):
+        print(line)
     for failure in total.failures:
         print(f"FAILED {failure}")
     print(f"{total.passed} passed, {total.failed} failed")

@@ -34,18 +34,41 @@ def tally(tmp_path: Path) -> Callable[[bool], run_tests.Tally]:
     return lambda lab_required: run_tests.junit_tally(junit, lab_required)
 
 
-def test_skips_are_counted_by_their_reasons(
-    tally: Callable[[bool], run_tests.Tally], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_skips_are_counted_by_their_reasons(tally: Callable[[bool], run_tests.Tally]) -> None:
     counted = tally(False)
     assert (counted.passed, counted.failed, counted.skipped.total()) == (1, 1, 4)
-    run_tests.print_skipped(counted)
-    shown = capsys.readouterr().out.splitlines()
-    assert [line.split(": ", 1) for line in shown] == [
+    assert [line.split(": ", 1) for line in run_tests.skip_lines(counted)] == [
         ["   2 skipped", "no Go toolchain"],
         ["   1 skipped", "a lab needs root"],
         ["   1 skipped", "no mirror with etcd"],
     ]
+
+
+def test_a_failed_test_says_why_in_its_line(tally: Callable[[bool], run_tests.Tally]) -> None:
+    assert tally(False).failures == ["test_suite::test_bad: assert False"]
+
+
+def test_lanes_run_side_by_side_and_a_lane_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each side of a fifo waits for the other, so that lanes one after another end at their time limit."""
+    monkeypatch.setattr(run_tests, "LOGS", tmp_path)
+    monkeypatch.setattr(run_tests, "COMMAND_TIMEOUT_S", 20)
+    fifo, order = tmp_path / "fifo", tmp_path / "order"
+    os.mkfifo(fifo)
+
+    def shell(title: str, line: str, lane: str) -> run_tests.Command:
+        return run_tests.Command(title, ["sh", "-c", line], lane=lane)
+
+    commands = [
+        shell("writes", f"echo met > {fifo}; echo 1 >> {order}", "a"),
+        shell("reads", f"test $(cat {fifo}) = met", "b"),
+        shell("fails after it", f"echo 2 >> {order}; exit 3", "a"),
+    ]
+    total = run_tests.run_stage("stage", commands)
+    assert (total.passed, total.failures) == (2, ["fails after it"])
+    assert order.read_text() == "1\n2\n"
+    assert "fails after it:\n   FAILED: 0 passed, 1 failed" in capsys.readouterr().out
 
 
 def test_a_suite_that_misses_the_lab_fails_where_the_lab_is_required(tally: Callable[[bool], run_tests.Tally]) -> None:
