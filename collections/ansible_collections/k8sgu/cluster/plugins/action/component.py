@@ -21,9 +21,11 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.prepare i
     prepare,
     validate_options,
 )
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._kept import execute
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._templates import SourceError, Sources
 
 _MODULE = "k8sgu.cluster.component"
+_PACKAGES = ("_component", "_files", "_present")
 # Below the login user's home directory, since only that is surely writable without becoming root.
 _STAGING = ".ansible/k8sgu-staging"
 
@@ -94,10 +96,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
         )
 
     def _execute(self, job: Job, variables: dict[str, Any]) -> dict[str, Any]:
-        answer: dict[str, Any] = self._execute_module(
-            module_name=_MODULE, module_args={"prepared": encode(job)}, task_vars=variables
-        )
-        return answer
+        prepared = encode(job)
+        arguments = {"prepared": prepared, "check_mode": self._task.check_mode, "diff": self._task.diff}
+        answer = execute(self, "_component.run:execute", arguments, _PACKAGES, variables)
+        if answer is None:
+            answer = self._execute_module(module_name=_MODULE, module_args={"prepared": prepared}, task_vars=variables)
+        return dict(answer)
 
     def _push(self, mirror: Mirror, missing: list[dict[str, str]]) -> str:
         """Copies programs of the mirror to the node as the login user; returns their directory. The module verifies."""

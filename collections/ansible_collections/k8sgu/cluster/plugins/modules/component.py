@@ -18,6 +18,8 @@ description:
     healthy, so a run that was cut off between writing a file and restarting the unit is completed by the next one.
   - When a changed component does not become healthy, its files, links and units are put back to what they were and the old programs are
     started again.
+  - With pipelining, the node keeps the module's code compiled in C(/var/lib/k8sgu/python), which is several times as fast as sending
+    a module. It may be removed and comes back by itself. Check mode adds nothing to it.
 version_added: 0.1.0
 author:
   - The k8sgu authors (@k8sgu)

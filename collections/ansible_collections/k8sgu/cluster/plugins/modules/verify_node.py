@@ -106,35 +106,14 @@ audited:
   type: bool
 """
 
-from dataclasses import asdict
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.node import node_checks
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.node import ARGUMENT_SPEC, execute
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "node": {"type": "str", "required": True},
-            "address": {"type": "str", "required": True},
-            "control_plane": {"type": "bool", "default": False},
-            "api_port": {"type": "int", "default": 6443},
-            "etcd_members": {"type": "int", "default": 0},
-            "plaintext_ports": {"type": "list", "elements": "int", "default": []},
-            "port_table": {"type": "list", "elements": "dict", "default": []},
-            "system_listeners": {"type": "list", "elements": "dict", "default": []},
-            "exposure_limits": {"type": "dict", "default": {}},
-            "secret_key": {"type": "str", "default": "/registry/secrets/k8sgu-verify/at-rest", "no_log": False},
-            "encryption_prefix": {"type": "str", "default": "k8s:enc:"},
-            "encrypted_resources": {"type": "list", "elements": "str", "default": []},
-            "plaintext": {"type": "str", "default": "k8sgu-verify-plaintext-marker"},
-            "user_agent": {"type": "str", "default": ""},
-        },
-        supports_check_mode=True,
-    )
-    checks, audited = node_checks(module.params)
-    module.exit_json(changed=False, checks=[asdict(check) for check in checks], audited=audited)
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module.exit_json(**execute(module.params))
 
 
 if __name__ == "__main__":

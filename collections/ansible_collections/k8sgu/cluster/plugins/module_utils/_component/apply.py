@@ -174,10 +174,11 @@ class Application:
 
     def _act(self, action: Action) -> None:
         self.touched.add(action.unit)
-        state = self.current.units.get(action.unit)
-        if state is not None and state.active == "failed" and action.verb != "stop":
-            # Else a unit that failed often may not be started again for a while.
-            systemd.systemctl("reset-failed", action.unit)
+        if action.verb in ("start", "restart"):
+            # Else a unit that failed often, or that runs which were cut off have started often, may not be started for
+            # a while. One that systemd does not know yet has nothing to be forgotten.
+            with contextlib.suppress(ComponentError):
+                systemd.systemctl("reset-failed", action.unit)
         # A package may have started its unit already, with the settings that it came with.
         verb = "restart" if action.verb == "start" and self.plan.packages else action.verb
         try:

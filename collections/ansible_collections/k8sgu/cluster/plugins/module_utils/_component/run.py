@@ -36,7 +36,15 @@ def run_module(module: AnsibleModule) -> None:
         module.fail_json(msg="component: runs through its action plugin only; call it as k8sgu.cluster.component")
     if os.geteuid() != 0:
         module.fail_json(msg="component: needs root on the node; set become: true")
-    run = _Run(decode(module.params["prepared"]), module.check_mode)
+    answer = execute(module.params["prepared"], module.check_mode, module._diff)
+    if answer.pop("failed", False):
+        module.fail_json(**answer)
+    module.exit_json(**answer)
+
+
+def execute(prepared: str, check_mode: bool, diff: bool) -> dict[str, Any]:
+    """The module's result for what the controller has prepared."""
+    run = _Run(decode(prepared), check_mode)
     failure: dict[str, Any] = {}
     try:
         run.run()
@@ -49,13 +57,13 @@ def run_module(module: AnsibleModule) -> None:
     except OSError as error:
         failure = {"msg": f"{error.filename or 'component'}: {error.strerror or error}"}
     outcome: dict[str, Any] = {"changed": any(result["changed"] for result in run.results), "components": run.results}
-    if module._diff:
+    if diff:
         outcome["diff"] = run.diff
     if run.missing:
         outcome["missing"] = [{"url_path": artifact.url_path, "sha256": artifact.sha256} for artifact in run.missing]
     if failure:
-        module.fail_json(**outcome, **failure)
-    module.exit_json(**outcome)
+        outcome.update(failure, failed=True)
+    return outcome
 
 
 class _Run:

@@ -11,6 +11,7 @@ import os
 import ssl
 import subprocess
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,22 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.tls import c
 ETCD_ENVIRONMENT = Path("/etc/etcd/etcdctl.env")
 AUDIT_LOG = Path("/var/log/kubernetes/audit.log")
 COMMAND_TIMEOUT_S = 30
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "node": {"type": "str", "required": True},
+    "address": {"type": "str", "required": True},
+    "control_plane": {"type": "bool", "default": False},
+    "api_port": {"type": "int", "default": 6443},
+    "etcd_members": {"type": "int", "default": 0},
+    "plaintext_ports": {"type": "list", "elements": "int", "default": []},
+    "port_table": {"type": "list", "elements": "dict", "default": []},
+    "system_listeners": {"type": "list", "elements": "dict", "default": []},
+    "exposure_limits": {"type": "dict", "default": {}},
+    "secret_key": {"type": "str", "default": "/registry/secrets/k8sgu-verify/at-rest", "no_log": False},
+    "encryption_prefix": {"type": "str", "default": "k8s:enc:"},
+    "encrypted_resources": {"type": "list", "elements": "str", "default": []},
+    "plaintext": {"type": "str", "default": "k8sgu-verify-plaintext-marker"},
+    "user_agent": {"type": "str", "default": ""},
+}
 
 
 def check_plaintext(allowed_on_loopback: list[int], where: str) -> Check:
@@ -167,6 +184,12 @@ def audit_has(user_agent: str, timeout: float) -> bool:
         return Check("", any(audit_event(line, user_agent) for line in reversed(lines)), "", "")
 
     return until(look, timeout).passed
+
+
+def execute(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The result of the module, whose options are `ARGUMENT_SPEC`."""
+    checks, audited = node_checks(parameters)
+    return {"changed": False, "checks": [asdict(check) for check in checks], "audited": audited}
 
 
 def node_checks(parameters: dict[str, Any]) -> tuple[list[Check], bool]:
