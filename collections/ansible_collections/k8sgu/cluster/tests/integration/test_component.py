@@ -702,6 +702,16 @@ def test_killed_at_any_moment_and_run_again(greeter: Greeter) -> None:
         assert ".k8sgu" not in greeter.state()
 
 
+def test_a_unit_that_was_started_often_is_started_once_more(greeter: Greeter) -> None:
+    limit = "[Unit]\nStartLimitIntervalSec=600\nStartLimitBurst=2\n"
+    greeter.extra = {"unit": {**greeter.description()["unit"]}}
+    greeter.extra["unit"]["content"] = limit + greeter.extra["unit"]["content"]
+    for number in range(4):
+        greeter.greeting = f"hello{number}"
+        assert greeter.run().changed
+        assert greeter.answer() == f"1.0 hello{number} 0"
+
+
 def test_a_run_with_nothing_to_do_is_cheap(greeter: Greeter) -> None:
     """Time that the components take on the node, Ansible's own start left out: the best of some runs, for something
     else may have the machine during one of them."""

@@ -174,19 +174,25 @@ class Application:
 
     def _act(self, action: Action) -> None:
         self.touched.add(action.unit)
-        if action.verb in ("start", "restart"):
-            # Else a unit that failed often, or that runs which were cut off have started often, may not be started for
-            # a while. One that systemd does not know yet has nothing to be forgotten.
-            with contextlib.suppress(ComponentError):
-                systemd.systemctl("reset-failed", action.unit)
+        state = self.current.units.get(action.unit)
+        if state is not None and state.active == "failed" and action.verb != "stop":
+            # Else a unit that failed often may not be started again for a while.
+            systemd.systemctl("reset-failed", action.unit)
         # A package may have started its unit already, with the settings that it came with.
         verb = "restart" if action.verb == "start" and self.plan.packages else action.verb
+        command = ["systemctl", "--no-pager", verb, action.unit]
         try:
-            systemd.run(["systemctl", "--no-pager", verb, action.unit], timeout=_STOP_S + self._timeout())
+            systemd.run(command, timeout=_STOP_S + self._timeout())
         except ComponentError:
+            state = systemd.show([action.unit])[action.unit]
             # A unit that fails at first may come up by its own Restart=; the health check decides.
-            if action.verb in ("stop", "reload") or systemd.show([action.unit])[action.unit].load != "loaded":
+            if action.verb in ("stop", "reload") or state.load != "loaded":
                 raise
+            if state.result == "start-limit-hit":
+                # It was started often within seconds, by runs that were cut off. That says nothing of how it fares now.
+                systemd.systemctl("reset-failed", action.unit)
+                with contextlib.suppress(ComponentError):
+                    systemd.run(command, timeout=_STOP_S + self._timeout())
 
     def _timeout(self) -> int:
         return self.component.health.timeout if self.component.health else 60

@@ -16,7 +16,10 @@ from urllib.parse import urlsplit
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import systemd
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import ComponentError, Health
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.2
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+# Of what was waited already: who asks often delays what it waits for, on a machine that has more to do than it can.
+_PAUSE_SHARE = 0.1
+_HOPELESS_EVERY_S = 0.5
 _ATTEMPT_TIMEOUT_S = 5.0
 _SHOWN_BYTES = 300
 
@@ -72,11 +75,16 @@ def wait(attempt: Callable[[float], str | None], timeout: float, hopeless: Calla
 
     `hopeless` ends the wait early, for a unit that systemd has given up.
     """
-    deadline = time.monotonic() + timeout
-    pause = _FIRST_PAUSE_S
+    begun = asked = time.monotonic()
+    deadline = begun + timeout
     while True:
         answer = attempt(max(min(_ATTEMPT_TIMEOUT_S, deadline - time.monotonic()), 0.5))
-        if answer is None or time.monotonic() >= deadline or hopeless():
+        now = time.monotonic()
+        if answer is None or now >= deadline:
             return answer
-        time.sleep(min(pause, max(deadline - time.monotonic(), 0)))
-        pause = min(pause * 1.4, _LONGEST_PAUSE_S)
+        if now >= asked + _HOPELESS_EVERY_S:
+            if hopeless():
+                return answer
+            asked = now
+        pause = min(max((now - begun) * _PAUSE_SHARE, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+        time.sleep(min(pause, max(deadline - now, 0)))

@@ -76,6 +76,22 @@ def test_health_of_sockets_and_commands(tmp_path: Path, server: str) -> None:
     assert "cannot be run" in str(wait(Health(command=["/nonexistent"]), 0.2))
 
 
+@pytest.mark.parametrize("ready_after", [0.0, 0.03, 0.5, 3.0, 20.0, 59.0])
+def test_who_waits_asks_seldom_and_learns_soon(monkeypatch: pytest.MonkeyPatch, ready_after: float) -> None:
+    """On a clock of its own: no later than a tenth of the wait or a second, and fewer than a hundred times."""
+    now, asked = [100.0], [0]
+
+    def attempt(_limit: float) -> str | None:
+        asked[0] += 1
+        return None if now[0] >= 100 + ready_after else "not yet"
+
+    monkeypatch.setattr(health.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(health.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    assert health.wait(attempt, 60, lambda: False) is None
+    assert now[0] - 100 <= min(ready_after * 1.12 + 0.05, ready_after + 1)
+    assert asked[0] < 100
+
+
 def test_a_hopeless_wait_ends_early() -> None:
     assert health.wait(lambda _limit: "no", 600, lambda: True) == "no"
 
