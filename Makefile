@@ -30,5 +30,5 @@ lint: venv ## the linters alone
 bench: venv ## the benchmarks, with the numbers the project promises
 	@$(BIN)/python tools/run_bench.py
 
-bench-build: venv ## the build of a whole release from nothing on two cores, which takes some 15 minutes
+bench-build: venv ## the build of a whole release from nothing on two cores, which takes some 20 minutes
 	@$(BIN)/python tools/run_bench.py mirror --from-nothing

@@ -113,7 +113,7 @@ def report(what: str, seconds: float, limit: float) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--from-nothing", action="store_true", help="build everything with empty caches (some 15 min)")
+    parser.add_argument("--from-nothing", action="store_true", help="build everything with empty caches (some 20 min)")
     parser.add_argument("--release", default="1.36.4", help="Kubernetes' version")
     options = parser.parse_args()
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "collections")}
