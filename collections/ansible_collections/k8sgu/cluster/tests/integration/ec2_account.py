@@ -9,7 +9,6 @@ import contextlib
 import functools
 import os
 import threading
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -65,18 +64,9 @@ def account() -> Iterator[Server]:
             for name, value in running.environment().items():
                 if name.startswith("AWS_"):
                     patch.setenv(name, value)
-            reset(running)
             yield running
-            reset(running)
     finally:
         patch.undo()
-
-
-def reset(server: Server) -> None:
-    """The account as it was on its first day."""
-    request = urllib.request.Request(f"{server.url}/moto-api/reset", method="POST")
-    with urllib.request.urlopen(request, timeout=60):
-        pass
 
 
 def options(**changes: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,11 +78,20 @@ def moto_server() -> Iterator[Server]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
+        # Its backends are this process's: what an earlier server was asked for, and given, is still there.
+        reset(state)
         state.client("sts").get_caller_identity()
         yield state
     finally:
         server.shutdown()
         thread.join()
+
+
+def reset(server: Server) -> None:
+    """The account as it was on its first day."""
+    request = urllib.request.Request(f"{server.url}/moto-api/reset", method="POST")
+    with urllib.request.urlopen(request, timeout=60):
+        pass
 
 
 def launch(ec2: Any, names: list[str | None], cluster: str = "demo", **tags: str) -> list[str]:

@@ -601,11 +601,16 @@ def test_packages_are_installed_once(greeter: Greeter) -> None:
     assert "k8sgu-no-such-package" in greeter.run(ok=False).message
 
 
+# On the node, while something there may be killed.
+KILLER = "/run/k8sgu-test-killer"
+
+
 def kill_when(node: lab_node.Node, condition: str) -> subprocess.Popen[bytes]:
     """On the node: kills the module, as the kernel would, once the condition holds while it is at work."""
+    node.run(f"touch {KILLER}")
     script = f"""
         i=0
-        while [ $i -lt 3000 ]; do
+        while [ $i -lt 3000 ] && [ -e {KILLER} ]; do
             i=$((i + 1))
             if {condition}; then
                 pid=$(lslocks -n -o PID,PATH | awk '/k8sgu-component/ {{print $1}}')
@@ -694,8 +699,9 @@ def test_killed_at_any_moment_and_run_again(greeter: Greeter) -> None:
         killer = kill_when(greeter.node, f"{locked} && sleep {delay}")
         process = greeter.start()
         process.communicate(timeout=120)
-        killer.kill()
-        killer.wait()
+        # A killer that came too late would wait there for the next run.
+        greeter.node.run(f"rm {KILLER}")
+        killer.wait(timeout=60)
         greeter.run()
         assert greeter.answer() == f"{greeter.version} {greeter.greeting} 0"
         assert not greeter.run().changed

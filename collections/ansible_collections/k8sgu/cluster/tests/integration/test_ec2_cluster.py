@@ -17,8 +17,8 @@ from typing import Any
 import ansible_program
 import pytest
 from ansible_program import ROOT
-from ec2_account import AMI, ARM_AMI, KEY, NEWER_AMI, OTHER_KEY, OWNER, account, mutations, picture, pool, reset, run
-from moto_server import Server
+from ec2_account import AMI, ARM_AMI, KEY, NEWER_AMI, OTHER_KEY, OWNER, account, mutations, picture, pool, run
+from moto_server import Server, reset
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, session
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import DescriptionError

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ec2_account import Killed, KilledAws, account, picture, pool, reset, run
-from moto_server import Server
+from ec2_account import Killed, KilledAws, account, picture, pool, run
+from moto_server import Server, reset
 
 POLICY = {
     "Version": "2012-10-17",

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ec2_account import OTHER_KEY, account, picture, pool, reset, run
+from ec2_account import OTHER_KEY, account, picture, pool, run
 from moto import settings
 from moto.core.authorization import ActionAuthenticatorMixin
-from moto_server import REGION, Server
+from moto_server import REGION, Server, reset
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, policy, session
 

@@ -13,8 +13,8 @@ from typing import Any
 import ansible_program
 import pytest
 import yaml
-from ec2_account import AMI, account, picture, reset, run
-from moto_server import Server
+from ec2_account import AMI, account, picture, run
+from moto_server import Server, reset
 
 TASKS = ansible_program.ROOT / "collections/ansible_collections/k8sgu/cluster/roles/infrastructure/tasks"
 WHO = "Ask AWS who calls"
