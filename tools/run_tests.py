@@ -180,9 +180,12 @@ def junit_tally(path: Path, lab_required: bool) -> Tally:
 
 
 def _why(case: ElementTree.Element) -> str:
-    """The first line of what pytest says of a failed test, for who sees the end of the output alone."""
+    """What pytest says of a failed test, in one line, for who sees the end of the output alone: its first, or an error
+    that Ansible names in what the test shows of its output."""
     told = next((child.get("message") or "" for child in case if child.tag in ("failure", "error")), "")
-    return f": {told.splitlines()[0][:FAILURE_LENGTH]}" if told.strip() else ""
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    chosen = [line for line in lines if line.startswith("[ERROR]")] or lines
+    return f": {chosen[0][:FAILURE_LENGTH]}" if chosen else ""
 
 
 def ansible_failures(text: str) -> list[str]:

@@ -48,6 +48,13 @@ def test_a_failed_test_says_why_in_its_line(tally: Callable[[bool], run_tests.Ta
     assert tally(False).failures == ["test_suite::test_bad: assert False"]
 
 
+def test_a_failed_test_of_a_playbook_says_what_the_playbook_said(tmp_path: Path) -> None:
+    message = "AssertionError: &#10;PLAY [all] ***&#10;[ERROR]: Task failed: no such AMI&#10;assert 2 == 0"
+    junit = tmp_path / "junit.xml"
+    junit.write_text(f'<s><testcase classname="c" name="t"><failure message="{message}"/></testcase></s>')
+    assert run_tests.junit_tally(junit, False).failures == ["c::t: [ERROR]: Task failed: no such AMI"]
+
+
 def test_lanes_run_side_by_side_and_a_lane_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
