@@ -45,6 +45,28 @@ def own_configuration(directory: Path, content: str = "") -> dict[str, str]:
     }
 
 
+def one_task(
+    directory: Path, host: Mapping[str, Any], task: Mapping[str, Any], configuration: str
+) -> tuple[list[str], dict[str, str], Path]:
+    """Arguments and environment of ansible-playbook for a task on one host, and where the task's result will be.
+
+    The files are written to `directory`, where the playbook is to be started.
+    """
+    play = {"hosts": "all", "gather_facts": False, "tasks": [dict(task)]}
+    (directory / "play.yml").write_text(json.dumps([play]))
+    (directory / "inventory.yml").write_text(json.dumps({"all": {"hosts": {"node": dict(host)}}}))
+    result = directory / "results" / "node"
+    result.unlink(missing_ok=True)
+    environment = {
+        **own_configuration(directory, configuration),
+        # Writes the task's result to a file named after the host, which costs less than a second task.
+        "ANSIBLE_CALLBACKS_ENABLED": "ansible.builtin.tree",
+        "ANSIBLE_CALLBACK_TREE_DIR": str(result.parent),
+        "ANSIBLE_HOST_KEY_CHECKING": "false",
+    }
+    return ["--inventory=inventory.yml", "play.yml"], environment, result
+
+
 def start(
     program: str, *arguments: object, cwd: Path = ROOT, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:

@@ -42,6 +42,17 @@ class Node:
     mirror_url: str
 
     @property
+    def ansible_variables(self) -> dict[str, Any]:
+        """Of the node as a host of an inventory."""
+        return {
+            "ansible_host": self.address,
+            "ansible_user": "ubuntu",
+            "ansible_become": True,
+            "ansible_ssh_common_args": " ".join(self.ssh_options),
+            "ansible_python_interpreter": "/usr/bin/python3",
+        }
+
+    @property
     def ssh_options(self) -> list[str]:
         checks = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
         return ["-i", str(self.key), *checks]

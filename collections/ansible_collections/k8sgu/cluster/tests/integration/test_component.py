@@ -157,14 +157,7 @@ class Greeter:
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         (self.directory / "templates").mkdir(exist_ok=True)
         (self.directory / "templates" / "greeting.j2").write_text("{{ greeting }}\n")
-        host = {
-            "ansible_host": self.node.address,
-            "ansible_user": "ubuntu",
-            "ansible_become": True,
-            "ansible_ssh_common_args": " ".join(self.node.ssh_options),
-            "ansible_python_interpreter": "/usr/bin/python3",
-            "ec2_architecture": "x86_64",
-        }
+        host = {**self.node.ansible_variables, "ec2_architecture": "x86_64"}
         task = {
             "mirror_dir": str(self.node.mirror),
             "mirror_url": self.node.mirror_url,
@@ -172,24 +165,11 @@ class Greeter:
             **self.options,
             **options,
         }
-        play = [{"hosts": "all", "gather_facts": False, "tasks": [{"k8sgu.cluster.component": task}]}]
-        (self.directory / "play.yml").write_text(json.dumps(play))
-        (self.directory / "inventory.yml").write_text(json.dumps({"all": {"hosts": {"node": host}}}))
-        (self.directory / "results" / "node").unlink(missing_ok=True)
-        environment = {
-            **ansible_program.own_configuration(self.directory, "[connection]\npipelining = true\n"),
-            # Writes the task's result to a file named after the host, which costs less than a second task.
-            "ANSIBLE_CALLBACKS_ENABLED": "ansible.builtin.tree",
-            "ANSIBLE_CALLBACK_TREE_DIR": str(self.directory / "results"),
-            "ANSIBLE_HOST_KEY_CHECKING": "false",
-        }
+        given, environment, _result = ansible_program.one_task(
+            self.directory, host, {"k8sgu.cluster.component": task}, "[connection]\npipelining = true\n"
+        )
         return ansible_program.start(
-            "ansible-playbook",
-            "--inventory=inventory.yml",
-            "play.yml",
-            *arguments,
-            cwd=self.directory,
-            environment=environment,
+            "ansible-playbook", *given, *arguments, cwd=self.directory, environment=environment
         )
 
     def finish(self, process: subprocess.Popen[str]) -> Outcome:

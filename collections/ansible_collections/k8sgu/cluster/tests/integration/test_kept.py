@@ -37,30 +37,15 @@ class Host:
     def __init__(self, node: lab_node.Node, directory: Path) -> None:
         self.node, self.directory = node, directory
         self.configuration = "[connection]\npipelining = true\n"
-        self.variables: dict[str, Any] = {
-            "ansible_host": node.address,
-            "ansible_user": "ubuntu",
-            "ansible_become": True,
-            "ansible_ssh_common_args": " ".join(node.ssh_options),
-            "ansible_python_interpreter": "/usr/bin/python3",
-        }
+        self.variables = node.ansible_variables
 
     def run(self, *arguments: str) -> dict[str, Any]:
         """The task's result."""
         component = {"name": "kept", "files": [{"dest": "/etc/kept", "content": "kept\n"}]}
-        play = {"hosts": "all", "gather_facts": False, "tasks": [{"k8sgu.cluster.component": component}]}
-        (self.directory / "play.yml").write_text(json.dumps([play]))
-        (self.directory / "inventory.yml").write_text(json.dumps({"all": {"hosts": {"node": self.variables}}}))
-        result = self.directory / "results" / "node"
-        result.unlink(missing_ok=True)
-        environment = {
-            **ansible_program.own_configuration(self.directory, self.configuration),
-            "ANSIBLE_CALLBACKS_ENABLED": "ansible.builtin.tree",
-            "ANSIBLE_CALLBACK_TREE_DIR": str(result.parent),
-            "ANSIBLE_HOST_KEY_CHECKING": "false",
-        }
-        arguments = ("--inventory=inventory.yml", "play.yml", *arguments)
-        done = ansible_program.run("ansible-playbook", *arguments, cwd=self.directory, environment=environment)
+        given, environment, result = ansible_program.one_task(
+            self.directory, self.variables, {"k8sgu.cluster.component": component}, self.configuration
+        )
+        done = ansible_program.run("ansible-playbook", *given, *arguments, cwd=self.directory, environment=environment)
         assert result.exists(), done.stdout + done.stderr
         answer: dict[str, Any] = json.loads(result.read_text())
         return answer
