@@ -1,9 +1,10 @@
 """The base image that nodes' disks are made from.
 
-Made once by mmdebstrap from the host's own package archive (Debian's or Ubuntu's), or from Ubuntu's where the
-environment variable EC2LAB_DISTRIBUTION asks for it (ubuntu, ubuntu-20.04, ubuntu-22.04, ubuntu-24.04). It is cached
-under a name that is the hash of its recipe: the package list, the files in `recipe/node` and the archive's addresses. A
-changed recipe is a new image.
+Made once by mmdebstrap from the host's own package archive (Debian's or Ubuntu's), or as the environment variable
+EC2LAB_DISTRIBUTION asks for it: another release from a Debian host's archive (debian-11, debian-12, debian-13), Ubuntu
+from Ubuntu's (ubuntu, ubuntu-20.04, ubuntu-22.04, ubuntu-24.04), or `oldest`, the first of these that the host's own
+distribution has. It is cached under a name that is the hash of its recipe: the package list, the files in `recipe/node`
+and the archive's addresses. A changed recipe is a new image.
 
 An image is a directory:
 
@@ -35,6 +36,7 @@ from ec2lab.shell import run
 RECIPE = Path(__file__).parent / "recipe"
 BUILD_TIMEOUT_S = 20 * 60
 DISTRIBUTION_VARIABLE = "EC2LAB_DISTRIBUTION"
+DEBIAN_RELEASES = {"debian-11": "bullseye", "debian-12": "bookworm", "debian-13": "trixie"}
 UBUNTU_RELEASES = {"ubuntu-20.04": "focal", "ubuntu-22.04": "jammy", "ubuntu-24.04": "noble"}
 UBUNTU_DEFAULT = "ubuntu-22.04"
 # Debian has no package with Ubuntu's archive keys (790BC7277767219C42C86F933B4FE6ACC0B21F32,
@@ -163,23 +165,31 @@ def ensure_image(progress: Callable[[str], None]) -> Image:
 def chosen_archive() -> Archive:
     """The host's archive, or the one that EC2LAB_DISTRIBUTION names; LabError when it names none."""
     chosen = os.environ.get(DISTRIBUTION_VARIABLE, "")
-    if chosen in ("", "debian"):
+    if chosen == "oldest":
+        chosen = next(iter(DEBIAN_RELEASES if host_archive().distribution == "debian" else UBUNTU_RELEASES))
+    if chosen in ("", "debian", *DEBIAN_RELEASES):
         archive = host_archive()
-        if chosen and archive.distribution != chosen:
+        if chosen and archive.distribution != "debian":
             raise LabError(
                 f"{DISTRIBUTION_VARIABLE}={chosen} needs a host with Debian; leave it unset for the host's own"
             )
-        return archive
+        return _of_release(archive, DEBIAN_RELEASES.get(chosen, archive.release))
     release = UBUNTU_RELEASES.get(UBUNTU_DEFAULT if chosen == "ubuntu" else chosen)
     if release is None:
         raise LabError(
-            f"{DISTRIBUTION_VARIABLE}={chosen} names no image: use debian, ubuntu, {', '.join(UBUNTU_RELEASES)}, "
-            "or leave it unset for the host's own distribution"
+            f"{DISTRIBUTION_VARIABLE}={chosen} names no image: use debian, ubuntu, oldest, "
+            f"{', '.join((*DEBIAN_RELEASES, *UBUNTU_RELEASES))}, or leave it unset for the host's own distribution"
         )
     address = _ubuntu_archive()
     suites = (release, f"{release}-updates", f"{release}-security")
     lines = "".join(f"deb {address} {suite} main universe\n" for suite in suites)
     return Archive("ubuntu", release, (("sources.list", lines),))
+
+
+def _of_release(archive: Archive, release: str) -> Archive:
+    """The same archive's other release: every suite of it is named after one."""
+    sources = tuple((name, content.replace(archive.release, release)) for name, content in archive.sources)
+    return Archive(archive.distribution, release, sources)
 
 
 def _ubuntu_archive() -> str:

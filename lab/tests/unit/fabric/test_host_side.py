@@ -191,7 +191,7 @@ def test_not_root_is_said_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 @pytest.mark.parametrize("chosen", ["fedora", "ubuntu-18.04", "Debian"])
 def test_a_distribution_that_has_no_image_is_refused(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(image.DISTRIBUTION_VARIABLE, chosen)
-    with pytest.raises(LabError, match=f"EC2LAB_DISTRIBUTION={chosen} names no image: use debian, ubuntu"):
+    with pytest.raises(LabError, match=f"EC2LAB_DISTRIBUTION={chosen} names no image: use debian, ubuntu, oldest"):
         image.chosen_archive()
 
 
@@ -200,6 +200,24 @@ def test_ubuntu_is_made_from_its_own_archive(monkeypatch: pytest.MonkeyPatch) ->
     archive = image.chosen_archive()
     assert (archive.distribution, archive.release) == ("ubuntu", "noble")
     assert "noble-security main universe" in archive.sources[0][1]
+
+
+@pytest.mark.parametrize("chosen", ["debian-11", "oldest"])
+def test_another_release_of_debian_is_made_from_the_hosts_archive(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(image.DISTRIBUTION_VARIABLE, chosen)
+    own = "deb http://archive/debian bookworm main\ndeb http://archive/debian-security bookworm-security main\n"
+    monkeypatch.setattr(image, "host_archive", lambda: image.Archive("debian", "bookworm", (("sources.list", own),)))
+    other = "deb http://archive/debian bullseye main\ndeb http://archive/debian-security bullseye-security main\n"
+    assert image.chosen_archive() == image.Archive("debian", "bullseye", (("sources.list", other),))
+
+
+def test_a_host_with_ubuntu_makes_no_debian(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image, "host_archive", lambda: image.Archive("ubuntu", "noble", ()))
+    monkeypatch.setenv(image.DISTRIBUTION_VARIABLE, "debian-11")
+    with pytest.raises(LabError, match="EC2LAB_DISTRIBUTION=debian-11 needs a host with Debian"):
+        image.chosen_archive()
+    monkeypatch.setenv(image.DISTRIBUTION_VARIABLE, "oldest")
+    assert image.chosen_archive().release == "focal"
 
 
 def test_keys_that_are_not_the_pinned_ones_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
