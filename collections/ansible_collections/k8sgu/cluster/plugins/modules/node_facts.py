@@ -67,6 +67,12 @@ ansible_facts:
           description: C(VERSION_ID) of C(/etc/os-release).
           returned: always
           type: str
+        kube_proxy_mode:
+          description:
+            - V(nftables), or V(iptables) where the kernel or the distribution's C(nft) is older than that mode wants,
+              see U(https://kubernetes.io/docs/reference/networking/virtual-ips/#proxy-mode-nftables).
+          returned: always
+          type: str
         cpus:
           description: The number of processors.
           returned: always

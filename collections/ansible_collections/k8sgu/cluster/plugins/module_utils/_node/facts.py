@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -17,6 +18,10 @@ REPLICATED_UNITS = ("etcd.service", "kube-apiserver.service")
 SYSTEMCTL_TIMEOUT_S = 30
 # Either tells that an API server was set up here, with its keys of encryption at rest.
 ENCRYPTION = ("etc/kubernetes/encryption.yml", "etc/systemd/system/kube-apiserver.service")
+# kube-proxy's nftables mode wants this kernel, and nft 1.0.1, which these releases are the first to have:
+# https://kubernetes.io/docs/reference/networking/virtual-ips/#proxy-mode-nftables
+NFTABLES_KERNEL = (5, 13)
+NFTABLES_DISTRIBUTIONS = {"debian": (12,), "ubuntu": (22, 4)}
 # linux/capability.h
 CAP_SYS_RESOURCE = 24
 
@@ -66,6 +71,19 @@ def mtu(root: Path) -> int:
     return int(file.read_text()) if interface and file.exists() else 1500
 
 
+def numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version, such as (22, 4) of `22.04`; none of a release that has no number yet."""
+    return tuple(int(number) for number in re.findall(r"\d+", version))
+
+
+def kube_proxy_mode(kernel: str, distribution: str, version: str) -> str:
+    """The mode of kube-proxy that the node can run: `nftables`, or `iptables` where nft or the kernel is too old."""
+    oldest = NFTABLES_DISTRIBUTIONS.get(distribution, ())
+    release = numbers(version)
+    old = numbers(kernel)[:2] < NFTABLES_KERNEL or bool(release and release < oldest)
+    return "iptables" if old else "nftables"
+
+
 def systemctl_is_active(units: tuple[str, ...]) -> str:
     """One state a line, in the units' order; a unit that systemd does not know is `inactive`."""
     command = ["systemctl", "is-active", *units]
@@ -85,6 +103,7 @@ def node_facts(root: Path = Path("/"), ask: Callable[[tuple[str, ...]], str] = s
     # systemd-resolved's stub address is not reachable from pods; its list of real servers is beside it.
     resolved = root / "run/systemd/resolve/resolv.conf"
     machine = os.uname()
+    distribution, version = release.get("ID", "unknown"), release.get("VERSION_ID", "")
     return {
         "cgroup_version": 2 if (cgroup / "cgroup.controllers").exists() else 1,
         # Without CAP_SYS_RESOURCE a runtime may not lower a process's oom_score_adj.
@@ -93,8 +112,9 @@ def node_facts(root: Path = Path("/"), ask: Callable[[tuple[str, ...]], str] = s
         "architecture": machine.machine,
         "kernel": machine.release,
         "hostname": machine.nodename,
-        "distribution": release.get("ID", "unknown"),
-        "distribution_version": release.get("VERSION_ID", ""),
+        "distribution": distribution,
+        "distribution_version": version,
+        "kube_proxy_mode": kube_proxy_mode(machine.release, distribution, version),
         "cpus": os.cpu_count() or 1,
         "memory_bytes": memory_bytes(meminfo, "MemTotal"),
         "swap_bytes": memory_bytes(meminfo, "SwapTotal"),

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, Dict, Iterable, Mapping, Tuple
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._node.facts import numbers
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.ports import PROGRAMS
 
 # The oldest release of each distribution that still gets updates and has what the components need.
@@ -51,8 +51,8 @@ def check_system(probe: Probe) -> list[str]:
     distribution, version = probe["distribution"], probe["distribution_version"]
     oldest = DISTRIBUTIONS.get(distribution)
     # Debian's testing has no number.
-    numbers = tuple(int(number) for number in re.findall(r"\d+", version))
-    if oldest is None or (numbers and numbers < oldest) or (not numbers and distribution != "debian"):
+    release = numbers(version)
+    if oldest is None or (release and release < oldest) or (not release and distribution != "debian"):
         seen = f"{distribution} {version}".strip() or "unknown"
         problems.append(
             f"the operating system {seen} is not supported; use an image (k8sgu_image) of Ubuntu from 20.04 or Debian "

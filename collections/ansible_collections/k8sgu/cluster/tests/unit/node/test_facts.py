@@ -48,6 +48,25 @@ def test_node_facts(tmp_path, unified, resolved, capabilities, version, can_lowe
     assert found["swap_bytes"] == 0
     assert found["mtu"] == 9001
     assert found["active_units"] == ["etcd.service"]
+    assert found["kube_proxy_mode"] == "iptables"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "distribution", "version", "mode"),
+    [
+        ("6.1.0-18-cloud-amd64", "debian", "12", "nftables"),
+        ("6.12.9-amd64", "debian", "", "nftables"),  # testing has no number
+        ("5.15.0-1056-aws", "ubuntu", "22.04", "nftables"),
+        ("5.13.0-1", "ubuntu", "22.04", "nftables"),
+        ("5.12.19-custom", "debian", "12", "iptables"),
+        ("4.19.0", "debian", "12", "iptables"),
+        ("5.10.0-28-cloud-amd64", "debian", "11", "iptables"),
+        ("5.15.0-1056-aws", "ubuntu", "20.04", "iptables"),  # a newer kernel, but nft 0.9.3
+        ("6.18.44", "debian", "11", "iptables"),
+    ],
+)
+def test_kube_proxy_has_the_newest_mode_that_the_node_can_run(kernel, distribution, version, mode):
+    assert facts.kube_proxy_mode(kernel, distribution, version) == mode
 
 
 @pytest.mark.parametrize("left", [None, "etc/kubernetes/encryption.yml", "etc/systemd/system/kube-apiserver.service"])
