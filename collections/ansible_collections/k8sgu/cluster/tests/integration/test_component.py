@@ -358,6 +358,22 @@ def test_what_overlaps_is_begun_meanwhile_and_ends_by_itself(greeter: Greeter) -
     assert not greeter.run(components=[greeter.description(), after]).changed
 
 
+def test_an_error_of_the_nodes_file_system_is_rolled_back_and_ends_what_overlaps(greeter: Greeter) -> None:
+    path = f"/etc/{greeter.name}-after"
+    after = {"name": f"{greeter.name}-after", "files": [{"dest": path, "content": "first"}]}
+    greeter.extra = {"overlap": True}
+    greeter.run(components=[greeter.description(), after])
+    greeter.greeting = "salve"
+    nowhere = {"path": f"/proc/{greeter.name}", "owner": "root", "group": "root", "mode": "0755"}
+    changed = {**after, "files": [{"dest": path, "content": "second"}], "directories": [nowhere]}
+    outcome = greeter.run(ok=False, components=[greeter.description(), changed])
+    assert f"component {after['name']}: {nowhere['path']}: No such file or directory. Its files" in outcome.message
+    assert outcome.result["rolled_back"] == after["name"]
+    assert greeter.node.run(f"cat {path}") == "first"
+    assert not greeter.run(components=[greeter.description(), after]).changed
+    assert greeter.answer() == "1.0 salve 0"
+
+
 def test_without_rollback_what_failed_stays_to_be_looked_at(greeter: Greeter) -> None:
     greeter.extra = {"rollback": False}
     greeter.greeting = "broken"

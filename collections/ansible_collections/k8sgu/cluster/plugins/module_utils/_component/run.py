@@ -22,6 +22,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model imp
     ComponentError,
     Job,
     decode,
+    told,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.plan import Plan, plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
@@ -52,10 +53,8 @@ def execute(prepared: str, check_mode: bool, diff: bool) -> dict[str, Any]:
         failure = {"msg": str(error), "journal": error.journal}
         if error.rolled_back:
             failure["rolled_back"] = error.rolled_back
-    except (ComponentError, FileError) as error:
-        failure = {"msg": str(error)}
-    except OSError as error:
-        failure = {"msg": f"{error.filename or 'component'}: {error.strerror or error}"}
+    except (ComponentError, FileError, OSError) as error:
+        failure = {"msg": told(error)}
     outcome: dict[str, Any] = {"changed": any(result["changed"] for result in run.results), "components": run.results}
     if diff:
         outcome["diff"] = run.diff
