@@ -220,7 +220,7 @@ class ClusterChecks:
             f"answers of {len(replicas)} replicas",
             f"answers of {len(reached)}: {', '.join(sorted(reached))}",
             DEMO,
-            "nft list table ip kube-proxy",
+            "nft list ruleset",
         )
 
     def crosses_nodes(self) -> Check:
