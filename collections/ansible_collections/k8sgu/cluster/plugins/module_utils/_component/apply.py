@@ -23,7 +23,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model imp
     ComponentError,
     File,
     Health,
-    told,
+    error_text,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.node import Current
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.plan import Action, Plan
@@ -101,9 +101,9 @@ class Application:
             journal = error.journal if isinstance(error, Unhealthy) else []
             undoable = self.guarded and (self.plan.reversible or self.current.interrupted is not None)
             if not undoable or not self.component.rollback:
-                raise Failed(f"component {name}: {told(error)}", journal, None) from error
+                raise Failed(f"component {name}: {error_text(error)}", journal, None) from error
             outcome = self._roll_back()
-            raise Failed(f"component {name}: {told(error)}. {outcome}", journal, name) from error
+            raise Failed(f"component {name}: {error_text(error)}. {outcome}", journal, name) from error
 
     def _refuse_squatter(self) -> None:
         """Else whatever has the unit's address already would pass for the unit until that gives up."""

@@ -24,7 +24,7 @@ class ComponentError(Exception):
     """Something that the user must mend; the text names the option or the path and the way out."""
 
 
-def told(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """What an error says, an OSError with its path, which its text alone may not name."""
     if isinstance(error, OSError):
         return f"{error.filename or 'component'}: {error.strerror or error}"

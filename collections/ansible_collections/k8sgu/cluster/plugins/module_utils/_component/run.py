@@ -22,7 +22,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model imp
     ComponentError,
     Job,
     decode,
-    told,
+    error_text,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.plan import Plan, plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
@@ -54,7 +54,7 @@ def execute(prepared: str, check_mode: bool, diff: bool) -> dict[str, Any]:
         if error.rolled_back:
             failure["rolled_back"] = error.rolled_back
     except (ComponentError, FileError, OSError) as error:
-        failure = {"msg": told(error)}
+        failure = {"msg": error_text(error)}
     outcome: dict[str, Any] = {"changed": any(result["changed"] for result in run.results), "components": run.results}
     if diff:
         outcome["diff"] = run.diff

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._node.facts import numbers
+
 
 def released(directory: Path) -> list[str]:
     """The Kubernetes version of every releases/<minor>.yml."""
@@ -25,7 +27,7 @@ def check_version(version: str, versions: list[str], directory: str) -> list[str
         return []
     if not versions:
         return [f"k8sgu_releases_dir: {directory} holds no release file; give the directory with <minor>.yml"]
-    wanted = [int(number) for number in re.findall(r"\d+", version)[:3]]
+    wanted = list(numbers(version)[:3])
     if not wanted:
         nearest = versions[-1]
     else:
