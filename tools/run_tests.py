@@ -191,14 +191,14 @@ def _why(case: ElementTree.Element) -> str:
 def ansible_failures(text: str) -> list[str]:
     """The failed tasks that a playbook's output names, each with its task: they stand far above the output's end.
 
-    A playbook that a playbook ran is one long line in the outer one's; its failures are found in there as well.
+    What a playbook ran, another playbook or pytest, is one long line in its output; failures are found in there as well.
     """
     found = []
     task = ""
     for part in re.split(r"\n|\\n", text):
         if part.startswith("TASK ["):
             task = part.rstrip("* ")
-        elif re.match(r"\[ERROR\]|ERROR! |(fatal|failed): \[", part):
+        elif re.match(r"\[ERROR\]|ERROR! |(fatal|failed): \[|FAILED \S+::", part):
             found.append(f"{task}: {part[:FAILURE_LENGTH]}" if task else part[:FAILURE_LENGTH])
     return found[-FAILURES_SHOWN:]
 

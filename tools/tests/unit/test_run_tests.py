@@ -114,3 +114,11 @@ def test_a_playbooks_failed_tasks_are_named_also_those_of_a_playbook_within_it()
     assert len(outer) < 1000
     assert within == r"TASK [Wait for it]: fatal: [node-1]: FAILED! => {\"msg\": \"no answer in 10 s\"}"
     assert run_tests.ansible_failures("TASK [Good] ***\nok: [localhost]\n") == []
+
+
+def test_a_failed_test_that_a_playbook_ran_is_named() -> None:
+    summary = r"short test summary info ===\nFAILED test_access.py::test_it - AssertionError: assert 'TIMEOUT' == ''\n1 failed"
+    output = f'TASK [Run pytest] ***\nfatal: [localhost]: FAILED! => {{"stdout": "{"x" * 5000}{summary}"}}\n'
+    assert run_tests.ansible_failures(output)[1:] == [
+        "TASK [Run pytest]: FAILED test_access.py::test_it - AssertionError: assert 'TIMEOUT' == ''"
+    ]
