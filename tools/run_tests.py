@@ -191,7 +191,7 @@ def _why(case: ElementTree.Element) -> str:
 def ansible_failures(text: str) -> list[str]:
     """The failed tasks that a playbook's output names, each with its task: they stand far above the output's end.
 
-    What a playbook ran, another playbook or pytest, is one long line in its output; failures are found in there as well.
+    What a playbook ran, another playbook or pytest, is one long line in its output; failures in there count too.
     """
     found = []
     task = ""

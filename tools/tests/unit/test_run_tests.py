@@ -117,8 +117,7 @@ def test_a_playbooks_failed_tasks_are_named_also_those_of_a_playbook_within_it()
 
 
 def test_a_failed_test_that_a_playbook_ran_is_named() -> None:
-    summary = r"short test summary info ===\nFAILED test_access.py::test_it - AssertionError: assert 'TIMEOUT' == ''\n1 failed"
-    output = f'TASK [Run pytest] ***\nfatal: [localhost]: FAILED! => {{"stdout": "{"x" * 5000}{summary}"}}\n'
-    assert run_tests.ansible_failures(output)[1:] == [
-        "TASK [Run pytest]: FAILED test_access.py::test_it - AssertionError: assert 'TIMEOUT' == ''"
-    ]
+    failed = "FAILED test_access.py::test_it - AssertionError: assert 'TIMEOUT' == ''"
+    said = "x" * 5000 + rf"short test summary info ===\n{failed}\n1 failed"
+    output = f'TASK [Run pytest] ***\nfatal: [localhost]: FAILED! => {{"stdout": "{said}"}}\n'
+    assert run_tests.ansible_failures(output)[1:] == [f"TASK [Run pytest]: {failed}"]

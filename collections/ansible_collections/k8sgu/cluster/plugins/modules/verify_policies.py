@@ -37,7 +37,7 @@ options:
     type: str
     default: cluster.local
   timeout:
-    description: Seconds that each path has to become what it should be.
+    description: Seconds that the paths have together to become what they should be.
     type: int
     default: 60
 """
