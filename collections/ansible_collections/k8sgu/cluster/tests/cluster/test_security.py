@@ -89,7 +89,9 @@ def on(hosts):
 
 def kubectl(*arguments, given=None):
     argv = ["kubectl", *arguments]
-    done = subprocess.run(argv, env=ENVIRONMENT, input=given, capture_output=True, text=True, timeout=120, check=False)
+    # To delete a namespace takes up to two minutes where tests before restarted the API server: its clients, here the
+    # controller manager, come back to it late (test_access.settled).
+    done = subprocess.run(argv, env=ENVIRONMENT, input=given, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
