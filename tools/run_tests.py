@@ -5,7 +5,13 @@
 
 A stage is a list of commands, in lanes: those of one lane run one after another, the lanes side by side. A pytest
 command counts its tests (read from its JUnit file); any other command counts as one test. Full output goes to
-.test/<stage>-<n>.log; what failed is also printed, and why tests were skipped.
+.test/<stage>-<n>.log; what failed is also printed, why tests were skipped, and which tests took longest.
+
+What runs on real machines is run a second time when it failed: a pytest command its failed tests, a molecule scenario
+as a whole. What passes then is counted as passed, and the closing lines name it as retried.
+
+.test/result.json has the counts, the seconds of each stage and the commit. Of all stages on a clean tree it is kept
+as k8sgu/test-results/<commit>.json in the user's cache directory.
 
 Tests that miss the lab, or the programs that a cluster is made of, are failures where the lab can be had: as root, or
 with K8SGU_REQUIRE_LAB=1. K8SGU_REQUIRE_LAB=0 lets root do without.
@@ -14,15 +20,26 @@ with K8SGU_REQUIRE_LAB=1. K8SGU_REQUIRE_LAB=0 lets root do without.
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.results import (
+    Tally,
+    ansible_failures,
+    cache_directory,
+    closing_lines,
+    junit_tally,
+    result_document,
+    skip_lines,
+    tree_state,
+    write_result,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTION = ROOT / "collections" / "ansible_collections" / "k8sgu" / "cluster"
@@ -31,43 +48,31 @@ LOGS = ROOT / ".test"
 MIRROR = ROOT / ".cache" / "mirror"
 # A stage that hangs must end the run with a reason instead of being cut off from outside.
 COMMAND_TIMEOUT_S = 45 * 60
-# Of a playbook's failures: how many are shown, and how many characters of each.
-FAILURES_SHOWN = 6
-FAILURE_LENGTH = 700
-# How the reason of a skip begins where a suite found no lab, or no programs to run in it.
-LAB_SKIPS = ("a lab needs", "no mirror")
+# No second attempt begins later than this after the start of the run: it must end within the time that a run may take.
+RETRY_UNTIL_S = 60 * 60
+STARTED = time.monotonic()
 
 
 @dataclass
 class Command:
-    """One program of a stage; `cwd` is where it runs, `lane` what it runs after: the lane's commands before it."""
+    """One program of a stage; `cwd` is where it runs, `lane` what it runs after: the lane's commands before it.
+
+    `machines`: it runs on booted machines, so that a failure may be the moment's.
+    """
 
     title: str
     argv: list[str]
     cwd: Path = ROOT
     pytest: bool = False
     lane: str = ""
+    machines: bool = False
 
 
-@dataclass
-class Tally:
-    passed: int = 0
-    failed: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)  # how many, by reason
-    failures: list[str] = field(default_factory=list)
-
-    def add(self, other: Tally) -> None:
-        self.passed += other.passed
-        self.failed += other.failed
-        self.skipped += other.skipped
-        self.failures += other.failures
-
-
-def pytest_command(title: str, *paths: Path, workers: int = 0) -> Command:
+def pytest_command(title: str, *paths: Path, workers: int = 0, machines: bool = False) -> Command:
     existing = [str(path.relative_to(ROOT)) for path in paths if any(path.rglob("test_*.py"))]
     # A file stays with one worker: its tests share the server or the node that its fixture starts.
     parallel = ["-n", str(workers), "--dist", "loadfile"] if workers else []
-    return Command(title, [str(BIN / "pytest"), "-q", *parallel, *existing], pytest=True)
+    return Command(title, [str(BIN / "pytest"), "-q", *parallel, *existing], pytest=True, machines=machines)
 
 
 def lint() -> list[Command]:
@@ -111,12 +116,12 @@ def sanity() -> list[Command]:
 
 
 def lab() -> list[Command]:
-    return [pytest_command("the lab", ROOT / "lab" / "tests" / "integration")]
+    return [pytest_command("the lab", ROOT / "lab" / "tests" / "integration", machines=True)]
 
 
 def integration() -> list[Command]:
     """Playbooks under tests/integration/targets, each by ansible-test, and pytest suites beside them."""
-    commands = [pytest_command("integration suites", COLLECTION / "tests" / "integration", workers=2)]
+    commands = [pytest_command("integration suites", COLLECTION / "tests" / "integration", workers=2, machines=True)]
     for target in sorted((COLLECTION / "tests" / "integration" / "targets").glob("*/tasks/main.yml")):
         name = target.parent.parent.name
         commands.append(Command(f"integration target {name}", [str(ROOT / "tools" / "integration_target"), name]))
@@ -130,14 +135,16 @@ def artifacts() -> list[Command]:
 
 
 def up() -> list[Command]:
-    return [pytest_command("make up and make down", ROOT / "tools" / "tests" / "up")]
+    return [pytest_command("make up and make down", ROOT / "tools" / "tests" / "up", machines=True)]
 
 
 def molecule() -> list[Command]:
     """Each scenario has a lab of its own; the default one takes as long as the others together and waits a lot."""
     names = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
     return [
-        Command(f"molecule {name}", [str(BIN / "molecule"), "test", "-s", name], lane=str(name == "default"))
+        Command(
+            f"molecule {name}", [str(BIN / "molecule"), "test", "-s", name], lane=str(name == "default"), machines=True
+        )
         for name in names
     ]
 
@@ -158,60 +165,37 @@ def lab_required() -> bool:
     return os.environ.get("K8SGU_REQUIRE_LAB", "1" if os.geteuid() == 0 else "0") == "1"
 
 
-def junit_tally(path: Path, lab_required: bool) -> Tally:
-    """Counts of a JUnit file as pytest writes it."""
-    tally = Tally()
-    for case in ElementTree.parse(path).getroot().iter("testcase"):  # noqa: S314 - our own file
-        kinds = {child.tag for child in case}
-        name = f"{case.get('classname')}::{case.get('name')}"
-        skip = case.find("skipped")
-        reason = (skip.get("message") or "no reason given") if skip is not None else ""
-        if kinds & {"failure", "error"}:
-            tally.failed += 1
-            tally.failures.append(name + _why(case))
-        elif lab_required and reason.startswith(LAB_SKIPS):
-            tally.failed += 1
-            tally.failures.append(f"{name}: skipped, though the lab is required: {reason}")
-        elif reason:
-            tally.skipped[reason] += 1
-        else:
-            tally.passed += 1
+def run(stage: str, number: int, command: Command) -> Tally:
+    """Runs a command, and what failed of it once more where that may help; says how it went."""
+    print(f"-- {stage}: {command.title} ...", flush=True)
+    started = time.monotonic()
+    tally = attempt(command, LOGS / f"{stage}-{number}")
+    if tally.failed and command.machines and time.monotonic() - STARTED < RETRY_UNTIL_S:
+        print(f"   {command.title}: {tally.failed} failed, once more: {'; '.join(tally.failures)}", flush=True)
+        tally = tally.retried_as(
+            attempt(command, LOGS / f"{stage}-{number}-again", again=True), whole=not command.pytest
+        )
+    verdict = "ok" if not tally.failed else "FAILED"
+    skipped = f", {tally.skipped.total()} skipped" if tally.skipped else ""
+    took = time.monotonic() - started
+    told = [f"   {verdict}: {tally.passed} passed, {tally.failed} failed{skipped} in {took:.0f} s"]
+    if command.lane:
+        told.insert(0, f"   {command.title}:")
+    told += skip_lines(tally)
+    if tally.failed:
+        told += [f"   | {line}" for line in tally.said.splitlines()[-80:]]
+    # At once, so that the lines of two lanes do not mix.
+    print("\n".join(told), flush=True)
     return tally
 
 
-def _why(case: ElementTree.Element) -> str:
-    """What pytest says of a failed test, in one line, for who sees the end of the output alone: its first, or an error
-    that Ansible names in what the test shows of its output."""
-    told = next((child.get("message") or "" for child in case if child.tag in ("failure", "error")), "")
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
-    chosen = [line for line in lines if line.startswith("[ERROR]")] or lines
-    return f": {chosen[0][:FAILURE_LENGTH]}" if chosen else ""
-
-
-def ansible_failures(text: str) -> list[str]:
-    """The failed tasks that a playbook's output names, each with its task: they stand far above the output's end.
-
-    What a playbook ran, another playbook or pytest, is one long line in its output; failures in there count too.
-    """
-    found = []
-    task = ""
-    for part in re.split(r"\n|\\n", text):
-        if part.startswith("TASK ["):
-            task = part.rstrip("* ")
-        elif re.match(r"\[ERROR\]|ERROR! |(fatal|failed): \[|FAILED \S+::", part):
-            found.append(f"{task}: {part[:FAILURE_LENGTH]}" if task else part[:FAILURE_LENGTH])
-    return found[-FAILURES_SHOWN:]
-
-
-def skip_lines(tally: Tally) -> list[str]:
-    return [f"   {count} skipped: {reason}" for reason, count in tally.skipped.most_common()]
-
-
-def run(stage: str, number: int, command: Command) -> Tally:
-    log = LOGS / f"{stage}-{number}.log"
-    junit = LOGS / f"{stage}-{number}.xml"
+def attempt(command: Command, files: Path, again: bool = False) -> Tally:
+    """One run of a command, whose log and JUnit file are `files` with their suffixes; `again`: only what failed."""
+    log, junit = Path(f"{files}.log"), Path(f"{files}.xml")
     junit.unlink(missing_ok=True)
-    argv = [*command.argv, f"--junitxml={junit}"] if command.pytest else command.argv
+    argv = command.argv
+    if command.pytest:
+        argv = [*argv, f"--junitxml={junit}", *(["--last-failed"] if again else [])]
     environment = {
         **os.environ,
         "PATH": f"{BIN}:{os.environ['PATH']}",
@@ -219,7 +203,6 @@ def run(stage: str, number: int, command: Command) -> Tally:
         "ANSIBLE_FORCE_COLOR": "0",
         "NO_COLOR": "1",
     }
-    print(f"-- {stage}: {command.title} ...", flush=True)
     started = time.monotonic()
     reason = ""
     with log.open("wb") as output:
@@ -238,7 +221,7 @@ def run(stage: str, number: int, command: Command) -> Tally:
             status, reason = 124, f" (cut off after {COMMAND_TIMEOUT_S} s)"
         except OSError as error:
             status, reason = 127, f" ({error})"
-    took = time.monotonic() - started
+    text = log.read_text(errors="replace")
     if command.pytest and junit.exists():
         tally = junit_tally(junit, lab_required())
         if status not in (0, 1) or (status == 1 and not tally.failed):
@@ -249,18 +232,10 @@ def run(stage: str, number: int, command: Command) -> Tally:
             tally.failures.append(f"{command.title}: no test ran")
     else:
         tally = Tally(passed=1) if status == 0 else Tally(failed=1, failures=[f"{command.title}{reason}"])
-    verdict = "ok" if not tally.failed else "FAILED"
-    skipped = f", {tally.skipped.total()} skipped" if tally.skipped else ""
-    told = [f"   {verdict}: {tally.passed} passed, {tally.failed} failed{skipped} in {took:.0f} s"]
-    if command.lane:
-        told.insert(0, f"   {command.title}:")
-    told += skip_lines(tally)
-    if tally.failed:
-        text = log.read_text(errors="replace")
-        told += [f"   | {line}" for line in text.splitlines()[-80:]]
-        tally.failures += [f"{command.title}: {failure}" for failure in ansible_failures(text) if not command.pytest]
-    # At once, so that the lines of two lanes do not mix.
-    print("\n".join(told), flush=True)
+        tally.seconds = {command.title: time.monotonic() - started}
+        if status and not command.pytest:
+            tally.failures += [f"{command.title}: {failure}" for failure in ansible_failures(text)]
+    tally.said = text if tally.failed else ""
     return tally
 
 
@@ -288,14 +263,19 @@ def main(names: list[str]) -> int:
         print(f"run_tests: unknown stage {', '.join(unknown)}; the stages are {', '.join(STAGES)}", file=sys.stderr)
         return 2
     LOGS.mkdir(exist_ok=True)
+    commit, clean = tree_state(ROOT)
     total = Tally()
+    stages: dict[str, float] = {}
     for stage in names or list(STAGES):
+        began = time.monotonic()
         total.add(run_stage(stage, STAGES[stage]()))
-    for line in skip_lines(total):
-        print(line)
-    for failure in total.failures:
-        print(f"FAILED {failure}")
-    print(f"{total.passed} passed, {total.failed} failed")
+        stages[stage] = time.monotonic() - began
+    result = result_document(total, stages, commit, clean)
+    write_result(LOGS / "result.json", result)
+    # A whole run alone says that a commit is good.
+    if clean and commit and set(stages) == set(STAGES):
+        write_result(cache_directory() / f"{commit}.json", result)
+    print("\n".join(closing_lines(total)))
     return 1 if total.failed else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from tools import run_tests
+from tools import results, run_tests
 
 SUITE = """
 import pytest
@@ -26,25 +27,25 @@ def test_go(number): pytest.skip("no Go toolchain")
 
 
 @pytest.fixture
-def tally(tmp_path: Path) -> Callable[[bool], run_tests.Tally]:
+def tally(tmp_path: Path) -> Callable[[bool], results.Tally]:
     (tmp_path / "test_suite.py").write_text(SUITE)
     junit = tmp_path / "junit.xml"
     command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={junit}", f"--rootdir={tmp_path}", str(tmp_path)]
     subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
-    return lambda lab_required: run_tests.junit_tally(junit, lab_required)
+    return lambda lab_required: results.junit_tally(junit, lab_required)
 
 
-def test_skips_are_counted_by_their_reasons(tally: Callable[[bool], run_tests.Tally]) -> None:
+def test_skips_are_counted_by_their_reasons(tally: Callable[[bool], results.Tally]) -> None:
     counted = tally(False)
     assert (counted.passed, counted.failed, counted.skipped.total()) == (1, 1, 4)
-    assert [line.split(": ", 1) for line in run_tests.skip_lines(counted)] == [
+    assert [line.split(": ", 1) for line in results.skip_lines(counted)] == [
         ["   2 skipped", "no Go toolchain"],
         ["   1 skipped", "a lab needs root"],
         ["   1 skipped", "no mirror with etcd"],
     ]
 
 
-def test_a_failed_test_says_why_in_its_line(tally: Callable[[bool], run_tests.Tally]) -> None:
+def test_a_failed_test_says_why_in_its_line(tally: Callable[[bool], results.Tally]) -> None:
     assert tally(False).failures == ["test_suite::test_bad: assert False"]
 
 
@@ -52,7 +53,7 @@ def test_a_failed_test_of_a_playbook_says_what_the_playbook_said(tmp_path: Path)
     message = "AssertionError: &#10;PLAY [all] ***&#10;[ERROR]: Task failed: no such AMI&#10;assert 2 == 0"
     junit = tmp_path / "junit.xml"
     junit.write_text(f'<s><testcase classname="c" name="t"><failure message="{message}"/></testcase></s>')
-    assert run_tests.junit_tally(junit, False).failures == ["c::t: [ERROR]: Task failed: no such AMI"]
+    assert results.junit_tally(junit, False).failures == ["c::t: [ERROR]: Task failed: no such AMI"]
 
 
 def test_lanes_run_side_by_side_and_a_lane_in_order(
@@ -78,12 +79,108 @@ def test_lanes_run_side_by_side_and_a_lane_in_order(
     assert "fails after it:\n   FAILED: 0 passed, 1 failed" in capsys.readouterr().out
 
 
-def test_a_suite_that_misses_the_lab_fails_where_the_lab_is_required(tally: Callable[[bool], run_tests.Tally]) -> None:
+FLAKY = """
+import pathlib
+import pytest
+def test_good(): assert not pathlib.Path("again").exists(), "is not run again"
+def test_flaky():
+    again = pathlib.Path("again")
+    before = again.exists()
+    again.touch()
+    assert before, "the first time"
+def test_bad(): assert FIXED
+"""
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_what_runs_on_machines_and_failed_has_a_second_attempt_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fixed: bool
+) -> None:
+    monkeypatch.setattr(run_tests, "LOGS", tmp_path)
+    (tmp_path / "test_flaky.py").write_text(FLAKY.replace("FIXED", str(fixed)))
+    argv = [sys.executable, "-m", "pytest", "-q", f"--rootdir={tmp_path}", str(tmp_path)]
+    command = run_tests.Command("suite", argv, cwd=tmp_path, pytest=True, machines=True)
+    total = run_tests.run_stage("stage", [command])
+    capsys.readouterr()
+    lines = results.closing_lines(total)
+    if fixed:
+        assert lines[-1] == "3 passed, 0 failed"
+        assert [line for line in lines if line.startswith("RETRIED")] == [
+            "RETRIED, and passed then: test_flaky::test_flaky: AssertionError: the first time"
+        ]
+    else:
+        assert lines[-1] == "2 passed, 1 failed"
+        # What failed at last decides; the first attempt stands in the output above.
+        assert total.retried == []
+        assert [line for line in lines if line.startswith("FAILED")] == ["FAILED test_flaky::test_bad: assert False"]
+    (tmp_path / "again").unlink()
+    command.machines = False
+    assert run_tests.run_stage("stage", [command]).failed == (1 if fixed else 2)
+    monkeypatch.setattr(run_tests, "RETRY_UNTIL_S", 0)
+    (tmp_path / "again").unlink()
+    command.machines = True
+    assert run_tests.run_stage("stage", [command]).failed == (1 if fixed else 2)
+
+
+def test_a_scenario_that_passes_at_the_second_attempt_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_tests, "LOGS", tmp_path)
+    marker = tmp_path / "marker"
+    line = f'test -e {marker} || {{ touch {marker}; echo "fatal: [node]: FAILED! no answer"; exit 2; }}'
+    total = run_tests.run_stage("stage", [run_tests.Command("scenario", ["sh", "-c", line], machines=True)])
+    capsys.readouterr()
+    assert (total.passed, total.failed) == (1, 0)
+    assert total.retried == ["scenario", "scenario: fatal: [node]: FAILED! no answer"]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_a_whole_run_of_a_clean_tree_is_kept_by_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree, cache = tmp_path / "tree", tmp_path / "cache"
+    tree.mkdir()
+    git(tree, "init", "-q")
+    (tree / ".gitignore").write_text(".test/\n")
+    git(tree, "add", ".")
+    git(tree, "commit", "-qm", "one")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr(run_tests, "ROOT", tree)
+    monkeypatch.setattr(run_tests, "LOGS", tree / ".test")
+    stages = {
+        "a": lambda: [run_tests.Command("good", ["true"])],
+        "b": lambda: [run_tests.Command("bad", ["sh", "-c", "sleep 1.1; exit 1"])],
+    }
+    monkeypatch.setattr(run_tests, "STAGES", stages)
+    kept = cache / "k8sgu" / "test-results" / f"{git(tree, 'rev-parse', 'HEAD')}.json"
+
+    assert run_tests.main(["a"]) == 0
+    assert not kept.exists(), "a stage alone says nothing of the commit"
+    (tree / "new").touch()
+    assert run_tests.main([]) == 1
+    assert not kept.exists(), "nor does a tree with changes"
+    assert json.loads((tree / ".test" / "result.json").read_text())["clean"] is False
+    (tree / "new").unlink()
+    assert run_tests.main([]) == 1
+    result = json.loads(kept.read_text())
+    assert (result["passed"], result["failed"], result["clean"]) == (1, 1, True)
+    assert (result["failures"], result["retried"]) == (["bad"], [])
+    assert list(result["stages_s"]) == ["a", "b"]
+    assert list(result["tests_s"]) == ["bad"]
+    assert capsys.readouterr().out.splitlines()[-1] == "1 passed, 1 failed"
+
+
+def test_a_suite_that_misses_the_lab_fails_where_the_lab_is_required(tally: Callable[[bool], results.Tally]) -> None:
     counted = tally(True)
     assert (counted.passed, counted.failed) == (1, 3)
     assert dict(counted.skipped) == {"no Go toolchain": 2}
     assert any(failure.endswith("though the lab is required: a lab needs root") for failure in counted.failures)
-    total = run_tests.Tally()
+    total = results.Tally()
     total.add(counted)
     total.add(counted)
     assert (total.failed, total.skipped.total()) == (6, 4)
@@ -109,15 +206,15 @@ def test_a_playbooks_failed_tasks_are_named_also_those_of_a_playbook_within_it()
         + inner
         + '"}\n\nPLAY RECAP ****\nlocalhost : failed=1\n'
     )
-    outer, within = run_tests.ansible_failures(output)
+    outer, within = results.ansible_failures(output)
     assert outer.startswith('TASK [Run it]: fatal: [localhost]: FAILED! => {"msg": "status 2"')
     assert len(outer) < 1000
     assert within == r"TASK [Wait for it]: fatal: [node-1]: FAILED! => {\"msg\": \"no answer in 10 s\"}"
-    assert run_tests.ansible_failures("TASK [Good] ***\nok: [localhost]\n") == []
+    assert results.ansible_failures("TASK [Good] ***\nok: [localhost]\n") == []
 
 
 def test_a_failed_test_that_a_playbook_ran_is_named() -> None:
     failed = "FAILED test_access.py::test_it - AssertionError: assert 'TIMEOUT' == ''"
     said = "x" * 5000 + rf"short test summary info ===\n{failed}\n1 failed"
     output = f'TASK [Run pytest] ***\nfatal: [localhost]: FAILED! => {{"stdout": "{said}"}}\n'
-    assert run_tests.ansible_failures(output)[1:] == [f"TASK [Run pytest]: {failed}"]
+    assert results.ansible_failures(output)[1:] == [f"TASK [Run pytest]: {failed}"]
