@@ -46,9 +46,7 @@ def random_secret() -> str:
 def parse(text: str, path: str) -> list[Key]:
     """The keys of a key file, the writing one first. Raises KeysError."""
     try:
-        # `secret`: the bytes of both algorithms, from before each had its own; the next rotation ends that.
-        rows = [{**dict.fromkeys(FIELDS, entry.get("secret")), **entry} for entry in json.loads(text)["keys"]]
-        keys = [Key(str(row["name"]), str(row["secretbox"]), str(row["aescbc"])) for row in rows]
+        keys = [Key(*(str(row[field]) for field in FIELDS)) for row in json.loads(text)["keys"]]
         sizes = {len(base64.b64decode(value, validate=True)) for key in keys for value in (key.secretbox, key.aescbc)}
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
         keys, sizes = [], set()

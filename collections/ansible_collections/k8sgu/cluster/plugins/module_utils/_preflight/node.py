@@ -41,7 +41,7 @@ def check_node(node: Node, values: Mapping[str, Any], port_table: Iterable[Mappi
         *check_clock(probe, result["clock"], float(values["k8sgu_preflight_max_clock_skew_seconds"])),
         *check_owner(probe, name, values["k8sgu_cluster_name"]),
         *check_kernel(probe),
-        *check_ports(probe, bool(node["control_plane"]), int(values["k8sgu_api_port"]), port_table),
+        *check_ports(probe, bool(node["control_plane"]), port_table),
     ]
     return [f"{name}: {problem}" for problem in problems]
 
@@ -135,10 +135,10 @@ def check_kernel(probe: Probe) -> list[str]:
     ]
 
 
-def our_ports(control_plane: bool, api_port: int, port_table: Iterable[Mapping[str, Any]]) -> Ports:
+def our_ports(control_plane: bool, port_table: Iterable[Mapping[str, Any]]) -> Ports:
     role = "control_plane" if control_plane else "worker"
     return {
-        (row["protocol"], api_port if row["name"] == "api" else row["first"]): row["listener"]
+        (row["protocol"], row["first"]): row["listener"]
         for row in port_table
         if role in row["nodes"]
         and row["protocol"] in ("tcp", "udp")
@@ -147,8 +147,8 @@ def our_ports(control_plane: bool, api_port: int, port_table: Iterable[Mapping[s
     }
 
 
-def check_ports(probe: Probe, control_plane: bool, api_port: int, port_table: Iterable[Mapping[str, Any]]) -> list[str]:
-    ours = our_ports(control_plane, api_port, port_table)
+def check_ports(probe: Probe, control_plane: bool, port_table: Iterable[Mapping[str, Any]]) -> list[str]:
+    ours = our_ports(control_plane, port_table)
     taken = {}
     for found in probe["listeners"]:
         # A program whose file was replaced while it ran.

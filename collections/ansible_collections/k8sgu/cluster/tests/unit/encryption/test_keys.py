@@ -69,11 +69,6 @@ def test_what_is_written_is_read_back():
     assert keys.parse(keys.serialize([ONE, TWO]), "x") == [ONE, TWO]
 
 
-def test_a_file_from_before_each_algorithm_had_its_own_is_read():
-    text = json.dumps({"keys": [{"name": "key-1", "secret": ONE.secretbox}]})
-    assert keys.parse(text, "x") == [Key("key-1", ONE.secretbox, ONE.secretbox)]
-
-
 def test_each_algorithm_has_bytes_of_its_own():
     made, _reasons = keys.plan([], "present")
     added, _reasons = keys.plan(made, "added")

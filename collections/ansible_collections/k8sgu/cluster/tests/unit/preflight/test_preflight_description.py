@@ -27,7 +27,6 @@ GOOD: dict[str, Any] = {
     "k8sgu_service_cidr": "10.32.0.0/16",
     "k8sgu_api_service_address": "10.32.0.1",
     "k8sgu_cluster_dns_address": "10.32.0.10",
-    "k8sgu_api_port": 6443,
     "k8sgu_encryption_provider": "secretbox",
     "k8sgu_encryption_resources": ["secrets"],
     "k8sgu_encryption_kms_endpoint": "",
@@ -157,11 +156,9 @@ def test_the_range_of_a_vpc_that_was_brought_is_not_the_one_described() -> None:
         ("k8sgu_pod_cdir", "k8sgu_pod_cdir: there is no such variable; did you mean k8sgu_pod_cidr?"),
         ("k8sgu_worker_counts", "k8sgu_worker_counts: there is no such variable; did you mean k8sgu_worker_count?"),
         ("k8sgu_qqqqqqqqqqqqqqqqqqqqqqqqqqq", "there is no such variable; remove it"),
-        ("k8sgu_vxlan_port", "k8sgu_vxlan_port: is retired: the overlay's port is 8472"),
-        ("k8sgu_pod_pids_limit", "is retired: use k8sgu_kubelet_extra_config: {podPidsLimit: ...}"),
     ],
 )
-def test_an_unknown_or_retired_variable(name: str, expected: str) -> None:
+def test_an_unknown_variable(name: str, expected: str) -> None:
     problems = described({}, name)
     assert len(problems) == 1, problems
     assert expected in problems[0]
@@ -177,12 +174,6 @@ def test_every_variable_of_the_roles_defaults_is_known() -> None:
     for path in ROLES.glob("*/defaults/main.yml"):
         names = [line.partition(":")[0] for line in path.read_text().splitlines() if line.startswith("k8sgu_")]
         assert set(names) <= known, path
-
-
-def test_no_retired_variable_is_still_read() -> None:
-    assert not set(variables.RETIRED) & set(variables.options(ROLES))
-    texts = [path.read_text() for path in ROLES.rglob("*") if path.suffix in (".yml", ".j2", ".md")]
-    assert [name for name in variables.RETIRED if any(name in text for text in texts)] == []
 
 
 OTHER = node("demo-worker-0", "10.240.0.20", "198.18.0.20")

@@ -18,7 +18,6 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import no
 PORTS = table.as_dictionaries("routed")
 VALUES = {
     "k8sgu_cluster_name": "demo",
-    "k8sgu_api_port": 6443,
     "k8sgu_preflight_min_memory_mb": 1700,
     "k8sgu_preflight_min_disk_gb": 8,
     "k8sgu_preflight_max_clock_skew_seconds": 5,
@@ -134,12 +133,6 @@ def test_ports_of_the_control_plane(port: int, program: str) -> None:
     problems = judged(control_plane=True, listeners=listener(port, "nginx"))
     assert len(problems) == 1
     assert f"TCP port {port} of {program} is taken by nginx" in problems[0]
-
-
-def test_the_port_of_the_api_is_the_one_described() -> None:
-    values = {"k8sgu_api_port": 8443}
-    assert judged(control_plane=True, values=values, listeners=listener(6443, "nginx")) == []
-    assert "8443" in judged(control_plane=True, values=values, listeners=listener(8443, "nginx"))[0]
 
 
 @pytest.mark.parametrize(

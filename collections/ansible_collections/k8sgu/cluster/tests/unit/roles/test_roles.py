@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ports.table import PORTS
+
 ROLES = sorted((Path(__file__).resolve().parents[3] / "roles").iterdir())
 
 
@@ -32,6 +34,12 @@ def test_only_modules_and_settings_restart_the_kernels_unit() -> None:
         file["dest"] for each in components if "unit" in each for file in each["files"] if file.get("restart", True)
     ]
     assert restarting == ["/etc/modules-load.d/90-k8sgu.conf", "/etc/sysctl.d/90-k8sgu.conf"]
+
+
+def test_the_apis_port_is_the_port_tables() -> None:
+    facts = next(role for role in ROLES if role.name == "cluster_facts") / "vars" / "main.yml"
+    [row] = [row for row in PORTS if row.name == "api"]
+    assert yaml.safe_load(facts.read_text())["cluster_facts_api_port"] == row.first == row.last
 
 
 # With their operand, in which no parenthesis is nested deeper than the second level.
