@@ -345,16 +345,16 @@ security_groups:
   returned: when O(state=present)
   type: dict
   sample: {control_plane: sg-0123456789abcdef0, worker: sg-0fedcba9876543210}
-cost:
-  description: What the description costs in a month of 730 hours on demand, without traffic.
+billed:
+  description:
+    - What AWS bills the description for by time, without traffic. How much that comes to differs by region, day and contract,
+      as U(https://calculator.aws/) says.
   returned: when O(state=present)
-  type: dict
+  type: list
+  elements: dict
   contains:
-    monthly_usd: {description: The sum in US dollars., type: float, sample: 229.35}
-    price_date: {description: The day of the price table., type: str, sample: '2026-11-01'}
-    region: {description: The region whose prices were taken., type: str, sample: us-east-1}
-    items: {description: The sum's parts., type: list, elements: dict}
-    unpriced: {description: What the table has no price for and the sum leaves out., type: list, elements: str}
+    what: {description: The thing., type: str, sample: m5.large (workers)}
+    count: {description: How many., type: int, sample: 2}
 iam_policy:
   description: The IAM policy document that suffices for this description, for making, changing and removing it.
   returned: always

@@ -15,8 +15,8 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
     apply_network,
     apply_nodes,
     balancer_address,
+    billing,
     checks,
-    cost,
     names,
     permissions,
     planning,
@@ -91,7 +91,7 @@ def _present(aws: session.Aws, description: Description, options: Mapping[str, A
         plan = planning.make(description, current, Facts(zones, images))
     checks.check_names(reader, plan)
     result = _result(aws, description, current, plan)
-    result["cost"] = cost.estimate(description, max(1, len(zones)))
+    result["billed"] = billing.billed(description, max(1, len(zones)))
     replacements = plan.replacements()
     if replacements and not description.allow_replace:
         listed = "; ".join(f"{step.resource}: {step.reason}" for step in replacements)

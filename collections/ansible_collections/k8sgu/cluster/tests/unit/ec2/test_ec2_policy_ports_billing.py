@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError, ProfileNotFound
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cost, plan_groups, policy, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import billing, plan_groups, policy, session
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, Image, Pool
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ports import table
 
@@ -90,23 +90,30 @@ def test_descriptions_of_rules_are_what_ec2_takes() -> None:
         assert set(row.why) <= allowed and len(row.why) <= 255, row.name
 
 
-def test_the_cost_of_the_default_cluster() -> None:
-    found = cost.estimate(described(), 1)
-    # Three m5.large, 60 GiB and three public addresses for 730 hours.
-    assert found["monthly_usd"] == round(3 * 0.096 * 730 + 60 * 0.08 + 3 * 0.005 * 730, 2)
-    assert found["unpriced"] == [] and found["price_date"]
+def billed(*arguments: Any, zones: int = 1, **options: Any) -> dict[str, int]:
+    return {entry["what"]: entry["count"] for entry in billing.billed(described(*arguments, **options), zones)}
 
 
-def test_a_balanced_private_cluster_costs_its_balancer_and_gateway() -> None:
-    found = cost.estimate(described(3, private_nodes=True), 2)
-    items = {item["what"]: item["count"] for item in found["items"]}
-    assert items["network load balancer"] == 1 and items["NAT gateway"] == 1 and items["public IPv4 address"] == 1
+def test_what_the_default_cluster_is_billed_for() -> None:
+    assert billed() == {
+        "m5.large (control_plane)": 1,
+        "m5.large (workers)": 2,
+        "GiB of gp3": 60,
+        "public IPv4 address": 3,
+    }
 
 
-@pytest.mark.parametrize(("kind", "region"), [("x9.large", "us-east-1"), ("m5.large", "sa-east-1")])
-def test_what_has_no_price_is_said(kind: str, region: str) -> None:
-    found = cost.estimate(described(kind=kind, region=region), 1)
-    assert f"{kind} (workers)" in found["unpriced"]
+def test_a_balanced_private_cluster_is_billed_for_its_balancer_and_gateway() -> None:
+    found = billed(3, private_nodes=True, zones=2)
+    assert {what: found[what] for what in ("network load balancer", "NAT gateway", "public IPv4 address")} == {
+        "network load balancer": 1,
+        "NAT gateway": 1,
+        "public IPv4 address": 1,
+    }
+    assert billed(3, private_nodes=True, nat_gateways="per_zone", zones=2)["NAT gateway"] == 2
+    assert billed(3, zones=2)["public IPv4 address"] == 5
+    # A balancer that faces the internet has an address in each zone.
+    assert billed(3, load_balancer_scheme="internet-facing", zones=2)["public IPv4 address"] == 5 + 2
 
 
 def actions(document: dict[str, Any]) -> set[str]:
