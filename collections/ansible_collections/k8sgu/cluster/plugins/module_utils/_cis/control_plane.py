@@ -35,8 +35,6 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.items import (
 
 API, MANAGER, SCHEDULER, ETCD = "kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"
 PKI = ("/etc/kubernetes/pki", "/etc/etcd/pki")
-# On by default since 1.10 or longer: https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
-DEFAULT_PLUGINS = ("ServiceAccount", "NamespaceLifecycle", "PodSecurity")
 HEALTH_PATHS = {"/livez", "/readyz", "/healthz"}
 
 

@@ -436,7 +436,6 @@ def _image(item: Mapping[str, Any]) -> state.MachineImage:
         root,
         item.get("CreationDate", ""),
         sizes[0] if sizes else 0,
-        item.get("VirtualizationType", "hvm"),
     )
 
 

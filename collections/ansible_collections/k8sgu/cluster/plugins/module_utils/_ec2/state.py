@@ -211,7 +211,6 @@ class MachineImage:
     root_device: str
     created: str
     smallest_root: int = 0
-    virtualization: str = "hvm"
 
 
 @dataclass
