@@ -206,7 +206,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
         try:
             check_names(config, self._options)
             self._template_options(config, path)
-            instances, query = self._instances(cache)
+            instances, query = self._instances(config, cache)
             layout = Layout(
                 clusters=query.clusters,
                 hostnames=tuple(self.get_option("hostnames")),
@@ -233,14 +233,15 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
         }
         self.set_options(direct={**config, **given}, var_options=self._vars)
 
-    def _instances(self, cache: bool) -> tuple[list[dict[str, Any]], Query]:
-        """What the API or the cache says, and what was asked."""
+    def _instances(self, written: dict[str, Any], cache: bool) -> tuple[list[dict[str, Any]], Query]:
+        """What the API or the cache says, and what was asked. `written` are the options as they stand in the file."""
         option = self.get_option
         check_hostnames(option("hostnames"))
         clusters = tuple(option("clusters"))
-        check_clusters(clusters)
+        check_clusters(clusters, written.get("clusters"))
         filters = filters_from(option("filters"))
-        regions = [region for region in option("regions") if region]
+        # Once each: an instance that is found twice would be two of one name.
+        regions = list(dict.fromkeys(region for region in option("regions") if region))
         connection = Connection.from_options({**self._options, "region": regions[0] if regions else None})
         full = option("hostvars") == "full"
         aws = InventoryAws(connection, full)

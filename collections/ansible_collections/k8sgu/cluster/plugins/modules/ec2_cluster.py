@@ -38,8 +38,8 @@ attributes:
 options:
   name:
     description:
-      - The cluster's name. Lower-case letters, digits and dashes, a letter first, 20 characters at most, since it is part of
-        host names and of the load balancer's name.
+      - The cluster's name, 1 to 28 lower-case letters, digits and dashes, a letter first and no dash last. It is part of host
+        names, of IAM's names and of the load balancer's name, which has 32 characters.
     type: str
     required: true
   state:

@@ -235,7 +235,12 @@ def test_nameless_instances_are_named_in_a_warning(inventory: Inventory) -> None
         ({"clusters": ["twins"]}, "two instances are named 'twin': i-"),
         ({"cluster": "demo"}, "unknown option cluster (it is clusters here)"),
         ({"region": "us-east-1", "keyed_group": []}, "unknown option keyed_group (did you mean keyed_groups?)"),
-        ({"clusters": ["Demo!"]}, "clusters: 'Demo!' cannot be a cluster's name"),
+        ({"clusters": ["Demo!"]}, "clusters: 'Demo!' cannot be a cluster's name: give 1 to 28"),
+        ({"clusters": [1234]}, "clusters: 1234, which is no text to YAML, cannot be a cluster's name: give 1 to 28"),
+        (
+            {"clusters": ["{{ none }}"]},
+            "clusters ({{ none }}): null, which is no text to YAML, cannot be a",
+        ),
         ({"hostnames": ["name"]}, "hostnames: 'name' is not a source of names"),
         ({"states": ["asleep"]}, "asleep"),
         ({"regions": ["us-nowhere-1"]}, "region: 'us-nowhere-1' is not a region of AWS"),

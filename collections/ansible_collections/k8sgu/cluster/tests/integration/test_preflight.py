@@ -91,7 +91,7 @@ def test_the_infrastructure_is_not_begun_with_a_bad_description(static: Path) ->
         "k8sgu_pod_cidr: 10.200.0.0/16 has 2 parts of /17 (k8sgu_pod_cidr_node_prefix) for 4 nodes",
         "k8sgu_api_service_address: 10.32.0.1 is not the first address",
         "k8sgu_cluster_dns_address: 10.32.0.10 is no free address",
-        "k8sgu_cluster_name: 'demo_1' is no host name",
+        "k8sgu_cluster_name: 'demo_1' cannot be a cluster's name",
         "k8sgu_control_plane_count: 2 etcd members",
     )
     # What the infrastructure would make first: the key for SSH.

@@ -11,17 +11,14 @@ import itertools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Iterable, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import ranges, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
 
 INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
 IMAGE_ID = re.compile(r"ami-[0-9a-f]{8,17}")
-POOL_NAME = re.compile(r"[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
 PUBLIC_KEY = re.compile(r"(ssh-ed25519|ssh-rsa) [A-Za-z0-9+/]+={0,3}(?: .*)?")
-RESERVED_TAGS = ("k8sgu.io/", "aws:", "kubernetes.io/")
-HOST_NAME_LENGTH = 63
-POOL_WORDS = {"control_plane": "control-plane", "workers": "worker"}
 DEFAULT_POOLS: tuple[dict[str, Any], ...] = ({"name": "control_plane", "count": 1}, {"name": "workers", "count": 2})
 
 
@@ -49,7 +46,7 @@ class Pool:
     etcd_volume_size: int
 
     def node_name(self, cluster: str, number: int) -> str:
-        return f"{cluster}-{POOL_WORDS.get(self.name, self.name.replace('_', '-'))}-{number}"
+        return rules.node_name(cluster, self.name, number)
 
 
 @dataclass(frozen=True)
@@ -97,16 +94,14 @@ class Description:
 
 
 def check_name(name: str) -> None:
-    if not tags.CLUSTER_NAME.fullmatch(name):
-        raise DescriptionError(
-            f"name: {name!r} cannot be part of host names and of a load balancer's name; use 1 to 20 lower-case "
-            "letters, "
-            "digits and dashes, beginning with a letter and not ending with a dash"
-        )
-    if name.startswith("internal"):
-        raise DescriptionError(
-            f"name: {name!r}: EC2 forbids names of load balancers that begin with internal; choose another"
-        )
+    _refuse("name", [rules.cluster_fault(name)])
+
+
+def _refuse(option: str, faults: Iterable[str]) -> None:
+    """Raises DescriptionError for the first fault that there is."""
+    for fault in faults:
+        if fault:
+            raise DescriptionError(f"{option}: {fault}")
 
 
 def parse(options: Mapping[str, Any], region: str) -> Description:
@@ -155,10 +150,7 @@ def _pools(options: Mapping[str, Any]) -> list[Pool]:
         where = f"pools[{number}]"
         pool = {key: value for key, value in given.items() if value is not None}
         name = pool["name"]
-        if not POOL_NAME.fullmatch(name):
-            raise DescriptionError(
-                f"{where}.name: {name!r} cannot be part of host names; use lower-case letters, digits and single _ or -"
-            )
+        _refuse(f"{where}.name", [rules.pool_fault(name)])
         instance_type = pool.get("instance_type", "m5.large")
         if not INSTANCE_TYPE.fullmatch(instance_type):
             raise DescriptionError(
@@ -274,30 +266,13 @@ def _scheme(options: Mapping[str, Any]) -> str:
 
 
 def _tags(given: Mapping[str, Any]) -> dict[str, str]:
-    for key in given:
-        if str(key).startswith(RESERVED_TAGS) or key == tags.NAME:
-            raise DescriptionError(
-                f"tags: {key!r} is not yours to set; choose a key without {', '.join(RESERVED_TAGS)} and other "
-                "than Name"
-            )
-        if not 1 <= len(str(key)) <= 128 or len(str(given[key])) > 256:
-            raise DescriptionError(f"tags: {key!r}: a key has 1 to 128 characters and a value at most 256")
+    _refuse("tags", rules.tags_faults(given))
     return {str(key): str(value) for key, value in given.items()}
 
 
 def _check_pools(description: Description) -> None:
     names = [pool.name for pool in description.pools]
-    # Two pools whose names differ by _ and - alone, or one named worker beside workers, would share host names.
-    hosts = [pool.node_name(description.name, 0) for pool in description.pools]
-    for name, host in zip(names, hosts):
-        if hosts.count(host) > 1:
-            raise DescriptionError(
-                f"pools: {name!r}: two pools would name their first node {host}; give each its own name"
-            )
-        if len(host) > HOST_NAME_LENGTH - 4:
-            raise DescriptionError(
-                f"pools: {name!r}: host names like {host} exceed DNS's {HOST_NAME_LENGTH} characters; shorten it"
-            )
+    _refuse("pools", rules.pools_faults(description.name, [(pool.name, pool.count) for pool in description.pools]))
     if tags.CONTROL_PLANE not in names:
         raise DescriptionError("pools: there is no pool control_plane; add one with count 1, 3 or 5")
     for number, pool in enumerate(description.pools):
@@ -388,13 +363,7 @@ def check_subnet_room(description: Description, vpc: ranges.Network | None) -> N
 
 def _check_network(description: Description) -> None:
     zones = description.zones
-    for zone in zones:
-        if not zone.startswith(description.region):
-            raise DescriptionError(
-                f"zones: {zone!r} is not in region {description.region}; give zones like {description.region}a"
-            )
-        if zones.count(zone) > 1:
-            raise DescriptionError(f"zones: {zone!r} stands there twice; name each zone once")
+    _refuse("zones", [rules.zones_fault(zones, description.region)])
     if description.subnet_ids and not description.vpc_id:
         raise DescriptionError("subnet_ids: existing subnets need vpc_id, the VPC that they are in")
     if description.subnet_ids and zones:

@@ -52,7 +52,7 @@ def iam_path(cluster: str, region: str) -> str:
 
 
 def role(cluster: str, region: str, node_role: str) -> str:
-    """Of an IAM role and of its instance profile; below IAM's 64 characters whatever the region and the cluster."""
+    """Of an IAM role and of its instance profile; see `_names.rules` for what IAM's 64 characters leave the cluster."""
     return f"k8sgu-{cluster}-{region}-{node_role.replace('_', '-')}"
 
 

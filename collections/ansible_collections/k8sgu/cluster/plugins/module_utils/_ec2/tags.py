@@ -10,7 +10,6 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html for what a t
 
 from __future__ import annotations
 
-import re
 from typing import Iterable, Mapping
 
 PREFIX = "k8sgu.io/"
@@ -25,9 +24,6 @@ POD_CIDR = "k8sgu.io/pod-cidr"
 
 CONTROL_PLANE = "control_plane"
 WORKER = "worker"
-
-# The name is part of host names, of a load balancer's name (32 characters with "-api") and of IAM names.
-CLUSTER_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,18}[a-z0-9])?")
 
 
 def cluster_tag(cluster: str) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import difflib
 from typing import Any, Iterable, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.tags import CLUSTER_NAME
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.hosts import (
     HOSTNAME_FIELDS,
     TAG_PREFIX,
     InventoryError,
 )
+from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
 
 # Options of other EC2 inventories that people bring along.
 FOREIGN = {
@@ -57,13 +57,14 @@ def check_hostnames(preference: Iterable[str]) -> None:
             )
 
 
-def check_clusters(names: Iterable[str]) -> None:
+def check_clusters(names: Iterable[Any], written: Any = None) -> None:
+    """`written` is the option as it stands in the file: a template there says which variable has the wrong name."""
+    texts = written if isinstance(written, list) else [written]
+    template = next((str(text) for text in texts if isinstance(text, str) and "{{" in text), "")
     for name in names:
-        if not CLUSTER_NAME.fullmatch(name):
-            raise InventoryError(
-                f"clusters: {name!r} cannot be a cluster's name: up to 20 lower-case letters, digits and dashes, "
-                "beginning with a letter"
-            )
+        fault = rules.cluster_fault(name)
+        if fault:
+            raise InventoryError(f"clusters{f' ({template})' if template else ''}: {fault}")
 
 
 def filters_from(given: Mapping[str, Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import choice
+from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
 from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import names, node, ranges, releases, variables
 
 
@@ -40,7 +41,9 @@ def check(
     `probe` is judged by the inventory alone.
     """
     options = variables.options(roles)
-    values = with_defaults(values, options)
+    # Of a name that is null, no default counts: the inventory and ec2_cluster would not know it.
+    cluster = values["k8sgu_cluster_name"]
+    values = {**with_defaults(values, options), "k8sgu_cluster_name": cluster}
     problems = variables.check_names(seen, {*options, *variables.derived(roles)})
     versions = releases.released(Path(values["k8sgu_releases_dir"]))
     problems += releases.check_version(
@@ -49,10 +52,10 @@ def check(
     problems += check_encryption(values)
     count = names.described_count(values) if described else 0
     problems += ranges.check_ranges(values, nodes, max(count, len(nodes)))
-    made = names.described_names(values) if described else []
-    problems += names.check_cluster_name(str(values["k8sgu_cluster_name"]), made)
+    problems += [f"k8sgu_cluster_name: {fault}" for fault in [rules.cluster_fault(cluster)] if fault]
     problems += names.check_hosts(nodes)
     if described:
+        problems += names.check_described(values)
         problems += names.check_members(int(values["k8sgu_control_plane_count"]), "k8sgu_control_plane_count")
     else:
         members = sum(bool(one["etcd"]) for one in nodes)

@@ -1,49 +1,82 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names of nodes, and how many etcd members there are."""
+"""Names in the description and of the nodes, and how many etcd members there are."""
 
 from __future__ import annotations
 
-import re
 from typing import Any, Mapping, Sequence
 
-# RFC 1123, and in lower case, as the names of Kubernetes objects are. Linux holds 64 characters of a host name.
-LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-RULE = "give at most 63 lower-case letters, digits and -, with neither end a -"
+from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
 
 
-def described_names(values: Mapping[str, Any]) -> list[str]:
-    """The names that ec2_cluster gives; of each pool the longest."""
-    pools = {"control-plane": values["k8sgu_control_plane_count"], "worker": values["k8sgu_worker_count"]}
-    pools.update({str(pool.get("name")): pool.get("count", 0) for pool in values["k8sgu_pools"]})
-    return [
-        f"{values['k8sgu_cluster_name']}-{pool}-{int(count) - 1}" for pool, count in pools.items() if int(count) > 0
-    ]
+def _count(pool: Any) -> int:
+    """How many nodes a pool is to have; 0 where it does not say so, which `check_pools` tells."""
+    count = pool.get("count") if isinstance(pool, Mapping) else None
+    return int(count) if isinstance(count, (int, str)) and str(count).isdecimal() else 0
+
+
+def _pools(values: Mapping[str, Any]) -> list[Any]:
+    given = values["k8sgu_pools"]
+    return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
 def described_count(values: Mapping[str, Any]) -> int:
     counts = [values["k8sgu_control_plane_count"], values["k8sgu_worker_count"]]
-    return sum(map(int, counts + [pool.get("count", 0) for pool in values["k8sgu_pools"]]))
+    return sum(map(int, counts)) + sum(map(_count, _pools(values)))
 
 
-def check_cluster_name(name: str, names: Sequence[str]) -> list[str]:
-    if not LABEL.fullmatch(name):
-        return [f"k8sgu_cluster_name: {name!r} is no host name (RFC 1123); {RULE}"]
-    return [
-        f"k8sgu_cluster_name: {made!r}, a node's name made of it ({len(made)} characters), is no host name (RFC 1123); "
-        f"{RULE}, the pool's name and number included"
-        for made in names
-        if not LABEL.fullmatch(made)
+def check_described(values: Mapping[str, Any]) -> list[str]:
+    """What can be told of the names of a cluster that ec2_cluster is to make, in the words of ec2_cluster."""
+    problems = [*check_pools(values), *_of("k8sgu_tags", rules.tags_faults, values.get("k8sgu_tags"), Mapping)]
+    region = str(values.get("k8sgu_region") or "")
+    return problems + _of(
+        "k8sgu_zones", lambda zones: [rules.zones_fault(zones, region)], values.get("k8sgu_zones"), (list, tuple)
+    )
+
+
+def _of(option: str, faults: Any, value: Any, kind: Any) -> list[str]:
+    if not value:
+        return []
+    if not isinstance(value, kind):
+        what = "a dictionary" if kind is Mapping else "a list"
+        return [f"{option}: {value!r} is not {what}; give {what}, or leave it out"]
+    return [f"{option}: {fault}" for fault in faults(value) if fault]
+
+
+def check_pools(values: Mapping[str, Any]) -> list[str]:
+    """Problems of the further pools, and of the names that all nodes would have."""
+    problems = []
+    pools = [
+        (rules.CONTROL_PLANE_POOL, int(values["k8sgu_control_plane_count"])),
+        (rules.WORKER_POOL, int(values["k8sgu_worker_count"])),
     ]
+    for number, pool in enumerate(_pools(values)):
+        where = f"k8sgu_pools[{number}]"
+        if not isinstance(pool, Mapping) or "name" not in pool:
+            problems.append(f"{where}: {pool!r} has no name; give each pool a name and a count")
+            continue
+        if not str(pool.get("count")).isdecimal():
+            problems.append(f"{where}.count: {rules.shown(pool.get('count'))} is no number of nodes; give 0 or more")
+        fault = rules.pool_fault(pool["name"])
+        if fault:
+            problems.append(f"{where}.name: {fault}")
+        else:
+            pools.append((str(pool["name"]), _count(pool)))
+    cluster = values["k8sgu_cluster_name"]
+    # One complaint for one name: of a wrong one the nodes' are wrong as well.
+    if not rules.cluster_fault(cluster):
+        problems += [f"k8sgu_pools: {fault}" for fault in rules.pools_faults(cluster, pools)]
+    return problems
 
 
 def check_hosts(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
     """Nodes of the inventory: legal names, and one name for each machine."""
     problems = [
-        f"{node['name']}: is no host name (RFC 1123), and a node's name in the inventory is its host name; {RULE}"
+        f"{node['name']}: {fault}; a node's name in the inventory is its host name"
         for node in nodes
-        if not LABEL.fullmatch(node["name"])
+        for fault in [rules.node_fault(node["name"])]
+        if fault
     ]
     for what, way_out in (
         ("name", "names count without regard to upper and lower case; rename one"),

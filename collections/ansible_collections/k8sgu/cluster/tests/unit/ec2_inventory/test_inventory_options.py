@@ -12,6 +12,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.optio
     check_names,
     filters_from,
 )
+from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
 
 KNOWN = ["plugin", "clusters", "regions", "profile", "filters", "hostnames"]
 
@@ -43,10 +44,18 @@ def test_an_unknown_source_of_names(wanted: str) -> None:
         check_hostnames([wanted])
 
 
-@pytest.mark.parametrize("name", ["", "Demo", "a_b", "*", "1a", "x" * 21])
-def test_a_name_no_cluster_can_have(name: str) -> None:
-    with pytest.raises(InventoryError, match="clusters: "):
+@pytest.mark.parametrize("name", ["", "Demo", "a_b", "*", "1a", "x" * 29, 1234, 1.5, True, None, ["demo"]])
+def test_a_name_no_cluster_can_have(name: Any) -> None:
+    with pytest.raises(InventoryError) as raised:
         check_clusters([name])
+    assert str(raised.value) == f"clusters: {rules.cluster_fault(name)}"
+
+
+@pytest.mark.parametrize("written", [["{{ k8sgu_cluster_name }}"], "{{ k8sgu_cluster_name }}"])
+def test_a_wrong_name_says_which_variable_it_is_from(written: Any) -> None:
+    with pytest.raises(InventoryError) as raised:
+        check_clusters(["1234"], written)
+    assert str(raised.value) == f"clusters ({{{{ k8sgu_cluster_name }}}}): {rules.cluster_fault('1234')}"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
 from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import check, releases, variables
 
 COLLECTION = Path(__file__).resolve().parents[3]
@@ -35,7 +36,27 @@ GOOD: dict[str, Any] = {
     "k8sgu_worker_count": None,
     "k8sgu_pools": None,
 }
-LONG = "a" * 50
+# Names that no cluster can have, as the description's YAML gives them, and what is said of each.
+NO_CLUSTERS: list[tuple[Any, str]] = [
+    ("my_cluster", "'my_cluster' cannot be a cluster's name"),
+    ("Demo", "'Demo' cannot be"),
+    ("-demo", "'-demo' cannot be"),
+    ("demo-", "'demo-' cannot be"),
+    ("", "'' cannot be"),
+    ("1234", "'1234' cannot be"),
+    ("1e3", "'1e3' cannot be"),
+    ("a" * 29, f"'{'a' * 29}' cannot be"),
+    ("a" * 57, f"'{'a' * 57}' cannot be"),
+    (1234, "1234, which is no text to YAML, cannot be"),
+    (1000.0, "1000.0, which is no text to YAML,"),
+    (True, "true, which is no text to YAML,"),
+    (None, "null, which is no text to YAML,"),
+    (["demo"], '["demo"], which is no text to YAML,'),
+]
+
+
+def pool(name: Any, count: Any = 1) -> dict[str, Any]:
+    return {"name": name, "count": count}
 
 
 def node(name: str, address: str = "10.240.0.10", connection: str = "198.18.0.10", **more: Any) -> dict[str, Any]:
@@ -124,16 +145,34 @@ def test_a_good_description_passes() -> None:
         ({"k8sgu_control_plane_count": 2}, "k8sgu_control_plane_count", "2 etcd members", "1 or 3"),
         ({"k8sgu_control_plane_count": 4}, "k8sgu_control_plane_count", "4 etcd members", "3 or 5"),
         ({"k8sgu_control_plane_count": 0}, "k8sgu_control_plane_count", "0 etcd members", "1 or 3"),
-        ({"k8sgu_cluster_name": "my_cluster"}, "k8sgu_cluster_name", "'my_cluster' is no host name", "at most 63"),
-        ({"k8sgu_cluster_name": "Demo"}, "k8sgu_cluster_name", "'Demo' is no host name", "lower-case"),
-        ({"k8sgu_cluster_name": "-demo"}, "k8sgu_cluster_name", "'-demo' is no host name", "neither end"),
-        ({"k8sgu_cluster_name": LONG}, "k8sgu_cluster_name", "(66 characters)", "at most 63"),
+        *[({"k8sgu_cluster_name": name}, "k8sgu_cluster_name", seen, rules.CLUSTER_RULE) for name, seen in NO_CLUSTERS],
+        ({"k8sgu_cluster_name": "internal-x"}, "k8sgu_cluster_name", "'internal-x' cannot be", "choose another"),
+        ({"k8sgu_pools": [pool("Big")]}, "k8sgu_pools[0].name", "'Big' cannot be a pool's name", rules.POOL_RULE),
+        ({"k8sgu_pools": [pool(1)]}, "k8sgu_pools[0].name", "1, which is no text to YAML,", rules.POOL_RULE),
+        ({"k8sgu_pools": [{"nme": "big", "count": 1}]}, "k8sgu_pools[0]", "has no name", "a name and a count"),
+        ({"k8sgu_pools": ["big"]}, "k8sgu_pools[0]", "has no name", "a name and a count"),
+        ({"k8sgu_pools": "big"}, "k8sgu_pools[0]", "has no name", "a name and a count"),
+        ({"k8sgu_pools": [pool("big", "many")]}, "k8sgu_pools[0].count", "'many' is no number", "give 0 or more"),
+        ({"k8sgu_pools": [pool("big", -1)]}, "k8sgu_pools[0].count", "-1, which is no", "give 0 or more"),
+        ({"k8sgu_pools": [pool("worker")]}, "k8sgu_pools", "'workers' and 'worker': two pools", "its own name"),
         (
-            {"k8sgu_pools": [{"name": "big_ones", "count": 1}]},
-            "k8sgu_cluster_name",
-            "'demo-big_ones-0'",
-            "the pool's name and number included",
+            {"k8sgu_pools": [pool("control_plane")]},
+            "k8sgu_pools",
+            "'control_plane' and 'control_plane'",
+            "its own name",
         ),
+        ({"k8sgu_pools": [pool("a-b"), pool("a_b")]}, "k8sgu_pools", "'a-b' and 'a_b': two pools", "its own name"),
+        ({"k8sgu_pools": [pool("g" * 45, 11)]}, "k8sgu_pools", "-10 is too long", "shorten the pool's name"),
+        ({"k8sgu_zones": "us-east-1a"}, "k8sgu_zones", "'us-east-1a' is not a list", "give a list"),
+        ({"k8sgu_zones": ["us-east-1a", "us-east-1a"]}, "k8sgu_zones", "stands there twice", "once"),
+        (
+            {"k8sgu_zones": ["us-east-1a"], "k8sgu_region": "eu-west-1"},
+            "k8sgu_zones",
+            "not in region eu-w",
+            "eu-west-1a",
+        ),
+        ({"k8sgu_tags": ["a"]}, "k8sgu_tags", "['a'] is not a dictionary", "give a dictionary"),
+        ({"k8sgu_tags": {"aws:x": "1"}}, "k8sgu_tags", "'aws:x' is not yours", "choose a key without k8sgu.io/"),
     ],
 )
 def test_a_bad_value_is_named_with_what_was_seen_and_the_way_out(
@@ -192,7 +231,8 @@ OTHER = node("demo-worker-0", "10.240.0.20", "198.18.0.20")
         ),
         ([ONE, {**OTHER, "address": "ten"}], "demo-worker-0: ec2_private_ip 'ten' is no IPv4 address"),
         ([ONE, {**OTHER, "name": "demo_worker"}], "demo_worker: is no host name (RFC 1123)"),
-        ([ONE, {**OTHER, "name": "w" * 64}], f"{'w' * 64}: is no host name (RFC 1123)"),
+        ([ONE, {**OTHER, "name": "w" * 64}], f"{'w' * 64}: is too long for system:node:<name>"),
+        ([ONE, {**OTHER, "name": "w" * 53}], "a node's certificate (53 characters); give at most 52"),
         ([ONE, {**OTHER, "name": "node.example"}], "node.example: is no host name (RFC 1123)"),
         (
             [ONE, {**OTHER, "address": ONE["address"]}],
@@ -248,3 +288,7 @@ def test_all_problems_are_found_in_one_run() -> None:
 def test_the_nearest_version(version: str, nearest: str) -> None:
     problems = releases.check_version(version, ["1.36.4", "1.37.2"], "releases")
     assert problems[0].endswith(f"the nearest is {nearest}")
+
+
+def test_the_longest_node_name_that_there_can_be() -> None:
+    assert described({"k8sgu_pools": [pool("g" * 45, 10)]}) == []
