@@ -19,7 +19,8 @@ description:
   - What a tag holds is data. It is never evaluated as a template, by this plugin or later by Ansible.
   - Every option but O(compose), O(groups) and O(keyed_groups) may be a template. It sees the variables of the group
     C(all), beside the file and from sources read before it, and extra variables.
-  - Two instances of one name are an error. An instance without a name that can be used is left out with a warning.
+  - Two instances of one name are an error. An instance without a name that can be used is left out with a warning; the
+    name of a group cannot be.
 notes:
   - The permission needed is C(ec2:DescribeInstances), and C(sts:AssumeRole) with O(assume_role_arn).
   - Credentials follow boto3's chain, see
@@ -148,6 +149,7 @@ compose:
 import os
 from typing import Any
 
+from ansible.constants import DEFAULT_HASH_BEHAVIOUR
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.vars import combine_vars
@@ -173,7 +175,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.hosts
     InventoryError,
     Layout,
     hosts_from,
-    shared_variables,
+    placed,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.options import (
     check_clusters,
@@ -213,13 +215,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
                 addresses=tuple(self.get_option("connect_by")),
                 full=query.full,
             )
-            found = hosts_from(plain(instances) if query.full else instances, layout)
+            found = hosts_from(plain(instances) if query.full else instances, layout, self.inventory.groups)
+            for warning in found.warnings:
+                self.display.warning(f"{path}: {warning}")
+            self._fill(found.hosts)
         except (AwsError, InventoryError) as error:
             # The cause is an exception of botocore's, of many lines; the sentence says what it means.
             raise AnsibleParserError(str(error)) from None
-        for warning in found.warnings:
-            self.display.warning(f"{path}: {warning}")
-        self._fill(found.hosts)
 
     def _template_options(self, config: dict[str, Any], path: str) -> None:
         """Evaluates the options that the file gives; only there can a template stand that is trusted."""
@@ -265,31 +267,39 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
 
     def _fill(self, hosts: list[Host]) -> None:
         inventory = self.inventory
-        shared = shared_variables(hosts)
+        kept = placed(hosts, merging=DEFAULT_HASH_BEHAVIOUR == "merge")
         for group in (*STANDING_GROUPS, *sorted({group for host in hosts for group in host.groups})):
             inventory.add_group(group)
             # Variables go in as they came, past set_variable, which would visit and tag each value: strings without a
             # tag are never templates to Ansible, and a thousand hosts cost a third of a second less.
-            inventory.groups[group].vars.update(shared.get(group, {}))
+            inventory.groups[group].vars.update(kept.groups.get(group, {}))
             if group.startswith(CLUSTER_GROUP):
                 inventory.set_variable(group, "ansible_user", self.get_option("login_user"))
-
-        constructed = {name: self.get_option(name) for name in ("compose", "groups", "keyed_groups")}
-        strict = self.get_option("strict")
-        for host in hosts:
+        for host, own in zip(hosts, kept.hosts):
             inventory.add_host(host.name)
             for group in host.groups:
                 inventory.add_child(group, host.name)
-            of_groups = {name: value for group in host.groups for name, value in shared.get(group, {}).items()}
-            inventory.hosts[host.name].vars.update(
-                {
-                    name: value
-                    for name, value in host.variables.items()
-                    if name not in of_groups or of_groups[name] != value
-                }
+            inventory.hosts[host.name].vars.update(own)
+        if any(self.get_option(name) for name in ("compose", "groups", "keyed_groups")):
+            self._construct(hosts)
+
+    def _construct(self, hosts: list[Host]) -> None:
+        """Variables and groups that are composed. Raises InventoryError where a group is named like a host."""
+        compose, groups, keyed_groups = (self.get_option(name) for name in ("compose", "groups", "keyed_groups"))
+        strict = self.get_option("strict")
+        inventory = self.inventory
+        for host in hosts:
+            known = {**host.variables, **inventory.hosts[host.name].get_vars()}
+            self._set_composite_vars(compose, known, host.name, strict)
+            self._add_host_to_composed_groups(groups, known, host.name, strict)
+            self._add_host_to_keyed_groups(keyed_groups, known, host.name, strict)
+        clashes = [host for host in hosts if host.name in inventory.groups]
+        if clashes:
+            # Nothing may go on with hosts that a group's name stands for.
+            for host in hosts:
+                inventory.remove_host(inventory.hosts[host.name])
+            named = "; ".join(f"{host.name!r} ({host.variables['ec2_instance_id']})" for host in clashes)
+            raise InventoryError(
+                f"groups and keyed_groups make groups named like instances: {named}; give keyed_groups a prefix or another "
+                "one, give the instances another Name tag, or put instance_id into hostnames"
             )
-            if any(constructed.values()):
-                known = {**of_groups, **inventory.hosts[host.name].get_vars()}
-                self._set_composite_vars(constructed["compose"], known, host.name, strict)
-                self._add_host_to_composed_groups(constructed["groups"], known, host.name, strict)
-                self._add_host_to_keyed_groups(constructed["keyed_groups"], known, host.name, strict)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any, Container, Iterable, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.tags import (
     CLUSTER_PREFIX,
@@ -40,6 +40,8 @@ TAG_PREFIX = "tag:"
 
 # A name becomes part of file names and host patterns: no slash, no comma, no colon, no brackets, no leading dash.
 USABLE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
+# Groups that Ansible makes by itself.
+ANSIBLES_GROUPS = ("all", "ungrouped")
 # A host of one of these names would take the place of the machine that Ansible runs on.
 THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -52,9 +54,11 @@ _VARIABLES = (
     ("ec2_private_ip", "PrivateIpAddress"),
     ("ec2_public_ip", "PublicIpAddress"),
 )
-# What is one value throughout a cluster or a pool is kept once, on the group, unless instances differ after all.
+# What most nodes of a cluster or a pool have in common is kept once, on the group; of the last two, on the groups of
+# the kind that saves more. Never on both: which of them wins is for whoever else orders the groups to say.
 _OF_CLUSTER = ("ec2_cluster", "ec2_region", "ec2_vpc_id")
 _OF_POOL = ("ec2_role", "ec2_pool", "ec2_instance_type", "ec2_architecture")
+_OF_EITHER = ("ec2_zone", "ec2_tags")
 _VARIABLES_OF_TAGS = (("ec2_role", ROLE), ("ec2_pool", POOL), ("ec2_pod_cidr", POD_CIDR))
 # Tags that have a variable of their own are not repeated in ec2_tags.
 _OWN_TAGS = frozenset({NAME, ROLE, POOL, POD_CIDR})
@@ -88,24 +92,79 @@ class Hosts:
     warnings: list[str] = field(default_factory=list)
 
 
-def shared_variables(hosts: Sequence[Host]) -> dict[str, dict[str, Any]]:
-    """For each group of a cluster or a pool, the variables in which all its hosts agree.
+@dataclass
+class Placement:
+    """Where variables are kept: those of the groups, and for each host, in the order of the hosts, its own."""
 
-    Nothing is shared by hosts that are in several clusters: which group's value would win is nobody's decision.
+    groups: dict[str, dict[str, Any]]
+    hosts: list[dict[str, Any]]
+
+
+def placed(hosts: Sequence[Host], merging: bool = False) -> Placement:
+    """The variables of `hosts` with what they have in common on their groups; merged again they are what they were.
+
+    A host's own value is preferred to its groups', so one that differs from the others says so. A host of several
+    clusters keeps all of its own. `merging`: dictionaries of groups and hosts are merged (hash_behaviour = merge), so a
+    group's must be every member's.
     """
     members: dict[str, list[Host]] = {}
     for host in hosts:
-        if len(host.clusters) < 2:
-            for group in host.groups:
+        for group in host.groups:
+            if group.startswith((CLUSTER_GROUP, POOL_GROUP)):
                 members.setdefault(group, []).append(host)
-    shared: dict[str, dict[str, Any]] = {}
-    for group, group_hosts in members.items():
-        names = _OF_CLUSTER if group.startswith(CLUSTER_GROUP) else _OF_POOL if group.startswith(POOL_GROUP) else ()
-        for name in names:
-            values = {host.variables.get(name) for host in group_hosts}
-            if len(values) == 1 and None not in values:
-                shared.setdefault(group, {})[name] = values.pop()
-    return shared
+    groups: dict[str, dict[str, Any]] = {}
+    for name in (*_OF_CLUSTER, *_OF_POOL, *_OF_EITHER):
+        kinds = [CLUSTER_GROUP] * (name not in _OF_POOL) + [POOL_GROUP] * (name not in _OF_CLUSTER)
+        shared = [
+            {
+                group: value
+                for group in members
+                if group.startswith(kind)
+                for value in _common(members[group], name, merging)
+            }
+            for kind in kinds
+        ]
+        best = max(shared, key=lambda found: sum(_has(host, name, found) for host in hosts))
+        for group, value in best.items():
+            groups.setdefault(group, {})[name] = value
+    own = [
+        {
+            name: value
+            for name, value in host.variables.items()
+            if len(host.clusters) > 1
+            or not any(name in groups.get(group, ()) and groups[group][name] == value for group in host.groups)
+        }
+        for host in hosts
+    ]
+    return Placement(groups, own)
+
+
+def _has(host: Host, name: str, found: Mapping[str, Any]) -> bool:
+    """Whether `host` would have its value of a variable from `found`, the values of groups."""
+    return len(host.clusters) < 2 and any(
+        found[group] == host.variables[name] for group in host.groups if group in found
+    )
+
+
+def _common(hosts: Sequence[Host], name: str, merging: bool) -> list[Any]:
+    """The value that more than half of `hosts` have, where each has one; one value or none.
+
+    None either where no host would have it from the group.
+    """
+    if all(len(host.clusters) > 1 for host in hosts):
+        return []
+    counts: dict[str, int] = {}
+    values: dict[str, Any] = {}
+    for host in hosts:
+        value = host.variables.get(name)
+        if value is None:
+            return []
+        key = str(sorted(value.items())) if isinstance(value, dict) else str(value)
+        counts[key] = counts.get(key, 0) + 1
+        values[key] = value
+    most = max(counts, key=lambda key: counts[key])
+    enough = counts[most] == len(hosts) if merging and isinstance(values[most], dict) else 2 * counts[most] > len(hosts)
+    return [values[most]] if enough else []
 
 
 def safe_group_name(text: str) -> str:
@@ -113,18 +172,21 @@ def safe_group_name(text: str) -> str:
     return re.sub(r"\W", "_", text, flags=re.ASCII)
 
 
-def hosts_from(instances: Iterable[Mapping[str, Any]], layout: Layout) -> Hosts:
+def hosts_from(instances: Iterable[Mapping[str, Any]], layout: Layout, groups: Iterable[str] = ()) -> Hosts:
     """One host for each instance, in the order of their names.
 
-    An instance without a usable name is left out with a warning that names it. Raises InventoryError where two have
-    one name, or one name is this machine's: a play would run on the wrong one.
+    An instance without a usable name is left out with a warning that names it; the name of a group, ours or one of
+    `groups`, which are there already, is none: Ansible would take the group for the host. Raises InventoryError where
+    two have one name, or one name is this machine's: a play would run on the wrong one.
     """
     result = Hosts()
     seen: dict[str, Mapping[str, Any]] = {}
     nameless: list[str] = []
-    for instance in instances:
-        tags = as_mapping(instance.get("Tags"))
-        name, refused = _name(instance, tags, layout.hostnames)
+    tagged = [(instance, as_mapping(instance.get("Tags"))) for instance in instances]
+    taken = {*ANSIBLES_GROUPS, *STANDING_GROUPS, *groups}
+    taken.update(group for _instance, tags in tagged for group in _groups(tags, layout))
+    for instance, tags in tagged:
+        name, refused = _name(instance, tags, layout.hostnames, taken)
         if name is None:
             nameless.append(_where(instance) + (f" (not usable: {', '.join(refused)})" if refused else ""))
             continue
@@ -143,14 +205,15 @@ def hosts_from(instances: Iterable[Mapping[str, Any]], layout: Layout) -> Hosts:
     if nameless:
         result.warnings.append(
             f"left out, having no name by hostnames ({', '.join(layout.hostnames)}): {'; '.join(sorted(nameless))}; "
-            "give them a Name tag of letters, digits, dots and dashes, or add instance_id to hostnames"
+            "give them a Name tag of letters, digits, dots and dashes that is no group's name, or add instance_id to "
+            "hostnames"
         )
     result.hosts.sort(key=lambda host: host.name)
     return result
 
 
 def _name(
-    instance: Mapping[str, Any], tags: Mapping[str, str], preference: Sequence[str]
+    instance: Mapping[str, Any], tags: Mapping[str, str], preference: Sequence[str], taken: Container[str]
 ) -> tuple[str | None, list[str]]:
     """The first usable name, and the values that were met before it and cannot be one."""
     refused: list[str] = []
@@ -159,11 +222,28 @@ def _name(
             value = tags.get(wanted[len(TAG_PREFIX) :], "")
         else:
             value = instance.get(HOSTNAME_FIELDS[wanted]) or ""
-        if USABLE_NAME.fullmatch(value):
+        if value in taken:
+            refused.append(f"{wanted} {value!r}, a group's name")
+        elif USABLE_NAME.fullmatch(value):
             return value, refused
-        if value:
+        elif value:
             refused.append(f"{wanted} {value!r}")
     return None, refused
+
+
+def _owners(tags: Mapping[str, str], layout: Layout) -> list[str]:
+    """The clusters that own an instance with these tags, of those that are asked for."""
+    owners = clusters_of(tags)
+    return [owner for owner in owners if owner in layout.clusters] if layout.clusters else owners
+
+
+def _groups(tags: Mapping[str, str], layout: Layout) -> list[str]:
+    """Groups of an instance with these tags: its clusters', its role's, its pool's."""
+    groups = [CLUSTER_GROUP + safe_group_name(cluster) for cluster in _owners(tags, layout)]
+    groups += GROUPS_OF_ROLE.get(tags.get(ROLE, ""), ())
+    if tags.get(POOL):
+        groups.append(POOL_GROUP + safe_group_name(tags[POOL]))
+    return groups
 
 
 def _host(name: str, instance: Mapping[str, Any], tags: Mapping[str, str], layout: Layout, warnings: list[str]) -> Host:
@@ -187,37 +267,30 @@ def _host(name: str, instance: Mapping[str, Any], tags: Mapping[str, str], layou
         variables["ec2_zone"] = zone
 
     owners = clusters_of(tags)
-    meant = [owner for owner in owners if owner in layout.clusters] if layout.clusters else owners
+    meant = _owners(tags, layout)
     if len(owners) > 1:
         warnings.append(
             f"{name} ({_where(instance)}) is tagged as owned by several clusters: {', '.join(owners)}; "
             "remove the tags that are wrong"
         )
-    groups = []
     if meant:
         variables["ec2_cluster"] = meant[0]
-    groups += [CLUSTER_GROUP + safe_group_name(cluster) for cluster in meant]
     for variable, tag in _VARIABLES_OF_TAGS:
         if tags.get(tag):
             variables[variable] = tags[tag]
     role = tags.get(ROLE)
-    if role in GROUPS_OF_ROLE:
-        groups += GROUPS_OF_ROLE[role]
-    elif role:
+    if role and role not in GROUPS_OF_ROLE:
         warnings.append(
             f"{name} ({_where(instance)}) has the tag {ROLE}={role!r}, which is none of "
             f"{', '.join(GROUPS_OF_ROLE)}, and is in no group of nodes"
         )
-    pool = tags.get(POOL)
-    if pool:
-        groups.append(POOL_GROUP + safe_group_name(pool))
     variables["ec2_tags"] = {
         key: value for key, value in tags.items() if key not in _OWN_TAGS and not key.startswith(CLUSTER_PREFIX)
     }
     if layout.full:
         variables["ec2_instance"] = _snake_case({key: value for key, value in instance.items() if key != "Tags"})
         variables["ec2_instance"]["tags"] = dict(tags)
-    return Host(name, variables, groups, meant)
+    return Host(name, variables, _groups(tags, layout), meant)
 
 
 def _where(instance: Mapping[str, Any]) -> str:

@@ -21,8 +21,8 @@ from typing import Any, Mapping, Sequence
 #   (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html);
 # - a node, of which the control plane's, <cluster>-control-plane-0, leaves it 36;
 # - a tag's key, 128 characters, and a group of the inventory, which has no limit.
-# A letter comes first, since YAML reads 1234 and the like as numbers. Upper case is no DNS label's. Nor is the underline,
-# which stands for the dash in the inventory's groups: so no two clusters have one group.
+# A letter comes first, since YAML reads 1234 and the like as numbers. No DNS label has upper case or an underline, and
+# the underline stands for the dash in the inventory's groups: so no two clusters have one group.
 CLUSTER_LENGTH = 28
 CLUSTER = re.compile(rf"[a-z](?:[a-z0-9-]{{0,{CLUSTER_LENGTH - 2}}}[a-z0-9])?")
 CLUSTER_RULE = f"give 1 to {CLUSTER_LENGTH} lower-case letters, digits and dashes, a letter first and no dash last"

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import functools
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ansible.utils.vars import merge_hash
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.hosts import (
     Host,
     InventoryError,
     Layout,
     hosts_from,
-    shared_variables,
+    placed,
 )
 
 TEMPLATE = "{{ lookup('pipe', 'id') }}"
@@ -130,6 +134,27 @@ def test_two_of_one_name_are_an_error_that_names_both() -> None:
         hosts_from([instance(1), instance(2)], Layout(("demo",)))
 
 
+GROUPS = ["all", "ungrouped", "worker", "etcd", "control_plane", "pool_workers", "cluster_demo", "zone_a"]
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_groups_name_is_no_hosts_name(name: str) -> None:
+    found = hosts_from([instance(1, name), instance(2, "node-2")], Layout(("demo",)), ["zone_a"])
+    assert [host.name for host in found.hosts] == ["node-2"]
+    [warning] = found.warnings
+    assert f"i-0001 in us-east-1a (not usable: tag:Name {name!r}, a group's name)" in warning
+
+
+def test_a_group_of_another_instance_counts_and_the_next_name_is_taken() -> None:
+    others = instance(1, "pool_big"), instance(2, "node-2", tags={"k8sgu.io/pool": "big"})
+    found = hosts_from(others, Layout(("demo",), hostnames=("tag:Name", "instance_id")))
+    assert [host.name for host in found.hosts] == ["i-0001", "node-2"] and found.warnings == []
+
+
+def test_names_that_are_groups_but_for_their_case_are_hosts() -> None:
+    assert one(instance(1, "Worker")).name == "Worker"
+
+
 @pytest.mark.parametrize("name", ["localhost", "LocalHost", "127.0.0.1"])
 def test_no_instance_takes_this_machines_place(name: str) -> None:
     with pytest.raises(InventoryError, match=r"i-0001.*this machine"):
@@ -170,14 +195,112 @@ def test_hosts_come_in_the_order_of_their_names() -> None:
     assert [host.name for host in found.hosts] == ["node-1", "node-2", "node-3"]
 
 
-def test_what_all_nodes_agree_in_is_kept_on_their_group() -> None:
+def test_what_nodes_have_in_common_is_kept_on_their_group() -> None:
     hosts = hosts_from([instance(1, "a"), instance(2, "b", InstanceType="m5.xlarge")], Layout(("demo",))).hosts
-    assert shared_variables(hosts) == {
-        "cluster_demo": {"ec2_cluster": "demo", "ec2_region": "us-east-1", "ec2_vpc_id": "vpc-1"},
+    kept = placed(hosts)
+    assert kept.groups == {
+        "cluster_demo": {
+            "ec2_cluster": "demo",
+            "ec2_region": "us-east-1",
+            "ec2_vpc_id": "vpc-1",
+            "ec2_zone": "us-east-1a",
+            "ec2_tags": {},
+        },
         "pool_workers": {"ec2_role": "worker", "ec2_pool": "workers", "ec2_architecture": "x86_64"},
+    }
+    assert kept.hosts[1] == {
+        "ansible_host": "198.51.100.2",
+        "ec2_instance_id": "i-0002",
+        "ec2_instance_type": "m5.xlarge",
+        "ec2_private_ip": "10.240.0.2",
+        "ec2_public_ip": "198.51.100.2",
     }
 
 
-def test_nodes_of_two_clusters_share_nothing() -> None:
+def shape(clusters: int, pools: int, tags: Callable[[int, int, int], dict[str, str]], count: int = 1000) -> list[Host]:
+    """An account of `count` instances, whose further tags are a function of number, cluster and pool."""
+    made = []
+    for number in range(count):
+        cluster, pool = number % clusters, number // clusters % pools
+        given = {
+            **tags(number, cluster, pool),
+            f"k8sgu.io/cluster/c{cluster}": "owned",
+            "k8sgu.io/pool": f"pool{pool}",
+            "k8sgu.io/pod-cidr": f"10.{200 + number // 256}.{number % 256}.0/24",
+        }
+        node = instance(
+            number,
+            f"c{cluster}-pool{pool}-{number}",
+            tags=given,
+            InstanceId=f"i-{number:017x}",
+            PrivateIpAddress=f"10.240.{number // 250}.{number % 250 + 4}",
+            PublicIpAddress=f"198.51.{number // 250}.{number % 250 + 4}",
+            VpcId=f"vpc-{cluster:017x}",
+            Placement={"AvailabilityZone": f"us-east-1{'abc'[number % 3]}"},
+        )
+        node["Tags"] = [tag for tag in node["Tags"] if tag["Key"] != "k8sgu.io/cluster/demo"]
+        made.append(node)
+    return hosts_from(made, Layout(())).hosts
+
+
+def common(number: int, _cluster: int, _pool: int) -> dict[str, str]:
+    return {f"company:key-{key}": f"the value of {key}" for key in range(number)}
+
+
+# An account of each shape is made once.
+SHAPES: dict[str, Callable[[], list[Host]]] = {
+    "no tags": lambda: shape(1, 1, lambda *_: {}),
+    "few tags": lambda: shape(1, 2, lambda *_: common(5, 0, 0)),
+    "many tags": lambda: shape(1, 2, lambda *_: common(45, 0, 0)),
+    "ten clusters": lambda: shape(
+        10, 2, lambda _number, cluster, _pool: {**common(10, 0, 0), "team": f"team {cluster}"}
+    ),
+    "a pool's own": lambda: shape(1, 3, lambda _number, _cluster, pool: {**common(10, 0, 0), "team": f"team {pool}"}),
+    "one odd node": lambda: shape(
+        1, 2, lambda number, *_: {**common(10, 0, 0), **({"debug": "yes"} if number == 7 else {})}
+    ),
+}
+# Bytes of a host as compact JSON: what is no other's, of which the name, four addresses, the id and the zone.
+MOST_BYTES_A_HOST = 265
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_tags_that_nodes_share_cost_nothing_on_them(name: str) -> None:
+    hosts = SHAPES[name]()
+    kept = placed(hosts)
+    own = {host.name: variables for host, variables in zip(hosts, kept.hosts)}
+    assert len(own) == 1000
+    assert len(json.dumps(own, separators=(",", ":"))) <= 1000 * MOST_BYTES_A_HOST
+    assert sum("ec2_tags" in variables for variables in kept.hosts) == (name == "one odd node")
+
+
+SHAPES.update({name: functools.cache(make) for name, make in SHAPES.items()})
+
+
+def several(number: int, _cluster: int, pool: int) -> dict[str, str]:
+    also = {"k8sgu.io/cluster/c0": "owned"} if number % 5 == 0 else {}
+    return {**also, **(common(4, 0, 0) if number % 3 else {"pool": str(pool)}), **({"own": "x"} if number % 7 else {})}
+
+
+@pytest.mark.parametrize("merging", [False, True])
+@pytest.mark.parametrize("name", [*SHAPES, "several clusters"])
+@pytest.mark.parametrize("order", ["names", "names backwards"])
+def test_merged_again_the_variables_are_what_they_were(name: str, merging: bool, order: str) -> None:
+    """In whatever order the groups come: another source of the inventory may nest them."""
+    hosts = {**SHAPES, "several clusters": lambda: shape(3, 3, several, 200)}[name]()
+    kept = placed(hosts, merging)
+    assert kept.groups and any(len(own) < len(host.variables) for host, own in zip(hosts, kept.hosts))
+    for host, own in zip(hosts, kept.hosts):
+        merged: dict[str, Any] = {}
+        for variables in [kept.groups.get(group, {}) for group in sorted(host.groups, reverse=order != "names")] + [
+            own
+        ]:
+            merged = merge_hash(merged, variables) if merging else {**merged, **variables}
+        assert merged == host.variables
+
+
+def test_nodes_of_two_clusters_keep_their_own() -> None:
     both = {"tags": {"k8sgu.io/cluster/other": "owned"}}
-    assert shared_variables(hosts_from([instance(1, "a", **both)], Layout(())).hosts) == {}
+    hosts = hosts_from([instance(1, "a", **both)], Layout(())).hosts
+    kept = placed(hosts)
+    assert kept.groups == {} and kept.hosts == [hosts[0].variables]
