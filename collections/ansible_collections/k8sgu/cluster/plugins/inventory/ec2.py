@@ -284,22 +284,33 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
             self._construct(hosts)
 
     def _construct(self, hosts: list[Host]) -> None:
-        """Variables and groups that are composed. Raises InventoryError where a group is named like a host."""
+        """Variables and groups that are composed. Raises InventoryError where a group would be named like a host."""
         compose, groups, keyed_groups = (self.get_option(name) for name in ("compose", "groups", "keyed_groups"))
         strict = self.get_option("strict")
         inventory = self.inventory
+        fault: Exception | None = None
         for host in hosts:
             known = {**host.variables, **inventory.hosts[host.name].get_vars()}
-            self._set_composite_vars(compose, known, host.name, strict)
-            self._add_host_to_composed_groups(groups, known, host.name, strict)
-            self._add_host_to_keyed_groups(keyed_groups, known, host.name, strict)
+            try:
+                self._set_composite_vars(compose, known, host.name, strict)
+                self._add_host_to_composed_groups(groups, known, host.name, strict)
+                self._add_host_to_keyed_groups(keyed_groups, known, host.name, strict)
+            except Exception as error:
+                # Ansible takes a group for a host of its name, and says what became of that, not whence it came.
+                fault = error
+                break
         clashes = [host for host in hosts if host.name in inventory.groups]
+        if not clashes and fault is None:
+            return
+        # Nothing may go on with hosts that a group's name stands for, or that lack a group.
+        for one in hosts:
+            inventory.remove_host(inventory.hosts[one.name])
         if clashes:
-            # Nothing may go on with hosts that a group's name stands for.
-            for host in hosts:
-                inventory.remove_host(inventory.hosts[host.name])
-            named = "; ".join(f"{host.name!r} ({host.variables['ec2_instance_id']})" for host in clashes)
+            named = ", ".join(f"{one.name!r} ({one.variables['ec2_instance_id']})" for one in clashes)
             raise InventoryError(
-                f"groups and keyed_groups make groups named like instances: {named}; give keyed_groups a prefix or another "
-                "one, give the instances another Name tag, or put instance_id into hostnames"
+                f"groups, keyed_groups: a group would be named like an instance: {named}; choose another name or prefix "
+                "for the group, give the instance another Name tag, or put instance_id into hostnames"
             )
+        raise InventoryError(
+            f"compose, groups, keyed_groups: at {host.name!r} ({host.variables['ec2_instance_id']}): {fault}"
+        )

@@ -36,6 +36,8 @@ def server() -> Iterator[Server]:
         launch(running.client("ec2", "eu-west-1"), ["demo-worker-9"])
         launch(ec2, [None, "nameless-1", EVIL], cluster="nameless")
         launch(ec2, ["twin", "twin"], cluster="twins")
+        launch(ec2, ["worker", "all", "ungrouped", "pool_workers", "cluster_odd", "odd-1"], cluster="odd")
+        launch(ec2, ["blue", "odd-2"], cluster="keyed", team="blue")
         ec2.run_instances(ImageId="ami-03cf127a", MinCount=1, MaxCount=1, InstanceType="m5.large")  # nobody's
         yield running
 
@@ -56,8 +58,12 @@ class Inventory:
             (self.directory / "group_vars").mkdir(exist_ok=True)
             (self.directory / "group_vars" / "all.yml").write_text(yaml.safe_dump(variables))
 
-    def run(self, *arguments: str, program: str = "ansible-inventory") -> subprocess.CompletedProcess[str]:
-        return ansible_program.run(program, "-i", self.directory, *arguments, caller=self.environment)
+    def run(
+        self, *arguments: str, program: str = "ansible-inventory", environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return ansible_program.run(
+            program, "-i", self.directory, *arguments, caller=self.environment, environment=environment
+        )
 
     def list(self, *arguments: str, warnings: tuple[str, ...] = ()) -> dict[str, Any]:
         done = self.run("--list", *arguments)
@@ -227,6 +233,53 @@ def test_nameless_instances_are_named_in_a_warning(inventory: Inventory) -> None
     inventory.write(clusters=["nameless"])
     listed = inventory.list(warnings=("left out, having no name", "i-", EVIL, "add instance_id to hostnames"))
     assert set(listed["_meta"]["hostvars"]) == {"nameless-1"}
+
+
+def test_instances_named_like_groups_are_named_in_a_warning(inventory: Inventory) -> None:
+    inventory.write(clusters=["odd"])
+    names = ("worker", "all", "ungrouped", "pool_workers", "cluster_odd")
+    listed = inventory.list(warnings=tuple(f"(not usable: tag:Name '{name}', a group's name)" for name in names))
+    assert listed["worker"]["hosts"] == listed["pool_workers"]["hosts"] == listed["cluster_odd"]["hosts"] == ["odd-1"]
+    inventory.write(clusters=["odd"], hostnames=["tag:Name", "instance_id"])
+    assert len(inventory.list()["worker"]["hosts"]) == 6
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"keyed_groups": [{"key": "ec2_tags.team", "prefix": "", "separator": ""}]},
+        {"groups": {"blue": "true"}, "compose": {"one": "ec2_zone"}},
+        {"keyed_groups": [{"key": "ec2_zone", "parent_group": "blue"}]},
+    ],
+    ids=["keyed group", "group", "parent group"],
+)
+def test_a_composed_group_named_like_an_instance_is_an_error_that_names_it(
+    inventory: Inventory, options: dict[str, Any]
+) -> None:
+    inventory.write(clusters=["keyed"], **options)
+    said = inventory.refused()
+    assert "a group would be named like an instance: 'blue' (i-" in said and "put instance_id into hostnames" in said
+    # Who goes on after an inventory that failed goes on without its hosts.
+    done = inventory.run("--list", environment={"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "false"})
+    assert done.returncode == 0 and json.loads(done.stdout)["_meta"]["hostvars"] == {}
+
+
+def test_a_fault_of_composing_names_the_instance(inventory: Inventory) -> None:
+    inventory.write(keyed_groups=[{"key": "ec2_role", "prefix": "", "separator": "", "parent_group": "control_plane"}])
+    assert "at 'demo-control-plane-0' (i-" in inventory.refused()
+
+
+def test_what_nodes_share_is_kept_on_groups_and_a_play_sees_no_difference(inventory: Inventory) -> None:
+    inventory.write(clusters=["keyed"])
+    merged = inventory.list()["_meta"]["hostvars"]
+    exported = unwrapped(json.loads(inventory.run("--list", "--export").stdout))
+    assert {name: variables["ec2_tags"] for name, variables in merged.items()} == {
+        "blue": {"team": "blue"},
+        "odd-2": {"team": "blue"},
+    }
+    own = {"ansible_host", "ec2_instance_id", "ec2_private_ip", "ec2_public_ip"}
+    assert [set(variables) for variables in exported["_meta"]["hostvars"].values()] == [own, own]
+    assert exported["cluster_keyed"]["vars"]["ec2_tags"] == {"team": "blue"}
 
 
 @pytest.mark.parametrize(
