@@ -46,8 +46,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
             Path(options["roles_dir"]),
             options["described"],
         )
-        result["problems"] = problems
         if problems:
+            # The message alone: Ansible shows the whole result, and a list beside it would say all of it twice.
             count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
             text = "\n".join(f"- {problem}" for problem in problems)
             result.update(failed=True, msg=f"{count}, and nothing was changed:\n{text}")

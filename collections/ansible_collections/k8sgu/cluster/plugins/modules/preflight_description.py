@@ -66,9 +66,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-problems:
-  description: Every problem.
-  returned: always
-  type: list
-  elements: str
+msg:
+  description: Every problem, one on a line.
+  returned: failure
+  type: str
 """

@@ -21,6 +21,8 @@ import ec2_account
 import lab_node
 import moto_server
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
+
 NAME = "demo-control-plane-0"
 ENVIRONMENT = dict(os.environ)
 # Nobody listens there, so that the connection is refused at once.
@@ -56,12 +58,14 @@ def play(
 
 
 def assert_said(output: str, *expected: str) -> None:
-    """All of it in one message of as many problems."""
+    """All of it in one message of as many problems, which Ansible shows as its error and as the task's result."""
     assert f"{len(expected)} problem" in output, output[-4000:]
     assert "and nothing was changed" in output
     assert "changed=0" in output
     for text in expected:
         assert f"- {text}" in output, f"{text} is not in:\n{output[-4000:]}"
+    shown = output.rpartition("fatal: ")[2]
+    assert shown.count(expected[0]) == 1, output[-4000:]
 
 
 @pytest.fixture
@@ -97,6 +101,17 @@ def test_the_infrastructure_is_not_begun_with_a_bad_description(static: Path) ->
     # What the infrastructure would make first: the key for SSH.
     assert not (static.parent / "state").exists()
     assert "Ask AWS who calls" not in output
+
+
+@pytest.mark.parametrize(
+    ("name", "check"), [(1234, ("--check",)), ("a" * 40, ("--check",)), (None, ())], ids=["number", "long", "nothing"]
+)
+def test_a_wrong_cluster_name_is_told_once(static: Path, name: Any, check: tuple[str, ...]) -> None:
+    status, output = play("site", static, *check, k8sgu_cluster_name=name)
+    assert status != 0
+    # The misspelt variable of the host, and the name.
+    assert_said(output, f"k8sgu_cluster_name: {rules.cluster_fault(name)}", "k8sgu_max_podz: there is no such variable")
+    assert "Ask AWS who calls" not in output and not (static.parent / "state").exists()
 
 
 def test_a_good_description_passes_and_changes_nothing(tmp_path: Path) -> None:
