@@ -120,9 +120,13 @@ class Shape:
     of_pool: int = 0  # and on every instance of a pool
     odd: int = 0  # instances with one more tag
 
+    @staticmethod
+    def cluster(number: int) -> str:
+        return f"demo{number or ''}"
+
     def tags(self, number: int) -> dict[str, str]:
-        cluster, pool = number % self.clusters, number // self.clusters % self.pools
-        name, of = f"demo{cluster or ''}", ("workers", "large", "gpu")[pool]
+        name = self.cluster(number % self.clusters)
+        of = ("workers", "large", "gpu")[number // self.clusters % self.pools]
         return {
             "Name": f"{name}-{of}-{number}",
             f"k8sgu.io/cluster/{name}": "owned",
@@ -201,11 +205,12 @@ def main() -> int:
         directory = Path(name)
         make_instances(server, given.instances, PLAIN)
         ours = directory / "ours.k8sgu.yml"
-        ours.write_text("plugin: k8sgu.cluster.ec2\n")
+        names = [PLAIN.cluster(number) for number in range(max(shape.clusters for shape in SHAPES))]
+        ours.write_text(f"plugin: k8sgu.cluster.ec2\nclusters: [{', '.join(names)}]\n")
         theirs = directory / "theirs.aws_ec2.yml"
         theirs.write_text(
             "plugin: amazon.aws.aws_ec2\nregions: [us-east-1]\nhostnames: ['tag:Name']\n"
-            "filters: {'tag-key': 'k8sgu.io/cluster/*', instance-state-name: [pending, running]}\n"
+            "filters: {'tag:k8sgu.io/role': worker, instance-state-name: [pending, running]}\n"
             "keyed_groups:\n  - {key: \"tags['k8sgu.io/role']\", prefix: '', separator: ''}\n"
             "  - {key: \"tags['k8sgu.io/pool']\", prefix: pool}\n"
         )
