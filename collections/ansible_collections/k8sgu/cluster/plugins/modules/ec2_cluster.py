@@ -203,7 +203,8 @@ options:
     default: auto
   tags:
     description:
-      - Further tags for everything that is made. Keys that begin with C(k8sgu.io/), C(aws:) or C(kubernetes.io/) are refused.
+      - Further tags for everything that is made, 45 at most. Keys that begin with C(k8sgu.io/), C(aws:) or C(kubernetes.io/) are
+        refused, and so is what IAM does not take. A value is text or a whole number; V(true) or C(1.10) go in quotes.
     type: dict
     default: {}
   allow_replace:

@@ -21,6 +21,7 @@ from moto_server import Server, reset
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, session
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import DescriptionError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
 
 BIN = Path(sys.executable).parent
 ZONES = ["us-east-1a", "us-east-1b"]
@@ -91,6 +92,24 @@ def test_check_run_check_run_remove(server: Server, layout: str) -> None:
     assert run(state="absent")["plan"] == promised["plan"]
     assert picture(server) == before
     assert not run(state="absent")["changed"]
+
+
+def test_the_longest_name_and_the_most_tags_are_taken(server: Server) -> None:
+    """By every service that has a limit: EC2, the load balancer and IAM."""
+    before = picture(server)
+    name = "c" * rules.CLUSTER_LENGTH
+    tags = {f"key-{number}": "value" for number in range(rules.MOST_TAGS)}
+    done = run(name=name, pools=HA, tags=tags)
+    [balancer] = server.client("elbv2").describe_load_balancers()["LoadBalancers"]
+    assert balancer["LoadBalancerName"] == f"{name}-api" and len(balancer["LoadBalancerName"]) == 32
+    [control_plane, _] = sorted(
+        role["RoleName"] for role in server.client("iam").list_roles(PathPrefix="/k8sgu/")["Roles"]
+    )
+    assert control_plane == f"k8sgu-{name}-us-east-1-control-plane"
+    assert max(len(node["Tags"]) for node in instances(server).values()) == 50
+    assert done["changed"] and not run(name=name, pools=HA, tags=tags)["changed"]
+    run(name=name, state="absent")
+    assert picture(server) == before
 
 
 def test_what_ec2_shows_of_a_node(server: Server) -> None:

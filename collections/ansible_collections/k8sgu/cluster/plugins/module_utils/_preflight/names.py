@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
+
+from ansible.module_utils.common.validation import check_type_dict, check_type_list
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
 
@@ -28,19 +30,22 @@ def described_count(values: Mapping[str, Any]) -> int:
 
 def check_described(values: Mapping[str, Any]) -> list[str]:
     """What can be told of the names of a cluster that ec2_cluster is to make, in the words of ec2_cluster."""
-    problems = [*check_pools(values), *_of("k8sgu_tags", rules.tags_faults, values.get("k8sgu_tags"), Mapping)]
+    problems = [*check_pools(values), *_of("k8sgu_tags", rules.tags_faults, values.get("k8sgu_tags"), check_type_dict)]
     region = str(values.get("k8sgu_region") or "")
     return problems + _of(
-        "k8sgu_zones", lambda zones: [rules.zones_fault(zones, region)], values.get("k8sgu_zones"), (list, tuple)
+        "k8sgu_zones", lambda zones: [rules.zones_fault(zones, region)], values.get("k8sgu_zones"), check_type_list
     )
 
 
-def _of(option: str, faults: Any, value: Any, kind: Any) -> list[str]:
+def _of(option: str, faults: Callable[[Any], list[str]], value: Any, converted: Callable[[Any], Any]) -> list[str]:
+    """Faults of a value that Ansible would convert first: -e k8sgu_zones=a,b is a list to it."""
     if not value:
         return []
-    if not isinstance(value, kind):
-        what = "a dictionary" if kind is Mapping else "a list"
-        return [f"{option}: {value!r} is not {what}; give {what}, or leave it out"]
+    try:
+        value = converted(value)
+    except TypeError:
+        what = "a dictionary" if converted is check_type_dict else "a list"
+        return [f"{option}: {rules.shown(value)} is not {what}; give {what}, or leave it out"]
     return [f"{option}: {fault}" for fault in faults(value) if fault]
 
 

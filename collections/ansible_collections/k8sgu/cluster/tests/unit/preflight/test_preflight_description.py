@@ -163,7 +163,7 @@ def test_a_good_description_passes() -> None:
         ),
         ({"k8sgu_pools": [pool("a-b"), pool("a_b")]}, "k8sgu_pools", "'a-b' and 'a_b': two pools", "its own name"),
         ({"k8sgu_pools": [pool("g" * 45, 11)]}, "k8sgu_pools", "-10 is too long", "shorten the pool's name"),
-        ({"k8sgu_zones": "us-east-1a"}, "k8sgu_zones", "'us-east-1a' is not a list", "give a list"),
+        ({"k8sgu_zones": {"a": 1}}, "k8sgu_zones", '{"a": 1}, which is no text to YAML, is not a list', "give a list"),
         ({"k8sgu_zones": ["us-east-1a", "us-east-1a"]}, "k8sgu_zones", "stands there twice", "once"),
         (
             {"k8sgu_zones": ["us-east-1a"], "k8sgu_region": "eu-west-1"},
@@ -171,7 +171,9 @@ def test_a_good_description_passes() -> None:
             "not in region eu-w",
             "eu-west-1a",
         ),
-        ({"k8sgu_tags": ["a"]}, "k8sgu_tags", "['a'] is not a dictionary", "give a dictionary"),
+        ({"k8sgu_zones": "a,a"}, "k8sgu_zones", "'a' stands there twice", "once"),
+        ({"k8sgu_tags": ["a"]}, "k8sgu_tags", "is not a dictionary", "give a dictionary"),
+        ({"k8sgu_tags": "aws:x=1"}, "k8sgu_tags", "'aws:x' is not yours", "choose a key without k8sgu.io/"),
         ({"k8sgu_tags": {"aws:x": "1"}}, "k8sgu_tags", "'aws:x' is not yours", "choose a key without k8sgu.io/"),
     ],
 )
