@@ -20,9 +20,11 @@ HEAD = """# Variables
 Set them in `inventories/<env>/group_vars/all/cluster.yml`.
 Written by `tools/docs_variables.py` from the roles' argument specs.
 
-A change that replaces or removes control-plane nodes, etcd's members, does so with one of them in a run of `site.yml`,
-since etcd must have taken the new one in, or let the old one go, before the next. A warning names those that are left:
-run it again until there is none.
+What a cluster is made with it keeps: `k8sgu_vpc_cidr`, `k8sgu_pod_cidr`, `k8sgu_pod_cidr_node_prefix`,
+`k8sgu_pod_network`, `k8sgu_service_cidr`, `k8sgu_api_service_address`, `k8sgu_cluster_dns_address`,
+`k8sgu_cluster_domain`, the number of control-plane nodes, and on a node with pods `k8sgu_container_runtime`. From the
+first quorum of etcd on, every playbook refuses another value before it changes anything, and so it does a Kubernetes
+version that goes back or leaves out a minor one. The way there is a new cluster beside the old one.
 """
 
 

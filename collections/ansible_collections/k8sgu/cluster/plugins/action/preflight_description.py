@@ -20,6 +20,7 @@ ARGUMENT_SPEC = {
     "port_table": {"type": "list", "elements": "dict", "default": []},
     "roles_dir": {"type": "path", "required": True},
     "described": {"type": "bool", "default": False},
+    "living": {"type": "dict"},
 }
 
 
@@ -45,6 +46,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
             options["port_table"],
             Path(options["roles_dir"]),
             options["described"],
+            options["living"],
         )
         if problems:
             # The message alone: Ansible shows the whole result, and a list beside it would say all of it twice.

@@ -215,6 +215,12 @@ options:
         yet to be launched or does not run. A warning names those that are left for the next run.
     type: bool
     default: false
+  keep_control_plane:
+    description:
+      - Fail, before anything is done, where a control-plane node that is there would be replaced or removed, whatever O(allow_replace) says.
+      - For a cluster that lives and whose etcd nobody prepares for it. One that is missing is still launched.
+    type: bool
+    default: false
   check_permissions:
     description:
       - Ask before the first change whether the caller may make the changes, and refuse the run with every permission

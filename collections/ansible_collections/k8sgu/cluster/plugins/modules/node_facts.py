@@ -22,6 +22,7 @@ options: {}
 EXAMPLES = r"""
 - name: Read the node
   k8sgu.cluster.node_facts:
+  become: true
 """
 
 RETURN = r"""
@@ -102,6 +103,15 @@ ansible_facts:
           returned: always
           type: list
           elements: str
+        membership:
+          description:
+            - What the node tells of its cluster; reading all of it needs root. C(cluster) is the owner's name, C(born) whether the API has been there,
+              C(fixed) what the cluster was made with by option, C(kubernetes) the API server's version, C(runtime) the kubelet's container runtime,
+              C(pods) how many pods the node has.
+            - C(etcd) is the node's member, with C(data) whether its directory has any, C(joined) whether it has ever had a quorum, C(initial) the
+              names that its unit has, and C(members) what it answers, each with C(name), C(address) and C(started); none where it does not.
+          returned: always
+          type: dict
         python:
           description: The version of the Python that runs modules.
           returned: always

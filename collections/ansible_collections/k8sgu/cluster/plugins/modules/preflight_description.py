@@ -12,6 +12,7 @@ version_added: 0.1.0
 description:
   - Looks for unknown variables, a version without a release file, ranges that overlap or are too small, illegal names and an even number of etcd
     members, and judges what M(k8sgu.cluster.preflight_node) read of the nodes.
+  - Of a living cluster, also looks for changes that it cannot take, such as another range of Services, and for members of etcd that lost their data.
   - Fails once, with every problem that was found. Each names the variable or the node, what was seen, and the way out.
 author:
   - The k8sgu authors (@k8sgu)
@@ -54,6 +55,9 @@ options:
     description: Whether the nodes are to be made of the counts in O(values). Otherwise they are those in O(nodes).
     type: bool
     default: false
+  living:
+    description: What is known of the living cluster, as P(k8sgu.cluster.living_problems#filter) takes it. Without it there is none.
+    type: dict
 """
 
 EXAMPLES = r"""

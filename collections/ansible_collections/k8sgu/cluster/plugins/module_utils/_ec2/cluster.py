@@ -17,6 +17,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
     balancer_address,
     billing,
     checks,
+    members,
     names,
     permissions,
     planning,
@@ -92,6 +93,14 @@ def _present(aws: session.Aws, description: Description, options: Mapping[str, A
     checks.check_names(reader, plan)
     result = _result(aws, description, current, plan)
     result["billed"] = billing.billed(description, max(1, len(zones)))
+    ending = members.ending(description, current, plan)
+    if ending and description.keep_control_plane:
+        listed = "; ".join(f"{step.resource}: {step.reason}" for step in ending)
+        raise RunFailed(
+            f"keep_control_plane: {listed}. Each is a member of the living cluster's etcd and would end with its data; "
+            "take the change back",
+            {**result, "reached": [], "changed": False},
+        )
     replacements = plan.replacements()
     if replacements and not description.allow_replace:
         listed = "; ".join(f"{step.resource}: {step.reason}" for step in replacements)

@@ -77,6 +77,7 @@ class Description:
     load_balancer_scheme: str = "internal"
     tags: Mapping[str, str] = field(default_factory=dict)
     allow_replace: bool = False
+    keep_control_plane: bool = False
     # Control-plane nodes that are left for a later run still use the load balancer; see `members`.
     keeps_balancer: bool = False
 
@@ -137,6 +138,7 @@ def parse(options: Mapping[str, Any], region: str) -> Description:
         load_balancer_scheme=_scheme(options),
         tags=_tags(options["tags"]),
         allow_replace=options["allow_replace"],
+        keep_control_plane=options["keep_control_plane"],
     )
     _check_pools(description)
     _check_ranges(description)

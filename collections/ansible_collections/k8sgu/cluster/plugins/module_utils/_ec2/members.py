@@ -21,6 +21,8 @@ def held_back(description: Description, current: state.Current, whole: plan.Plan
     """The members that the whole plan ends and that a later run has to end, by name."""
     if whole.replacements() and not description.allow_replace:
         return {}  # The run is refused, and names every replacement.
+    if description.keep_control_plane:
+        return {}  # It is refused if one ends, and names all of them.
     wanted = {node.name for node in whole.nodes if node.role == tags.CONTROL_PLANE}
     there = {
         name: node
@@ -40,6 +42,22 @@ def held_back(description: Description, current: state.Current, whole: plan.Plan
     first = leaving[0]
     may_go = first in down or not (down | coming)
     return {name: there[name] for name in (leaving[1:] if may_go else leaving)}
+
+
+def ending(description: Description, current: state.Current, made: plan.Plan) -> list[plan.Step]:
+    """The steps of a plan that end a control-plane node which is there, running or not."""
+    there = {
+        name: node.id
+        for name, node in current.nodes().items()
+        if node.tags.get(tags.ROLE) == tags.CONTROL_PLANE
+        or any(node.name == name and node.role == tags.CONTROL_PLANE for node in made.nodes)
+    }
+    return [
+        step
+        for step in made.steps
+        if (step.call == "replace" and step.arguments["name"] in there)
+        or (step.call == "terminate" and step.arguments["id"] in there.values())
+    ]
 
 
 def _number(name: str, upwards: bool) -> int:

@@ -55,6 +55,7 @@ SPECIFICATION: dict[str, Any] = {
         },
         "tags": {"type": "dict", "default": {}},
         "allow_replace": {"type": "bool", "default": False},
+        "keep_control_plane": {"type": "bool", "default": False},
         "check_permissions": {"type": "bool", "default": True},
         "wait_timeout": {"type": "int", "default": 600},
         **CONNECTION_OPTIONS,

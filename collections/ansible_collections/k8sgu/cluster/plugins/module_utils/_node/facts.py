@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any, Callable
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._node.membership import membership
+
 # What must not be restarted on every node at once where it runs already.
 REPLICATED_UNITS = ("etcd.service", "kube-apiserver.service")
 SYSTEMCTL_TIMEOUT_S = 30
@@ -104,6 +106,7 @@ def node_facts(root: Path = Path("/"), ask: Callable[[tuple[str, ...]], str] = s
     resolved = root / "run/systemd/resolve/resolv.conf"
     machine = os.uname()
     distribution, version = release.get("ID", "unknown"), release.get("VERSION_ID", "")
+    active = active_units(REPLICATED_UNITS, ask)
     return {
         "cgroup_version": 2 if (cgroup / "cgroup.controllers").exists() else 1,
         # Without CAP_SYS_RESOURCE a runtime may not lower a process's oom_score_adj.
@@ -122,6 +125,7 @@ def node_facts(root: Path = Path("/"), ask: Callable[[tuple[str, ...]], str] = s
         "mtu": mtu(root),
         # os.path, which says no where it may not look.
         "encrypts": any(os.path.exists(root / path) for path in ENCRYPTION),  # noqa: PTH110
-        "active_units": active_units(REPLICATED_UNITS, ask),
+        "active_units": active,
+        "membership": membership(root, "etcd.service" in active),
         "python": ".".join(map(str, sys.version_info[:3])),
     }

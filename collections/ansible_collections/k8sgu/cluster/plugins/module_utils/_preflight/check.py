@@ -10,7 +10,15 @@ from typing import Any, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import choice
 from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
-from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import names, node, ranges, releases, variables
+from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import (
+    living,
+    members,
+    names,
+    node,
+    ranges,
+    releases,
+    variables,
+)
 
 
 def with_defaults(values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -33,16 +41,19 @@ def check(
     port_table: Sequence[Mapping[str, Any]],
     roles: Path,
     described: bool,
+    found: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Every problem, each with the option or the node, what was seen and the way out.
 
     values: variables by name, None for one that is not set. seen: names of all variables. described: whether the
     infrastructure is to be made of the counts in `values`; otherwise it is what the inventory has. A node without a
-    `probe` is judged by the inventory alone.
+    `probe` is judged by the inventory alone. found: what is known of the living cluster, as the filter living_problems
+    takes it.
     """
     options = variables.options(roles)
     # Of a name that is null, no default counts: the inventory and ec2_cluster would not know it.
     cluster = values["k8sgu_cluster_name"]
+    count = values["k8sgu_control_plane_count"]
     values = {**with_defaults(values, options), "k8sgu_cluster_name": cluster}
     problems = variables.check_names(seen, {*options, *variables.derived(roles)})
     versions = releases.released(Path(values["k8sgu_releases_dir"]))
@@ -50,16 +61,24 @@ def check(
         str(values["k8sgu_kubernetes_version"]), versions, str(values["k8sgu_releases_dir"])
     )
     problems += check_encryption(values)
-    count = names.described_count(values) if described else 0
-    problems += ranges.check_ranges(values, nodes, max(count, len(nodes)))
+    expected = names.described_count(values) if described else 0
+    problems += ranges.check_ranges(values, nodes, max(expected, len(nodes)))
     problems += [f"k8sgu_cluster_name: {fault}" for fault in [rules.cluster_fault(cluster)] if fault]
     problems += names.check_hosts(nodes)
     if described:
         problems += names.check_described(values)
         problems += names.check_members(int(values["k8sgu_control_plane_count"]), "k8sgu_control_plane_count")
-    else:
-        members = sum(bool(one["etcd"]) for one in nodes)
-        problems += names.check_members(members, "the inventory's group etcd")
+    # On its way between two descriptions a living cluster may have any number.
+    elif not (found and living.lives(found["record"], found["nodes"])):
+        problems += names.check_members(sum(bool(one["etcd"]) for one in nodes), "the inventory's group etcd")
+    if found:
+        if described:
+            # Before there are nodes that were probed.
+            problems += living.check_cluster(str(values["k8sgu_cluster_name"]), found["nodes"])
+            count = values["k8sgu_control_plane_count"]
+        wanted = None if count is None else int(count)
+        problems += living.check_living(found["values"], wanted, found["record"], found["nodes"])
+        problems += [] if described else members.check_members(found["record"], found["nodes"], found["record_file"])
     for one in nodes:
         if one.get("probe") is not None:
             problems += node.check_node(one, values, port_table)

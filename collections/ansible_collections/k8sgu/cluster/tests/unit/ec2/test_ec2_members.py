@@ -13,6 +13,7 @@ from test_ec2_plan import FACTS, OURS, description, finished, instance, pool
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import plan, planning, state, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.members import ending
 
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 
@@ -78,6 +79,31 @@ def test_one_member_in_a_run(
     assert ended(made) == steps
     named = ", ".join(f"demo-control-plane-{number}" for number in held)
     assert [warning.partition(":")[0] for warning in made.warnings] == ([named] if held else [])
+
+
+KEPT: list[tuple[str, Description, state.Current, list[str]]] = [
+    ("three of another type", BIG_ONES, members(3), [REPLACE + "0", REPLACE + "1", REPLACE + "2"]),
+    ("from three to one", wanted(1), members(3), [DELETE + "1", DELETE + "2"]),
+    ("one that is stopped", wanted(1), changed(members(3), 2, **STOPPED), [DELETE + "1", DELETE + "2"]),
+    ("one that has ended", wanted(3), changed(members(3), 1, state="terminated"), []),
+    ("one that is stopped and stays", wanted(3), changed(members(3), 1, **STOPPED), []),
+    ("from one to three", wanted(3), members(1), []),
+]
+
+
+@pytest.mark.parametrize(("case", "given", "current", "steps"), KEPT, ids=[row[0] for row in KEPT])
+def test_where_the_control_plane_is_to_be_kept_every_end_of_one_is_named(
+    case: str, given: Description, current: state.Current, steps: list[str]
+) -> None:
+    given = dataclasses.replace(given, keep_control_plane=True)
+    made = planning.make(given, current, FACTS)
+    assert sorted(step.key for step in ending(given, current, made)) == steps
+
+
+def test_workers_may_go_where_the_control_plane_is_kept() -> None:
+    given = description(pools=(pool("control_plane", 1), pool("workers", 0)), keep_control_plane=True)
+    made = planning.make(given, finished(), FACTS)
+    assert [step.key for step in made.steps if step.call == "terminate"] and ending(given, finished(), made) == []
 
 
 def test_workers_are_replaced_all_at_once() -> None:

@@ -1,0 +1,161 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a node tells of the cluster that it is part of: what that was made with, and the node's part in etcd."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, Dict
+from urllib.parse import urlsplit
+
+OWNER = "etc/k8sgu/cluster.json"
+UNITS = "etc/systemd/system"
+API_SERVER = f"{UNITS}/kube-apiserver.service"
+CONTROLLER_MANAGER = f"{UNITS}/kube-controller-manager.service"
+ETCD = f"{UNITS}/etcd.service"
+ETCD_DATA = "var/lib/etcd/member"
+# etcd.service leaves it when the member has had a quorum. It is not in the data directory: so it tells of a lost one.
+ETCD_JOINED = "var/lib/k8sgu/etcd-joined"
+ETCD_PKI = "etc/etcd/pki"
+KUBELET_CONFIG = "var/lib/kubelet/config.yaml"
+PODS = "var/lib/kubelet/pods"
+CNI_CONFIG = "etc/cni/net.d/10-k8sgu.conflist"
+# Either tells that the API, and so etcd, was there when this node was set up.
+BORN = (API_SERVER, KUBELET_CONFIG)
+# By option, where a cluster without a record shows it.
+FLAGS = (
+    ("k8sgu_service_cidr", API_SERVER, r"--service-cluster-ip-range=(\S+)"),
+    ("k8sgu_cluster_domain", API_SERVER, r"--service-account-issuer=https://kubernetes\.default\.svc\.(\S+)"),
+    ("k8sgu_pod_cidr", CONTROLLER_MANAGER, r"--cluster-cidr=(\S+)"),
+    ("k8sgu_cluster_domain", KUBELET_CONFIG, r"(?m)^clusterDomain: [\"']?([^\s\"']+)"),
+    # Not one that stands before it on each node, at a link-local address.
+    ("k8sgu_cluster_dns_address", KUBELET_CONFIG, r"(?m)^clusterDNS:\s*\n\s*- [\"']?(?!169\.254\.)([\d.]+)"),
+)
+# A member that does not answer its own node at once will not.
+MEMBERS_TIMEOUT_S = 3.0
+
+Values = Dict[str, Any]
+
+
+def text(path: Path) -> str:
+    """Empty where there is no such file, or where it may not be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def exists(path: Path) -> bool:
+    """False too where one may not look."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def entries(path: Path) -> list[str]:
+    try:
+        return os.listdir(path)  # noqa: PTH208
+    except OSError:
+        return []
+
+
+def owner(content: str) -> Values:
+    """What /etc/k8sgu/cluster.json says; nothing where it is missing or damaged."""
+    try:
+        found = json.loads(content or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def shown(root: Path) -> Values:
+    """What the cluster was made with, as far as units and configurations show it."""
+    found: Values = {}
+    for option, path, pattern in FLAGS:
+        match = re.search(pattern, text(root / path))
+        if match:
+            found.setdefault(option, match.group(1))
+    try:
+        bridge = json.loads(text(root / CNI_CONFIG))["plugins"][0]
+        found["k8sgu_pod_cidr_node_prefix"] = int(bridge["ipam"]["ranges"][0][0]["subnet"].partition("/")[2])
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        pass
+    if exists(root / CNI_CONFIG):
+        found["k8sgu_pod_network"] = "vxlan" if exists(root / UNITS / "flanneld.service") else "routed"
+    return found
+
+
+def fetch_members(address: str, pki: Path) -> str:
+    """The members as the one at this peer address knows them, by itself: without a quorum too. Raises OSError."""
+    import ssl  # costs 20 ms, which a node without etcd need not pay
+
+    context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
+    context.load_cert_chain(str(pki / "peer.crt"), str(pki / "peer.key"))
+    parts = urlsplit(address)
+    connection = http.client.HTTPSConnection(
+        parts.hostname or "", parts.port, timeout=MEMBERS_TIMEOUT_S, context=context
+    )
+    try:
+        connection.request("GET", "/members")
+        response = connection.getresponse()
+        body = response.read(1 << 20).decode("utf-8", "replace")
+    except http.client.HTTPException as error:
+        raise OSError(str(error)) from error
+    finally:
+        connection.close()
+    if response.status != http.client.OK:
+        raise OSError(f"HTTP {response.status}")
+    return body
+
+
+def members(body: str) -> list[Values]:
+    """etcd's answer as `name`, `address` and `started`: one that never had a quorum has no address for clients."""
+    return [
+        {
+            "name": str(one.get("name") or ""),
+            "address": urlsplit((one.get("peerURLs") or [""])[0]).hostname or "",
+            "started": bool(one.get("clientURLs")),
+        }
+        for one in json.loads(body)
+    ]
+
+
+def etcd(root: Path, fetch: Any = fetch_members) -> Values:
+    """The node's member. `members` is None where it does not answer; `initial` are the names that its unit has."""
+    unit = text(root / ETCD)
+    initial = re.search(r"--initial-cluster=(\S+)", unit)
+    listening = re.search(r"--listen-peer-urls=([^\s,]+)", unit)
+    data = bool(entries(root / ETCD_DATA))
+    found: list[Values] | None = None
+    if data and listening:
+        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
+            found = members(fetch(listening.group(1), root / ETCD_PKI))
+    return {
+        "data": data,
+        "joined": exists(root / ETCD_JOINED),
+        "initial": [part.partition("=")[0] for part in initial.group(1).split(",")] if initial else [],
+        "members": found,
+    }
+
+
+def membership(root: Path, active: bool, fetch: Any = fetch_members) -> Values:
+    """What the node tells; `active`: its etcd runs and has joined."""
+    said = owner(text(root / OWNER))
+    kubelet = text(root / KUBELET_CONFIG)
+    version = root / "opt/k8sgu/kube-apiserver/current"
+    member = etcd(root, fetch)
+    member["joined"] = member["joined"] or active
+    return {
+        "cluster": str(said.get("cluster") or ""),
+        # What was recorded counts, not what a user's own flags made of it.
+        "fixed": {**shown(root), **(said.get("fixed") or {})},
+        "born": member["joined"] or any(exists(root / path) for path in BORN),
+        "etcd": member,
+        "kubernetes": os.readlink(version) if os.path.islink(version) else "",  # noqa: PTH114
+        "runtime": ("docker" if "cri-dockerd" in kubelet else "containerd") if kubelet else "",
+        "pods": len(entries(root / PODS)),
+    }

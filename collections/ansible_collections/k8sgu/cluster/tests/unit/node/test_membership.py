@@ -1,0 +1,177 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a node tells of its cluster, over a file system as it is found on one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._node import membership
+
+ETCD_UNIT = """\
+ExecStart=/opt/k8sgu/etcd/current/etcd \\
+  --name=cp-0 \\
+  --listen-peer-urls=https://10.240.0.10:2380 \\
+  --initial-cluster=cp-0=https://10.240.0.10:2380,cp-1=https://10.240.0.11:2380
+"""
+API_UNIT = """\
+  --service-account-issuer=https://kubernetes.default.svc.cluster.local \\
+  --service-cluster-ip-range=10.32.0.0/16 \\
+"""
+KUBELET = """\
+clusterDNS:
+- 10.32.0.10
+clusterDomain: cluster.local
+containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
+"""
+BRIDGE = json.dumps({"plugins": [{"type": "bridge", "ipam": {"ranges": [[{"subnet": "10.200.1.0/24"}]]}}]})
+MANAGER = "  --cluster-cidr=10.200.0.0/16"
+ANSWER = json.dumps(
+    [
+        {"id": 1, "peerURLs": ["https://10.240.0.10:2380"], "name": "cp-0", "clientURLs": ["https://10.240.0.10:2379"]},
+        {"id": 2, "peerURLs": ["https://10.240.0.11:2380"], "name": "cp-1"},
+    ]
+)
+SHOWN = {
+    "k8sgu_service_cidr": "10.32.0.0/16",
+    "k8sgu_cluster_domain": "cluster.local",
+    "k8sgu_pod_cidr": "10.200.0.0/16",
+    "k8sgu_cluster_dns_address": "10.32.0.10",
+    "k8sgu_pod_cidr_node_prefix": 24,
+    "k8sgu_pod_network": "routed",
+}
+
+
+def write(root: Path, path: str, content: str = "") -> None:
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text(content)
+
+
+def answers(address: str, pki: Path) -> str:
+    assert address == "https://10.240.0.10:2380"
+    return ANSWER
+
+
+def silent(address: str, pki: Path) -> str:
+    raise ConnectionRefusedError
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A control-plane node of a cluster that has no record."""
+    write(tmp_path, membership.ETCD, ETCD_UNIT)
+    write(tmp_path, f"{membership.ETCD_DATA}/wal")
+    write(tmp_path, membership.API_SERVER, API_UNIT)
+    write(tmp_path, membership.CONTROLLER_MANAGER, MANAGER)
+    write(tmp_path, membership.KUBELET_CONFIG, KUBELET)
+    write(tmp_path, membership.CNI_CONFIG, BRIDGE)
+    write(tmp_path, "etc/k8sgu/cluster.json", '{"cluster": "demo", "node": "cp-0"}')
+    write(tmp_path, f"{membership.PODS}/one/etc-hosts")
+    write(tmp_path, "opt/k8sgu/kube-apiserver/1.36.4/kube-apiserver")
+    (tmp_path / "opt/k8sgu/kube-apiserver/current").symlink_to("1.36.4")
+    return tmp_path
+
+
+def test_a_machine_just_made_tells_nothing(tmp_path: Path) -> None:
+    assert membership.membership(tmp_path, active=False, fetch=silent) == {
+        "cluster": "",
+        "fixed": {},
+        "born": False,
+        "etcd": {"data": False, "joined": False, "initial": [], "members": None},
+        "kubernetes": "",
+        "runtime": "",
+        "pods": 0,
+    }
+
+
+def test_a_node_without_a_record_shows_what_its_cluster_was_made_with(old: Path) -> None:
+    found = membership.membership(old, active=False, fetch=answers)
+    assert found == {
+        "cluster": "demo",
+        "fixed": SHOWN,
+        "born": True,
+        "etcd": {
+            "data": True,
+            "joined": False,
+            "initial": ["cp-0", "cp-1"],
+            "members": [
+                {"name": "cp-0", "address": "10.240.0.10", "started": True},
+                {"name": "cp-1", "address": "10.240.0.11", "started": False},
+            ],
+        },
+        "kubernetes": "1.36.4",
+        "runtime": "containerd",
+        "pods": 1,
+    }
+
+
+def test_the_record_counts_and_not_what_flags_of_a_user_made_of_it(old: Path) -> None:
+    write(
+        old, "etc/k8sgu/cluster.json", json.dumps({"cluster": "demo", "fixed": {"k8sgu_service_cidr": "10.0.0.0/16"}})
+    )
+    found = membership.membership(old, active=False, fetch=silent)["fixed"]
+    assert found == {**SHOWN, "k8sgu_service_cidr": "10.0.0.0/16"}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '"x"', '{"fixed": null}'])
+def test_a_damaged_record_is_none(old: Path, content: str) -> None:
+    write(old, "etc/k8sgu/cluster.json", content)
+    assert membership.membership(old, active=False, fetch=silent)["fixed"] == SHOWN
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "changes"),
+    [
+        ("etc/systemd/system/flanneld.service", "", {"k8sgu_pod_network": "vxlan"}),
+        # A cache of names on each node is the user's own.
+        (
+            membership.KUBELET_CONFIG,
+            KUBELET.replace("10.32.0.10", "169.254.20.10"),
+            {"k8sgu_cluster_dns_address": None},
+        ),
+        (membership.CNI_CONFIG, "{}", {"k8sgu_pod_cidr_node_prefix": None}),
+        (membership.CONTROLLER_MANAGER, "", {"k8sgu_pod_cidr": None}),
+    ],
+)
+def test_what_is_shown(old: Path, path: str, content: str, changes: dict[str, Any]) -> None:
+    write(old, path, content)
+    expected = {name: value for name, value in {**SHOWN, **changes}.items() if value is not None}
+    assert membership.shown(old) == expected
+
+
+@pytest.mark.parametrize("trace", [membership.ETCD_JOINED, *membership.BORN])
+def test_each_trace_of_a_quorum_says_that_the_cluster_was_born(tmp_path: Path, trace: str) -> None:
+    write(tmp_path, trace)
+    found = membership.membership(tmp_path, active=False, fetch=silent)
+    assert (found["born"], found["etcd"]["joined"]) == (True, trace == membership.ETCD_JOINED)
+
+
+@pytest.mark.parametrize(("active", "born"), [(True, True), (False, False)])
+def test_data_alone_is_no_birth_and_a_member_that_has_joined_is(tmp_path: Path, active: bool, born: bool) -> None:
+    write(tmp_path, f"{membership.ETCD_DATA}/wal")
+    found = membership.membership(tmp_path, active, fetch=silent)
+    assert (found["etcd"]["data"], found["etcd"]["joined"], found["born"]) == (True, active, born)
+
+
+def test_an_empty_data_directory_is_no_data(tmp_path: Path) -> None:
+    (tmp_path / membership.ETCD_DATA).mkdir(parents=True)
+    assert membership.etcd(tmp_path, silent)["data"] is False
+
+
+def test_a_member_without_data_is_not_asked(tmp_path: Path) -> None:
+    write(tmp_path, membership.ETCD, ETCD_UNIT)
+
+    def never(address: str, pki: Path) -> str:
+        raise AssertionError(address)
+
+    assert membership.etcd(tmp_path, never)["members"] is None
+
+
+@pytest.mark.parametrize("answer", ["", "not found", "{}", "[1]", "null"])
+def test_an_answer_that_is_none_is_no_answer(old: Path, answer: str) -> None:
+    assert not membership.etcd(old, lambda address, pki: answer)["members"]
