@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ec2lab import addresses, control, doctor, host, image
+from ec2lab import addresses, control, doctor, host, image, proxies
 from ec2lab.errors import HostUnfit, LabError, Timeout
 from ec2lab.fabric import Fabric
 from ec2lab.lab import FIRST_API_PORT, REGION, STATE_ROOT, Description, Lab, all_labs, choose_range, exclusive
@@ -67,7 +67,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if os.geteuid() != 0:
             given = sys.argv[1:] if argv is None else argv
-            raise LabError(f"the lab needs root; run: sudo {shlex.join([str(Path(sys.argv[0]).absolute()), *given])}")
+            kept = filter(None, [proxies.kept_by_sudo(os.environ)])
+            again = ["sudo", *kept, str(Path(sys.argv[0]).absolute()), *given]
+            raise LabError(f"the lab needs root; run: {shlex.join(again)}")
         status: int = COMMANDS[arguments.command](arguments)
     except (LabError, OSError) as error:
         print(f"ec2lab: {error}", file=sys.stderr)
@@ -277,6 +279,7 @@ def env(arguments: argparse.Namespace) -> int:
         "EC2LAB_IMAGE_ID": description.image_id,
         "EC2LAB_MIRROR_DIR": description.mirror_dir,
         "EC2LAB_MIRROR_URL": MIRROR_URL,
+        **dict.fromkeys(proxies.EXCEPTIONS, proxies.exceptions(os.environ, description.public_range)),
     }
     for name, value in values.items():
         print(f"export {name}={shlex.quote(value)}")

@@ -13,6 +13,12 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[3] / "collections/ansible_collections/k8sgu/cluster/tests/integration")
+)
+
+import forward_proxy  # type: ignore[import-not-found]  # of another tree
+
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "maketest"
 STATE = ROOT / ".state" / NAME
@@ -20,9 +26,10 @@ STATE = ROOT / ".state" / NAME
 ONE_WORKER = ["-e", '{"k8sgu_worker_count": 1}']
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
+def run(*command: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """`settings` are added to the environment."""
     mirror = os.environ.get("K8SGU_MIRROR_DIR")
-    environment = {**os.environ, "K8SGU_LAB": NAME, "K8SGU_CLUSTER": NAME, "ANSIBLE_NOCOLOR": "1"}
+    environment = {**os.environ, "K8SGU_LAB": NAME, "K8SGU_CLUSTER": NAME, "ANSIBLE_NOCOLOR": "1", **settings}
     if mirror:
         environment["EC2LAB_MIRROR_DIR"] = mirror
     return subprocess.run(
@@ -42,7 +49,26 @@ def removed_again() -> Iterator[None]:
 # Programs that no mirror has yet are built, which takes its time.
 @pytest.mark.timeout(45 * 60)
 def test_up_ends_in_a_cluster_that_is_shown_and_down_in_nothing(removed_again: None) -> None:
-    up = run("tools/up", *ONE_WORKER)
+    # Behind a proxy, as in most companies: what is missing comes through it, and the lab is reached without it.
+    with forward_proxy.running() as proxy:
+        settings = forward_proxy.variables(f"http://127.0.0.1:{proxy.port}")
+        settings["NO_PROXY"] = ".corp.example"
+        address = up_and_shown(settings)
+    hosts = {re.sub(r"^\S+ (https?://)?|[:/].*", "", line) for line in proxy.requests}
+    assert not {host for host in hosts if re.fullmatch(r"localhost|[0-9.]+", host)}, proxy.requests
+    with urllib.request.urlopen(address, timeout=20) as page:
+        assert page.status == 200
+
+    down = run("tools/down")
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert not STATE.exists()
+    left = run(sys.executable, "molecule/resources/residue.py", NAME)
+    assert left.returncode == 0, left.stdout + left.stderr
+
+
+def up_and_shown(settings: dict[str, str]) -> str:
+    """The address of the demo, when everything that is told has been looked at."""
+    up = run("tools/up", *ONE_WORKER, **settings)
     assert up.returncode == 0, up.stdout[-6000:] + up.stderr[-2000:]
     told = up.stdout[up.stdout.index("\nReady in") :]
     assert re.search(r"Ready in \d+ min \d+ s\.", told)
@@ -50,20 +76,14 @@ def test_up_ends_in_a_cluster_that_is_shown_and_down_in_nothing(removed_again: N
     assert (STATE / "admin.kubeconfig").is_file()
     address = re.search(r"demo +(http://\S+)", told)
     assert address, told
-    with urllib.request.urlopen(address[1], timeout=20) as page:
-        assert page.status == 200
     for node in (f"{NAME}-control-plane-0", f"{NAME}-worker-0"):
         assert re.search(rf"{node} +Ready ", told), told
 
     # The commands that are shown next, one after the other in one shell.
     commands = told.partition("Next:\n")[2]
-    shown = run("bash", "-euc", commands)
+    assert ".corp.example" in commands
+    shown = run("bash", "-euc", commands, **settings)
     assert shown.returncode == 0, commands + shown.stdout[-4000:] + shown.stderr
     assert "website-" in shown.stdout
     assert "failed=0" in shown.stdout
-
-    down = run("tools/down")
-    assert down.returncode == 0, down.stdout + down.stderr
-    assert not STATE.exists()
-    left = run(sys.executable, "molecule/resources/residue.py", NAME)
-    assert left.returncode == 0, left.stdout + left.stderr
+    return str(address[1])

@@ -76,7 +76,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
             lambda: options["architecture"] or self._architecture(variables),
             load,
         )
-        return Job(components, options["mirror_url"], "", options["lock_timeout"]), mirror
+        job = Job(components, options["mirror_url"], options["mirror_proxy"], lock_timeout=options["lock_timeout"])
+        return job, mirror
 
     def _architecture(self, variables: dict[str, Any]) -> str:
         """The architecture of the host that the task runs on."""

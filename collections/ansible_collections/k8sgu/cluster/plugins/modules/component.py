@@ -51,6 +51,12 @@ options:
       - When empty, the files that the node lacks are pushed over the connection.
     type: str
     default: ""
+  mirror_proxy:
+    description:
+      - Proxy through which the node reaches O(mirror_url), C(http://HOST:PORT), with a password C(http://USER:PASSWORD@HOST:PORT).
+      - When empty, the mirror is asked directly, whatever the node's environment says of proxies.
+    type: str
+    default: ""
   architecture:
     description:
       - Architecture of the node's programs, named as in the mirror.

@@ -16,7 +16,12 @@ author:
   - The k8sgu authors (@k8sgu)
 extends_documentation_fragment:
   - k8sgu.cluster.read_only
-options: {}
+options:
+  reach:
+    description: Addresses, C(host:port), to which a TCP connection is tried from the machine.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -69,6 +74,10 @@ node:
       returned: always
       type: list
       elements: dict
+    unreached:
+      description: Of O(reach), what could not be reached, with the reason.
+      returned: always
+      type: dict
     time:
       description: The machine's clock, in seconds since 1970.
       returned: always
@@ -85,8 +94,10 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight.probe imp
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
-    module.exit_json(changed=False, node=probe())
+    module = AnsibleModule(
+        argument_spec={"reach": {"type": "list", "elements": "str", "default": []}}, supports_check_mode=True
+    )
+    module.exit_json(changed=False, node=probe(reach=module.params["reach"]))
 
 
 if __name__ == "__main__":

@@ -63,8 +63,8 @@ class Pair:
         return str(certificate), str(key)
 
 
-def issue(name: str, organization: str = "", issuer: Pair | None = None) -> Pair:
-    """A certificate for a day, usable on 127.0.0.1; without an issuer it is an authority."""
+def issue(name: str, organization: str = "", issuer: Pair | None = None, host: str = "localhost") -> Pair:
+    """A certificate for a day, usable on 127.0.0.1 and `host`; without an issuer it is an authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
     if organization:
@@ -82,7 +82,7 @@ def issue(name: str, organization: str = "", issuer: Pair | None = None) -> Pair
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
     )
     if issuer:
-        addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+        addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName(host)]
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         builder = builder.add_extension(x509.SubjectAlternativeName(addresses), critical=False)
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)

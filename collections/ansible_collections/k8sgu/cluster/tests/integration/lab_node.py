@@ -74,10 +74,11 @@ def environment(lab: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(lab: str, directory: Path) -> Iterator[Node]:
-    """A lab with one node; both are gone after the block."""
-    mirror = directory / "mirror"
-    mirror.mkdir()
+def running(lab: str, directory: Path, mirror: Path | None = None) -> Iterator[Node]:
+    """A lab with one node; both are gone after the block. Without a mirror it has an empty one."""
+    if mirror is None:
+        mirror = directory / "mirror"
+        mirror.mkdir()
     try:
         subprocess.run([EC2LAB, "up", lab, "--mirror-dir", mirror], check=True, timeout=600)
         variables = environment(lab)
@@ -89,15 +90,20 @@ def running(lab: str, directory: Path) -> Iterator[Node]:
         subprocess.run([EC2LAB, "down", lab], check=True, timeout=300)
 
 
-def launch(variables: dict[str, str], directory: Path) -> tuple[str, Path]:
-    """Public address and private key of an instance in a network of its own."""
-    ec2: Any = boto3.client(
+def client(variables: dict[str, str]) -> Any:
+    """The lab's EC2."""
+    return boto3.client(
         "ec2",
         endpoint_url=variables["AWS_ENDPOINT_URL"],
         region_name=variables["AWS_REGION"],
         aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
     )
+
+
+def launch(variables: dict[str, str], directory: Path) -> tuple[str, Path]:
+    """Public address and private key of an instance in a network of its own."""
+    ec2 = client(variables)
     vpc = ec2.create_vpc(CidrBlock="10.99.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.99.0.0/24")["Subnet"]["SubnetId"]
     gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]

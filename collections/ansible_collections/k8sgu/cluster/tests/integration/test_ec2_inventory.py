@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ansible_program
+import forward_proxy
 import pytest
 import yaml
 from ansible_program import ROOT
@@ -332,6 +333,27 @@ def test_the_inventory_for_aws_asks_the_region_of_the_environment(inventory: Inv
     inventory.directory = ROOT / "inventories" / "aws"
     inventory.environment["AWS_REGION"] = "eu-west-1"
     assert set(inventory.list()["_meta"]["hostvars"]) == {"demo-worker-9"}
+
+
+def test_a_proxy_is_not_asked_for_an_api_that_the_command_excepts(inventory: Inventory) -> None:
+    """As `ec2lab env` does it. The proxy of everything else is down here."""
+    told = inventory.base / "tell"
+    told.touch(mode=0o755)
+    inventory.write(environment_command=[str(told)])
+    settings = {name: inventory.environment[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    settings.update(AWS_ENDPOINT_URL=inventory.environment.pop("AWS_ENDPOINT_URL"), AWS_REGION="us-east-1")
+
+    def tell(**more: str) -> None:
+        lines = [f"echo export {name}={value}" for name, value in {**settings, **more}.items()]
+        told.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+
+    with forward_proxy.dead() as dead:
+        inventory.environment.update(forward_proxy.variables(dead))
+        tell()
+        said = inventory.refused()
+        assert "Failed to connect to proxy URL" in said and "name the API's host in NO_PROXY" in said
+        tell(NO_PROXY="localhost,127.0.0.1", no_proxy="localhost,127.0.0.1")
+        assert "demo-worker-0" in inventory.list()["_meta"]["hostvars"]
 
 
 def test_a_command_tells_where_to_go_for_the_rest_of_the_run(inventory: Inventory, server: Server) -> None:

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import ansible_program
 import api_server
+import forward_proxy
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import kubeconfig, objects
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import ApiError, Client
@@ -477,6 +478,98 @@ def test_a_server_that_drops_connections_is_tried_again(
     finally:
         client.close()
         proxy.close()
+
+
+class BehindProxy:
+    """A kubeconfig whose server only a proxy finds, and the proxy's address in the environment."""
+
+    def __init__(self, server: api_server.ApiServer, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.port = int(server.url.rpartition(":")[2])
+        self.hosts = {"api.example": ("127.0.0.1", self.port)}
+        self.asked = f"CONNECT api.example:{self.port}"
+        self.path = other_kubeconfig(server, directory / "config", url=f"https://api.example:{self.port}")
+        document = yaml.safe_load(Path(self.path).read_text())
+        self.cluster = document["clusters"][0]["cluster"]
+        self.cluster["tls-server-name"] = "localhost"
+        self.document, self.set = document, monkeypatch.setenv
+        self.write()
+
+    def write(self, **changes: str) -> None:
+        self.cluster.update(changes)
+        Path(self.path).write_text(yaml.safe_dump(self.document))
+
+    def environment(self, proxy: str, exceptions: str = "") -> None:
+        for name, value in {**forward_proxy.variables(proxy), "NO_PROXY": exceptions}.items():
+            self.set(name, value)
+
+    def ours(self) -> str:
+        """The server's version; a request that fails is not tried for long."""
+        client = Client(kubeconfig.load(self.path, None), 1)
+        with contextlib.closing(client):
+            return str(client.get("/version")["gitVersion"])
+
+    def kubectls(self) -> str:
+        program = api_server.find_program("kubectl", "kubectl")
+        if program is None:
+            pytest.skip("no mirror with kubectl; fill one with `make up`, or name it in K8SGU_MIRROR_DIR")
+        argv = [program, f"--kubeconfig={self.path}", "get", "--raw=/version", "--request-timeout=10s"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return str(json.loads(done.stdout)["gitVersion"])
+
+
+@pytest.fixture
+def behind(server: api_server.ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BehindProxy:
+    return BehindProxy(server, tmp_path, monkeypatch)
+
+
+def test_the_environments_proxy_is_used_as_kubectl_uses_it(behind: BehindProxy) -> None:
+    with forward_proxy.running(behind.hosts, "user:pa55@word") as proxy:
+        behind.environment(f"http://user:pa55%40word@127.0.0.1:{proxy.port}")
+        assert behind.ours() == behind.kubectls()
+        assert proxy.requests == [behind.asked] * 2
+        assert proxy.refused == []
+        behind.environment(f"http://user:wr0ng@127.0.0.1:{proxy.port}")
+        with pytest.raises(ManifestError, match=r"\(HTTPS_PROXY\) answers 407 .*NO_PROXY") as raised:
+            behind.ours()
+        assert "wr0ng" not in str(raised.value)
+        assert proxy.refused == [behind.asked]  # a refusal is final
+
+
+def test_what_is_excepted_is_reached_directly_as_by_kubectl(server: api_server.ApiServer, behind: BehindProxy) -> None:
+    """Loopback is by itself; a name by the list, and then it is not found."""
+    with forward_proxy.running(behind.hosts) as proxy:
+        behind.environment(f"http://127.0.0.1:{proxy.port}", ".example")
+        with pytest.raises(ManifestError, match=rf"https://api.example:{behind.port}: cannot be reached"):
+            behind.ours()
+        behind.write(server=server.url)
+        behind.environment(f"http://127.0.0.1:{proxy.port}")
+        assert behind.ours() == behind.kubectls()
+        # A kubeconfig's own proxy knows no exceptions.
+        behind.write(**{"proxy-url": f"http://127.0.0.1:{proxy.port}", "server": f"https://api.example:{behind.port}"})
+        behind.environment("http://127.0.0.1:1", "*")
+        assert proxy.requests == []
+        assert behind.ours() == behind.kubectls()
+        assert proxy.requests == [behind.asked] * 2
+
+
+def test_a_proxy_that_is_down_is_named(behind: BehindProxy) -> None:
+    with forward_proxy.dead() as dead:
+        behind.environment(dead.replace("//", "//user:pa55word@"))
+        with pytest.raises(
+            ManifestError, match=rf"through the proxy {dead[7:]} \(HTTPS_PROXY\): cannot be reached for 1 s .*refused"
+        ) as raised:
+            behind.ours()
+        assert "pa55word" not in str(raised.value)
+        # What it answers while the server is not up may pass.
+        with forward_proxy.running({"api.example": ("127.0.0.1", int(dead.rpartition(":")[2]))}) as proxy:
+            behind.environment(f"http://127.0.0.1:{proxy.port}")
+            with pytest.raises(ManifestError, match=r"cannot be reached for 1 s .*answers 502"):
+                behind.ours()
+            assert len(proxy.requests) > 1
+        behind.environment("socks5://127.0.0.1:1080")
+        with pytest.raises(ManifestError, match=r"^HTTPS_PROXY: its scheme is socks5"):
+            behind.ours()
 
 
 def test_a_server_that_cannot_be_reached_is_an_error_that_names_it(

@@ -23,8 +23,11 @@ _BLOCK = 1 << 20
 _MODE = 0o755
 
 
-def install(artifacts: list[Artifact], mirror_url: str, staged: str) -> None:
-    """Puts the artifacts in place, from the directory `staged` where they were pushed there, else from the mirror."""
+def install(artifacts: list[Artifact], mirror_url: str, mirror_proxy: str, staged: str) -> None:
+    """Puts the artifacts in place, from the directory `staged` where they were pushed there, else from the mirror.
+
+    `mirror_proxy` is the proxy to the mirror; without one the mirror is asked directly.
+    """
     unique = list({artifact.path: artifact for artifact in artifacts}.values())
     if not unique:
         return
@@ -38,7 +41,7 @@ def install(artifacts: list[Artifact], mirror_url: str, staged: str) -> None:
     with ThreadPoolExecutor(_PARALLEL) as pool:
         # The largest first, so that the last thread does not end long after the others.
         unique.sort(key=lambda artifact: -artifact.size)
-        for done in [pool.submit(_install, artifact, mirror_url, staged) for artifact in unique]:
+        for done in [pool.submit(_install, artifact, mirror_url, mirror_proxy, staged) for artifact in unique]:
             done.result()
 
 
@@ -67,25 +70,28 @@ def _check_space(artifacts: list[Artifact]) -> None:
         )
 
 
-def _install(artifact: Artifact, mirror_url: str, staged: str) -> None:
+def _install(artifact: Artifact, mirror_url: str, mirror_proxy: str, staged: str) -> None:
     source = staged_path(artifact, staged) if staged else ""
     if source and os.path.exists(source):
         with open(source, "rb") as stream:
             _place(artifact, stream, "the pushed copy")
         remove_file(source)
         return
-    _download(artifact, f"{mirror_url.rstrip('/')}/{artifact.url_path}")
+    _download(artifact, f"{mirror_url.rstrip('/')}/{artifact.url_path}", mirror_proxy)
 
 
-def _download(artifact: Artifact, url: str) -> None:
+def _download(artifact: Artifact, url: str, proxy: str) -> None:
     import http.client
     import urllib.error
     import urllib.request
 
+    # Without a proxy it must be told so: a machine may have one for all programs (/etc/environment).
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({"http": proxy, "https": proxy} if proxy else {}))
+    through = " through k8sgu_proxy" if proxy else ""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             # Not Ansible's open_url: it would be sent to every node with every run, for requests that need none of it.
-            with contextlib.closing(urllib.request.build_opener().open(url, timeout=_TIMEOUT_S)) as stream:
+            with contextlib.closing(opener.open(url, timeout=_TIMEOUT_S)) as stream:
                 _place(artifact, stream, url)
             return
         except urllib.error.HTTPError as error:
@@ -96,7 +102,8 @@ def _download(artifact: Artifact, url: str) -> None:
         except (OSError, http.client.HTTPException) as error:
             if attempt == _ATTEMPTS:
                 raise ComponentError(
-                    f"binaries: {url} cannot be fetched ({error}, {_ATTEMPTS} attempts); does mirror_url reach it?"
+                    f"binaries: {url} cannot be fetched ({error}, {_ATTEMPTS} attempts); does mirror_url reach it"
+                    f"{through}?"
                 ) from error
 
 

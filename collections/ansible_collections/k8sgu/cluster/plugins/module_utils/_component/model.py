@@ -151,6 +151,7 @@ class Job:
 
     components: list[Component]
     mirror_url: str = ""
+    mirror_proxy: str = field(default="", repr=False)
     staged: str = ""
     lock_timeout: int = 300
 
@@ -165,6 +166,7 @@ def decode(text: str) -> Job:
     return Job(
         components=[_component(entry) for entry in raw["components"]],
         mirror_url=raw["mirror_url"],
+        mirror_proxy=raw["mirror_proxy"],
         staged=raw["staged"],
         lock_timeout=raw["lock_timeout"],
     )

@@ -152,7 +152,8 @@ class _Run:
         for component, current, changes in zip(components, currents, plans):
             if node.forget_started_with(changes.fetch, current.record):
                 records.write(component.name, current.record)
-        fetch.install([a for changes in plans for a in changes.fetch], self.job.mirror_url, self.job.staged)
+        wanted = [artifact for changes in plans for artifact in changes.fetch]
+        fetch.install(wanted, self.job.mirror_url, self.job.mirror_proxy, self.job.staged)
         for current, changes in zip(currents, plans):
             node.remember_binaries(changes.fetch, current.record)
 

@@ -127,6 +127,8 @@ def argument_spec() -> Spec:
     return {
         "mirror_dir": {"type": "path"},
         "mirror_url": {"type": "str", "default": ""},
+        # May hold a password.
+        "mirror_proxy": {"type": "str", "default": "", "no_log": True},
         "architecture": {"type": "str", "choices": ["amd64", "arm64"]},
         "lock_timeout": {"type": "int", "default": 300},
         "components": {"type": "list", "elements": "dict", "options": component_spec()},

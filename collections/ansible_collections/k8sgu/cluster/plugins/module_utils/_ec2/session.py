@@ -226,9 +226,10 @@ def explain(error: BaseException, doing: str) -> str:
         "ConnectTimeoutError",
         "ReadTimeoutError",
         "ConnectionClosedError",
-        "ProxyConnectionError",
     ):
         return f"cannot {doing}: {error}; check the network, region and endpoint_url"
+    if kind == "ProxyConnectionError":  # its message masks a password
+        return f"cannot {doing}: {error}; check HTTP_PROXY and HTTPS_PROXY, or name the API's host in NO_PROXY"
     if code in EXPIRED_CODES:
         return f"cannot {doing}: the credentials have expired ({code}); renew them, for example with `aws sso login`"
     if code in INVALID_CODES:

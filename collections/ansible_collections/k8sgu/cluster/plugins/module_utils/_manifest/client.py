@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import socket
 import ssl
 import threading
 import time
 from typing import Any, Mapping
 from urllib.parse import urlencode
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.connection import connect
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.kubeconfig import Access
 
@@ -36,22 +36,14 @@ class ApiError(ManifestError):
 
 
 class _HttpsConnection(http.client.HTTPSConnection):
-    """With another name to be verified than the one that is connected to, and small packets sent at once."""
+    """With another name to be verified than the one that is connected to, and perhaps a proxy on the way."""
 
     def __init__(self, access: Access, timeout: float) -> None:
         super().__init__(access.host, access.port, timeout=timeout, context=access.tls)
-        self._access = access
+        self._access, self._seconds = access, timeout
 
     def connect(self) -> None:
-        plain = socket.create_connection((self._access.host, self._access.port), self.timeout)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            self.sock = self._access.tls.wrap_socket(
-                plain, server_hostname=self._access.server_name or self._access.host
-            )
-        except BaseException:
-            plain.close()
-            raise
+        self.sock = connect(self._access, self._seconds)
 
 
 class Client:
@@ -129,7 +121,8 @@ class Client:
             pause = min(pause * 2, _LONGEST_PAUSE_S)
 
     def _server(self) -> str:
-        return f"the API server https://{self.access.host}:{self.access.port}"
+        way = f" through the proxy {self.access.proxy}" if self.access.proxy else ""
+        return f"the API server https://{self.access.host}:{self.access.port}{way}"
 
     def _exchange(
         self, method: str, target: str, data: bytes | None, headers: Mapping[str, str]

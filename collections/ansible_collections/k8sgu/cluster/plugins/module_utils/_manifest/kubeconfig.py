@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import yaml_text
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._proxy import rules
+from ansible_collections.k8sgu.cluster.plugins.module_utils._proxy.rules import Proxy
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Access:
     tls: ssl.SSLContext
     server_name: str
     token: str
+    proxy: Proxy | None = None
 
 
 def load(path: str, context: str | None) -> Access:
@@ -77,7 +80,17 @@ class _Reader:
             self._tls(cluster, user),
             str(cluster.get("tls-server-name") or ""),
             token,
+            self._proxy(cluster),
         )
+
+    def _proxy(self, cluster: dict[str, Any]) -> Proxy | None:
+        """As kubectl chooses it: the kubeconfig's own, whatever is excepted, else that of the environment."""
+        try:
+            if cluster.get("proxy-url"):
+                return rules.parse(str(cluster["proxy-url"]), f"proxy-url of {self.path}")
+            return rules.by_environment(str(cluster["server"]), os.environ)
+        except rules.ProxyError as error:
+            raise ManifestError(str(error)) from error
 
     def _entry(self, section: str, key: str, name: Any) -> dict[str, Any]:
         entries = {

@@ -79,9 +79,10 @@ def open_url(url: str, timeout: float, headers: Mapping[str, str] | None = None,
     if urlsplit(url).scheme != "https" and not (urlsplit(url).scheme == "http" and is_loopback(url)):
         raise Failure(f"{url}: is not an https address", passing=False)
     request = urllib.request.Request(url, headers={"User-Agent": AGENT, **(headers or {})}, method=method)  # noqa: S310
-    opener = urllib.request.build_opener(
-        _SafeRedirects, urllib.request.HTTPSHandler(context=ssl.create_default_context())
-    )
+    handlers: list[Any] = [_SafeRedirects, urllib.request.HTTPSHandler(context=ssl.create_default_context())]
+    if is_loopback(url):
+        handlers.append(urllib.request.ProxyHandler({}))  # else what the environment says of proxies counts
+    opener = urllib.request.build_opener(*handlers)
     try:
         return opener.open(request, timeout=timeout)
     except urllib.error.HTTPError as error:

@@ -19,6 +19,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import (
     releases,
     variables,
 )
+from ansible_collections.k8sgu.cluster.plugins.module_utils._proxy import nodes as proxies
 
 
 def with_defaults(values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -61,6 +62,7 @@ def check(
         str(values["k8sgu_kubernetes_version"]), versions, str(values["k8sgu_releases_dir"])
     )
     problems += check_encryption(values)
+    problems += proxies.problems(values["k8sgu_proxy"] or {})
     expected = names.described_count(values) if described else 0
     problems += ranges.check_ranges(values, nodes, max(expected, len(nodes)))
     problems += [f"k8sgu_cluster_name: {fault}" for fault in [rules.cluster_fault(cluster)] if fault]

@@ -41,6 +41,7 @@ def check_node(node: Node, values: Mapping[str, Any], port_table: Iterable[Mappi
         *check_clock(probe, result["clock"], float(values["k8sgu_preflight_max_clock_skew_seconds"])),
         *check_owner(probe, name, values["k8sgu_cluster_name"]),
         *check_kernel(probe),
+        *check_proxy(probe),
         *check_ports(probe, bool(node["control_plane"]), port_table),
     ]
     return [f"{name}: {problem}" for problem in problems]
@@ -132,6 +133,14 @@ def check_kernel(probe: Probe) -> list[str]:
         "package"
         for feature, why in FEATURES.items()
         if not probe["kernel"].get(feature)
+    ]
+
+
+def check_proxy(probe: Probe) -> list[str]:
+    return [
+        f"the proxy {address} of k8sgu_proxy cannot be reached from the node ({reason}); correct the address, or let "
+        "the node's subnet and security group reach it"
+        for address, reason in sorted(probe["unreached"].items())
     ]
 
 

@@ -11,7 +11,7 @@ import struct
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._node.facts import memory_bytes, os_release
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners import listeners
@@ -21,6 +21,7 @@ NETLINK_NETFILTER = 12
 NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN, NFT_MSG_GETGEN = 10, 15, 16
 NLM_F_REQUEST = 1
 NETLINK_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 5.0
 # Images, pods' files and etcd's database are below it.
 DATA_DIRECTORY = "var/lib"
 
@@ -66,8 +67,20 @@ def kernel_features(root: Path) -> dict[str, bool]:
     }
 
 
-def probe(root: Path = Path("/")) -> dict[str, Any]:
-    """What `node.py` judges; `root` is where the machine's file system is mounted."""
+def unreached(addresses: Sequence[str]) -> dict[str, str]:
+    """Of addresses (host:port) those that accept no TCP connection, with the reason."""
+    found = {}
+    for address in addresses:
+        host, _colon, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+        except OSError as error:
+            found[address] = error.strerror or str(error)
+    return found
+
+
+def probe(root: Path = Path("/"), reach: Sequence[str] = ()) -> dict[str, Any]:
+    """What `node.py` judges; `root` is where the machine's file system is mounted, `reach` what it should reach."""
     release = os_release((root / "etc/os-release").read_text())
     disk = os.statvfs(root / DATA_DIRECTORY)
     owner = root / "etc/k8sgu/cluster.json"
@@ -81,5 +94,6 @@ def probe(root: Path = Path("/")) -> dict[str, Any]:
         "owner": owner.read_text(errors="replace") if owner.exists() else "",
         "kernel": kernel_features(root),
         "listeners": [asdict(found) for found in listeners(root / "proc", ("tcp", "udp"))],
+        "unreached": unreached(reach),
         "time": time.time(),
     }

@@ -23,6 +23,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.sandbox impo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.swap import check_swap
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.tls import check_tls
 
+ETCDCTL = "/usr/local/bin/etcdctl"
 ETCD_ENVIRONMENT = Path("/etc/etcd/etcdctl.env")
 AUDIT_LOG = Path("/var/log/kubernetes/audit.log")
 COMMAND_TIMEOUT_S = 30
@@ -100,9 +101,11 @@ def etcdctl(*arguments: str) -> bytes:
     """Output of etcdctl with the node's client certificate. Raises CalledProcessError, OSError, TimeoutExpired."""
     lines = ETCD_ENVIRONMENT.read_text().splitlines()
     settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    # A machine's own proxy (/etc/environment) would be asked for the other members.
+    own = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     return subprocess.run(
-        ["/usr/local/bin/etcdctl", *arguments],
-        env={**os.environ, **settings},
+        [ETCDCTL, *arguments],
+        env={**own, **settings},
         capture_output=True,
         check=True,
         timeout=COMMAND_TIMEOUT_S,

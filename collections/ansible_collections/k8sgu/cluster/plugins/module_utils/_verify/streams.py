@@ -19,6 +19,7 @@ import socket
 from typing import IO, Iterator, Mapping, Sequence
 from urllib.parse import urlencode
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import connection
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.kubeconfig import Access
 
@@ -32,12 +33,7 @@ _CLOSE, _FIRST_CONTROL = 8, 8
 
 
 def connect(access: Access) -> socket.socket:
-    plain = socket.create_connection((access.host, access.port), _TIMEOUT_S)
-    try:
-        return access.tls.wrap_socket(plain, server_hostname=access.server_name or access.host)
-    except BaseException:
-        plain.close()
-        raise
+    return connection.connect(access, _TIMEOUT_S)
 
 
 def run_in_pod(stream: socket.socket, access: Access, path: str, command: Sequence[str]) -> str:

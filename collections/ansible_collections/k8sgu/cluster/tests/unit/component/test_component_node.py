@@ -9,11 +9,16 @@ import hashlib
 import http.server
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "integration"))
+
+import forward_proxy
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import fetch, health, node, record, systemd, undo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Artifact, ComponentError, Health
@@ -116,7 +121,7 @@ def test_programs_are_fetched_verified_and_put_in_place(tmp_path: Path, server: 
     leftover = tmp_path / "opt" / "1" / ".program.partial"
     leftover.parent.mkdir(parents=True)
     leftover.write_bytes(b"of a run that was killed")
-    fetch.install([wanted], server, "")
+    fetch.install([wanted], server, "", "")
     path = Path(wanted.path)
     assert path.read_bytes() == b"healthy: yes"
     assert path.stat().st_mode & 0o7777 == 0o755
@@ -127,23 +132,46 @@ def test_programs_are_fetched_verified_and_put_in_place(tmp_path: Path, server: 
         (artifact(tmp_path, b"healthy: yes", "nothing"), "503"),
     ):
         with pytest.raises(ComponentError, match=fault):
-            fetch.install([other], server, "")
+            fetch.install([other], server, "", "")
         assert path.read_bytes() == b"healthy: yes"
         assert [entry.name for entry in path.parent.iterdir()] == ["program"]
     with pytest.raises(ComponentError, match="does mirror_url reach it"):
-        fetch.install([wanted], "http://127.0.0.1:1", "")
+        fetch.install([wanted], "http://127.0.0.1:1", "", "")
+
+
+@needs_root
+def test_a_proxy_to_the_mirror_is_the_one_that_is_given(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = artifact(tmp_path, b"healthy: yes", "ok")
+    mirror = "http://mirror.example"
+    address = ("127.0.0.1", int(server.rpartition(":")[2]))
+    with forward_proxy.dead() as dead, forward_proxy.running({"mirror.example": address}, "u:pa55@word") as proxy:
+        # As /etc/environment of a company's image has it: of no concern where no proxy is given.
+        for name, value in forward_proxy.variables(dead).items():
+            monkeypatch.setenv(name, value)
+        fetch.install([wanted], server, "", "")
+        assert proxy.requests == []
+        fetch.install([wanted], mirror, f"http://u:pa55%40word@127.0.0.1:{proxy.port}", "")
+        assert proxy.requests == ["GET http://mirror.example/ok"]
+        with pytest.raises(ComponentError, match=r"407 Proxy Authentication Required") as raised:
+            fetch.install([wanted], mirror, f"http://u:wr0ng@127.0.0.1:{proxy.port}", "")
+        assert "wr0ng" not in str(raised.value)
+        with pytest.raises(ComponentError, match=r"does mirror_url reach it through k8sgu_proxy\?") as raised:
+            fetch.install([wanted], mirror, dead.replace("//", "//u:pa55%40word@"), "")
+        assert "pa55" not in str(raised.value)
 
 
 @needs_root
 def test_pushed_programs_are_taken_and_removed(tmp_path: Path) -> None:
     wanted = artifact(tmp_path, b"pushed", "x")
     (tmp_path / wanted.sha256).write_bytes(b"pushed")
-    fetch.install([wanted], "", str(tmp_path))
+    fetch.install([wanted], "", "", str(tmp_path))
     assert Path(wanted.path).read_bytes() == b"pushed"
     assert not (tmp_path / wanted.sha256).exists()
     (tmp_path / wanted.sha256).write_bytes(b"Pushed")
     with pytest.raises(ComponentError, match="the pushed copy has 6 bytes"):
-        fetch.install([wanted], "", str(tmp_path))
+        fetch.install([wanted], "", "", str(tmp_path))
 
 
 @needs_root

@@ -246,7 +246,13 @@ def test_secrets_are_not_in_the_diff() -> None:
 def test_a_job_survives_the_way_to_the_node() -> None:
     binary = File("/x", b"\xff\x00", secret=True, validate="true %s")
     health = Health(url="https://127.0.0.1/", ca="/ca", timeout=3)
-    job = Job([replace(ETCD, files=[binary, CONFIG, File("/gone", None)], health=health)], "http://m", "/staged", 5)
+    job = Job(
+        [replace(ETCD, files=[binary, CONFIG, File("/gone", None)], health=health)],
+        "http://m",
+        "http://p:1",
+        "/staged",
+        5,
+    )
     assert decode(encode(job)) == job
 
 

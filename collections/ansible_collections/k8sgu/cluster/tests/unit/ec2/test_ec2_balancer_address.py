@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError, ProxyConnectionError
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import balancer_address, reading, session
 
@@ -67,6 +67,7 @@ def test_who_may_not_look_gets_the_name(code: str) -> None:
     [
         (answered("RequestLimitExceeded"), "DescribeNetworkInterfaces answered RequestLimitExceeded"),
         (EndpointConnectionError(endpoint_url="http://127.0.0.1:5123"), "check the network"),
+        (ProxyConnectionError(proxy_url="http://***@127.0.0.1:1"), "check HTTP_PROXY and HTTPS_PROXY, or .* NO_PROXY"),
     ],
 )
 def test_other_errors_are_told_to_the_user(error: Exception, said: str) -> None:

@@ -31,6 +31,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.transport im
 ROOT = Path(__file__).resolve().parents[7]
 RELEASES = ROOT / "releases"
 QUICK = Limits(timeout_s=10, attempts=3, pause_s=0.01)
+HOST = "publisher.example"  # a name by which only a proxy finds it
 PROGRAM = b"#!/bin/sh\necho 1\n" * 20000
 
 
@@ -49,9 +50,10 @@ def archive(members: dict[str, bytes]) -> bytes:
 
 
 def make_certificate(directory: Path) -> Path:
-    """A self-signed certificate for 127.0.0.1, key and certificate in one file: its own authority."""
+    """A self-signed certificate for 127.0.0.1 and HOST, key and certificate in one file: its own authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName(HOST)]
     now = datetime.datetime.now(datetime.timezone.utc)
     certificate = (
         x509.CertificateBuilder()
@@ -61,7 +63,7 @@ def make_certificate(directory: Path) -> Path:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .add_extension(x509.SubjectAlternativeName(names), False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
         .sign(key, hashes.SHA256())
     )

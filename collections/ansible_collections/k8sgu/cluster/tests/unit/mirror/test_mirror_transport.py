@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "integration"))
+
+import forward_proxy
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.transport import (
@@ -18,7 +23,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.transport im
     probe,
     read_small,
 )
-from ansible_collections.k8sgu.cluster.tests.unit.mirror.mirror_support import PROGRAM, QUICK, Publisher, sha256
+from ansible_collections.k8sgu.cluster.tests.unit.mirror.mirror_support import HOST, PROGRAM, QUICK, Publisher, sha256
 
 STOP = threading.Event()
 
@@ -37,6 +42,26 @@ def test_plain(publisher: Publisher, target: Path) -> None:
     get(publisher, target)
     assert target.read_bytes() == PROGRAM
     assert not target.with_name("file.part").exists()
+
+
+def test_downloads_go_through_a_proxy_and_loopback_does_not(
+    publisher: Publisher, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = int(publisher.host.rpartition(":")[2])
+    publisher.url = f"https://{HOST}:{port}"
+    with forward_proxy.running({HOST: ("127.0.0.1", port)}, "user:pa55@word") as proxy:
+        for name, value in forward_proxy.variables(f"http://user:pa55%40word@127.0.0.1:{proxy.port}").items():
+            monkeypatch.setenv(name, value)
+        get(publisher, target)
+        assert target.read_bytes() == PROGRAM
+        assert proxy.requests == [f"CONNECT {HOST}:{port}"]
+        for name, value in forward_proxy.variables(f"http://user:wr0ng@127.0.0.1:{proxy.port}").items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(MirrorError, match=r"407 Proxy Authentication Required") as raised:
+            get(publisher, target.with_name("again"))
+        assert "wr0ng" not in str(raised.value)
+        assert answers(f"https://127.0.0.1:{port}/file", 10) == ""
+        assert len(proxy.requests) == 1
 
 
 def test_broken_off_is_continued(publisher: Publisher, target: Path) -> None:

@@ -31,6 +31,7 @@ GOOD: dict[str, Any] = {
     "k8sgu_encryption_provider": "secretbox",
     "k8sgu_encryption_resources": ["secrets"],
     "k8sgu_encryption_kms_endpoint": "",
+    "k8sgu_proxy": None,
     "k8sgu_max_pods": None,
     "k8sgu_control_plane_count": None,
     "k8sgu_worker_count": None,
@@ -92,6 +93,13 @@ def test_a_good_description_passes() -> None:
             "unix:///path",
         ),
         ({"k8sgu_encryption_resources": ["*.*"]}, "k8sgu_encryption_resources", "'*.*'", "name each one"),
+        ({"k8sgu_proxy": {"http": "proxy:3128"}}, "k8sgu_proxy.http", "has no scheme", "http://HOST:PORT"),
+        (
+            {"k8sgu_proxy": {"http": "http://p:1", "no_proxy": ["*"]}},
+            "k8sgu_proxy.no_proxy",
+            "'*' excepts everything",
+            "leave k8sgu_proxy out",
+        ),
         ({"k8sgu_releases_dir": "/nonexistent"}, "k8sgu_releases_dir", "/nonexistent", "give the directory"),
         ({"k8sgu_pod_cidr": "10.240.128.0/17"}, "k8sgu_pod_cidr", "overlaps k8sgu_vpc_cidr", "share no address"),
         (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ GOOD: dict[str, Any] = {
     "owner": "",
     "kernel": {"br_netfilter": True, "overlay": True, "nf_tables": True},
     "listeners": [],
+    "unreached": {},
     "time": 1000.5,
 }
 OURS = json.dumps({"cluster": "demo", "node": "demo-worker-0"})
@@ -169,6 +171,20 @@ def test_a_node_that_cannot_be_read(result: dict[str, Any], reason: str) -> None
     problems = node.check_node({"name": "w", "control_plane": False, "probe": result}, VALUES, PORTS)
     assert len(problems) == 1
     assert reason in problems[0]
+
+
+def test_a_proxy_out_of_reach_is_named_with_the_reason() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        there, gone = (f"127.0.0.1:{one.getsockname()[1]}" for one in (server, deaf))
+        found = probe.unreached([there, gone, "proxy.invalid:3128"])
+    assert set(found) == {gone, "proxy.invalid:3128"}
+    assert found[gone] == "Connection refused"
+    problems = node.check_proxy({"unreached": {gone: found[gone]}})
+    assert len(problems) == 1
+    assert problems[0].startswith(
+        f"the proxy {gone} of k8sgu_proxy cannot be reached from the node (Connection refused); "
+    )
 
 
 def test_all_problems_of_a_node_are_found_at_once() -> None:

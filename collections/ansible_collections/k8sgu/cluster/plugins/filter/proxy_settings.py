@@ -1,0 +1,73 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The filter proxy_settings."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Mapping, Sequence
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._proxy import nodes
+
+DOCUMENTATION = r"""
+name: proxy_settings
+short_description: What the files of a node that reaches the world through a proxy are made of
+version_added: 0.1.0
+description:
+  - Adds to the exceptions what no node reaches through a proxy, that is loopback, link-local addresses, names that end
+    in C(.internal) or C(.svc), and a mirror at a private address.
+  - Fails for a proxy that cannot be used. No message holds its address, which may hold a password.
+author:
+  - The k8sgu authors (@k8sgu)
+options:
+  _input:
+    description: The proxies C(http) and C(https), and the exceptions C(no_proxy). Empty for none.
+    type: dict
+    required: true
+  own:
+    description: Ranges, domains and addresses of the cluster, which are excepted too.
+    type: list
+    elements: str
+    default: []
+  mirror_url:
+    description: Address of the mirror as nodes see it, empty for none.
+    type: str
+    default: ""
+  judged:
+    description: Whether somebody else tells what is wrong; then a proxy that cannot be used counts as none.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Show what nodes except from their proxy
+  ansible.builtin.debug:
+    msg: "{{ (k8sgu_proxy | k8sgu.cluster.proxy_settings(['10.240.0.0/16', '.cluster.local'])).no_proxy }}"
+"""
+
+RETURN = r"""
+_value:
+  description:
+    - The proxies C(http) and C(https), empty for none, and the exceptions C(no_proxy), as Go's programs read them.
+    - C(direct), the exceptions that are hosts or addresses; C(mirror), the proxy to the mirror, empty for none.
+    - C(addresses), C(host:port) of each proxy; C(mode), the permissions of a file with the proxies in it.
+  type: dict
+"""
+
+
+def proxy_settings(
+    given: Mapping[str, Any] | None, own: Sequence[str] = (), mirror_url: str = "", judged: bool = False
+) -> dict[str, Any]:
+    faults = nodes.problems(given or {})
+    if faults and not judged:
+        raise AnsibleFilterError("; ".join(faults))
+    return nodes.settings(None if faults else given, own, mirror_url)
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"proxy_settings": proxy_settings}
