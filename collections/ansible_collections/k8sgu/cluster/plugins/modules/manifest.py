@@ -86,6 +86,8 @@ options:
       - Whether to wait for readiness of what is given.
       - Deployments, DaemonSets and StatefulSets are rolled out, Jobs complete, Pods ready, custom resource definitions established,
         API services available, namespaces active, persistent volume claims bound (unless their class waits for a consumer). A Job that failed ends the wait.
+      - Failed pods of a DaemonSet are removed where their node is well again, since its controller may wait for 15 minutes until it tries anew.
+      - What is not ready in time is explained by its pods, their events and their nodes; values of the set's Secrets are left out.
     type: bool
     default: true
   wait_timeout:

@@ -10,7 +10,7 @@ module: preflight_node
 short_description: Reads what must be known of a machine before it becomes a node
 version_added: 0.1.0
 description:
-  - Reads operating system, memory, disk, clock, kernel features, listening sockets and owner of a machine in one execution.
+  - Reads operating system, memory, disks, clock, kernel features, listening sockets and owner of a machine in one execution.
   - M(k8sgu.cluster.preflight_description) judges it. Reading the programs of sockets needs root.
 author:
   - The k8sgu authors (@k8sgu)
@@ -61,6 +61,13 @@ node:
       description: What is free of it, in GiB.
       returned: always
       type: float
+    file_systems:
+      description:
+        - Each file system that is written to, with C(mount), its C(directories), C(size_mb), C(free_mb), C(inodes) (0 where it has no
+          table of them), C(free_inodes) and C(read_only).
+      returned: always
+      type: list
+      elements: dict
     owner:
       description: The content of C(/etc/k8sgu/cluster.json), empty where it is not there.
       returned: always

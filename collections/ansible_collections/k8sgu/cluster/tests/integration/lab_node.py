@@ -36,6 +36,8 @@ def missing() -> str:
 class Node:
     """`mirror` is the directory that the lab serves, `mirror_url` its address for the node."""
 
+    lab: str
+    instance: str
     address: str
     key: Path
     mirror: Path
@@ -56,6 +58,11 @@ class Node:
     def ssh_options(self) -> list[str]:
         checks = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
         return ["-i", str(self.key), *checks]
+
+    def fault(self, kind: str) -> None:
+        """One of `ec2lab fault`, on this node."""
+        argv = [EC2LAB, "fault", kind, self.instance]
+        subprocess.run(argv, env={**os.environ, "K8SGU_LAB": self.lab}, check=True, timeout=120)
 
     def run(self, command: str, check: bool = True) -> str:
         """Output of a shell command, run as root."""
@@ -82,8 +89,8 @@ def running(lab: str, directory: Path, mirror: Path | None = None) -> Iterator[N
     try:
         subprocess.run([EC2LAB, "up", lab, "--mirror-dir", mirror], check=True, timeout=600)
         variables = environment(lab)
-        address, key = launch(variables, directory)
-        node = Node(address, key, mirror, variables["EC2LAB_MIRROR_URL"])
+        instance, address, key = launch(variables, directory)
+        node = Node(lab, instance, address, key, mirror, variables["EC2LAB_MIRROR_URL"])
         wait_for_ssh(node)
         yield node
     finally:
@@ -101,8 +108,8 @@ def client(variables: dict[str, str]) -> Any:
     )
 
 
-def launch(variables: dict[str, str], directory: Path) -> tuple[str, Path]:
-    """Public address and private key of an instance in a network of its own."""
+def launch(variables: dict[str, str], directory: Path) -> tuple[str, str, Path]:
+    """Id, public address and private key of an instance in a network of its own."""
     ec2 = client(variables)
     vpc = ec2.create_vpc(CidrBlock="10.99.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.99.0.0/24")["Subnet"]["SubnetId"]
@@ -127,7 +134,7 @@ def launch(variables: dict[str, str], directory: Path) -> tuple[str, Path]:
     )["Instances"][0]["InstanceId"]
     ec2.get_waiter("instance_running").wait(InstanceIds=[instance], WaiterConfig={"Delay": 1, "MaxAttempts": 120})
     found = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
-    return found["PublicIpAddress"], key
+    return instance, found["PublicIpAddress"], key
 
 
 def wait_for_ssh(node: Node) -> None:

@@ -367,6 +367,90 @@ def test_waiting_in_vain_says_for_what_and_what_the_pods_say(client: Client, nam
     assert "Pod web-1: container web: ErrImagePull no such image" in str(caught.value)
 
 
+def test_an_eviction_is_explained_by_its_node_and_events(client: Client, name: str) -> None:
+    """What is left of a storm is counted, the pod that waits is told of, and the node says that its disk is full."""
+    apply(client, name, web(name))
+    meta = {"namespace": name, "labels": {"app": "web"}}
+    spec = {"nodeName": name, "containers": [{"name": "web", "image": "web:1"}]}
+    pods = f"/api/v1/namespaces/{name}/pods"
+    client.request("POST", "/api/v1/nodes", {}, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
+    pressure = {"type": "DiskPressure", "status": "True", "message": "kubelet has disk pressure"}
+    set_status(client, f"/api/v1/nodes/{name}", {"conditions": [pressure, {"type": "Ready", "status": "True"}]})
+    for number in range(12):
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"web-{number}", **meta}, "spec": spec}
+        made = client.request("POST", pods, {}, body)
+        evicted = {"phase": "Failed", "reason": "Evicted", "message": "The node had condition: [DiskPressure]."}
+        set_status(client, f"{pods}/web-{number}", evicted if number else {"phase": "Pending"})
+        if number == 0:
+            about = {"kind": "Pod", "namespace": name, "name": "web-0", "uid": made["metadata"]["uid"]}
+            event = {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"name": f"web-0.{name}", "namespace": name},
+                "involvedObject": about,
+                "type": "Warning",
+                "reason": "FailedMount",
+                "message": "secret of hunter2 is not there",
+                "count": 3,
+            }
+            client.request("POST", f"/api/v1/namespaces/{name}/events", {}, event)
+    with pytest.raises(ManifestError) as caught:
+        apply(client, name, web(name), wait=True, wait_timeout=1)
+    lines = [line.strip() for line in str(caught.value).splitlines()]
+    assert lines[-3:] == [
+        f"Pod web-0 on {name}: its node's kubelet has not begun with it; "
+        "FailedMount (3 times): secret of (secret) is not there",
+        f"11 pods ended on {name}: Evicted: The node had condition: [DiskPressure].",
+        f"Node {name}: DiskPressure: kubelet has disk pressure",
+    ]
+
+
+def test_a_daemon_set_tries_anew_where_the_node_is_well_again(client: Client, name: str) -> None:
+    """Its controller would wait for minutes; one on a node that is not well stays, and so does anybody else's."""
+    text = f"""
+        apiVersion: v1
+        kind: Namespace
+        metadata: {{name: {name}}}
+        ---
+        apiVersion: apps/v1
+        kind: DaemonSet
+        metadata: {{name: agent, namespace: {name}}}
+        spec:
+          selector: {{matchLabels: {{app: agent}}}}
+          template:
+            metadata: {{labels: {{app: agent}}}}
+            spec: {{containers: [{{name: agent, image: "agent:1"}}]}}
+        """
+    apply(client, name, text)
+    agent = client.get(f"/apis/apps/v1/namespaces/{name}/daemonsets/agent")["metadata"]["uid"]
+    owner = {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "agent", "uid": agent, "controller": True}
+    pods = f"/api/v1/namespaces/{name}/pods"
+    for node, pressure, owners, phase in (
+        ("well", "False", [owner], "Failed"),
+        ("full", "True", [owner], "Failed"),
+        ("runs", "False", [owner], "Running"),
+        ("other", "False", [{**owner, "name": "other"}], "Failed"),
+    ):
+        body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"{name}-{node}"}}
+        client.request("POST", "/api/v1/nodes", {}, body)
+        conditions = [{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": pressure}]
+        set_status(client, f"/api/v1/nodes/{name}-{node}", {"conditions": conditions})
+        spec = {
+            "nodeName": f"{name}-{node}",
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "agent", "image": "agent:1"}],
+        }
+        metadata = {"name": node, "labels": {"app": "agent"}, "ownerReferences": owners}
+        client.request("POST", pods, {}, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        set_status(client, f"{pods}/{node}", {"phase": phase})
+    apply(client, name, text, check_mode=True, wait=True)
+    assert len(client.get(pods)["items"]) == 4
+    with pytest.raises(ManifestError, match=f"DaemonSet {name}/agent"):
+        apply(client, name, text, wait=True, wait_timeout=1)
+    left = {pod["metadata"]["name"] for pod in client.get(pods)["items"] if "deletionTimestamp" not in pod["metadata"]}
+    assert left == {"full", "runs", "other"}
+
+
 def test_a_pod_waits_for_its_service_account(programs: tuple[Path, Path], tmp_path: Path, name: str) -> None:
     """Longer than a request is tried again: a controller manager may first have to become the leader."""
     pod = f"""

@@ -218,3 +218,53 @@ def test_a_bad_node_is_told_all_at_once_and_a_good_one_passes(node: lab_node.Nod
     status, output = play("preflight", hosts, "--limit", NAME)
     assert status == 0, output[-4000:]
     assert "changed=0" in output
+
+
+READ_ONLY = ("/home", "/tmp", "/var/tmp")
+WAIT = """
+- hosts: control_plane
+  gather_facts: false
+  tasks:
+    - ansible.builtin.import_role: {name: k8sgu.cluster.infrastructure, tasks_from: wait}
+"""
+
+
+@pytest.mark.timeout(600)
+def test_a_node_that_nobody_can_write_on_is_read_all_the_same(node: lab_node.Node, tmp_path: Path) -> None:
+    """The cluster's own node, of which its size alone used to count. Its /tmp is on the disk, as in images of EC2."""
+    hosts = inventory(tmp_path, reached(node), {})
+    plain = {**ENVIRONMENT, "ANSIBLE_PIPELINING": "false"}
+    node.run(
+        f'mkdir -p /etc/k8sgu; echo \'{{"cluster": "demo", "node": "{NAME}"}}\' >/etc/k8sgu/cluster.json\n'
+        "while mountpoint -q /tmp; do umount -l /tmp; done; chmod 1777 /tmp\n"
+        "mkdir -p /var/lib/etcd; mount -t tmpfs -o size=1g,nr_inodes=60 none /var/lib/etcd\n"
+    )
+    node.fault("disk-fill")
+    full = [
+        f"{NAME}: the file system at / is full: 0 of ",
+        f"{NAME}: the file system at /var/lib/etcd is full: 59 of 60 inodes are free, and a run needs 2000; ",
+    ]
+    for caller in (ENVIRONMENT, plain):
+        status, output = play("preflight", hosts, caller=caller)
+        assert status != 0
+        assert_said(output, *full)
+    # What comes before preflight does not wait for what only a person can mend.
+    (tmp_path / "wait.yml").write_text(WAIT)
+    arguments = [f"--inventory={hosts}", f"--extra-vars=k8sgu_state_dir={tmp_path}/state", tmp_path / "wait.yml"]
+    for caller in (ENVIRONMENT, plain):
+        done = ansible_program.run("ansible-playbook", *arguments, caller=caller, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    node.fault("disk-free")
+    # Each place of Ansible's own and of Python's; that of the root is in use.
+    node.run(
+        "umount /var/lib/etcd; for d in /home /tmp /var/tmp; do mount --bind -o ro $d $d; done; touch /etc/k8sgu/x"
+    )
+    for caller in (ENVIRONMENT, plain):
+        status, output = play("preflight", hosts, caller=caller)
+        assert status != 0
+        assert_said(output, *[f"{NAME}: the file system at {place} is mounted read-only; " for place in READ_ONLY])
+
+    node.run("umount /home /tmp /var/tmp; rm -r /etc/k8sgu")
+    status, output = play("preflight", hosts)
+    assert status == 0, output[-4000:]

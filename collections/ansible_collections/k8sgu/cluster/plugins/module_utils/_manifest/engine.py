@@ -19,13 +19,19 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client imp
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.discovery import Discovery, Resource
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.explain import (
+    explain,
+    explain_removal,
+    node_trouble,
+    secret_values,
+    shown,
+)
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.objects import SET_LABEL, Key, Object
 
 FIELD_MANAGER = "k8sgu"
 
 _PARALLEL = 8
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 0.3
-_SHOWN_PODS = 3
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -90,12 +96,14 @@ class Engine:
         self.client, self.options = client, options
         self.result = Result()
         self._resources: dict[Key, Resource] = {}
+        self._secrets: set[str] = set()
 
     def run(self, given: list[Object]) -> Result:
         """Raises ManifestError."""
         self.result.server_version = str(self.client.get("/version").get("gitVersion", ""))
         self.discovery = Discovery(self.client)
         wanted = self._settle(given)
+        self._secrets = secret_values(item.body for item in wanted)
         config_map = self.client.find(inventory.path(self.options.name))
         recorded = inventory.keys(config_map)
         with concurrent.futures.ThreadPoolExecutor(_PARALLEL) as self.pool:
@@ -284,7 +292,8 @@ class Engine:
                 return
             if time.monotonic() >= deadline:
                 held = [f"{outcome.key}{there}" for outcome, there in zip(left, [x for x in still if x])]
-                raise ManifestError(f"not gone after {self.options.wait_timeout:g} s: {'; '.join(held)}")
+                why = [line for outcome in left for line in explain_removal(self.client, self._path(outcome.key) or "")]
+                raise ManifestError(f"not gone after {self.options.wait_timeout:g} s: {'; '.join([*held, *why])}")
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE_S)
 
@@ -303,6 +312,7 @@ class Engine:
         begun = time.monotonic()
         outcomes = {outcome.key: outcome for outcome in self.result.outcomes}
         left = [item for item in wanted if readiness.waits(item.group, item.kind)]
+        self._all(self._replace_failed, [item for item in left if item.kind == "DaemonSet"])
         pause = _FIRST_PAUSE_S
         while left:
             states = self._all(self._readiness, left)
@@ -327,6 +337,21 @@ class Engine:
             return readiness.Readiness(True)
         return state
 
+    def _replace_failed(self, item: Object) -> None:
+        """Takes a DaemonSet's failed pods away from nodes that are well again.
+
+        Its controller does so too, but up to 15 minutes later where they failed often, as on a node whose disk was full
+        (failedPodsBackoff in https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/controller/daemon).
+        """
+        path = f"/api/v1/namespaces/{item.namespace}/pods"
+        for pod in self.client.get(path, {"fieldSelector": "status.phase=Failed"}).get("items") or []:
+            owners = pod["metadata"].get("ownerReferences") or []
+            if (item.kind, item.name) not in [(owner["kind"], owner["name"]) for owner in owners]:
+                continue
+            node = self.client.find(f"/api/v1/nodes/{pod['spec'].get('nodeName')}")
+            if node is not None and not node_trouble(node):
+                self._remove(f"{path}/{pod['metadata']['name']}", pod["metadata"]["uid"])
+
     def _waits_for_consumer(self, claim: dict[str, Any]) -> bool:
         name = (claim.get("spec") or {}).get("storageClassName")
         found = self.client.find(f"/apis/storage.k8s.io/v1/storageclasses/{name}") if name else None
@@ -335,23 +360,12 @@ class Engine:
     def _unready(self, pending: Iterable[tuple[Object, readiness.Readiness]], seconds: float) -> str:
         lines = []
         for item, state in pending:
-            lines.append(f"{item.key}: {state.message}")
-            lines += [f"  {trouble}" for trouble in self._pods(item)]
+            # Of a pod the explanation has it all.
+            message = "is not ready" if item.kind == "Pod" else state.message
+            lines.append(shown(f"{item.key}: {message}", self._secrets))
+            path = self._resources[item.key].path(item.namespace, item.name)
+            lines += [f"  {why}" for why in explain(self.client, path, self._secrets)]
         return f"the set {self.options.name} is not ready after {seconds:.0f} s:\n" + "\n".join(lines)
-
-    def _pods(self, item: Object) -> list[str]:
-        """What the pods of a workload say; an explanation alone, so no error of its own."""
-        spec = item.body.get("spec") or {}
-        labels = (spec.get("selector") or {}).get("matchLabels") if item.kind != "Job" else {"job-name": item.name}
-        if not labels or not item.namespace or item.kind == "PersistentVolumeClaim":
-            return []
-        selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        try:
-            found = self.client.get(f"/api/v1/namespaces/{item.namespace}/pods", {"labelSelector": selector})
-        except ManifestError:
-            return []
-        told = [(pod["metadata"]["name"], readiness.pod_trouble(pod)) for pod in found.get("items") or []]
-        return [f"Pod {name}: {trouble}" for name, trouble in told if trouble][:_SHOWN_PODS]
 
     def _all(
         self, work: Callable[[_Item], _Result], items: Sequence[_Item], reached: list[_Result] | None = None

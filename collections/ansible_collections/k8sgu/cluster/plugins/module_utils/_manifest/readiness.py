@@ -31,7 +31,8 @@ def waits(group: str, kind: str) -> bool:
     return (group, kind) in _RULES
 
 
-def _condition(body: dict[str, Any], kind: str) -> dict[str, Any]:
+def condition(body: dict[str, Any], kind: str) -> dict[str, Any]:
+    """A condition of an object's status by its type; empty where it has none."""
     conditions = (body.get("status") or {}).get("conditions") or []
     return next((entry for entry in conditions if entry.get("type") == kind), {})
 
@@ -57,7 +58,7 @@ _UNSEEN = Readiness(False, "its controller has not yet seen this version; is the
 def _deployment(body: dict[str, Any]) -> Readiness:
     if not _observed(body):
         return _UNSEEN
-    progress = _condition(body, "Progressing")
+    progress = condition(body, "Progressing")
     if progress.get("reason") == "ProgressDeadlineExceeded":
         return Readiness(False, str(progress.get("message")), failed=True)
     wanted, updated, available = _replicas(body), _count(body, "updatedReplicas"), _count(body, "availableReplicas")
@@ -101,10 +102,10 @@ def _stateful_set(body: dict[str, Any]) -> Readiness:
 
 
 def _job(body: dict[str, Any]) -> Readiness:
-    failed = _condition(body, "Failed")
+    failed = condition(body, "Failed")
     if failed.get("status") == "True":
         return Readiness(False, f"failed: {failed.get('message') or failed.get('reason')}", failed=True)
-    if _condition(body, "Complete").get("status") == "True" or (body.get("spec") or {}).get("suspend"):
+    if condition(body, "Complete").get("status") == "True" or (body.get("spec") or {}).get("suspend"):
         return _READY
     done = _count(body, "succeeded")
     return Readiness(
@@ -115,7 +116,7 @@ def _job(body: dict[str, Any]) -> Readiness:
 def _pod(body: dict[str, Any]) -> Readiness:
     status = body.get("status") or {}
     phase = status.get("phase")
-    if phase == "Succeeded" or _condition(body, "Ready").get("status") == "True":
+    if phase == "Succeeded" or condition(body, "Ready").get("status") == "True":
         return _READY
     if phase == "Failed":
         return Readiness(False, f"failed: {status.get('message') or status.get('reason') or ''}", failed=True)
@@ -123,14 +124,14 @@ def _pod(body: dict[str, Any]) -> Readiness:
 
 
 def _definition(body: dict[str, Any]) -> Readiness:
-    accepted = _condition(body, "NamesAccepted")
+    accepted = condition(body, "NamesAccepted")
     if accepted.get("status") == "False":
         return Readiness(False, f"names not accepted: {accepted.get('message')}", failed=True)
-    return _READY if _condition(body, "Established").get("status") == "True" else Readiness(False, "not established")
+    return _READY if condition(body, "Established").get("status") == "True" else Readiness(False, "not established")
 
 
 def _api_service(body: dict[str, Any]) -> Readiness:
-    available = _condition(body, "Available")
+    available = condition(body, "Available")
     if available.get("status") == "True":
         return _READY
     return Readiness(False, f"not available: {available.get('message') or 'not yet looked at'}")
@@ -166,19 +167,39 @@ _RULES: dict[tuple[str, str], Callable[[dict[str, Any]], Readiness]] = {
 def pod_trouble(pod: dict[str, Any]) -> str:
     """Why a pod does not run, in the words of the kubelet or the scheduler; empty where nobody says anything."""
     status = pod.get("status") or {}
-    scheduled = _condition(pod, "PodScheduled")
+    if status.get("phase") == "Failed" and (status.get("reason") or status.get("message")):
+        return ": ".join(str(status[key]) for key in ("reason", "message") if status.get(key))
+    scheduled = condition(pod, "PodScheduled")
     if scheduled.get("status") == "False":
         return f"not scheduled: {scheduled.get('message')}"
+    if (pod.get("metadata") or {}).get("deletionTimestamp"):
+        return f"is being deleted since {pod['metadata']['deletionTimestamp']}"
     for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
-        state = container.get("state") or {}
-        waiting = state.get("waiting") or {}
-        if waiting and waiting.get("reason") != "PodInitializing":
-            return f"container {container.get('name')}: {waiting.get('reason')} {waiting.get('message') or ''}".strip()
-        ended = state.get("terminated") or {}
-        if ended.get("exitCode"):
-            return (
-                f"container {container.get('name')}: exit code {ended['exitCode']} {ended.get('message') or ''}".strip()
-            )
-        if not container.get("ready") and state.get("running"):
-            return f"container {container.get('name')} runs and is not ready"
-    return ""
+        trouble = _container_trouble(container)
+        if trouble:
+            return f"container {container.get('name')}: {trouble}"
+    if status.get("phase") != "Pending":
+        return ""
+    if not (pod.get("spec") or {}).get("nodeName"):
+        return "not scheduled, and nobody says why; is the scheduler up?"
+    return "" if status.get("containerStatuses") else "its node's kubelet has not begun with it"
+
+
+def _container_trouble(container: dict[str, Any]) -> str:
+    state = container.get("state") or {}
+    waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
+    if waiting and waiting.get("reason") != "PodInitializing":
+        last = _end((container.get("lastState") or {}).get("terminated") or {})
+        told = f"{waiting.get('reason')} {waiting.get('message') or ''}".strip()
+        return f"{told}, ended before: {last}" if last else told
+    if ended.get("exitCode"):
+        return _end(ended)
+    return "runs and is not ready" if not container.get("ready") and state.get("running") else ""
+
+
+def _end(terminated: dict[str, Any]) -> str:
+    """How a container ended, such as "exit code 137 OOMKilled"; empty where it has not."""
+    if "exitCode" not in terminated:
+        return ""
+    words = [terminated.get("reason") if terminated.get("reason") != "Error" else "", terminated.get("message")]
+    return " ".join([f"exit code {terminated['exitCode']}", *[str(word).strip() for word in words if word]])

@@ -131,7 +131,7 @@ class Filler:
         self._yielding = yielding
         self._yielded = []
         built = [step for step in steps if step.source == "build"]
-        plan = orders(_recipes(built))
+        plan = builds_of(built)
         images = [step for step in built if step.want.image]
         others = [step for step in steps if step.source != "build"]
         self._progress.expect(len(plan) + len(images) + len(others))
@@ -405,6 +405,11 @@ def _fresh(layout: str, image: Image, arches: Iterable[str]) -> bool:
         return False
     userland_is_old = image.build is not None and image.build.userland is not None and age > _USERLAND_MAX_AGE_S
     return whole and found == set(arches) and not userland_is_old
+
+
+def builds_of(steps: Iterable[Step]) -> list[Order]:
+    """The builds that the steps ask for which build."""
+    return orders(_recipes(step for step in steps if step.source == "build"))
 
 
 def _recipes(steps: Iterable[Step]) -> list[tuple[Recipe, str]]:

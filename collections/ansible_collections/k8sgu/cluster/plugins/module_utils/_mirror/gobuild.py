@@ -220,6 +220,14 @@ class Builder:
         name = next(program for program, offered in order.packages if offered == package)
         return os.path.join(self._cache, hashlib.sha256(key.encode()).hexdigest(), name)
 
+    def unbuilt(self, plan: Iterable[Order]) -> list[Order]:
+        """The orders of which a program is not there; whether those that are there are whole is looked at later."""
+        return [
+            order
+            for order in plan
+            if not all(os.path.exists(self.cached(order, package) + ".sha256") for _program, package in order.packages)
+        ]
+
     def build(self, order: Order, on_progress: Callable[[str], None]) -> dict[str, str]:
         """Program -> path in the cache, building those that are not there. Raises MirrorError."""
         kept = {program: self.cached(order, package) for program, package in order.packages}

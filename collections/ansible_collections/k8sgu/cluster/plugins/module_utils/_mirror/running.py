@@ -8,13 +8,19 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from typing import Any, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror import userland
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror import room, userland
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.checksums import Lock
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.filling import Filler, cache_lock, mirror_lock
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.filling import (
+    Filler,
+    builds_of,
+    cache_lock,
+    mirror_lock,
+)
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.gobuild import (
     Builder,
     Sources,
@@ -127,6 +133,7 @@ def run(params: Mapping[str, Any], check_mode: bool, say: Say) -> Outcome:
     steps = decide(lacking, options, unreachable, pinned)
     toolchain = _preflight_build(steps, sources, options)
     directory = _preflight_directory(steps, params, store, options, sources)
+    _preflight_room(steps, params["cache_dir"] or default_cache_dir(), toolchain, sources, store)
     if check_mode:
         return Outcome(release, tuple(steps), store, present)
     progress = Progress(say)
@@ -189,6 +196,20 @@ def _preflight_build(steps: list[Step], sources: Sources, options: Options) -> T
         why = f"{first.want.title} would be built here, since {first.because}: that"
         otherwise = "source: directory with a mirror that was filled elsewhere"
     return check_toolchain(find_toolchain(), sources, sorted(modules), why, otherwise)
+
+
+def _preflight_room(
+    steps: list[Step], cache_dir: str, toolchain: Toolchain | None, sources: Sources, store: Store
+) -> None:
+    """Raises MirrorError where builds have too little room: they would find that out after many minutes."""
+    if toolchain is None:
+        return
+    builds = Builder(toolchain, sources, cache_dir, threading.Event()).unbuilt(builds_of(steps))
+    environment = toolchain.environment()
+    go = {name: environment[name] for name in ("GOCACHE", "GOMODCACHE") if environment.get(name)}
+    faults = room.check(builds, {"mirror_dir": store.root, "cache_dir": cache_dir, **go})
+    if faults:
+        raise MirrorError("; ".join(faults))
 
 
 def _preflight_directory(

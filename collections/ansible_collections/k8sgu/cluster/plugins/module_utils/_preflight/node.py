@@ -22,6 +22,20 @@ FEATURES = {
 # Programs of the port table that are not ours to place.
 OTHERS = ("sshd", "pods", "load balancer", "kernel")
 
+# MiB and inodes that every run needs to have free where it writes, by the most demanding directory of a file system:
+# programs and their predecessors (which are kept until the new ones are well), images and databases; packages; files.
+ROOM = {
+    **dict.fromkeys(("/opt", "/var/lib", "/var/lib/etcd", "/var/lib/containerd", "/var/lib/docker"), (512, 2000)),
+    **dict.fromkeys(("/usr", "/var/cache", "/var/log", "/var/lib/kubelet"), (64, 500)),
+}
+OTHER_ROOM = (16, 100)
+# In the words of Python, mkdir and the kernel, where a node's disk keeps a module from being run.
+UNWRITABLE = {
+    "full": ("No space left on device", "No usable temporary directory"),
+    "read-only": ("Read-only file system",),
+}
+MAKE_ROOM = "make room (du -xh %s | sort -h | tail -30 shows what takes it)"
+
 Node = Mapping[str, Any]
 Probe = Mapping[str, Any]
 # Our program by the protocol and port that it alone takes on a node.
@@ -32,12 +46,20 @@ def check_node(node: Node, values: Mapping[str, Any], port_table: Iterable[Mappi
     """Problems of one node. `node` has `name`, `control_plane` and `probe`, the result of preflight_node."""
     name, result = node["name"], node["probe"]
     if result.get("unreachable") or result.get("failed") or "node" not in result:
-        reason = " ".join(str(result.get("msg") or result.get("module_stderr") or "nothing was read").split())
+        said = [str(result[key]) for key in ("msg", "module_stderr", "module_stdout") if result.get(key)]
+        reason = " ".join(" ".join(said[:1] or ["nothing was read"]).split())
+        for state, words in UNWRITABLE.items():
+            if any(word in text for word in words for text in said):
+                return [
+                    f"{name}: its disk is {state}, so that not even Ansible can work there: {reason[:500]}; log in, "
+                    "look (df -h; df -i; grep ' ro[, ]' /proc/mounts), and make room or repair it"
+                ]
         return [f"{name}: could not be read: {reason[:500]}; check that it runs, ansible_host and the SSH key"]
     probe = result["node"]
     problems = [
         *check_system(probe),
-        *check_size(probe, values),
+        *check_memory(probe, values),
+        *check_disks(probe, values),
         *check_clock(probe, result["clock"], float(values["k8sgu_preflight_max_clock_skew_seconds"])),
         *check_owner(probe, name, values["k8sgu_cluster_name"]),
         *check_kernel(probe),
@@ -78,21 +100,54 @@ def owner(probe: Probe) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("cluster") else None
 
 
-def check_size(probe: Probe, values: Mapping[str, Any]) -> list[str]:
-    problems = []
-    memory, disk = int(values["k8sgu_preflight_min_memory_mb"]), float(values["k8sgu_preflight_min_disk_gb"])
-    if probe["memory_mb"] < memory:
-        problems.append(
-            f"{probe['memory_mb']} MiB of memory, less than k8sgu_preflight_min_memory_mb {memory}; use a larger "
-            "instance type"
-        )
-    # What a cluster has written on its own node is not missing to it.
+def check_memory(probe: Probe, values: Mapping[str, Any]) -> list[str]:
+    memory = int(values["k8sgu_preflight_min_memory_mb"])
+    if probe["memory_mb"] >= memory:
+        return []
+    return [
+        f"{probe['memory_mb']} MiB of memory, less than k8sgu_preflight_min_memory_mb {memory}; use a larger instance "
+        "type"
+    ]
+
+
+def check_disks(probe: Probe, values: Mapping[str, Any]) -> list[str]:
+    disk = float(values["k8sgu_preflight_min_disk_gb"])
+    # What a cluster has written on its own node is not missing to it, as long as there is room for a run.
     ours = (owner(probe) or {}).get("cluster") == values["k8sgu_cluster_name"]
     kind, size = ("in all", probe["disk_total_gb"]) if ours else ("free", probe["disk_free_gb"])
-    if size < disk:
+    problems = []
+    for each in probe["file_systems"]:
+        small = "/var/lib" in each["directories"] and size < disk
+        if small and not each["read_only"]:
+            problems.append(
+                f"{size:.1f} GiB {kind} at /var/lib, less than k8sgu_preflight_min_disk_gb {disk:g}; make room, or "
+                "enlarge the disk (k8sgu_root_volume_size)"
+            )
+        # A disk that is too small and full is both.
+        problems += check_room(each, told=small and not ours)
+    return problems
+
+
+def check_room(each: Mapping[str, Any], told: bool) -> list[str]:
+    """Problems of one file system; `told` is whether it is known already that it has not enough free."""
+    mount, rows = each["mount"], [ROOM.get(path, OTHER_ROOM) for path in each["directories"]]
+    space, files = max(row[0] for row in rows), max(row[1] for row in rows)
+    place = f"the file system at {mount}"
+    if each["read_only"]:
+        return [
+            f"{place} is mounted read-only; look why (dmesg | grep -i -e error -e remount; /etc/fstab), repair it, and "
+            f"mount it again: mount -o remount,rw {mount}"
+        ]
+    problems = []
+    if each["free_mb"] < space and not told:
         problems.append(
-            f"{size:.1f} GiB {kind} at /var/lib, less than k8sgu_preflight_min_disk_gb {disk:g}; make room, or enlarge "
-            "the disk (k8sgu_root_volume_size)"
+            f"{place} is full: {each['free_mb']} of {each['size_mb']} MiB are free, and a run needs {space}; "
+            f"{MAKE_ROOM % mount}, or enlarge it{' (k8sgu_root_volume_size)' if mount == '/' else ''}"
+        )
+    if each["inodes"] and each["free_inodes"] < files:
+        problems.append(
+            f"{place} is full: {each['free_inodes']} of {each['inodes']} inodes are free, and a run needs {files}; "
+            f"remove small files (du --inodes -x {mount} | sort -n | tail -30 shows where they are)"
         )
     return problems
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
 import time
@@ -24,6 +25,14 @@ NETLINK_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 5.0
 # Images, pods' files and etcd's database are below it.
 DATA_DIRECTORY = "var/lib"
+# Of this process's own view, whatever `root` is.
+MOUNTS = Path("/proc/self/mounts")
+# Where roles, packages and Ansible write, and what is often a file system of its own. One that is not there yet is
+# made on the file system of the directory above it.
+WRITTEN = (
+    "", "etc", "usr", "usr/local", "opt", "home", "root", "tmp", "var", "var/tmp", "var/cache", "var/log", "var/lib",
+    "var/lib/etcd", "var/lib/containerd", "var/lib/docker", "var/lib/kubelet",
+)  # fmt: skip
 
 
 def module_available(root: Path, release: str, module: str) -> bool:
@@ -79,6 +88,63 @@ def unreached(addresses: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def mount_points(mounts: str) -> set[Path]:
+    """Of the lines of /proc/mounts; os.path.ismount() does not see a directory that is bound within its file system.
+
+    https://man7.org/linux/man-pages/man5/proc_pid_mounts.5.html
+    """
+    fields = [line.split(" ")[1] for line in mounts.splitlines() if line.count(" ") > 1]
+    return {Path(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), field)) for field in fields}
+
+
+def mount_point(path: Path, known: set[Path]) -> str:
+    """Where the file system of a path is mounted."""
+    return str(next((above for above in (path, *path.parents) if above in known), Path("/")))
+
+
+def file_systems(root: Path) -> list[dict[str, Any]]:
+    """Room on every file system that is written to: `directories` are those of `WRITTEN` on it.
+
+    Sizes are in MiB. A file system without a table of inodes (Btrfs) counts none of them: `inodes` is 0.
+    """
+    known = mount_points(MOUNTS.read_text())
+    found: list[dict[str, Any]] = []
+    for name in WRITTEN:
+        path = (root / name).resolve()
+        path = next(above for above in (path, *path.parents) if above.is_dir())
+        here = os.statvfs(path)
+        entry: dict[str, Any] = {
+            "mount": mount_point(path, known),
+            "size_mb": here.f_blocks * here.f_frsize // 2**20,
+            "free_mb": here.f_bavail * here.f_frsize // 2**20,
+            "inodes": here.f_files,
+            "free_inodes": here.f_favail,
+            "read_only": bool(here.f_flag & os.ST_RDONLY),
+        }
+        same = next((other for other in found if same_storage(other, entry)), None)
+        if same is None:
+            found.append({**entry, "directories": [f"/{name}"]})
+        else:
+            same["directories"].append(f"/{name}")
+    return found
+
+
+def same_storage(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two directories share their room: on one mount, or on two of one storage.
+
+    A bound directory, an overlay or a subvolume is a mount of its own and has the numbers of what it lies on, which
+    others write to meanwhile. What is read-only is the mount.
+    """
+    if one["mount"] == other["mount"]:
+        return True
+    if one["read_only"] or other["read_only"]:
+        return False
+    alike = all(one[key] == other[key] for key in ("size_mb", "inodes"))
+    return (
+        alike and abs(one["free_mb"] - other["free_mb"]) <= 1 and abs(one["free_inodes"] - other["free_inodes"]) < 100
+    )
+
+
 def probe(root: Path = Path("/"), reach: Sequence[str] = ()) -> dict[str, Any]:
     """What `node.py` judges; `root` is where the machine's file system is mounted, `reach` what it should reach."""
     release = os_release((root / "etc/os-release").read_text())
@@ -91,6 +157,7 @@ def probe(root: Path = Path("/"), reach: Sequence[str] = ()) -> dict[str, Any]:
         "memory_mb": memory_bytes((root / "proc/meminfo").read_text(), "MemTotal") // 2**20,
         "disk_total_gb": disk.f_blocks * disk.f_frsize / 2**30,
         "disk_free_gb": disk.f_bavail * disk.f_frsize / 2**30,
+        "file_systems": file_systems(root),
         "owner": owner.read_text(errors="replace") if owner.exists() else "",
         "kernel": kernel_features(root),
         "listeners": [asdict(found) for found in listeners(root / "proc", ("tcp", "udp"))],

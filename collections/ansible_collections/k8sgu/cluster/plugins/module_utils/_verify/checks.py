@@ -25,17 +25,25 @@ class Check:
 
 
 def until(
-    probe: Callable[[], Check], timeout: float, interval: float = 0.5, clock: Callable[[], float] = time.monotonic
+    probe: Callable[[], Check],
+    timeout: float,
+    interval: float = 0.5,
+    clock: Callable[[], float] = time.monotonic,
+    why: Callable[[], str] = lambda: "",
 ) -> Check:
-    """The first passing answer of `probe`, or its last one after `timeout` seconds."""
+    """The first passing answer of `probe`, or its last one after `timeout` seconds, with what `why` then says of it."""
     began = clock()
     while True:
         check = probe()
         took = clock() - began
         if check.passed or took >= timeout:
-            seen = check.seen if check.passed else f"{check.seen} (after {took:.0f} s)"
+            seen = check.seen if check.passed else because(f"{check.seen} (after {took:.0f} s)", why())
             return Check(**{**asdict(check), "seen": seen, "seconds": took})
         time.sleep(interval)
+
+
+def because(seen: str, why: str) -> str:
+    return f"{seen}: {why}" if why else seen
 
 
 def from_dictionaries(rows: Iterable[dict[str, Any]]) -> list[Check]:

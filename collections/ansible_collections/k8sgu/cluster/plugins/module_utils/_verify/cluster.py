@@ -13,10 +13,11 @@ import contextlib
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, Iterable
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.explain import CORDONED, explain, node_trouble
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify import streams
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, until
 
@@ -29,6 +30,17 @@ REQUESTS_PER_SERVICE = 30
 _BLOCKED = re.compile(r"refused|unreachable|no route to host|time(d )?out|deadline exceeded", re.IGNORECASE)
 
 
+# What a check waits for, by the check's name: where it waited in vain, that says why.
+WORKLOADS: dict[str, tuple[str, ...]] = {
+    "demo_ready": tuple(f"/apis/apps/v1/namespaces/{DEMO}/deployments/{name}" for name in ("website", "database")),
+    "probes_ready": (
+        f"/apis/apps/v1/namespaces/{PROBES}/daemonsets/probe",
+        *(f"/apis/apps/v1/namespaces/{PROBES}/deployments/{name}" for name in ("friend", "guarded")),
+    ),
+    "stores_visits": ("/apis/apps/v1/namespaces/kube-system/deployments/coredns",),
+}
+
+
 @dataclass(frozen=True)
 class Pod:
     namespace: str
@@ -39,13 +51,16 @@ class Pod:
 
 
 def pods(client: Client, namespace: str, app: str) -> list[Pod]:
-    """The pods of an app that are not on their way out, by node."""
+    """The pods of an app that are not on their way out and have not ended, by node.
+
+    A pod that was evicted stays as an object, and its controller has made another.
+    """
     answer = client.get(f"/api/v1/namespaces/{namespace}/pods", {"labelSelector": f"app={app}"})
     found = []
     for item in answer["items"]:
-        if item["metadata"].get("deletionTimestamp"):
-            continue
         status = item.get("status", {})
+        if item["metadata"].get("deletionTimestamp") or status.get("phase") in ("Failed", "Succeeded"):
+            continue
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
         name, node = item["metadata"]["name"], item["spec"].get("nodeName", "")
         found.append(Pod(namespace, name, node, status.get("podIP", ""), ready))
@@ -53,14 +68,11 @@ def pods(client: Client, namespace: str, app: str) -> list[Pod]:
 
 
 def node_problems(items: list[dict[str, Any]], expected: list[str]) -> list[str]:
-    """What keeps the expected nodes from being ready, a phrase each."""
-    states = {}
-    for item in items:
-        conditions = {c["type"]: c for c in item.get("status", {}).get("conditions") or []}
-        ready = conditions.get("Ready", {})
-        states[item["metadata"]["name"]] = (
-            "" if ready.get("status") == "True" else ready.get("message", "never reported")
-        )
+    """What keeps pods from running on the expected nodes, a phrase each. A node may be closed on purpose."""
+    states = {
+        item["metadata"]["name"]: "; ".join(trouble for trouble in node_trouble(item) if trouble != CORDONED)
+        for item in items
+    }
     problems = [f"{name} is not registered" for name in expected if name not in states]
     return problems + [f"{name}: {states[name]}" for name in expected if states.get(name)]
 
@@ -73,6 +85,19 @@ def open_nodes(items: list[dict[str, Any]]) -> list[str]:
         for item in items
         if not item["spec"].get("unschedulable")
         and not any(taint["effect"] in closing for taint in item["spec"].get("taints") or [])
+    ]
+
+
+def closed_nodes(items: list[dict[str, Any]]) -> list[str]:
+    """Names of the nodes that their owner keeps for some pods, by a taint that is neither Kubernetes' nor ours."""
+    return [
+        item["metadata"]["name"]
+        for item in items
+        if any(
+            taint["effect"] in ("NoSchedule", "NoExecute")
+            and not taint["key"].startswith(("node.kubernetes.io/", "node-role.kubernetes.io/control-plane"))
+            for taint in item["spec"].get("taints") or []
+        )
     ]
 
 
@@ -112,7 +137,7 @@ class ClusterChecks:
             except (ManifestError, KeyError, ValueError) as error:
                 return Check(probe.__doc__ or probe.__name__, False, "an answer", str(error))
 
-        return until(guarded, self.timeout)
+        return until(guarded, self.timeout, why=lambda: explained(self.client, WORKLOADS.get(probe.__name__, ())))
 
     def _dial(self, source: Pod, host: str, port: int, request: str) -> str:
         """What a probe pod gets from http://host:port/request; the error where it gets nothing."""
@@ -154,8 +179,11 @@ class ClusterChecks:
         have = {pod.node for pod in pods(self.client, PROBES, "probe") if pod.ready}
         others = [pod for app in ("friend", "guarded") for pod in pods(self.client, PROBES, app) if pod.ready]
         missing = sorted(set(self.nodes) - have)
+        closed = sorted(set(missing) & set(closed_nodes(self.client.get("/api/v1/nodes")["items"]))) if missing else []
+        missing = [node for node in missing if node not in closed]
         passed = not missing and len(others) == 2
         seen = f"none on {', '.join(missing)}" if missing else f"{len(have)} probes, {len(others)} pods beside them"
+        seen += f"; none is meant for {', '.join(closed)}, by its taint" if closed else ""
         return Check(
             "pods start on every node", passed, f"{len(self.nodes)} probes and 2 pods beside them", seen, PROBES,
             "kubectl -n k8sgu-verify get pods -o wide",
@@ -321,7 +349,16 @@ def reschedule_check(client: Client, gone: str, timeout: float) -> Check:
             "kubectl -n demo get pods -o wide",
         )
 
-    return until(look, timeout, interval=1.0)
+    return until(look, timeout, interval=1.0, why=lambda: explained(client, WORKLOADS["demo_ready"]))
+
+
+def explained(client: Client, paths: Iterable[str]) -> str:
+    """Why the workloads at these paths of the API are not ready; empty where they are."""
+    lines: list[str] = []
+    for path in paths:
+        # What two workloads say of one node is told once.
+        lines += [line for line in explain(client, path) if line not in lines]
+    return "; ".join(lines)
 
 
 def audited_request(client: Client) -> None:

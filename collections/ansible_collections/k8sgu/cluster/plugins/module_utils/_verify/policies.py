@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import ApiError, Client
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, until
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.explain import explain
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, because, until
 
 NAMESPACE, OTHER = "k8sgu-policy", "k8sgu-policy-other"
 SOURCES = {"foreigner": OTHER}
@@ -36,6 +37,10 @@ class Path:
     open: bool
     port: int = 8080
     protocol: str = "http"
+
+    def pods(self) -> tuple[str, ...]:
+        """The source, and the target where that is a pod or the Service of one."""
+        return (self.source, *([] if self.target == METADATA_SERVICE else [self.target.rpartition(" ")[2]]))
 
 
 MATRIX = (
@@ -77,9 +82,14 @@ MATRIX = (
 )
 
 
+def pod_path(pod: str) -> str:
+    """Of a pod of the matrix in the API."""
+    return f"/api/v1/namespaces/{SOURCES.get(pod, NAMESPACE)}/pods/{pod}"
+
+
 def dial(client: Client, source: str, host: str, port: int, protocol: str = "http") -> tuple[bool, str]:
     """Whether a pod gets an answer (of whatever kind) when it asks host:port for its name, and it or the error."""
-    path = f"/api/v1/namespaces/{SOURCES.get(source, NAMESPACE)}/pods/{source}:8080/proxy/dial"
+    path = f"{pod_path(source)}:8080/proxy/dial"
     query = {"protocol": protocol, "host": host, "port": str(port), "request": "hostname", "tries": "1"}
     try:
         answer: dict[str, Any] = client.get(path, query)
@@ -101,7 +111,7 @@ def address(client: Client, target: str, domain: str) -> str:
     if target.startswith("service "):
         # Whole, by its last dot: where DNS is out of reach, every domain of the search list would be waited for.
         return f"{target.partition(' ')[2]}.{NAMESPACE}.svc.{domain}."
-    return str(client.get(f"/api/v1/namespaces/{SOURCES.get(target, NAMESPACE)}/pods/{target}")["status"]["podIP"])
+    return str(client.get(pod_path(target))["status"]["podIP"])
 
 
 def checks(client: Client, domain: str, timeout: float) -> list[Check]:
@@ -126,4 +136,11 @@ def checks(client: Client, domain: str, timeout: float) -> list[Check]:
         return until(look, max(timeout - (time.monotonic() - began), min(LATE_S, timeout)))
 
     with ThreadPoolExecutor(max_workers=WORKERS) as pool:
-        return list(pool.map(one, MATRIX))
+        found = list(pool.map(one, MATRIX))
+        pods = sorted({pod for path, check in zip(MATRIX, found) if not check.passed for pod in path.pods()})
+        # A pod that is not ready is behind most of its paths' failures.
+        why = dict(zip(pods, pool.map(lambda pod: "; ".join(explain(client, pod_path(pod))), pods)))
+    return [
+        replace(check, seen=because(check.seen, "; ".join(why[pod] for pod in path.pods() if why.get(pod))))
+        for path, check in zip(MATRIX, found)
+    ]

@@ -469,6 +469,20 @@ def test_full_disk(releases: Path, tmp_path: Path) -> None:
     assert str(tmp_path / "small") in said
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of its own needs root")
+def test_a_build_without_room_is_not_begun(releases: Path, tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    given = parameters(releases, tmp_path, cache_dir=str(tmp_path / "small"))
+    mount = 'mount -t tmpfs -o size=8m tmpfs "$0" && exec "$@"'
+    process = start(given, "unshare", "--mount", "sh", "-c", mount, str(tmp_path / "small"))
+    _output, said = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert f"{tmp_path}/small: 8 MiB are free, and what is missing takes about 40" in said
+    assert "point cache_dir (XDG_CACHE_HOME) at a larger file system" in said
+    # Neither was anything fetched.
+    assert not (tmp_path / "mirror").exists()
+
+
 def test_a_killed_run_takes_its_builds_along(releases: Path, tmp_path: Path) -> None:
     """A compiler that would take minutes ends with the run, though nobody could tell it to."""
     go = tmp_path / "bin" / "go"

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import INSTALL_ROOT, UNIT_DIRECTORY
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.record import DIRECTORY
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ports import table
 from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import node, probe
 
@@ -23,6 +27,13 @@ VALUES = {
     "k8sgu_preflight_min_disk_gb": 8,
     "k8sgu_preflight_max_clock_skew_seconds": 5,
 }
+
+
+def disk(mount: str = "/", *directories: str, **changes: Any) -> dict[str, Any]:
+    room = {"size_mb": 20000, "free_mb": 9000, "inodes": 1000000, "free_inodes": 900000, "read_only": False}
+    return {"mount": mount, "directories": list(directories or ("/", "/etc", "/opt", "/var/lib")), **room, **changes}
+
+
 GOOD: dict[str, Any] = {
     "distribution": "debian",
     "distribution_version": "12",
@@ -30,6 +41,7 @@ GOOD: dict[str, Any] = {
     "memory_mb": 4000,
     "disk_total_gb": 20.0,
     "disk_free_gb": 15.0,
+    "file_systems": [disk()],
     "owner": "",
     "kernel": {"br_netfilter": True, "overlay": True, "nf_tables": True},
     "listeners": [],
@@ -68,6 +80,10 @@ def listener(port: int, program: str, protocol: str = "tcp") -> list[dict[str, A
         {"owner": OURS},
         # The node's own cluster has filled it.
         {"owner": OURS, "disk_free_gb": 1.0},
+        {"owner": OURS, "disk_free_gb": 0.5, "file_systems": [disk(free_mb=512, free_inodes=2000)]},
+        {"file_systems": [disk(), disk("/tmp", "/tmp", free_mb=16, free_inodes=100)]},
+        # Btrfs and the like have no table of inodes.
+        {"file_systems": [disk(inodes=0, free_inodes=0)]},
         {"time": 996.0},
         {"time": 1005.9},
         {"listeners": listener(10250, "kubelet")},
@@ -96,6 +112,27 @@ def test_a_good_node_passes(changes: dict[str, Any]) -> None:
         ({"memory_mb": 1699}, "1699 MiB of memory", "larger instance type"),
         ({"disk_free_gb": 7.9}, "7.9 GiB free at /var/lib", "make room"),
         ({"disk_total_gb": 7.0, "disk_free_gb": 1.0, "owner": OURS}, "7.0 GiB in all", "k8sgu_root_volume_size"),
+        *[
+            (
+                {"owner": owner, "file_systems": [disk(free_mb=0)]},
+                "the file system at / is full: 0 of 20000 MiB are free, and a run needs 512",
+                "enlarge it (k8sgu_root_volume_size)",
+            )
+            for owner in (OURS, "")
+        ],
+        ({"owner": OURS, "file_systems": [disk(free_mb=511)]}, "511 of 20000 MiB are free", "du -xh /"),
+        ({"file_systems": [disk(free_inodes=0)]}, "/ is full: 0 of 1000000 inodes are free", "du --inodes -x /"),
+        ({"file_systems": [disk(read_only=True)]}, "the file system at / is mounted read-only", "remount,rw /"),
+        *[
+            (
+                {"file_systems": [disk(), disk(mount, mount, free_mb=free)]},
+                f"the file system at {mount} is full",
+                "or enlarge it",
+            )
+            for mount, free in (("/etc", 15), ("/tmp", 0), ("/var/log", 63), ("/opt", 511), ("/var/lib/etcd", 511))
+        ],
+        # Too little for a new node and nothing at all is one problem.
+        ({"disk_free_gb": 0.0, "file_systems": [disk(free_mb=0)]}, "0.0 GiB free at /var/lib", "make room"),
         ({"time": 1000.0 - 6}, "6 s behind the controller's", "k8sgu_ntp_servers"),
         ({"time": 1001.0 + 60}, "60 s ahead of the controller's", "timedatectl"),
         ({"owner": json.dumps({"cluster": "prod", "node": "x"})}, "belongs to the cluster 'prod'", "take another node"),
@@ -165,6 +202,19 @@ def test_ports_of_the_pod_network_and_the_container_runtime(
         ({"failed": True, "msg": "sudo: a password is required"}, "could not be read: sudo"),
         ({"failed": True, "module_stderr": "no python"}, "could not be read: no python"),
         ({}, "could not be read: nothing was read"),
+        (
+            {"unreachable": True, "msg": "mkdir: cannot create directory '/home/u/.ansible': No space left on device"},
+            "its disk is full, so that not even Ansible can work there: mkdir",
+        ),
+        (
+            {"failed": True, "msg": "MODULE FAILURE", "module_stderr": "OSError: [Errno 28] No space left on device"},
+            "its disk is full, so that not even Ansible can work there: MODULE FAILURE",
+        ),
+        (
+            {"failed": True, "module_stderr": "FileNotFoundError: No usable temporary directory found in ['/tmp']"},
+            "its disk is full",
+        ),
+        ({"unreachable": True, "msg": "mkdir: '/home/u/.ansible': Read-only file system"}, "its disk is read-only"),
     ],
 )
 def test_a_node_that_cannot_be_read(result: dict[str, Any], reason: str) -> None:
@@ -217,8 +267,52 @@ def test_what_is_read_of_a_machine(tmp_path: Path) -> None:
     assert found["memory_mb"] == 2048
     assert found["disk_total_gb"] >= found["disk_free_gb"] > 0
     assert found["owner"] == OURS
+    (here,) = found["file_systems"]
+    assert here["mount"] == subprocess.check_output(["findmnt", "-no", "TARGET", "-T", tmp_path], text=True).strip()
+    # What is not there yet will be made on the same one.
+    assert here["directories"] == [f"/{name}" for name in probe.WRITTEN]
+    assert 0 < here["free_mb"] <= here["size_mb"]
+    assert not here["read_only"]
     assert found["listeners"] == listener(8472, "kernel", "udp")
     assert found["architecture"] == os.uname().machine
+
+
+@pytest.mark.parametrize(
+    ("path", "mount"),
+    [("/", "/"), ("/etc", "/"), ("/var/lib", "/var"), ("/var", "/var"), ("/home/my disk/a", "/home/my disk")],
+)
+def test_where_a_directory_is_mounted(path: str, mount: str) -> None:
+    mounts = "/dev/vda / ext4 rw 0 0\n/dev/vda /var ext4 ro 0 0\n/dev/vdb /home/my\\040disk ext4 rw 0 0\n\n"
+    assert probe.mount_point(Path(path), probe.mount_points(mounts)) == mount
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({}, True),
+        ({"mount": "/usr"}, True),
+        ({"mount": "/usr", "free_mb": 8999, "free_inodes": 899990}, True),
+        ({"mount": "/var/lib/etcd", "free_mb": 8000}, False),
+        ({"mount": "/var/lib/etcd", "free_inodes": 1}, False),
+        ({"mount": "/var/lib/etcd", "size_mb": 20001}, False),
+        ({"mount": "/usr", "read_only": True}, False),
+    ],
+)
+def test_two_mounts_of_one_storage_are_one(changes: dict[str, Any], same: bool) -> None:
+    assert probe.same_storage(disk(), {**disk(), **changes}) is same
+
+
+def test_what_the_roles_write_is_looked_at() -> None:
+    """Each place of a component lies in a directory that is looked at, closer than the root."""
+    roles = Path(__file__).resolve().parents[3] / "roles"
+    texts = [path.read_text() for path in roles.glob("*/vars/**/*.yml")]
+    places = {place for text in texts for place in re.findall(r"\b(?:dest|path): (/[a-z][\w/.-]*)", text)}
+    places |= {INSTALL_ROOT, UNIT_DIRECTORY, DIRECTORY}
+    assert len(places) > 40
+    looked_at = tuple(f"/{name}/" for name in probe.WRITTEN if name)
+    # What is in memory, and what only is read.
+    assert {place for place in places if not f"{place}/".startswith((*looked_at, "/run/", "/sys/", "/proc/"))} == set()
+    assert set(node.ROOM) <= {f"/{name}" for name in probe.WRITTEN}
 
 
 @pytest.mark.parametrize("module", ["br_netfilter", "overlay"])

@@ -27,6 +27,21 @@ def test_until_returns_the_first_passing_answer():
     assert until(lambda: next(answers), timeout=30, interval=0).seen == "3 nodes"
 
 
+def test_until_asks_why_once_and_only_of_what_failed():
+    asked = []
+
+    def why():
+        asked.append(1)
+        return "a disk is full"
+
+    assert until(lambda: GOOD, timeout=0, why=why).seen == "3 nodes"
+    assert asked == []
+    times = iter(range(0, 1000, 40))
+    check = until(lambda: BAD, timeout=100, interval=0, clock=lambda: float(next(times)), why=why)
+    assert check.seen == "2 of 3 (after 120 s): a disk is full"
+    assert asked == [1]
+
+
 def test_until_gives_up_and_says_after_how_long():
     times = iter(range(0, 1000, 40))
     check = until(lambda: BAD, timeout=100, interval=0, clock=lambda: float(next(times)))

@@ -22,6 +22,50 @@ def test_open_nodes() -> None:
     assert cluster.open_nodes(nodes) == ["a", "c"]
 
 
+def reported(name: str, **conditions: str) -> dict[str, Any]:
+    told = [{"type": kind, "status": state, "message": f"said of {kind}"} for kind, state in conditions.items()]
+    return {**node(name), "status": {"conditions": told}}
+
+
+def test_what_keeps_pods_from_a_node() -> None:
+    nodes = [
+        reported("good", Ready="True", DiskPressure="False"),
+        reported("full", Ready="True", DiskPressure="True"),
+        reported("silent", Ready="Unknown", MemoryPressure="Unknown"),
+        {**reported("drained", Ready="True"), "spec": {"unschedulable": True}},
+        node("new"),
+        reported("foreign", Ready="False"),
+    ]
+    assert cluster.node_problems(nodes, ["good", "full", "silent", "drained", "new", "gone"]) == [
+        "gone is not registered",
+        "full: DiskPressure: said of DiskPressure",
+        "silent: NotReady: said of Ready",
+        "new: NotReady: never reported",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("taint", "passes", "seen"),
+    [
+        # Its owner keeps the node for other pods, and ours stay away.
+        ({"key": "dedicated", "effect": "NoSchedule"}, True, "none is meant for b, by its taint"),
+        ({"key": "dedicated", "effect": "NoExecute"}, True, "none is meant for b, by its taint"),
+        # Kubernetes' own: something is wrong with the node.
+        ({"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}, False, "none on b"),
+        ({"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}, False, "none on b"),
+        ({"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}, False, "none on b"),
+        ({"key": "dedicated", "effect": "PreferNoSchedule"}, False, "none on b"),
+    ],
+)
+def test_a_probe_may_be_missing_where_the_owner_wants_none(
+    monkeypatch: pytest.MonkeyPatch, taint: dict[str, str], passes: bool, seen: str
+) -> None:
+    monkeypatch.setattr(cluster, "pods", lambda _client, ns, app: [Pod(ns, app, "a", "10.200.0.2", True)])
+    api: Any = Api(node("a"), {"metadata": {"name": "b"}, "spec": {"taints": [taint]}})
+    check = ClusterChecks(api, ["a", "b"], "cluster.local", 1).probes_ready()
+    assert (check.passed, seen in check.seen) == (passes, True), check
+
+
 class Api:
     def __init__(self, *nodes: dict[str, Any]) -> None:
         self.nodes = nodes
@@ -60,22 +104,23 @@ def test_apart(monkeypatch: pytest.MonkeyPatch, workers: list[str], website: lis
 class Demo:
     """The demo's pods and its deployments' replicas, as the API tells them."""
 
-    def __init__(self, replicas: dict[str, int], ready: dict[str, int], others: int = 0) -> None:
-        self.replicas, self.ready, self.others = replicas, ready, others
+    def __init__(self, replicas: dict[str, int], ready: dict[str, int], others: int = 0, evicted: int = 0) -> None:
+        self.replicas, self.ready, self.others, self.evicted = replicas, ready, others, evicted
 
     def get(self, path: str, query: dict[str, str] | None = None) -> dict[str, Any]:
         if not query:
             return {"spec": {"replicas": self.replicas[path.rpartition("/")[2]]}}
         app = query["labelSelector"].removeprefix("app=")
         states = ["True"] * self.ready[app] + ["False"] * (self.others if app == "website" else 0)
+        phases = ["Running"] * len(states) + ["Failed"] * self.evicted
         return {
             "items": [
                 {
                     "metadata": {"name": f"{app}-{number}"},
                     "spec": {"nodeName": "a"},
-                    "status": {"conditions": [{"type": "Ready", "status": state}]},
+                    "status": {"phase": phase, "conditions": [{"type": "Ready", "status": state}]},
                 }
-                for number, state in enumerate(states)
+                for number, (phase, state) in enumerate(zip(phases, [*states, *["False"] * self.evicted]))
             ]
         }
 
@@ -100,6 +145,17 @@ def test_demo_ready(replicas: tuple[int, int], ready: tuple[int, int], others: i
     check = ClusterChecks(api, [], "cluster.local", 1).demo_ready()
     assert check.passed is passes, check
     assert f"{ready[0]} website, {ready[1]} database" in check.seen
+
+
+def test_pods_that_were_evicted_are_no_part_of_the_demo() -> None:
+    """They stay as objects long after others have taken their place."""
+    whole = {"website": 3, "database": 1}
+    check = ClusterChecks(Demo(whole, whole, evicted=40), [], "cluster.local", 1).demo_ready()  # type: ignore[arg-type]
+    assert check.passed, check
+
+
+def test_every_workload_that_is_waited_for_can_be_explained() -> None:
+    assert all(callable(getattr(ClusterChecks, name)) for name in cluster.WORKLOADS)
 
 
 @pytest.mark.parametrize(
