@@ -1,6 +1,6 @@
-"""Asks an API server's /readyz, which needs no certificate, until a file appears; prints as JSON how it was served.
+"""Asks until a file appears, and prints as JSON how it was served: a page, or /readyz of an API server, open to all.
 
-poll_api.py KUBECONFIG STOP_FILE
+poll_api.py KUBECONFIG|http://ADDRESS STOP_FILE
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import ssl
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,11 +25,10 @@ REQUEST_TIMEOUT_S = 2.0
 LONGEST_S = 900.0
 
 
-def ask(host: str, port: int, context: ssl.SSLContext) -> None:
-    """One answer by one connection, so that the balancer chooses anew each time. Raises OSError."""
-    connection = http.client.HTTPSConnection(host, port, timeout=REQUEST_TIMEOUT_S, context=context)
+def ask(connection: http.client.HTTPConnection, path: str) -> None:
+    """One answer by one connection, so that what is in front of the servers chooses anew each time. Raises OSError."""
     try:
-        connection.request("GET", "/readyz")
+        connection.request("GET", path)
         status = connection.getresponse().status
     except http.client.HTTPException as error:
         raise OSError(f"no answer: {error!r}") from error
@@ -38,11 +38,20 @@ def ask(host: str, port: int, context: ssl.SSLContext) -> None:
         raise OSError(f"status {status}")
 
 
-def main(kubeconfig: Path, stop: Path) -> None:
-    cluster = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]
+def client(target: str) -> Callable[[], None]:
+    """Asks once, of a page or of the API server that a kubeconfig names."""
+    if target.startswith("http://"):
+        page = urlsplit(target)
+        return lambda: ask(http.client.HTTPConnection(page.netloc, timeout=REQUEST_TIMEOUT_S), page.path or "/")
+    cluster = yaml.safe_load(Path(target).read_text())["clusters"][0]["cluster"]
     context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
     server = urlsplit(cluster["server"])
     host, port = server.hostname or "", server.port or HTTPS_PORT
+    return lambda: ask(http.client.HTTPSConnection(host, port, timeout=REQUEST_TIMEOUT_S, context=context), "/readyz")
+
+
+def main(target: str, stop: Path) -> None:
+    ask_once = client(target)
     asked = failed = 0
     longest_gap = 0.0
     errors = set()
@@ -50,7 +59,7 @@ def main(kubeconfig: Path, stop: Path) -> None:
     while not stop.exists() and time.monotonic() - began < LONGEST_S:
         asked += 1
         try:
-            ask(host, port, context)
+            ask_once()
         except OSError as error:
             failed += 1
             errors.add(str(error))
@@ -64,4 +73,4 @@ def main(kubeconfig: Path, stop: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]))

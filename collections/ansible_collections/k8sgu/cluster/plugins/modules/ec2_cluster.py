@@ -215,6 +215,23 @@ options:
         yet to be launched or does not run. A warning names those that are left for the next run.
     type: bool
     default: false
+  workers_leave:
+    description:
+      - What becomes of workers that the description has no more, or that are replaced. What they carry has to be moved before
+        they end, which M(k8sgu.cluster.node_drain) does.
+      - V(at_once) ends them.
+      - V(ask) does nothing at all where there are such workers, and returns them as RV(leaving).
+      - V(drained) ends those in O(drained). Others that would be replaced stay as they are, with a warning; where another would be
+        removed the run is refused before its first change.
+      - Of no account with O(state=absent).
+    type: str
+    choices: [at_once, ask, drained]
+    default: at_once
+  drained:
+    description: Names of the workers that may end, with O(workers_leave=drained).
+    type: list
+    elements: str
+    default: []
   keep_control_plane:
     description:
       - Fail, before anything is done, where a control-plane node that is there would be replaced or removed, whatever O(allow_replace) says.
@@ -294,6 +311,23 @@ plan:
       description: Why.
       type: str
       sample: the description has it and the account does not
+leaving:
+  description:
+    - The workers that leave, and with them the account as it is when O(workers_leave=ask). Empty when all that had to leave
+      have left; on failure those that were not told to end.
+  returned: when O(state=present)
+  type: list
+  elements: dict
+  contains:
+    name: {description: The node's name., type: str, sample: demo-worker-1}
+    instance_id: {description: EC2's id., type: str, sample: i-0123456789abcdef0}
+    returns: {description: Whether another instance takes its name., type: bool, sample: false}
+    reason: {description: Why it leaves., type: str, sample: the description does not have it}
+members:
+  description: The names of all nodes that there will be.
+  returned: when O(workers_leave=ask) and there is something in RV(leaving)
+  type: list
+  elements: str
 nodes:
   description: The nodes, in order of pool and number.
   returned: when O(state=present); in check mode those that exist already

@@ -43,6 +43,11 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "keys": ("encryption_keys", {"path": "@/secrets/keys.json"}),
     "a key lost": ("encryption_keys", {"path": "@/other/keys.json", "in_use": ["server"]}),
     "no cluster": ("verify_cluster", {"kubeconfig": "@/nowhere", "nodes": ["a"]}),
+    "nothing to drain": ("node_drain", {"kubeconfig": "@/nowhere", "record": "@/record", "nodes": ["a"]}),
+    "nobody to ask": (
+        "node_drain",
+        {"kubeconfig": "@/nowhere", "record": "@/record", "nodes": ["a"], "state": "serving"},
+    ),
     "report": ("verify_report", {"junit": "@/verify.xml", "checks": [CHECK]}),
     "report of a failure": ("verify_report", {"junit": "@/verify.xml", "checks": [{**CHECK, "passed": False}]}),
     "report of nothing": ("verify_report", {"junit": "@/verify.xml", "checks": []}),
@@ -100,5 +105,6 @@ def test_the_calls_do_what_they_say(results: dict[str, dict[str, Any]]) -> None:
         "ssh": changes,
         "kubeconfig": changes,
         "keys": changes,
+        "nothing to drain": [False, False, False],
         "report": [False, False, False],
     }

@@ -165,7 +165,13 @@ def replace(context: Context, id: str, **node: Any) -> None:
 
 
 def terminate(context: Context, id: str) -> None:
-    context.gone(lambda: context.ec2.terminate_instances(InstanceIds=[id]), ["InvalidInstanceID.NotFound"])
+    context.ended.add(id)
+    try:
+        context.gone(lambda: context.ec2.terminate_instances(InstanceIds=[id]), ["InvalidInstanceID.NotFound"])
+    except Exception as error:
+        if session.error_code(error):
+            context.ended.discard(id)
+        raise
 
 
 def wait_terminated(context: Context, ids: list[str]) -> None:

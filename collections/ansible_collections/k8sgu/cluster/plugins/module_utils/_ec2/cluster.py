@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Mapping
+from typing import Any, Collection, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
     apply_access,
@@ -17,6 +17,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
     balancer_address,
     billing,
     checks,
+    departures,
     members,
     names,
     permissions,
@@ -86,10 +87,11 @@ def _present(aws: session.Aws, description: Description, options: Mapping[str, A
     checks.check_place(description, current)
     checks.check_subnets(description, current)
     zones = checks.zones_of(reader, description, current)
-    plan = planning.make(description, current, Facts(zones))
+    drained = options["drained"] if options["workers_leave"] == "drained" else None
+    plan = planning.make(description, current, Facts(zones), drained=drained)
     if checks.launches(plan):
         images = checks.check_launches(reader, description, current, zones, plan)
-        plan = planning.make(description, current, Facts(zones, images))
+        plan = planning.make(description, current, Facts(zones, images), drained=drained)
     checks.check_names(reader, plan)
     result = _result(aws, description, current, plan)
     result["billed"] = billing.billed(description, max(1, len(zones)))
@@ -108,14 +110,45 @@ def _present(aws: session.Aws, description: Description, options: Mapping[str, A
             f"allow_replace: {listed}. Set allow_replace: true to have it done, or take the change back",
             {**result, "reached": [], "changed": False},
         )
+    leaving = departures.departures(plan, current)
+    result["leaving"] = [departure.shown() for departure in leaving]
     if plan.changes and options["check_permissions"]:
         _check_permissions(aws, description, current, plan, result)
+    if leaving and options["workers_leave"] == "ask":
+        return _asked(aws, description, current, plan, result)
+    _check_drained(leaving, drained, result)
     if plan.steps and not check_mode:
         _carry_out(aws, description, plan, options, result)
+        result["leaving"] = []
         current = reading.read(aws, description, removing=False)
     result.update(_found(aws, description, current, plan))
     result["api_calls"] = len(aws.calls)
     return Outcome(result, plan.warnings)
+
+
+def _asked(
+    aws: session.Aws, description: Description, current: state.Current, plan: Plan, result: dict[str, Any]
+) -> Outcome:
+    """Nothing is done, and the plan is for the run that knows which of the workers are drained."""
+    result.update(_found(aws, description, current, plan))
+    result.update(changed=False, plan=[], members=[node.name for node in plan.nodes], api_calls=len(aws.calls))
+    del result["diff"]
+    return Outcome(result)
+
+
+def _check_drained(
+    leaving: Sequence[departures.Departure], drained: Collection[str] | None, result: Mapping[str, Any]
+) -> None:
+    """Refuses a plan that has come to end a worker since it was asked which of them leave."""
+    if drained is None:
+        return
+    names = [departure.instance.name for departure in leaving if departure.instance.name not in drained]
+    if names:
+        raise RunFailed(
+            f"drained: {', '.join(names)} would end and is not among them; what there is or what is described "
+            "has changed since it was asked. Run it again",
+            {**result, "reached": [], "changed": False},
+        )
 
 
 def _absent(aws: session.Aws, options: Mapping[str, Any], check_mode: bool) -> Outcome:
@@ -167,6 +200,8 @@ def _carry_out(
     except StepFailed as error:
         reached = [step.shown() for step in error.done]
         more = {"reached": reached, "changed": bool(reached), "api_calls": len(aws.calls)}
+        if "leaving" in result:
+            more["leaving"] = [item for item in result["leaving"] if item["instance_id"] not in context.ended]
         raise RunFailed(str(error), {**result, **more}) from error
     return context
 

@@ -38,6 +38,8 @@ class Context:
         self.timeout_s = timeout_s
         self.stopped = threading.Event()
         self.instances: dict[str, state.Instance] = {}
+        # Those that EC2 was told to end and did not refuse to.
+        self.ended: set[str] = set()
         self._ids = dict(ids)
         self._lock = threading.Lock()
 

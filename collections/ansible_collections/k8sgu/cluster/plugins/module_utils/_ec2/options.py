@@ -55,6 +55,8 @@ SPECIFICATION: dict[str, Any] = {
         },
         "tags": {"type": "dict", "default": {}},
         "allow_replace": {"type": "bool", "default": False},
+        "workers_leave": {"type": "str", "choices": ["at_once", "ask", "drained"], "default": "at_once"},
+        "drained": {"type": "list", "elements": "str", "default": []},
         "keep_control_plane": {"type": "bool", "default": False},
         "check_permissions": {"type": "bool", "default": True},
         "wait_timeout": {"type": "int", "default": 600},

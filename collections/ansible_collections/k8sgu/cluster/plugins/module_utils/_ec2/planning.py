@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Collection
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import members, state
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import departures, members, state
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Draft, Facts, Plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_access import plan_access
@@ -24,22 +25,30 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_nodes impo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_removal import plan_removal
 
 
-def make(description: Description, current: state.Current, facts: Facts, removing: bool = False) -> Plan:
+def make(
+    description: Description,
+    current: state.Current,
+    facts: Facts,
+    removing: bool = False,
+    drained: Collection[str] | None = None,
+) -> Plan:
     """The steps that turn `current` into what `description` says; with `removing` into nothing.
 
-    Raises DescriptionError.
+    With `drained` no worker is replaced whose name is not in it. Raises DescriptionError.
     """
     if removing:
         return _make(Draft(description, current, facts, removing))
     check_twins(current)
     whole = _make(Draft(description, current, facts, removing))
     held = members.held_back(description, current, whole)
-    if not held:
+    kept = {} if drained is None else departures.kept_back(departures.departures(whole, current), drained)
+    if not held and not kept:
         return whole
     if members.keep_balancer(description, current, held):
         description = dataclasses.replace(description, keeps_balancer=True)
-    rest = _make(Draft(description, current, facts, removing, held))
-    rest.warnings.append(members.warning(held))
+    rest = _make(Draft(description, current, facts, removing, {**held, **kept}))
+    rest.warnings += [members.warning(held)] if held else []
+    rest.warnings += [departures.warning(kept)] if kept else []
     return rest
 
 

@@ -11,7 +11,7 @@ import json
 import ssl
 import threading
 import time
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 from urllib.parse import urlencode
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.connection import connect
@@ -80,8 +80,13 @@ class Client:
         body: Any = None,
         content_type: str = "application/json",
         accept: str = "application/json",
+        passes: Callable[[ApiError], bool] | None = None,
     ) -> dict[str, Any]:
-        """The answer as data. Raises ApiError for a refusal, ManifestError where there is no answer in time."""
+        """The answer as data. Raises ApiError for a refusal, ManifestError where there is no answer in time.
+
+        `passes` says which refusals are worth another attempt, by default those that pass by themselves.
+        """
+        passing = passes or _passes
         target = self.access.prefix + path + (f"?{urlencode(query)}" if query else "")
         headers = {"Accept": accept, "User-Agent": self.user_agent}
         if self.access.token:
@@ -115,7 +120,7 @@ class Client:
                     raise ManifestError(
                         f"{self._server()}: refuses the credentials of {self.access.path}; are they this cluster's?"
                     )
-                if not _passes(refusal) or time.monotonic() + max(pause, after) >= deadline:
+                if not passing(refusal) or time.monotonic() + max(pause, after) >= deadline:
                     raise refusal
             time.sleep(max(pause, after))
             pause = min(pause * 2, _LONGEST_PAUSE_S)

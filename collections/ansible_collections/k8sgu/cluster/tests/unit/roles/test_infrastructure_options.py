@@ -36,7 +36,7 @@ def further() -> dict[str, dict[str, Any]]:
 
 
 def test_every_option_can_be_given() -> None:
-    assert set(task("main")) == set(MODULE) - LEFT_OUT
+    assert set(task("apply")) == set(MODULE) - LEFT_OUT
 
 
 def test_further_options_are_those_of_the_module() -> None:
@@ -46,8 +46,8 @@ def test_further_options_are_those_of_the_module() -> None:
         assert option["description"]
 
 
-@pytest.mark.parametrize("entry", ["main", "absent"])
+@pytest.mark.parametrize("entry", ["apply", "absent"])
 def test_a_further_option_that_is_not_given_is_left_to_the_module(entry: str) -> None:
     passed = {name: text for name, text in task(entry).items() if "k8sgu_ec2_options" in str(text)}
     assert passed == {name: f"{{{{ k8sgu_ec2_options.{name} | default(omit) }}}}" for name in passed}
-    assert set(passed) == (set(further()) if entry == "main" else {"instance_profiles", "check_permissions"})
+    assert set(passed) == (set(further()) if entry == "apply" else {"instance_profiles", "check_permissions"})
