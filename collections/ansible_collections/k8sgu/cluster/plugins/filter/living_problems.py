@@ -57,9 +57,11 @@ def living_problems(found: Any, of: str = "description") -> list[str]:
     if of == "members":
         return members.check_members(found["record"], found["nodes"], found["record_file"])
     values = found["values"]
+    # On a command line it is text.
+    count = None if found["count"] is None else int(found["count"])
     return [
         *living.check_cluster(str(values["k8sgu_cluster_name"]), found["nodes"]),
-        *living.check_living(values, found["count"], found["record"], found["nodes"]),
+        *living.check_living(values, count, found["record"], found["nodes"]),
     ]
 
 

@@ -82,7 +82,7 @@ findings:
   returned: success
   type: list
   elements: dict
-failed:
+failures:
   description: The findings that are V(FAIL).
   returned: success
   type: list
@@ -139,7 +139,7 @@ def main() -> None:
         changed=False,
         table=table(findings),
         findings=rows,
-        failed=[row for row in rows if row["status"] == FAIL],
+        failures=[row for row in rows if row["status"] == FAIL],
         counts=document["counts"],
     )
 

@@ -51,7 +51,7 @@ passed:
   description: How many checks passed.
   returned: always
   type: int
-failed:
+missed:
   description: How many checks failed.
   returned: always
   type: int

@@ -15,15 +15,20 @@ ROLE = "k8sgu.cluster.cluster_facts"
 ROTATION = yaml.safe_load((PLAYBOOKS / "rotate_encryption_key.yml").read_text())
 
 
+def pattern(play):
+    """Of its hosts, which a playbook's first play asks for in a template."""
+    return play["hosts"].split("'")[3] if "'" in play["hosts"] else play["hosts"]
+
+
 @pytest.mark.parametrize("path", sorted(PLAYBOOKS.glob("*.yml")), ids=lambda path: path.name)
 def test_a_play_of_one_node_at_a_time_comes_after_one_that_reads_all(path):
     """How many may restart at once is told by the facts of all of them, which a serial play has not read yet."""
     read = set()
     for play in yaml.safe_load(path.read_text()):
         if "serial" in play:
-            assert play["hosts"] in read, f"{play['name']}: no play over {play['hosts']} before it without serial"
+            assert pattern(play) in read, f"{play['name']}: no play over {pattern(play)} before it without serial"
         elif ROLE in (play.get("roles") or []):
-            read.add(play["hosts"])
+            read.add(pattern(play))
 
 
 def test_nothing_is_dropped_before_it_is_rewritten_and_proven():
@@ -35,4 +40,4 @@ def test_nothing_is_dropped_before_it_is_rewritten_and_proven():
         if module.startswith("k8sgu.cluster.encryption_")
     ]
     assert steps == ["added", "promoted", "encryption_rewrite", "encryption_scan", "dropped"]
-    assert all(play.get("any_errors_fatal") for play in ROTATION if play["hosts"] != "localhost")
+    assert all(play.get("any_errors_fatal") for play in ROTATION if pattern(play) != "localhost")

@@ -234,6 +234,12 @@ def test_nodes_of_another_cluster_are_named_and_say_nothing_of_this_one() -> Non
     assert problems[0].startswith("worker-1: belongs to the cluster 'prod'")
 
 
+@pytest.mark.parametrize(("count", "problems"), [("1", 0), (1, 0), (None, 0), ("3", 1)])
+def test_a_count_of_the_command_line_is_a_number(count: Any, problems: int) -> None:
+    found = {"values": VALUES, "count": count, "record": RECORD, "record_file": FILE, "nodes": [OLD]}
+    assert len(living_problems(found)) == problems
+
+
 LOST = "its data is lost, and it may not start without"
 STRANGER = "is no member of this cluster's etcd"
 DATA_LOSS = "its database is lost"

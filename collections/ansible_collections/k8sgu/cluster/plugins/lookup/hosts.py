@@ -1,0 +1,200 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Hosts of a play, once the call has been found to leave out nothing silently."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: hosts
+short_description: The hosts of a play, unless the call would silently leave out a part of the playbook
+version_added: 0.1.0
+author:
+  - The k8sgu authors (@k8sgu)
+description:
+  - Returns the pattern that it is given, for the C(hosts) of the first play of a playbook.
+  - Before, it looks at how C(ansible-playbook) was called. It fails, and says what to give instead, where C(--limit),
+    C(--tags), C(--skip-tags), C(--start-at-task), C(--step), C(--connection), C(--become-user), a strategy or an extra
+    variable would have tasks left out, done elsewhere or in another order.
+  - A task could not do this, since what is asked about are the options by which tasks are left out.
+  - C(--skip-tags) of a part that there is gives a warning which names it.
+  - With C(--list-hosts), C(--list-tags), C(--list-tasks) and C(--syntax-check) nothing is looked at.
+options:
+  _terms:
+    description: The pattern, as C(hosts) has it.
+    type: list
+    elements: str
+    required: true
+  limit:
+    description: Whether the playbook may be done for a part of the nodes.
+    type: bool
+    default: true
+"""
+
+EXAMPLES = r"""
+- name: Database
+  hosts: "{{ query('k8sgu.cluster.hosts', 'etcd') }}"
+  roles: [k8sgu.cluster.etcd]
+
+- name: Read every control-plane node
+  hosts: "{{ query('k8sgu.cluster.hosts', 'control_plane', limit=false) }}"
+  roles: [k8sgu.cluster.cluster_facts]
+"""
+
+RETURN = r"""
+_raw:
+  description: The pattern.
+  type: list
+  elements: str
+"""
+
+import re
+import sys
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ansible import constants, context
+from ansible.errors import AnsibleError
+from ansible.inventory.manager import InventoryManager, split_host_pattern
+from ansible.parsing.dataloader import DataLoader
+from ansible.playbook import Playbook
+from ansible.playbook.block import Block
+from ansible.plugins.lookup import LookupBase
+from ansible.utils.collection_loader._collection_finder import _get_collection_playbook_path
+from ansible.utils.display import Display
+from ansible.utils.vars import load_extra_vars
+from ansible.vars.manager import VariableManager
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight.variables import (
+    PREFIX,
+    check_names,
+    derived,
+    options,
+)
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._calls import (
+    CONTROLLER,
+    Call,
+    Play,
+    depends_on_plays,
+    notes,
+    problems,
+)
+
+# The pattern in a play's own use of this plugin, which is a template until the play begins.
+_ASKED = re.compile(r"k8sgu\.cluster\.hosts', '([^']+)'")
+# Ansible puts one before each role, which no tag leaves out.
+_ARGUMENTS = "ansible.builtin.validate_argument_spec"
+_LISTING = ("listhosts", "listtags", "listtasks", "syntax")
+
+
+class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core is not typed
+    def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
+        self.set_options(var_options=variables, direct=kwargs)
+        arguments = context.CLIARGS
+        # What another program of Ansible's was called with is its own business.
+        if "start_at_task" in arguments and not any(arguments.get(option) for option in _LISTING):
+            call = self._call(arguments, variables or {})
+            found = problems(call)
+            if found:
+                raise AnsibleError("\n".join(found) + "\nNothing was changed.")
+            for note in notes(call):
+                Display().warning(note)
+        return [str(term) for term in terms]
+
+    def _call(self, arguments: Any, variables: dict[str, Any]) -> Call:
+        tags, skip_tags = tuple(sorted(arguments["tags"])), tuple(sorted(arguments["skip_tags"]))
+        given = frozenset(load_extra_vars(self._loader))
+        call = Call(
+            # While the play's own hosts are a template, those of every play: what the limit leaves of the inventory.
+            chosen=frozenset(variables.get("ansible_play_hosts_all", [])),
+            limit=tuple(_limit_patterns(arguments["subset"])),
+            limitable=self.get_option("limit"),
+            tags=tags,
+            skip_tags=skip_tags,
+            start_at_task=arguments["start_at_task"] or "",
+            step_unanswered=arguments["step"] and not sys.stdin.isatty(),
+            connection=arguments["connection"] or "",
+            become_user=arguments["become_user"] or "",
+            strategy=constants.DEFAULT_STRATEGY,
+            extra_variables=given,
+            unknown_variables=_unknown(given),
+        )
+        if not depends_on_plays(call):
+            return call
+        plays = _plays(self._loader, tuple(arguments["args"]), tags, skip_tags)
+        groups = variables.get("groups", {})
+        return replace(call, plays=tuple(_with_nodes(play, pattern, groups) for play, pattern in plays))
+
+
+@lru_cache(maxsize=1)
+def _unknown(given: frozenset[str]) -> tuple[str, ...]:
+    """What is wrong with those that begin as ours do."""
+    if not any(name.startswith(PREFIX) for name in given):
+        return ()
+    roles = Path(__file__).parents[2] / "roles"
+    return tuple(check_names(given, [*options(roles), *derived(roles)]))
+
+
+def _limit_patterns(subset: str | None) -> list[str]:
+    """The patterns of --limit; `@file` stands for the lines of the file, which Ansible has read by now."""
+    patterns: list[str] = []
+    for pattern in split_host_pattern(subset) if subset else []:
+        patterns += Path(pattern[1:]).read_text().split() if pattern.startswith("@") else [pattern]
+    return patterns
+
+
+def _with_nodes(play: Play, pattern: str, groups: dict[str, list[str]]) -> Play:
+    """The play with the hosts of the groups that its pattern names."""
+    names = [name.partition("[")[0] for name in split_host_pattern(pattern)]
+    return replace(play, nodes=frozenset(host for name in names for host in groups.get(name, [])))
+
+
+# One for all playbooks that another one imports.
+@lru_cache(maxsize=1)
+def _plays(
+    loader: DataLoader, paths: tuple[str, ...], tags: tuple[str, ...], skip_tags: tuple[str, ...]
+) -> list[tuple[Play, str]]:
+    """The plays of what was called, playbooks that it imports included, and the pattern of the hosts of each."""
+    variables = VariableManager(
+        loader=loader, inventory=InventoryManager(loader=loader, sources=["/dev/null"], parse=False)
+    )
+    there = loader.get_basedir()
+    found = []
+    try:
+        for path in paths:
+            resource = _get_collection_playbook_path(path)
+            file = resource[1] if resource else path
+            # What comes through a pipe can be read only once.
+            if not Path(file).is_file():
+                return []
+            for play in Playbook.load(file, variable_manager=variables, loader=loader).get_plays():
+                if play._included_path is not None:
+                    loader.set_basedir(play._included_path)
+                tasks = [task for block in play.compile() for task in _tasks(block)]
+                given = play.hosts if isinstance(play.hosts, str) else ",".join(map(str, play.hosts))
+                asked = _ASKED.search(given)
+                pattern = asked[1] if asked else given
+                one = Play(
+                    name=play.get_name().strip(),
+                    controller=CONTROLLER in split_host_pattern(pattern),
+                    tags=frozenset(play.tags).union(*(task.tags for task in tasks)),
+                    runs=any(task.evaluate_tags(tags, skip_tags, {}) for task in tasks),
+                )
+                found.append((one, pattern))
+    finally:
+        loader.set_basedir(there)
+    return found
+
+
+def _tasks(block: Any) -> list[Any]:
+    """Those that somebody wrote: Ansible adds its own between them."""
+    found = []
+    for task in block.block + block.rescue + block.always:
+        if isinstance(task, Block):
+            found += _tasks(task)
+        elif not task.implicit and task.action != _ARGUMENTS:
+            found.append(task)
+    return found

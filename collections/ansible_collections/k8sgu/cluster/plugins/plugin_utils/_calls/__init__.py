@@ -1,0 +1,209 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How ansible-playbook was called, and which options would silently leave out, or do elsewhere, what a playbook does.
+
+The options are those of https://docs.ansible.com/projects/ansible/latest/cli/ansible-playbook.html
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+CONTROLLER = "localhost"
+# Tags with a meaning of Ansible's own, and those with which molecule skips tasks in every run.
+_SPECIAL_TAGS = frozenset({"all", "always", "never", "tagged", "untagged", "notest", "molecule-notest"})
+_UNORDERED_STRATEGIES = frozenset({"free", "host_pinned"})
+# What as an extra variable would count for the controller too, or for nothing.
+_EXTRA_VARIABLES = {
+    "ansible_become": "would count for the controller too; leave it out: the roles become root where they need it",
+    "ansible_become_user": "would count for the controller too; leave it out: the roles become root where they need it",
+    "ansible_check_mode": "has no effect as a variable, and everything would be changed; give --check",
+    "ansible_connection": "would count for the controller too; set it for the nodes, in the inventory",
+    "ansible_host": "would make one machine of all nodes; set it for each node, in the inventory",
+    "serial": "is read by nothing; what serves together restarts one by one anyway, and --limit takes some nodes",
+}
+
+
+@dataclass(frozen=True)
+class Play:
+    """A play, on the controller or on these nodes; `runs` is whether the tags leave it a task."""
+
+    name: str
+    nodes: frozenset[str] = frozenset()
+    controller: bool = False
+    tags: frozenset[str] = frozenset()
+    runs: bool = True
+
+
+@dataclass(frozen=True)
+class Call:
+    """The options of one call, empty where they were not given; of a playbook from a pipe no play is known.
+
+    `limit` is the patterns of --limit, the lines of a file among them; `chosen` the hosts of the inventory that it
+    leaves. `limitable` is false for a playbook that makes no sense for a part of the nodes; `step_unanswered` is
+    --step without a terminal. `unknown_variables` says of each extra variable that nothing reads what is meant.
+    """
+
+    plays: Sequence[Play] = ()
+    chosen: frozenset[str] = frozenset()
+    limit: tuple[str, ...] = ()
+    limitable: bool = True
+    tags: tuple[str, ...] = ()
+    skip_tags: tuple[str, ...] = ()
+    start_at_task: str = ""
+    step_unanswered: bool = False
+    connection: str = ""
+    become_user: str = ""
+    strategy: str = ""
+    extra_variables: frozenset[str] = frozenset()
+    unknown_variables: tuple[str, ...] = ()
+
+
+def depends_on_plays(call: Call) -> bool:
+    """Whether the plays must be known to judge it: reading a playbook once more takes half a second."""
+    tags = call.skip_tags or set(call.tags) - {"all"}
+    return bool(call.limit or tags or _elsewhere(call) or call.unknown_variables)
+
+
+def includes_controller(patterns: Iterable[str]) -> bool:
+    """Whether a limit leaves the implicit localhost, which no group and no wildcard holds.
+
+    The rules are those of https://docs.ansible.com/projects/ansible/latest/inventory_guide/intro_patterns.html
+    """
+    given = list(patterns)
+    return (
+        CONTROLLER in given
+        and f"!{CONTROLLER}" not in given
+        and all(pattern == f"&{CONTROLLER}" for pattern in given if pattern.startswith("&"))
+    )
+
+
+def problems(call: Call) -> list[str]:
+    """What must not be done, each with its option and the way out."""
+    return [*_limit(call), *_tags(call), *_others(call)]
+
+
+def notes(call: Call) -> list[str]:
+    """What is done as it was asked for, and should be known."""
+    found = []
+    left = frozenset[str]().union(*(play.nodes for play in _running(call, False))) - call.chosen
+    if call.limit and left:
+        found.append(f"{_limit_option(call)}: leaves as they are, and does not look at: {', '.join(sorted(left))}")
+    skipped = [play for play in call.plays if play.tags & set(call.skip_tags) and not play.runs]
+    if skipped:
+        unjudged = "; neither the description nor the nodes are judged before they are changed"
+        found.append(
+            f"--skip-tags {','.join(call.skip_tags)}: leaves out {_names(skipped)}"
+            f"{unjudged if 'preflight' in call.skip_tags else ''}"
+        )
+    return found
+
+
+def _limit_option(call: Call) -> str:
+    return f"--limit '{','.join(call.limit)}'"
+
+
+def _running(call: Call, controller: bool) -> list[Play]:
+    return [play for play in call.plays if play.runs and play.controller == controller]
+
+
+def _names(plays: Iterable[Play]) -> str:
+    return ", ".join(dict.fromkeys(play.name for play in plays))
+
+
+def _limit(call: Call) -> list[str]:
+    if not call.limit:
+        return []
+    option = _limit_option(call)
+    if not call.limitable:
+        return [f"{option}: this playbook is about the whole cluster; leave --limit out"]
+    on_controller, on_nodes = _running(call, True), _running(call, False)
+    if on_nodes and not any(play.nodes & call.chosen for play in on_nodes):
+        alone = sorted(
+            {tag for play in on_controller for tag in play.tags} - {tag for play in on_nodes for tag in play.tags}
+        )
+        only = f" For the controller's part alone: --tags {','.join(alone)}." if alone else ""
+        return [
+            f"{option}: names no node of the inventory that this is for, so it would be left out: {_names(on_nodes)}. "
+            f"Name such nodes, or leave --limit out; a node that is yet to be made needs a run without it.{only}"
+        ]
+    if on_controller and not includes_controller(call.limit) and CONTROLLER not in call.chosen:
+        return [
+            f"{option}: leaves out what is done on the controller: {_names(on_controller)}. "
+            f"Give --limit '{_with_controller(call)}', or leave --limit out"
+        ]
+    return []
+
+
+def _with_controller(call: Call) -> str:
+    """The same limit with the controller."""
+    plain = [pattern for pattern in call.limit if pattern[0] not in "!&"]
+    if CONTROLLER in plain or any(pattern.startswith("&") for pattern in call.limit):
+        # Whatever took the controller away would do so again.
+        return ",".join([*sorted(call.chosen), CONTROLLER])
+    return ",".join([*([] if plain else ["all"]), *call.limit, CONTROLLER])
+
+
+def _known_tags(call: Call) -> frozenset[str]:
+    return frozenset[str]().union(*(play.tags for play in call.plays)) - _SPECIAL_TAGS
+
+
+def _tags(call: Call) -> list[str]:
+    if not call.plays:
+        return []
+    known = sorted(_known_tags(call))
+    there = f"there are {', '.join(known)}" if known else "this playbook has none and is done as a whole; leave it out"
+    found = []
+    for option, given in (("--tags", call.tags), ("--skip-tags", call.skip_tags)):
+        for tag in given:
+            if tag not in _SPECIAL_TAGS and tag not in known:
+                near = difflib.get_close_matches(tag, known, n=1)
+                hint = f"did you mean {near[0]}? " if near else ""
+                found.append(f"{option} {tag}: there is no such tag; {hint}{there}")
+    if not found and not any(play.runs for play in call.plays):
+        options = [
+            f"{option} {','.join(value)}"
+            for option, value in (("--tags", call.tags), ("--skip-tags", call.skip_tags))
+            if value
+        ]
+        found.append(f"{' '.join(options)}: leaves nothing to be done; {there}")
+    return found
+
+
+def _elsewhere(call: Call) -> list[str]:
+    """Of what is done on nodes: as another user, or on another machine."""
+    found = []
+    if call.connection.rpartition(".")[2] == "local":
+        found.append(
+            "--connection local: every node would be this machine; leave it out (ANSIBLE_TRANSPORT too), or "
+            "set ansible_connection for a node in the inventory"
+        )
+    if call.become_user not in ("", "root"):
+        found.append(f"--become-user {call.become_user}: what is done on nodes needs root; leave it out")
+    return found
+
+
+def _others(call: Call) -> list[str]:
+    found = []
+    if call.start_at_task:
+        found.append(
+            f"--start-at-task '{call.start_at_task}': leaves out what later tasks read and rely on. Run the whole "
+            f"playbook again, which leaves alone what is done, or single phases with --tags"
+        )
+    if call.step_unanswered:
+        found.append("--step: asks before every task, and there is no terminal to answer at; leave it out")
+    if call.strategy.rpartition(".")[2] in _UNORDERED_STRATEGIES:
+        found.append(
+            f"ANSIBLE_STRATEGY: with {call.strategy} nodes do not wait for each other, which members of a "
+            f"cluster must; leave it out"
+        )
+    if _running(call, False):
+        found += _elsewhere(call)
+    found += [f"--extra-vars {name}: {why}" for name, why in _EXTRA_VARIABLES.items() if name in call.extra_variables]
+    # Where the description is judged, it is told there, with everything else that is wrong.
+    if "preflight" not in _known_tags(call):
+        found += [f"--extra-vars {problem}" for problem in call.unknown_variables]
+    return found
