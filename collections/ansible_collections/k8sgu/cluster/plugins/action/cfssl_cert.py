@@ -20,6 +20,7 @@ class ActionModule(HereAction):
 
     SPECIFICATION = SPECIFICATION
     ERRORS = (PkiError, FileError)
+    NUMBERS = ("renew_before",)  # which says itself that a unit is missing
 
     def usable(self) -> bool:
         return usable()

@@ -20,6 +20,7 @@ class ActionModule(HereAction):
 
     SPECIFICATION = SPECIFICATION
     ERRORS = (ConfigError, FileError)
+    NUMBERS = ("owner", "group")
 
     def usable(self) -> bool:
         return HAS_YAML and CRYPTOGRAPHY_IMPORT_ERROR is None

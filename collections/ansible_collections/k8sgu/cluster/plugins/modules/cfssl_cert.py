@@ -17,6 +17,8 @@ description:
     issuer, CA constraints, a remaining life below O(renew_before), a key that does not belong to its certificate, an expired
     certificate, and a CA that has been replaced. A changed C(expiry) alone counts from the next issue on.
   - Many certificates, the CAs that sign them included, can be made in one call through O(certificates).
+  - Files that CFSSL has made are taken over as they are. A CA that is issued again keeps its key and the encoding of its name, so that
+    what it has signed stays valid, whichever program made it.
 author:
   - The k8sgu authors (@k8sgu)
 requirements:
@@ -51,10 +53,12 @@ options:
   csr:
     description:
       - The request in CFSSL's JSON form. Keys are V(CN), V(names) (a list of V(C), V(ST), V(L), V(O), V(OU), V(E)), V(hosts),
-        V(key) (V(algo) V(ecdsa), V(rsa) or V(ed25519), and V(size)), V(serialnumber) and, for a CA, V(ca)
-        (V(expiry), V(pathlen), V(pathlenzero), V(backdate)).
-      - Sizes are 256, 384 and 521 for V(ecdsa) and 2048 to 4096 for V(rsa); without V(key) it is an ECDSA P-256 key.
-      - A host is an IP address, an email address, a URI or a DNS name, told apart as CFSSL does.
+        V(key) (V(algo) V(ecdsa), V(rsa) or V(ed25519), and V(size)), V(serialnumber), V(crl_url) and, for a CA, V(ca)
+        (V(expiry), V(pathlen), V(pathlenzero), V(backdate)). All but lengths, sizes and truth values are texts; put a number in quotes.
+      - Sizes are 256, 384 and 521 for V(ecdsa) and 2048 to 8192 for V(rsa); without V(key) it is an ECDSA P-256 key.
+      - A host is an IP address, an email address (also as C(Name <me@example.com>)), a URI with its scheme (C(spiffe://...), C(urn:uuid:...))
+        or a DNS name, told apart as CFSSL does. An underscore may stand in a DNS name, and V(*.) before it.
+      - With hosts there need be no subject. The hosts are then marked as critical, as RFC 5280 asks for.
       - As with CFSSL, a CA certificate carries no hosts but addresses.
     type: dict
   csr_file:
@@ -106,6 +110,14 @@ options:
       - Must be shorter than the certificate's life, or every run would issue anew.
       - Without it, 720 hours, or a third of the certificate's life where that is shorter.
     type: str
+  cap_at_ca:
+    description:
+      - Let a certificate that would outlive its CA end with the CA, where without this it is refused. It counts when a certificate is issued.
+      - That it ends sooner than asked for is no reason to issue it again; O(renew_before) is, once the CA has been renewed.
+      - A CA with no more than O(renew_before) left signs nothing so, and the task fails until the CA is renewed. Keep a CA's own
+        O(renew_before) longer than the lives of what it signs, and it never comes to that.
+    type: bool
+    default: false
   rotate_key:
     description:
       - Whether a certificate that is issued again also gets a new key.
@@ -174,6 +186,9 @@ options:
       renew_before:
         description: As O(renew_before).
         type: str
+      cap_at_ca:
+        description: As O(cap_at_ca). A CA that signs itself takes none from there.
+        type: bool
       rotate_key:
         description: As O(rotate_key).
         type: bool
@@ -186,6 +201,23 @@ options:
 notes:
   - Keys have mode 0600, certificates and requests 0644.
   - A run that is killed leaves the old files, or new ones that the next run completes before it looks at anything.
+  - What CFSSL 1.6 does and this module refuses, with the reason in the error, is listed below.
+  - In documents, keys that CFSSL does not know and ignores; V(OID) and V(SerialNumber) of V(names), V(extensions), V(delegation_enabled),
+    and V(remote), V(auth_remote), V(policies), V(ct_log_servers), V(copy_extensions), V(lint_error_level) and V(ClientProvidesSerialNumbers)
+    of a profile, unless they ask for nothing; a usage that is not spelled as CFSSL spells it, which CFSSL leaves out of the certificate.
+  - Of hosts, a DNS name that ends in a dot (RFC 5280 has none, and neither OpenSSL nor Go finds the name without the dot in it), one that is no
+    name by RFC 1123 or longer than DNS allows, and a wildcard other than V(*.) before a name, on which verifiers differ; an address with
+    a prefix length, port, zone or brackets, or one that is broken, all of which CFSSL writes down as a name; a URI without a scheme or
+    host, with V(#), a space or a letter beyond ASCII; an email address with quotes; several hosts joined by commas; an empty one.
+  - Of subjects, parts that are longer than RFC 5280 allows, countries of other than two letters, and control characters. A part that is
+    blank is left out. A certificate without subject and hosts.
+  - Of profiles, V(cert sign) for what is no CA and a CA without it, V(encipher only) and V(decipher only) without V(key agreement), a name
+    or host that V(CSRWhitelist) does not let through, which CFSSL leaves out, a path length that the CA's does not allow, and
+    any life that is over at once or longer than the CA's (see O(cap_at_ca)).
+  - Other differences are these. What is given twice, whether a host, a usage or a value in V(names), is written once. An intermediate CA may ask
+    for less than its profile grants, in V(ca) of its request, where C(cfssl gencert) refuses the section and C(cfssl sign) gives it all of the profile.
+    The V(content committment) of CFSSL before 1.3 is still understood. V(name_whitelist) is read as a regular expression of Python, with
+    Go's C(\z) and classes such as C([[:alpha:]]).
 seealso:
   - module: k8sgu.cluster.cfssl_cert_info
   - name: CFSSL

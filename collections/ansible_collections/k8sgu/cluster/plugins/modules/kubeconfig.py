@@ -14,6 +14,9 @@ description:
   - What the module does not know stays, that is other entries, unknown fields, extensions and their order. Comments do not, as with C(kubectl config).
   - An option that is not given leaves its field as it is. An empty string or list, or V(false), removes the field, which is its default.
   - Setting one of two fields that exclude each other, such as a referenced and an embedded certificate, removes the other.
+  - A relative path of a file is taken from the directory in which the module runs, which on the controller is the playbook's. It is written as
+    C(kubectl config set-cluster) and C(set-credentials) write it, from the kubeconfig's own directory for a file below that, in full for any other.
+    One that leads to the same file is no difference. Only O(users[].exec.command) is written as it is given.
 author:
   - The k8sgu authors (@k8sgu)
 requirements:
@@ -59,6 +62,10 @@ options:
       server:
         description: Address of the API, such as V(https://10.0.0.1:6443). Needed for a new entry.
         type: str
+      keep_server:
+        description: Leave the address of an entry that has one as it is. O(clusters[].server) is then for a new entry.
+        type: bool
+        default: false
       certificate_authority:
         description: File with the certificates that the server's is verified with. With O(embed_certs) its content is put into the file.
         type: path
@@ -126,7 +133,9 @@ options:
             type: str
             default: client.authentication.k8s.io/v1
           command:
-            description: The program.
+            description: >-
+              The program, by its name on C(PATH) or by a path. Clients take a relative path with a slash in it from the kubeconfig's directory,
+              whatever the working directory, and do not know C(~).
             type: str
             required: true
           args:

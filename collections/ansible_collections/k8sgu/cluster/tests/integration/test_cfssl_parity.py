@@ -11,6 +11,7 @@ import platform
 import subprocess
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.gobuild impo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import Recipe
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.running import default_cache_dir
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.cert_module import ensure
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import PkiError
 
 RELEASES = Path(__file__).resolve().parents[6] / "releases"
 PACKAGES = "github.com/cloudflare/cfssl/cmd/"
@@ -88,6 +90,28 @@ CONFIG: dict[str, Any] = {
                 "ca_constraint": {"is_ca": True, "max_path_len": 0, "max_path_len_zero": True},
             },
             "unlimited": {"expiry": "43800h", "usages": ["cert sign"], "ca_constraint": {"is_ca": True}},
+            "silent": {
+                "expiry": "+1h30m",
+                "backdate": "0s",
+                "usages": ["signing"],
+                "copy_extensions": False,
+                "remote": "",
+                "policies": [],
+                "cert_store": "x",
+                "allowed_extensions": ["1.2.3"],
+            },
+            "no limit": {
+                "expiry": "43800h",
+                "usages": ["cert sign"],
+                "ca_constraint": {"is_ca": True, "max_path_len": -1},
+            },
+            "classes": {"expiry": "1h", "usages": ["signing"], "name_whitelist": "^[[:lower:].]+\\z"},
+            "fixed": {
+                "expiry": "1h",
+                "usages": ["signing"],
+                "not_before": "2026-01-01T01:00:00+01:00",
+                "not_after": "2030-01-01T00:00:00Z",
+            },
         },
     }
 }
@@ -109,6 +133,49 @@ AUTHORITIES: dict[str, dict[str, Any]] = {
     "rsa2048": {"CN": "demo", "key": {"algo": "rsa", "size": 2048}, "hosts": ["ca.example.com", "192.0.2.7"]},
     "rsa3072": {"CN": "demo", "key": {"algo": "rsa", "size": 3072}},
     "ed25519": {"CN": "demo", "key": {"algo": "ed25519", "size": 256}},
+    "no limit": {"CN": "demo", "ca": {"pathlen": -1, "backdate": "0", "expiry": "+87600h"}},
+    "no name": {"names": [{"O": "only"}], "crl_url": "http://crl.example.com/x"},
+}
+# What cfssl takes and we refuse: the request, the option at fault and the reason, as the module's documentation has it.
+REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+    host: ({"CN": "x", "hosts": [host]}, "csr.hosts[0]", reason)
+    for host, reason in {
+        "svc.default.": "ends in a dot",
+        "a.*.example.com": "has a wildcard elsewhere",
+        "f*.example.com": "has a wildcard elsewhere",
+        "*": "has a wildcard elsewhere",
+        "10.0.0.1/24": "is a network",
+        "10.0.0.1:6443": "has a port",
+        "localhost:8080": "has a port",
+        "[2001:db8::1]": "stands in brackets",
+        "fe80::1%eth0": "is an address with a zone",
+        "256.1.1.1": "is neither an IP address",
+        "12345": "is neither an IP address",
+        "-a.example.com": "begins or ends in a hyphen",
+        ".example.com": "has nothing before",
+        "a" * 64 + ".example": "a part of 64 characters",
+        "a." * 127 + "b": "at most 253",
+        "a!b.example": "holds '!'",
+        "a.example.com,b.example.com": "each host as an entry of the list",
+        " a.example.com": "holds a space",
+        "": "is empty",
+        "/path": "is a path",
+        "https://example.com/#x": "without #",
+        "https://": "is not a URI",
+        "spiffe://x/y z": "write %20",
+        '"a b"@example.com': "holds a space",
+        "user@@example.com": "is not an email address",
+    }.items()
+}
+REFUSED |= {
+    "long": ({"CN": "x" * 65}, "csr.CN", "at most 64"),
+    "country": ({"CN": "x", "names": [{"C": "USA"}]}, "csr.names[0].C", "at most 2"),
+    "control character": ({"CN": "a\nb"}, "csr", "control character"),
+    "unknown key": ({"CN": "x", "hots": []}, "csr.hots", "did you mean hosts"),
+    "unknown part": ({"CN": "x", "names": [{"SerialNumber": "5"}]}, "csr.names[0].SerialNumber", "is not supported"),
+    "other part": ({"CN": "x", "names": [{"OID": {"2.5.4.17": "9"}}]}, "csr.names[0].OID", "is not supported"),
+    "delegation": ({"CN": "x", "delegation_enabled": True}, "csr.delegation_enabled", "is not supported"),
+    "nobody": ({"key": {"algo": "ecdsa", "size": 256}}, "csr", "neither a subject nor a host"),
 }
 LEAVES: dict[str, tuple[str | None, dict[str, Any]]] = {
     "kubernetes": ("kubernetes", {"CN": "kubernetes", "names": NAMES, "hosts": HOSTS}),
@@ -122,6 +189,27 @@ LEAVES: dict[str, tuple[str | None, dict[str, Any]]] = {
     "unlimited": ("unlimited", {"CN": "inter"}),
     "uri": ("kubernetes", {"CN": "uri", "hosts": ["spiffe://cluster.local/ns/default"]}),
     "ed25519": ("kubernetes", {"CN": "ed", "key": {"algo": "ed25519", "size": 256}}),
+    "no subject": ("kubernetes", {"hosts": ["a.example.com", "10.0.0.1"]}),
+    "empty subject": ("kubernetes", {"CN": "", "names": [{"O": ""}], "hosts": ["a.example.com"]}),
+    "underscore": ("kubernetes", {"CN": "x", "hosts": ["my_service.default.svc", "_sip._tcp.example.com"]}),
+    "upper case": ("kubernetes", {"CN": "x", "hosts": ["A.Example.COM", "a.example.com", "2001:DB8::1", "URN:UUID:x"]}),
+    "urn": ("kubernetes", {"CN": "x", "hosts": ["urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6", "tag:x,2026:y"]}),
+    "other URIs": (
+        "kubernetes",
+        {"CN": "x", "hosts": ["HTTP://E.com/%20?a", "file:///x", "mailto:a@b.c", "http://[::1]:8"]},
+    ),
+    "emails": ("kubernetes", {"CN": "x", "hosts": ["me@my_host.example", "Me <i@example.com>", "<o'h@example.com>"]}),
+    "addresses": (
+        "kubernetes",
+        {"CN": "x", "hosts": ["::", "::10.0.0.1", "0:0:0:0:0:0:0:1", "0.0.0.0", "xn--bcher-kva.de"]},
+    ),
+    "two email addresses": ("kubernetes", {"CN": "x", "names": [{"E": "a@b.de", "O": "o"}, {"E": "c@d.de"}]}),
+    "asks for nothing": ("kubernetes", {"CN": "x", "extensions": [], "delegation_enabled": False, "ca": None}),
+    "crl": ("kubernetes", {"CN": "x", "crl_url": "http://crl.example.com/x"}),
+    "silent": ("silent", {"CN": "x", "hosts": ["a.example.com"]}),
+    "no limit": ("no limit", {"CN": "inter"}),
+    "classes": ("classes", {"CN": "x", "hosts": ["a.example.com"]}),
+    "fixed": ("fixed", {"CN": "x"}),
 }
 
 
@@ -236,6 +324,67 @@ def test_a_ca_of_theirs_is_renewed_with_its_key_and_its_certificates_stay_valid(
     assert (tmp_path / "ca.pem").read_bytes() != old
     run("openssl", "verify", "-x509_strict", "-CAfile", tmp_path / "ca.pem", tmp_path / "x.pem")
     assert ours(tmp_path, "x", LEAVES["kubernetes"][1], tmp_path / "ca.pem", "kubernetes")["reasons"] == []
+
+
+def test_a_ca_of_theirs_with_a_value_twice_is_taken_over(tmp_path: Path) -> None:
+    """CFSSL writes `C` of two names twice, which the library that reads certificates here refuses to read."""
+    request = {"CN": "demo", "names": [{"C": "US", "O": "a"}, {"C": "US", "O": "b"}], "ca": {"expiry": "87600h"}}
+    leaf = {"CN": "leaf", "names": request["names"], "hosts": ["a.example.com"]}
+    theirs(tmp_path, "ca", request, None)
+    ca = tmp_path / "ca.pem"
+    theirs(tmp_path, "x", {**leaf, "hosts": ["a.example.com", "a.example.com"]}, ca, "kubernetes")
+    assert ours(tmp_path, "ca", request, None)["reasons"] == []
+    assert ours(tmp_path, "x", leaf, ca, "kubernetes")["reasons"] == []
+    assert ours(tmp_path, "y", LEAVES["kubernetes"][1], ca, "kubernetes")["issued"]
+    # Renewed, it keeps the name as it is, and what it has signed stays valid: byte for byte, as Go compares.
+    assert ours(tmp_path, "ca", {**request, "ca": {"expiry": "87600h", "pathlen": 3}}, None)["issued"]
+    for name in ("x", "y"):
+        run("openssl", "verify", "-x509_strict", "-CAfile", ca, tmp_path / f"{name}.pem")
+        told = json.loads(run("cfssl", "certinfo", "-cert", tmp_path / f"{name}.pem"))
+        assert told["issuer"]["names"] == json.loads(run("cfssl", "certinfo", "-cert", ca))["subject"]["names"]
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_they_take_and_we_refuse_is_refused_with_its_reason(
+    tmp_path: Path, authorities: dict[str, Path], what: str
+) -> None:
+    request, option, reason = REFUSED[what]
+    theirs(tmp_path / "theirs", "x", request, authorities["theirs"], "kubernetes")
+    assert (tmp_path / "theirs" / "x.pem").exists()
+    with pytest.raises(PkiError) as error:
+        ours(tmp_path / "ours", "x", request, authorities["theirs"], "kubernetes")
+    assert error.value.option == option
+    assert reason in error.value.message
+    assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "asked", "found"),
+    [
+        ("svc.default.", "svc.default", False),
+        ("svc.default", "svc.default", True),
+        ("my_service.default.svc", "my_service.default.svc", True),
+        ("a.*.example.com", "a.b.example.com", False),
+    ],
+)
+def test_whom_a_verifier_finds(
+    tmp_path: Path, authorities: dict[str, Path], host: str, asked: str, found: bool
+) -> None:
+    """Why names with a final dot and other wildcards are refused, and those with underscores are not."""
+    theirs(tmp_path, "x", {"CN": "x", "hosts": [host]}, authorities["theirs"], "kubernetes")
+    verify = ["openssl", "verify", "-verify_hostname", asked, "-CAfile", authorities["theirs"], tmp_path / "x.pem"]
+    done = subprocess.run(verify, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode == 0) == found, done.stderr
+
+
+def test_an_intermediate_may_ask_for_less_than_its_profile(tmp_path: Path, authorities: dict[str, Path]) -> None:
+    """cfssl gencert refuses the section, and cfssl sign gives all of the profile; here the lesser of the two counts."""
+    request = {"CN": "inter", "ca": {"expiry": "100h", "pathlen": 0, "pathlenzero": True}}
+    made = ours(tmp_path, "x", request, authorities["theirs"], "intermediate")
+    certificate = load(tmp_path / "x.pem")
+    assert made["issued"]
+    assert certificate.not_valid_after_utc - certificate.not_valid_before_utc == timedelta(hours=100)
+    run("openssl", "verify", "-x509_strict", "-CAfile", authorities["theirs"], tmp_path / "x.pem")
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=30)

@@ -143,6 +143,35 @@ def test_a_file_that_kubectl_wrote_is_merged_into(kubectl: str, tmp_path: Path) 
     assert seen["users"] == [{"name": "them", "user": {"token": "sesame"}}]
 
 
+def test_paths_are_written_as_kubectl_writes_them(
+    kubectl: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the working directory, and the file below the kubeconfig's directory or not."""
+    monkeypatch.chdir(tmp_path)
+    for directory in ("conf/pki", "other"):
+        (tmp_path / directory).mkdir(parents=True)
+    given = ["conf/pki/a.pem", str(tmp_path / "conf" / "a.pem"), "other/a.pem", "/nowhere/a.pem"]
+    for number, path in enumerate(given):
+        config(kubectl, tmp_path / "conf" / "theirs", "set-cluster", f"c{number}", f"--certificate-authority={path}")
+        credentials = [f"--client-certificate={path}", f"--client-key={path}"]
+        config(kubectl, tmp_path / "conf" / "theirs", "set-credentials", f"u{number}", *credentials)
+    users = [
+        {"name": f"u{number}", "client_certificate": path, "client_key": path} for number, path in enumerate(given)
+    ]
+    clusters = [
+        {"name": f"c{number}", "server": "https://a", "certificate_authority": path}
+        for number, path in enumerate(given)
+    ]
+    run(options(tmp_path / "conf" / "ours", clusters=clusters, users=users), False, lambda secret: None)
+    read = {name: yaml.safe_load((tmp_path / "conf" / name).read_text()) for name in ("theirs", "ours")}
+    assert read["ours"]["users"] == read["theirs"]["users"]
+    authorities = {
+        name: [entry["cluster"]["certificate-authority"] for entry in document["clusters"]]
+        for name, document in read.items()
+    }
+    assert authorities["ours"] == authorities["theirs"]
+
+
 def test_secrets_are_registered_before_anything_fails(tmp_path: Path) -> None:
     path = tmp_path / "config"
     run(options(path, users=[{"name": "old", "token": "in-the-file"}]), False, lambda secret: None)

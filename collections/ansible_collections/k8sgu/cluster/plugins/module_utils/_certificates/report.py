@@ -8,6 +8,8 @@ from __future__ import annotations
 import datetime
 from typing import Any, Mapping, Sequence
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._certificates import names
+
 try:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
@@ -59,8 +61,8 @@ def _describe(host: str, place: str, pem: str, now: datetime.datetime) -> dict[s
         **item,
         "days_left": (not_after - now) // datetime.timedelta(days=1),
         "not_after": not_after.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "subject": certificate.subject.rfc4514_string(),
-        "issuer": certificate.issuer.rfc4514_string(),
+        "subject": names.subject_of(certificate).rfc4514_string(),
+        "issuer": names.issuer_of(certificate).rfc4514_string(),
         "is_ca": is_ca,
         "serial": str(certificate.serial_number),
         "fingerprint_sha256": certificate.fingerprint(hashes.SHA256()).hex(),

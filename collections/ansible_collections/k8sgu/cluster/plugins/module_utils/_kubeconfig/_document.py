@@ -12,6 +12,8 @@ import re
 import traceback
 from typing import Any, Dict, Iterator
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._texts import text_fault
+
 try:
     import yaml
 except ImportError:
@@ -25,6 +27,16 @@ Document = Dict[str, Any]
 
 # The three lists of a kubeconfig: its key, and the key under which an entry has its fields.
 SECTIONS = {"clusters": "cluster", "users": "user", "contexts": "context"}
+
+# What kubectl reads as text and as nothing else.
+_TEXTS = {
+    "clusters": ("server", "certificate-authority", "certificate-authority-data", "tls-server-name", "proxy-url"),
+    "users": (
+        *("client-certificate", "client-certificate-data", "client-key", "client-key-data"),
+        *("token", "tokenFile", "username", "password", "as", "as-uid"),
+    ),
+    "contexts": ("cluster", "user", "namespace"),
+}
 
 _PUBLIC_USER_FIELDS = {
     "client-certificate",
@@ -69,6 +81,9 @@ def load(text: bytes, path: str) -> Document:
         return {}
     if not isinstance(document, dict):
         raise refuse("it holds no mapping")
+    wrong = text_fault(document.get("current-context"))
+    if wrong:
+        raise refuse(f"its current-context {wrong}")
     if document.get("kind", "Config") != "Config" or document.get("apiVersion", "v1") != "v1":
         raise refuse("its kind is not Config of version v1")
     if document and not {"kind", "current-context", *SECTIONS} & set(document):
@@ -80,8 +95,15 @@ def load(text: bytes, path: str) -> Document:
         seen = set()
         for entry in entries or []:
             name = entry.get("name") if isinstance(entry, dict) else None
+            wrong = text_fault(name)
+            if wrong:
+                raise refuse(f"the name of an entry of its {section} {wrong}")
             if not isinstance(name, str) or not isinstance(entry.get(inner) or {}, dict):
                 raise refuse(f"an entry of its {section} has no name or no fields")
+            for key in _TEXTS[section]:
+                wrong = text_fault((entry.get(inner) or {}).get(key))
+                if wrong:
+                    raise refuse(f"{key} of its {inner} '{name}' {wrong}")
             if name in seen:
                 raise refuse(f"it names {inner} '{name}' twice")
             seen.add(name)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, Callable, Iterator
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._credentials import encode_pem, read_pem
@@ -18,6 +20,7 @@ _CLUSTER: dict[str, Any] = {
     "name": {"type": "str", "required": True},
     "state": _STATE,
     "server": {"type": "str"},
+    "keep_server": {"type": "bool", "default": False},
     "certificate_authority": {"type": "path"},
     "certificate_authority_data": {"type": "str"},
     "insecure_skip_tls_verify": {"type": "bool"},
@@ -138,6 +141,9 @@ _FILES = {
 }
 
 
+_PATHS = (*_FILES, "token_file")
+
+
 def requests(params: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """The kubeconfigs of a call, each with the prefix that its options have in errors."""
     if params["kubeconfigs"] is not None:
@@ -160,12 +166,23 @@ def secrets_of_options(params: dict[str, Any]) -> Iterator[str]:
                     yield variable["value"]
 
 
+def written_path(path: str, directory: str) -> str:
+    """A file's path as `kubectl config` writes it: below the kubeconfig's `directory` from there, else from the root.
+
+    It is given from the working directory, as kubectl's own options are.
+    """
+    whole = os.path.abspath(path)  # noqa: PTH100 - links are left as they are named
+    below = os.path.relpath(whole, directory)
+    return whole if below == os.pardir or below.startswith(os.pardir + os.sep) else below
+
+
 def desired(prefix: str, request: dict[str, Any], check_mode: bool, register: Register) -> Desired:
     """One kubeconfig's options as kubeconfig's own fields; files are read where they are to be embedded.
 
     In check mode a file to embed may be missing. `register` is called with every key before anything is said about it.
     Raises ConfigError.
     """
+    directory = str(Path(os.path.abspath(request["path"])).parent)  # noqa: PTH100
     entries: dict[str, list[Entry]] = {}
     for section, keys in _KEYS.items():
         entries[section] = [
@@ -173,15 +190,25 @@ def desired(prefix: str, request: dict[str, Any], check_mode: bool, register: Re
                 f"{prefix}{section}[{index}]",
                 item["name"],
                 item["state"] == "absent",
-                _fields(f"{prefix}{section}[{index}]", item, keys, request["embed_certs"], check_mode, register),
+                _fields(
+                    f"{prefix}{section}[{index}]", item, keys, directory, request["embed_certs"], check_mode, register
+                ),
+                frozenset({"server"} if item.get("keep_server") else ()),
             )
             for index, item in enumerate(request[section] or [])
         ]
-    return Desired(prefix, entries["clusters"], entries["users"], entries["contexts"], request["current_context"])
+    sections = (entries["clusters"], entries["users"], entries["contexts"])
+    return Desired(prefix, *sections, request["current_context"], directory)
 
 
 def _fields(
-    option: str, item: dict[str, Any], keys: dict[str, str], embed: bool, check_mode: bool, register: Register
+    option: str,
+    item: dict[str, Any],
+    keys: dict[str, str],
+    directory: str,
+    embed: bool,
+    check_mode: bool,
+    register: Register,
 ) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if item["state"] == "absent":
@@ -196,6 +223,8 @@ def _fields(
             fields[key] = encode_pem(value, f"{option}.{name}")
         elif embed and name in _FILES and value:
             fields[_FILES[name]] = read_pem(value, f"{option}.{name}", check_mode)
+        elif name in _PATHS and value:
+            fields[key] = written_path(value, directory)
         else:
             fields[key] = value
     for secret in key_forms(fields.get("client-key-data") or ""):
@@ -207,7 +236,7 @@ def both_given(request: dict[str, Any]) -> tuple[str, str] | None:
     """The first file option that is given together with its data."""
     for section in ("clusters", "users"):
         for index, item in enumerate(request[section] or []):
-            for name in (*_FILES, "token_file"):
+            for name in _PATHS:
                 data = "token" if name == "token_file" else f"{name}_data"
                 if item.get(name) and item.get(data):
                     return f"{section}[{index}].{name}", data

@@ -9,6 +9,8 @@ The rules that an entry must keep are client-go's: https://github.com/kubernetes
 from __future__ import annotations
 
 import copy
+import os
+from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 from urllib.parse import urlsplit
 
@@ -36,26 +38,31 @@ _EXCLUDES = {
     "token": "tokenFile",
     "tokenFile": "token",
 }
+_PATHS = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 _INTERACTIVE_MODES = ("Never", "IfAvailable", "Always")
 
 
 class Entry(NamedTuple):
-    """One cluster, user or context as asked for. `fields` has kubeconfig's own keys; what is missing is left alone."""
+    """One cluster, user or context as asked for. `fields` has kubeconfig's own keys; what is missing is left alone, and
+    so is what is in `kept` where the entry has it already."""
 
     option: str
     name: str
     absent: bool
     fields: dict[str, Any]
+    kept: frozenset[str] = frozenset()
 
 
 class Desired(NamedTuple):
-    """What a kubeconfig must hold. `option` stands before the names of options in errors, such as kubeconfigs[1]."""
+    """What a kubeconfig must hold. `option` stands before the names of options in errors, such as kubeconfigs[1], and
+    `directory` is where the file's relative paths begin."""
 
     option: str
     clusters: list[Entry]
     users: list[Entry]
     contexts: list[Entry]
     current_context: str | None
+    directory: str = "/"
 
 
 class Plan(NamedTuple):
@@ -91,7 +98,7 @@ def plan(current: Document | None, desired: Desired, read: Reader = lambda path:
     ):
         _check_names(section, entries, desired.option)
         for entry in entries:
-            changes += _merge(document, section, entry)
+            changes += _merge(document, section, entry, desired.directory)
     if desired.current_context is not None and (document.get("current-context") or "") != desired.current_context:
         document["current-context"] = desired.current_context
         changes.append(f"current-context is now '{desired.current_context}'")
@@ -113,7 +120,7 @@ def _check_names(section: str, entries: list[Entry], option: str) -> None:
             raise ConfigError(f"{option}{section}: '{entry.name}' is given twice; give each name once")
 
 
-def _merge(document: Document, section: str, entry: Entry) -> list[str]:
+def _merge(document: Document, section: str, entry: Entry, directory: str) -> list[str]:
     inner = SECTIONS[section]
     if not isinstance(document.get(section), list):
         document[section] = []
@@ -126,22 +133,23 @@ def _merge(document: Document, section: str, entry: Entry) -> list[str]:
         return [f"{inner} '{entry.name}' is removed"]
     if found is None:
         fields: dict[str, Any] = {}
-        _set_fields(fields, entry.fields)
+        _set_fields(fields, entry.fields, directory)
         items.append({inner: fields, "name": entry.name})
         return [f"{inner} '{entry.name}' is added"]
     if not isinstance(found.get(inner), dict):
         found[inner] = {}
-    differing = _set_fields(found[inner], entry.fields)
+    wanted = {key: value for key, value in entry.fields.items() if key not in entry.kept or not found[inner].get(key)}
+    differing = _set_fields(found[inner], wanted, directory)
     return [f"{inner} '{entry.name}': {', '.join(differing)} differed"] if differing else []
 
 
-def _set_fields(fields: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def _set_fields(fields: dict[str, Any], wanted: dict[str, Any], directory: str) -> list[str]:
     """Put `wanted` into `fields`; returns the keys that differed."""
     differing = []
     for key, value in wanted.items():
         if isinstance(value, dict) and key == "exec":
             inner = dict(fields.get(key) or {})
-            below = _set_fields(inner, value)
+            below = _set_fields(inner, value, directory)
             if below:
                 fields[key] = inner
                 differing += [f"{key}.{name}" for name in below]
@@ -151,7 +159,7 @@ def _set_fields(fields: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
                 del fields[key]
                 differing.append(key)
             continue
-        if not _same(key, fields.get(key), value):
+        if not _same(key, fields.get(key), value, directory):
             fields[key] = value
             differing.append(key)
         other = _EXCLUDES.get(key)
@@ -161,7 +169,9 @@ def _set_fields(fields: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     return differing
 
 
-def _same(key: str, old: Any, new: Any) -> bool:
+def _same(key: str, old: Any, new: Any, directory: str) -> bool:
+    if key in _PATHS and isinstance(old, str) and old:
+        return os.path.normpath(Path(directory, old)) == os.path.normpath(Path(directory, new))
     if key.endswith("-data") and isinstance(old, str) and old:
         return decode(old) == decode(new)  # another line length of base64 is no difference
     return bool(old == new)
@@ -251,6 +261,11 @@ def _check_exec(entry: Entry, execution: dict[str, Any]) -> None:
     if not execution.get("command"):
         raise ConfigError(
             f"{option}.command: user '{entry.name}' has an exec without a command; give the program to run"
+        )
+    if str(execution["command"]).startswith("~"):
+        raise ConfigError(
+            f"{option}.command: begins with ~, which clients do not know; give the program's name, its path from the"
+            " root, or with a slash in it from the kubeconfig's directory"
         )
     version = execution.get("apiVersion")
     if not version:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._certificates import names
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import keys
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.hosts import Host
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.profiles import KEY_USAGES
@@ -103,8 +104,8 @@ def facts_of(parsed: x509.Certificate) -> Certificate:
     authority_key: Any = extensions.get("2.5.29.35")
     public_key = parsed.public_key()
     return Certificate(
-        subject=subject_of(parsed.subject),
-        issuer=subject_of(parsed.issuer),
+        subject=subject_of(names.subject_of(parsed)),
+        issuer=subject_of(names.issuer_of(parsed)),
         hosts=hosts_of(extensions.get("2.5.29.17")),
         key=keys.spec_of(public_key),
         public_key=public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo),
@@ -129,11 +130,11 @@ def subject_of(name: x509.Name) -> Subject:
     )
 
 
-def hosts_of(names: Any) -> tuple[Host, ...]:
+def hosts_of(found: Any) -> tuple[Host, ...]:
     """The subject alternative names of an extension; kinds that CFSSL does not know are left out."""
     kinds = {"IPAddress": "ip", "RFC822Name": "email", "UniformResourceIdentifier": "uri", "DNSName": "dns"}
     return tuple(
-        Host(kinds[type(name).__name__], str(name.value)) for name in (names or ()) if type(name).__name__ in kinds
+        Host(kinds[type(name).__name__], str(name.value)) for name in (found or ()) if type(name).__name__ in kinds
     )
 
 
@@ -153,10 +154,10 @@ def describe(certificate: Certificate, now: datetime) -> dict[str, Any]:
 
 
 def usage_bits(usage: x509.KeyUsage) -> frozenset[str]:
-    names = set(KEY_USAGES.values())
+    known = set(KEY_USAGES.values())
     if not usage.key_agreement:  # the two others may not even be asked for then
-        names -= {"encipher_only", "decipher_only"}
-    return frozenset(name for name in names if getattr(usage, name))
+        known -= {"encipher_only", "decipher_only"}
+    return frozenset(name for name in known if getattr(usage, name))
 
 
 def _short(error: Exception) -> str:

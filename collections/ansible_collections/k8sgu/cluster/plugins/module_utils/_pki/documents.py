@@ -34,7 +34,10 @@ def parse_json(text: str, path: str, option: str) -> dict[str, Any]:
 
 
 def fold(document: object, known: Iterable[str], option: str, unsupported: Iterable[str] = ()) -> dict[str, Any]:
-    """`document` with its keys as spelled in `known`; raises PkiError for any other key, naming the nearest."""
+    """`document` with its keys as spelled in `known`; raises PkiError for any other key, naming the nearest.
+
+    Of the `unsupported` those that ask for nothing (false, empty) are left out.
+    """
     if not isinstance(document, dict):
         raise PkiError(option, f"must be a mapping, not {kind(document)}")
     spelled = {name.lower(): name for name in known}
@@ -43,6 +46,8 @@ def fold(document: object, known: Iterable[str], option: str, unsupported: Itera
     for key, value in document.items():
         lower = str(key).lower()
         if lower in refused:
+            if not value:
+                continue
             raise PkiError(f"{option}.{key}", "is not supported here; leave it out")
         if lower not in spelled:
             import difflib
@@ -57,12 +62,13 @@ def fold(document: object, known: Iterable[str], option: str, unsupported: Itera
 
 
 def text_of(value: object, option: str) -> str:
-    """A text value; nothing counts as empty, a number as its digits."""
+    """A text value; nothing counts as empty. A number is none: YAML makes 63 of 0077 before anybody could look."""
     if value is None:
         return ""
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise PkiError(option, f"must be text, not {kind(value)}")
-    return str(value)
+    if not isinstance(value, str):
+        hint = "" if isinstance(value, (dict, list)) else "; put it in quotes"
+        raise PkiError(option, f"must be text, not {kind(value)}{hint}")
+    return value
 
 
 def number_of(value: object, option: str) -> int:

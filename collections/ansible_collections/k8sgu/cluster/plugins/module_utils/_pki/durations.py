@@ -16,13 +16,17 @@ _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h|d)")
 _LONGEST = timedelta(hours=2562047)
 
 
-def parse_duration(value: object, option: str, days: bool = False) -> timedelta:
-    """A positive duration such as `8760h` or `1h30m`; with `days`, `60d` too, which Go and CFSSL do not know.
+def parse_duration(value: object, option: str, days: bool = False, zero: bool = False) -> timedelta:
+    """A positive duration such as `8760h` or `1h30m`; with `days`, `60d` too, which Go and CFSSL do not know; with
+    `zero`, none at all.
 
     Raises PkiError naming `option`.
     """
     example = "8760h or 60d" if days else "8760h"
     text = str(value).strip() if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
+    text = text[1:] if text.startswith("+") else text
+    if zero and text == "0":  # the one number that needs no unit
+        return timedelta(0)
     position = 0
     seconds = 0.0
     while position < len(text):
@@ -35,7 +39,7 @@ def parse_duration(value: object, option: str, days: bool = False) -> timedelta:
         position = part.end()
     if not text or position < len(text):
         raise PkiError(option, f"{value!r} is not a duration; write a number with its unit, such as {example}")
-    if seconds <= 0:
+    if seconds <= 0 and not zero:
         raise PkiError(option, f"{value!r} must be longer than nothing, such as {example}")
     try:
         duration = timedelta(seconds=seconds)

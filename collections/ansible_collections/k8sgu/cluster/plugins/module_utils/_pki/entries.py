@@ -34,6 +34,7 @@ class Wanted:
     passphrase: str | None
     renew_before: timedelta
     rotate_key: bool | None
+    cap_at_ca: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,10 @@ def _inherit(own: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, An
     """An entry with what it does not say taken from the options beside the list; what belongs together stays so."""
     entry = {key: value for key, value in own.items() if value is not None}
     groups = [("path",), ("state",), ("config", "config_file"), ("profile",), ("ca", "ca_key", "ca_passphrase")]
-    groups += [("renew_before",), ("rotate_key",), ("force",), ("backup",)]
+    groups += [("renew_before",), ("cap_at_ca",), ("rotate_key",), ("force",), ("backup",)]
+    not_of_roots = ("ca", "profile", "config", "cap_at_ca")
     for group in groups:
-        if any(key in entry for key in group) or (entry.get("initca") and group[0] in ("ca", "profile", "config")):
+        if any(key in entry for key in group) or (entry.get("initca") and group[0] in not_of_roots):
             continue
         entry.update({key: options[key] for key in group if options.get(key) is not None})
     return entry
@@ -125,6 +127,10 @@ def _entry(options: Mapping[str, Any], label: str, now: datetime, files: dict[st
     if options.get("initca") and (options.get("ca") or options.get("profile")):
         given = "ca" if options.get("ca") else "profile"
         raise PkiError(given, "does not go with initca, which signs itself with CFSSL's policy for CAs; leave one out")
+    if options.get("initca") and options.get("cap_at_ca"):
+        raise PkiError(
+            "cap_at_ca", "does not go with initca: a CA that signs itself has no other CA's end; leave it out"
+        )
     return Entry(
         label=label,
         name=name,
@@ -155,6 +161,8 @@ def _wanted(options: Mapping[str, Any], now: datetime, files: dict[str, Any]) ->
         profile = _granted(request, profile, source)
         if not options.get("ca"):
             raise PkiError("ca", "is missing; give the CA's certificate, or set initca for a CA that signs itself")
+    if profile.is_ca and not request.subject:
+        raise PkiError(source, "names no subject, which a CA must have; give CN, or names with at least one part")
     not_before, not_after = validity(profile, now)
     if not_after <= now or not_after <= not_before:
         raise PkiError(f"{profile.option}.expiry", "is over before the certificate is made; give a longer one")
@@ -172,6 +180,7 @@ def _wanted(options: Mapping[str, Any], now: datetime, files: dict[str, Any]) ->
         passphrase=_passphrase(options, "passphrase"),
         renew_before=_renew_before(options, not_after - now),
         rotate_key=options.get("rotate_key"),
+        cap_at_ca=bool(options.get("cap_at_ca")),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._certificates import names
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import keys
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.certificates import hosts_of, subject_of, usage_bits
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import PkiError
@@ -25,6 +26,7 @@ def read_request(pem: bytes, path: str, option: str) -> Request:
         valid = parsed.is_signature_valid
         extensions: dict[str, Any] = {one.oid.dotted_string: one.value for one in parsed.extensions}
         public_key = parsed.public_key()
+        subject = subject_of(names.subject_of(parsed))
     except Exception as error:  # ValueError, and what the parser makes of broken extensions
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise PkiError(option, f"{path} is not a PEM certificate request: {reason}") from None
@@ -33,19 +35,19 @@ def read_request(pem: bytes, path: str, option: str) -> Request:
     spec = keys.spec_of(public_key)
     if spec is None or (spec.algo == "rsa" and not 2048 <= spec.size <= 8192):
         raise PkiError(option, f"{path} is for a key that is too weak or of another kind than ECDSA, RSA and Ed25519")
-    names = extensions.get("2.5.29.17")
-    hosts = hosts_of(names)
-    if len(list(names or ())) != len(hosts):
+    alternatives = extensions.get("2.5.29.17")
+    hosts = hosts_of(alternatives)
+    if len(list(alternatives or ())) != len(hosts):
         raise PkiError(option, f"{path} asks for alternative names other than DNS names, addresses, email and URIs")
     constraints = extensions.get("2.5.29.19")
     ca = CaSection(constraints.path_length) if constraints is not None and constraints.ca else None
-    subject = subject_of(parsed.subject)
     if not subject and not hosts:
         raise PkiError(option, f"{path} names neither a subject nor a host")
     der = keys.public_der(public_key)  # type: ignore[arg-type]  # spec_of has seen that it is one of ours
     key_usage, extended = extensions.get("2.5.29.15"), extensions.get("2.5.29.37")
     return Request(
-        subject,
+        # A value that is there twice counts once, as in a JSON request.
+        tuple(tuple(dict.fromkeys(relative)) for relative in subject),
         hosts,
         None,
         ca,

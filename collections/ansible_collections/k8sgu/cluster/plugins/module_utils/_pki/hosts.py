@@ -4,7 +4,8 @@
 """Hosts of a request, told apart as CFSSL does: IP address, email address, URI, DNS name.
 
 Upstream: csr.GenerateDER in https://github.com/cloudflare/cfssl/blob/master/csr/csr.go. CFSSL takes whatever is left
-for a DNS name; here it must be one (RFC 1123, section 2.1; a wildcard as in RFC 6125, section 6.4.3).
+for a DNS name; here it must be one (RFC 1123, section 2.1, and the underscore, which Go's and OpenSSL's verifiers take;
+a wildcard as in RFC 6125, section 6.4.3). A name that is refused is refused with its reason.
 """
 
 from __future__ import annotations
@@ -12,12 +13,22 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import documents
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import PkiError
 
-_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-_EMAIL_LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~-"
+_EMAIL_LOCAL = re.compile(rf"[{_ATEXT}]+(?:\.[{_ATEXT}]+)*")
+# `Me <me@example.com>`, of which a certificate takes the address.
+_NAMED_EMAIL = re.compile(rf'(?:"[^"\\<>]*" *|[. {_ATEXT}]*)<([^<>]+)>')
+# What Go's net/url leaves as it is; RFC 5280, 4.2.1.6: never relative, and with a host where there is an authority.
+_PART = r"(?:[A-Za-z0-9._~:@!$&'()*+,;=\[\]/?-]|%[0-9A-Fa-f]{2})"
+_SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*)"
+_AUTHORITY = r"(?:[A-Za-z0-9._~:$&+,;=-]+@)?(?:[A-Za-z0-9._~!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?"
+_URI = re.compile(rf"{_SCHEME}:(?://(?:{_AUTHORITY}(?:[/?]{_PART}*)?|/{_PART}*)|(?!//|:|[0-9]+(?:[/?]|$)){_PART}+)")
 _DOTTED = re.compile(r"[0-9]+(?:\.[0-9]+)*")
+# Go would take fe80:1 and the like for a scheme and the rest.
+_BROKEN_IPV6 = re.compile(r"[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:.*")
 
 
 class Host(NamedTuple):
@@ -30,24 +41,28 @@ class Host(NamedTuple):
 def classify_host(text: object, option: str) -> Host:
     """The host that `text` is; raises PkiError naming `option` where it is none."""
     if not isinstance(text, str):
-        raise PkiError(option, f"{text!r} is not text; give an IP address, a DNS name, an email address or a URI")
+        raise PkiError(
+            option,
+            f"{text!r} is {documents.kind(text)}, not text; give an IP address, a DNS name, an email address or a URI,"
+            " in quotes where YAML would take it for something else",
+        )
     if not text.strip():
         raise PkiError(option, "is empty; give an IP address, a DNS name, an email address or a URI, or leave it out")
     address = _address(text)
     if address:
         return Host("ip", address)
-    local, separator, domain = text.rpartition("@")
+    named = _NAMED_EMAIL.fullmatch(text)
+    email = named.group(1) if named else text
+    local, separator, domain = email.rpartition("@")
     if separator and _EMAIL_LOCAL.fullmatch(local) and is_dns_name(domain):
-        return Host("email", text)
-    if "://" in text and _URI.fullmatch(text):
-        return Host("uri", text)
+        return Host("email", email)
+    uri = _URI.fullmatch(text)
+    if uri and not _is_zoned(text) and not _BROKEN_IPV6.fullmatch(text):
+        # Go writes the scheme in lower case.
+        return Host("uri", uri.group(1).lower() + text[uri.end(1) :])
     if is_dns_name(text[2:] if text.startswith("*.") else text):
         return Host("dns", text)
-    raise PkiError(
-        option,
-        f"{text!r} is neither a name nor an address; give an IP address without a prefix length, a DNS name"
-        " (letters, digits and hyphens between dots), an email address or a URI",
-    )
+    raise PkiError(option, f"{text!r} {_why_not(text)}")
 
 
 def is_dns_name(text: str) -> bool:
@@ -59,7 +74,7 @@ def is_dns_name(text: str) -> bool:
 
 def _address(text: str) -> str:
     """The address in canonical form, an IPv4-mapped one as IPv4, as Go's net.ParseIP has it; empty where it is none."""
-    if not (text[0] in "0123456789:" or ":" in text) or "%" in text:
+    if not (text[:1].isdigit() or ":" in text) or "%" in text:
         return ""
     import ipaddress  # not needed for requests without addresses
 
@@ -69,3 +84,68 @@ def _address(text: str) -> str:
         return ""
     mapped = getattr(address, "ipv4_mapped", None)
     return str(mapped or address)
+
+
+def _is_zoned(text: str) -> bool:
+    return "%" in text and bool(_address(text.partition("%")[0]))
+
+
+def _why_not(text: str) -> str:
+    """What is wrong with a host that is none, and what to write instead."""
+    if "," in text and "://" not in text:
+        return "holds a comma; give each host as an entry of the list of its own"
+    if any(character.isspace() for character in text):
+        return "holds a space; take it out (in a URI, write %20)"
+    if not text.isascii():
+        return (
+            "holds a letter beyond ASCII; write a name in its ASCII form (xn--...), a URI with such letters as %XX,"
+            " and no such email address"
+        )
+    if _is_zoned(text):
+        return "is an address with a zone, which means something on one machine only; give it without the % and after"
+    if _address(text.partition("/")[0]):
+        return "is a network; give an IP address without a prefix length"
+    if text.startswith("[") and text.rstrip("0123456789:").endswith("]"):
+        return "stands in brackets, as in a URI; give the IP address alone"
+    if re.fullmatch(r"[^:/@]+:[0-9]+(?:/.*)?", text):
+        return "has a port; give the name or the address alone"
+    if _BROKEN_IPV6.fullmatch(text):
+        return "is no IPv6 address that could be read; correct it, or give a name"
+    if re.match(rf"{_SCHEME}:", text):
+        return (
+            "is not a URI that can name a server or client; give a scheme and what it needs, such as"
+            " spiffe://cluster.local/x or urn:uuid:..., with a host after // and without #"
+        )
+    if "@" in text:
+        return "is not an email address; write NAME@DOMAIN, without quotes or brackets"
+    if "/" in text:
+        return "is a path; give a name, an address, or a URI with its scheme"
+    if "*" in text:
+        return (
+            "has a wildcard elsewhere than as the whole first part, as in *.example.com;"
+            " verifiers do not agree on any other"
+        )
+    if _DOTTED.fullmatch(text.rstrip(".")):
+        return (
+            "is neither an IP address (four numbers up to 255 without leading zeros) nor a name, which needs a letter"
+        )
+    return _why_no_name(text)
+
+
+def _why_no_name(text: str) -> str:
+    if text.endswith(".") and is_dns_name(text[:-1]):
+        return (
+            "ends in a dot; leave the dot off: a certificate's names have none (RFC 5280, 4.2.1.6), and with one it"
+            " fits nobody who asks for the name without it"
+        )
+    if len(text) > 253:
+        return f"has {len(text)} characters; a DNS name has at most 253"
+    for label in text.split("."):
+        if not label:
+            return "has nothing before, after or between its dots; write a DNS name such as web.example.com"
+        if len(label) > 63:
+            return f"has a part of {len(label)} characters between dots; a DNS name allows 63"
+        if label.startswith("-") or label.endswith("-"):
+            return f"has the part {label!r}, which begins or ends in a hyphen; a DNS name's may not (RFC 1123, 2.1)"
+    odd = next((character for character in text if not _LABEL.fullmatch(character) and character not in "-."), "")
+    return f"holds {odd!r}; a DNS name has letters, digits, hyphens and underscores between dots"

@@ -22,6 +22,7 @@ _ENTRY: dict[str, dict[str, Any]] = {
     "ca_passphrase": {"type": "str", "no_log": True},
     "passphrase": {"type": "str", "no_log": True},
     "renew_before": {"type": "str"},
+    "cap_at_ca": {"type": "bool"},
     "rotate_key": {"type": "bool", "no_log": False},
     "force": {"type": "bool"},
     "backup": {"type": "bool"},
@@ -32,6 +33,7 @@ SPECIFICATION: dict[str, Any] = {
     "argument_spec": {
         **_ENTRY,
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "cap_at_ca": {"type": "bool", "default": False},
         "force": {"type": "bool", "default": False},
         "backup": {"type": "bool", "default": False},
         "certificates": {

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Iterable
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._certificates import names
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.certificates import Certificate, timestamp
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.durations import format_duration
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.entries import Entry, Wanted
@@ -93,12 +94,16 @@ def plan_removal(entry: Entry, current: Current) -> Plan:
 
 def plan_entry(entry: Entry, wanted: Wanted, current: Current, issuer: Issuer | None, now: datetime) -> Plan:
     """Raises PkiError where a certificate has to be signed and must not be."""
+    wanted = _capped(wanted, issuer)
+    entry = replace(entry, wanted=wanted)
     key_reasons = _key_reasons(entry, wanted, current)
     needs_key = bool(key_reasons)
     reasons = key_reasons + _certificate_reasons(entry, wanted, current, issuer, now)
     issue = bool(reasons)
     if issue:
-        _check_issuable(entry, wanted, issuer)
+        _check_issuable(entry, wanted, issuer, now)
+        wanted = _with_its_name(wanted, current)
+        entry = replace(entry, wanted=wanted)
     rotate = wanted.rotate_key
     if rotate is None:
         rotate = current.certificate is not None and not wanted.profile.is_ca
@@ -173,7 +178,8 @@ def _certificate_reasons(
         reasons.append(
             f"ends at {timestamp(found.not_after)}, in less than {format_duration(wanted.renew_before)} (renew_before)"
         )
-    if found.not_before - _CLOCK_SLACK > now:
+    # A profile may fix a start that is yet to come: to issue again would change nothing.
+    if found.not_before - _CLOCK_SLACK > max(now, template.not_before):
         reasons.append(f"is not valid before {timestamp(found.not_before)}")
     return reasons
 
@@ -190,7 +196,23 @@ def _issuer_reasons(found: Certificate, issuer: Issuer | None) -> list[str]:
     return []
 
 
-def _check_issuable(entry: Entry, wanted: Wanted, issuer: Issuer | None) -> None:
+def _capped(wanted: Wanted, issuer: Issuer | None) -> Wanted:
+    """The same, ending with its CA where that is asked for and the CA ends first."""
+    template = wanted.template
+    if not wanted.cap_at_ca or issuer is None or template.not_after <= issuer.not_after:
+        return wanted
+    return replace(wanted, template=replace(template, not_after=issuer.not_after))
+
+
+def _with_its_name(wanted: Wanted, current: Current) -> Wanted:
+    """A CA that keeps its name keeps its encoding too: verifiers written in Go compare issuers byte for byte."""
+    found, template = current.certificate, wanted.template
+    if found is None or not wanted.profile.is_ca or _bag(found.subject) != _bag(template.subject):
+        return wanted
+    return replace(wanted, template=replace(template, encoded=names.subject_of(found.parsed)))
+
+
+def _check_issuable(entry: Entry, wanted: Wanted, issuer: Issuer | None, now: datetime) -> None:
     """The rules that bind a CA when it signs, beyond those of the profile."""
     if issuer is None:
         return
@@ -212,7 +234,16 @@ def _check_issuable(entry: Entry, wanted: Wanted, issuer: Issuer | None) -> None
         raise entry.error(
             f"{profile.option}.{'not_after' if profile.not_after else 'expiry'}",
             f"the certificate would end at {timestamp(template.not_after)}, after its CA {issuer.path} at"
-            f" {timestamp(issuer.not_after)}; use at most {format_duration(longest)}, or renew the CA first",
+            f" {timestamp(issuer.not_after)}; use at most {format_duration(longest)}, set cap_at_ca to let the"
+            " certificate end with its CA, or renew the CA first",
+        )
+    # With less left it would be due at once, in every run again until nothing is left.
+    if wanted.cap_at_ca and issuer.not_after - max(now, template.not_before) <= wanted.renew_before:
+        raise entry.error(
+            "cap_at_ca",
+            f"the CA {issuer.path} ends at {timestamp(issuer.not_after)}, and a certificate that ends with it is due"
+            f" for renewal at once (renew_before, {format_duration(wanted.renew_before)}); renew the CA first, or"
+            " shorten renew_before",
         )
 
 
@@ -223,8 +254,8 @@ def _request_fits(wanted: Wanted, current: Current) -> bool:
 
 
 def _bag(subject: Subject) -> list[tuple[str, str]]:
-    """A subject without the order of its parts, in which programs differ."""
-    return sorted(attribute for relative in subject for attribute in relative)
+    """A subject without what programs differ in: the order of its parts, and whether one is there twice."""
+    return sorted({attribute for relative in subject for attribute in relative})
 
 
 def _difference(what: str, found: Iterable[str], wanted: Iterable[str]) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import documents
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.durations import parse_duration
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import PkiError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.requests import path_length
 
 # CFSSL's names -> ours for the bits of RFC 5280, 4.2.1.3, which are those of the cryptography library.
 KEY_USAGES = {
@@ -61,22 +62,33 @@ _PROFILE_KEYS = (
     "ocsp_no_check",
     "name_whitelist",
     "CSRWhitelist",
+    # These say nothing about a certificate that is signed here.
     "auth_key",
     "prev_auth_key",
+    "allowed_extensions",
+    "cert_store",
+    "ignored_lints",
+    "ignored_lint_sources",
 )
 _ELSEWHERE = (
     "remote",
     "auth_remote",
     "ct_log_servers",
-    "cert_store",
     "policies",
     "copy_extensions",
-    "allowed_extensions",
     "lint_error_level",
-    "ignored_lints",
-    "ignored_lint_sources",
     "ClientProvidesSerialNumbers",
 )
+# Go's classes of characters that Python's expressions lack.
+_CLASSES = {
+    "alnum": "0-9A-Za-z",
+    "alpha": "A-Za-z",
+    "digit": "0-9",
+    "lower": "a-z",
+    "upper": "A-Z",
+    "word": "0-9A-Za-z_",
+    "xdigit": "0-9A-Fa-f",
+}
 _WHITELIST_KEYS = (
     "Subject",
     "PublicKeyAlgorithm",
@@ -169,8 +181,8 @@ def _profile(fields: dict[str, Any], option: str, inherited: dict[str, Any]) -> 
     constraint = documents.fold(
         fields.get("ca_constraint") or {}, ("is_ca", "max_path_len", "max_path_len_zero"), f"{option}.ca_constraint"
     )
-    length = documents.number_of(constraint.get("max_path_len", 0), f"{option}.ca_constraint.max_path_len")
     zero = documents.flag_of(constraint.get("max_path_len_zero", False), f"{option}.ca_constraint.max_path_len_zero")
+    length = path_length(constraint.get("max_path_len", 0), zero, f"{option}.ca_constraint.max_path_len")
     is_ca = documents.flag_of(constraint.get("is_ca", False), f"{option}.ca_constraint.is_ca")
     if is_ca and "key_cert_sign" not in key_usages:
         raise PkiError(
@@ -190,9 +202,10 @@ def _profile(fields: dict[str, Any], option: str, inherited: dict[str, Any]) -> 
         key_usages=key_usages,
         extended_key_usages=extended,
         expiry=parse_duration(fields["expiry"], f"{option}.expiry"),
-        backdate=parse_duration(fields["backdate"], f"{option}.backdate") if fields.get("backdate") else _BACKDATE,
+        # None at all counts as not given, as in CFSSL.
+        backdate=parse_duration(fields.get("backdate") or "0", f"{option}.backdate", zero=True) or _BACKDATE,
         is_ca=is_ca,
-        pathlen=(length if length or zero else None) if is_ca else None,
+        pathlen=length if is_ca else None,
         not_before=not_before,
         not_after=not_after,
         issuer_urls=tuple(documents.text_of(url, f"{option}.issuer_urls") for url in urls),
@@ -240,11 +253,23 @@ def _moment(value: object, option: str) -> datetime | None:
 
 
 def _pattern(value: object, option: str) -> str:
-    text = documents.text_of(value, option)
+    """A regular expression of Go's in Python's terms."""
+    given = documents.text_of(value, option)
+
+    def replaced(found: re.Match[str]) -> str:
+        if found.group() == r"\z":
+            return r"\Z"
+        return _CLASSES.get(found.group(1), found.group()) if found.group(1) else found.group()
+
+    text = re.sub(r"\\.|\[:(\w+):\]", replaced, given)
+    if re.search(r"\[:\^?\w+:\]", text):
+        raise PkiError(
+            option, f"{given!r} has a class of characters that is not known here; known are {', '.join(_CLASSES)}"
+        )
     try:
         re.compile(text)
     except re.error as error:
-        raise PkiError(option, f"{text!r} is not a regular expression: {error}") from None
+        raise PkiError(option, f"{given!r} is not a regular expression: {error}") from None
     return text
 
 

@@ -41,7 +41,7 @@ OID_NAMES = {
 }
 
 KEY_SIZES = {"ecdsa": (256, 384, 521), "ed25519": (256,)}
-_RSA_SMALLEST, _RSA_LARGEST = 2048, 4096
+_RSA_SMALLEST, _RSA_LARGEST = 2048, 8192
 
 
 class KeySpec(NamedTuple):
@@ -88,9 +88,13 @@ def parse_request(document: object, option: str) -> Request:
         option,
         unsupported=("extensions", "delegation_enabled"),
     )
+    subject = _subject(fields, option)
+    hosts = _hosts(fields.get("hosts"), f"{option}.hosts")
+    if not subject and not hosts:
+        raise PkiError(option, "names neither a subject nor a host; give CN, names with at least one part, or hosts")
     return Request(
-        subject=_subject(fields, option),
-        hosts=_hosts(fields.get("hosts"), f"{option}.hosts"),
+        subject=subject,
+        hosts=hosts,
         key=_key(fields.get("key"), f"{option}.key"),
         ca=_ca(fields["ca"], f"{option}.ca") if fields.get("ca") is not None else None,
         crl_url=documents.text_of(fields.get("crl_url"), f"{option}.crl_url"),
@@ -98,7 +102,10 @@ def parse_request(document: object, option: str) -> Request:
 
 
 def _subject(fields: dict[str, object], option: str) -> Subject:
-    """Values of one kind stand together in one relative name, as Go encodes them."""
+    """Values of one kind stand together in one relative name, as Go encodes them, and each email address in its own.
+
+    A value that is given twice stands there once, since a set has it once; CFSSL writes it twice.
+    """
     values: dict[str, list[str]] = {}
     for index, name in enumerate(documents.list_of(fields.get("names"), f"{option}.names")):
         where = f"{option}.names[{index}]"
@@ -115,12 +122,9 @@ def _subject(fields: dict[str, object], option: str) -> Subject:
                 raise PkiError(f"{where}.C", f"{text!r} is not a country; give its two letters, such as US")
             values.setdefault(oid, []).append(text)
     common_name = documents.text_of(fields.get("CN"), f"{option}.CN")
-    if not common_name.strip():
-        if not values:
-            raise PkiError(option, "names no subject; give CN, or names with at least one part")
-    elif len(common_name) > 64:
+    if len(common_name) > 64:
         raise PkiError(f"{option}.CN", f"has {len(common_name)} characters; at most 64 are allowed")
-    else:
+    if common_name.strip():
         values[_COMMON_NAME] = [common_name]
     serial = documents.text_of(fields.get("serialnumber"), f"{option}.serialnumber")
     if len(serial) > 64:
@@ -130,8 +134,9 @@ def _subject(fields: dict[str, object], option: str) -> Subject:
     for oid, texts in values.items():
         if any(not character.isprintable() for text in texts for character in text):
             raise PkiError(option, f"{OID_NAMES[oid]} of its subject has a control character; take it out")
-    order = [oid for _part, oid, _limit in _NAME_PARTS] + [_COMMON_NAME, _SERIAL_NUMBER, _EMAIL]
-    return tuple(tuple((oid, value) for value in dict.fromkeys(values[oid])) for oid in order if oid in values)
+    order = [oid for _part, oid, _limit in _NAME_PARTS] + [_COMMON_NAME, _SERIAL_NUMBER]
+    together = [tuple((oid, value) for value in dict.fromkeys(values[oid])) for oid in order if oid in values]
+    return (*together, *(((_EMAIL, value),) for value in dict.fromkeys(values.get(_EMAIL, ()))))
 
 
 def _hosts(value: object, option: str) -> tuple[Host, ...]:
@@ -163,17 +168,27 @@ def _key(value: object, option: str) -> KeySpec:
 
 def _ca(value: object, option: str) -> CaSection:
     fields = documents.fold(value, ("pathlen", "pathlenzero", "expiry", "backdate"), option)
-    length = documents.number_of(fields.get("pathlen", 0), f"{option}.pathlen")
     zero = documents.flag_of(fields.get("pathlenzero", False), f"{option}.pathlenzero")
     return CaSection(
-        pathlen=length if length or zero else None,
+        pathlen=path_length(fields.get("pathlen", 0), zero, f"{option}.pathlen"),
         expiry=parse_duration(fields["expiry"], f"{option}.expiry") if fields.get("expiry") else None,
-        backdate=parse_duration(fields["backdate"], f"{option}.backdate") if fields.get("backdate") else None,
+        # None at all counts as not given, as in CFSSL.
+        backdate=parse_duration(fields["backdate"], f"{option}.backdate", zero=True) or None
+        if fields.get("backdate")
+        else None,
     )
 
 
+def path_length(value: object, zero: bool, option: str) -> int | None:
+    """How many CAs may follow. None for any number: 0 without `zero` means that, and so does -1 to Go."""
+    length = 0 if value == -1 and not isinstance(value, bool) else documents.number_of(value, option)
+    return length if length or (zero and value != -1) else None
+
+
 def format_subject(subject: Subject) -> str:
-    """`O=system:nodes, CN=system:node:worker-1`; values of one relative name are joined by +."""
+    """`O=system:nodes, CN=system:node:worker-1`; values of one relative name are joined by +; else `(none)`."""
+    if not subject:
+        return "(none)"
     return ", ".join(
         "+".join(f"{OID_NAMES.get(oid, oid)}={_escape(value)}" for oid, value in relative) for relative in subject
     )

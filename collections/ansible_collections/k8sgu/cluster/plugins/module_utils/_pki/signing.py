@@ -13,6 +13,7 @@ import ipaddress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._certificates import names
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import keys
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.hosts import Host
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.profiles import KEY_USAGES, Profile
@@ -38,6 +39,8 @@ class Template:
     profile: Profile
     not_before: datetime
     not_after: datetime
+    # The subject as it is encoded in a CA's certificate that is renewed; what it has signed names it so.
+    encoded: x509.Name | None = None
 
 
 def validity(profile: Profile, now: datetime) -> tuple[datetime, datetime]:
@@ -87,13 +90,14 @@ def make_certificate(
 ) -> x509.Certificate:
     """A certificate for `public_key` signed by `issuer` (None: by itself)."""
     profile = template.profile
-    subject = encode_subject(template.subject)
+    subject = template.encoded if template.encoded is not None else encode_subject(template.subject)
+    issuer_name = names.subject_of(issuer) if issuer is not None else subject
     subject_key = x509.SubjectKeyIdentifier.from_public_key(public_key)
     builder = (
         x509.CertificateBuilder()
         .serial_number(x509.random_serial_number())
         .subject_name(subject)
-        .issuer_name(issuer.subject if issuer is not None else subject)
+        .issuer_name(issuer_name)
         .public_key(public_key)
         .not_valid_before(template.not_before)
         .not_valid_after(template.not_after)
@@ -107,7 +111,7 @@ def make_certificate(
     builder = builder.add_extension(
         x509.BasicConstraints(ca=profile.is_ca, path_length=profile.pathlen if profile.is_ca else None), critical=True
     ).add_extension(subject_key, critical=False)
-    if issuer is not None and issuer.subject != subject:
+    if issuer is not None and issuer_name != subject:
         authority = _key_id(issuer)
         if authority is not None:
             builder = builder.add_extension(x509.AuthorityKeyIdentifier(authority, None, None), critical=False)

@@ -20,6 +20,8 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._texts import text_faults
+
 
 @dataclass
 class Call:
@@ -40,6 +42,8 @@ class HereAction(ActionBase):  # type: ignore[misc]  # ansible-core is not typed
 
     SPECIFICATION: ClassVar[dict[str, Any]]
     ERRORS: ClassVar[tuple[type[Exception], ...]]
+    # Of the options that are text, those that may be written as a number; None where whatever can be made text will do.
+    NUMBERS: ClassVar[tuple[str, ...] | None] = None
 
     _supports_check_mode = True
     _supports_async = True
@@ -55,6 +59,10 @@ class HereAction(ActionBase):  # type: ignore[misc]  # ansible-core is not typed
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
+        if self.NUMBERS is not None:
+            fault = next(text_faults(self._task.args, self.SPECIFICATION["argument_spec"], self.NUMBERS), None)
+            if fault:
+                return {**result, "failed": True, "msg": fault}
         answer = self._answer() if self._is_here(variables) and self.usable() else None
         if answer is not None:
             return {**result, **answer}

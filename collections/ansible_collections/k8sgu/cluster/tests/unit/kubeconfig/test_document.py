@@ -171,3 +171,25 @@ def test_a_masked_secret_shows_whether_it_differs() -> None:
     assert masked(old) != masked(new, old)
     assert masked(old) == masked(old, old)
     assert yaml.safe_load(masked(new, old))["users"][0]["user"] == {"token": "<another secret>"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("clusters: [{name: 1234, cluster: {}}]", "the name of an entry of its clusters is a number to YAML"),
+        ("users: [{name: yes, user: {}}]", "the name of an entry of its users is a truth value"),
+        ("users: [{name: 1.30, user: {}}]", "the name of an entry of its users is a number"),
+        ("users: [{name: bob, user: {token: 42424242}}]", "token of its user 'bob' is a number"),
+        ("contexts: [{name: c, context: {user: 12}}]", "user of its context 'c' is a number"),
+        ("contexts: [{name: c, context: {namespace: on}}]", "namespace of its context 'c' is a truth value"),
+        ("kind: Config\ncurrent-context: 7", "its current-context is a number"),
+        ("clusters: [{cluster: {}}]", "has no name"),
+    ],
+)
+def test_what_kubectl_would_not_take_for_text_is_said_to_be_none(text: str, told: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(text.encode(), "config")
+    assert told in str(error.value)
+    assert "42424242" not in str(error.value)
+    if "no name" not in told:
+        assert "put it in quotes" in str(error.value)

@@ -96,7 +96,7 @@ BAD: dict[str, tuple[Setup, str, str]] = {
     "host": (
         lambda pki: {"csr": {"CN": "x", "hosts": ["10.0.0.1/24"]}},
         "csr.hosts[0]",
-        "neither a name nor an address",
+        "without a prefix length",
     ),
     "algorithm": (
         lambda pki: {"csr": {"CN": "x", "key": {"algo": "dsa"}}},
@@ -106,7 +106,7 @@ BAD: dict[str, tuple[Setup, str, str]] = {
     "size": (
         lambda pki: {"csr": {"CN": "x", "key": {"algo": "rsa", "size": 1024}}},
         "csr.key.size",
-        "use 2048 to 4096",
+        "use 2048 to 8192",
     ),
     "profile": (lambda pki: {"profile": "sever"}, "profile", "known are: client, intermediate, server"),
     "usage": (lambda pki: profile(usages=["sign"]), "config.signing.profiles.server.usages[0]", "known are: signing"),
@@ -114,7 +114,24 @@ BAD: dict[str, tuple[Setup, str, str]] = {
     "expiry beyond the CA's": (
         lambda pki: profile(expiry="90000h"),
         "config.signing.profiles.server.expiry",
-        "after its CA",
+        "set cap_at_ca",
+    ),
+    "end of the CA too near": (
+        lambda pki: (
+            make_ca(pki, "young", csr={"ca": {"expiry": "100h"}}) and {"ca": str(pki / "young.pem"), "cap_at_ca": True}
+        ),
+        "cap_at_ca",
+        "renew the CA first, or shorten renew_before",
+    ),
+    "a CA without a subject": (
+        lambda pki: {"csr": {"hosts": ["a.example"]}, "profile": "intermediate"},
+        "csr",
+        "names no subject, which a CA must have",
+    ),
+    "initca that ends with a CA": (
+        lambda pki: {"initca": True, "ca": None, "profile": None, "cap_at_ca": True},
+        "cap_at_ca",
+        "does not go with initca",
     ),
     "end in the past": (
         lambda pki: profile(not_after="2020-01-01T00:00:00Z"),

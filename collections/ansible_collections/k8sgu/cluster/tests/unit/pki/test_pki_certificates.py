@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from pki_support import CONFIG, call, make_ca, make_leaf, picture
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import cert_module, certificates
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import PkiError
 
 
 def read(path: Path) -> certificates.Certificate:
@@ -210,6 +212,70 @@ def test_what_a_renewed_ca_has_signed_stays(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").unlink()
     assert make_ca(tmp_path)["reasons"] == ["ca.pem is missing"]
     assert not make_leaf(tmp_path)["changed"]
+
+
+def test_a_leaf_ends_with_its_young_ca_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both of five years: made with the CA, an hour later, and until the CA is near its end."""
+    make_ca(tmp_path, csr={"ca": {"expiry": "43800h"}})
+    five_years = config_with(expiry="43800h")
+    assert make_leaf(tmp_path, config=five_years)["issued"]
+    now = datetime.now(timezone.utc)
+    at(monkeypatch, now + timedelta(hours=1))
+    with pytest.raises(PkiError, match="set cap_at_ca"):
+        make_leaf(tmp_path, name="late", config=five_years)
+    foretold = make_leaf(tmp_path, check_mode=True, name="late", config=five_years, cap_at_ca=True)
+    late = make_leaf(tmp_path, name="late", config=five_years, cap_at_ca=True)
+    end = read(tmp_path / "ca.pem").not_after
+    assert read(tmp_path / "late.pem").not_after == end
+    assert foretold["not_after"] == late["not_after"] == certificates.timestamp(end)
+    # Shorter than asked for is no reason to issue it again, and nor is asking for less.
+    for asked in (five_years, config_with(expiry="87600h"), config_with(expiry="8760h")):
+        assert not make_leaf(tmp_path, name="late", config=asked, cap_at_ca=True)["changed"]
+    assert not make_leaf(tmp_path, name="late", config=five_years)["changed"]
+    # One that ends sooner than its CA is left alone.
+    year = make_leaf(tmp_path, name="year", cap_at_ca=True)
+    assert year["not_after"] < late["not_after"]
+    at(monkeypatch, end - timedelta(hours=721))
+    assert not make_leaf(tmp_path, name="late", config=five_years, cap_at_ca=True)["changed"]
+    assert make_leaf(tmp_path, name="last", config=five_years, cap_at_ca=True)["issued"]
+    at(monkeypatch, end - timedelta(hours=719))
+    before = picture(tmp_path)
+    for name in ("late", "new"):
+        with pytest.raises(PkiError, match="is due for renewal at once"):
+            make_leaf(tmp_path, name=name, config=five_years, cap_at_ca=True)
+    assert picture(tmp_path) == before
+    # The ways out of the message.
+    assert make_leaf(tmp_path, name="new", config=five_years, cap_at_ca=True, renew_before="100h")["issued"]
+    assert make_ca(tmp_path, csr={"ca": {"expiry": "87600h"}}, renew_before="720h")["issued"]
+    assert make_leaf(tmp_path, name="late", config=five_years, cap_at_ca=True)["issued"]
+
+
+def test_a_list_caps_its_leaves_and_not_its_root(tmp_path: Path) -> None:
+    root = {"name": "ca", "initca": True, "csr": {"CN": "ca", "ca": {"expiry": "1000h"}}}
+    options = {"ca": str(tmp_path / "ca.pem"), "config": CONFIG, "profile": "server", "cap_at_ca": True}
+    made = call(tmp_path, certificates=[{"name": "web", "csr": {"CN": "web"}}, root], **options)["certificates"]
+    assert made[0]["not_after"] == made[1]["not_after"]
+    assert not call(tmp_path, certificates=[{"name": "web", "csr": {"CN": "web"}}, root], **options)["changed"]
+
+
+def test_a_start_that_is_yet_to_come_is_no_reason_to_issue_again(tmp_path: Path) -> None:
+    make_ca(tmp_path)
+    start = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(days=30)
+    fixed = config_with(not_before=start.isoformat())
+    assert make_leaf(tmp_path, config=fixed)["issued"]
+    assert read(tmp_path / "web.pem").not_before == start
+    assert not make_leaf(tmp_path, config=fixed)["changed"]
+    assert make_leaf(tmp_path)["reasons"] == [f"is not valid before {certificates.timestamp(start)}"]
+
+
+def test_a_certificate_without_a_subject_is_one_by_its_hosts(tmp_path: Path) -> None:
+    make_ca(tmp_path)
+    hosts = {"hosts": ["web.example.com"]}
+    assert make_leaf(tmp_path, csr=hosts)["subject"] == "(none)"
+    names = read(tmp_path / "web.pem").parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert names.critical
+    assert not make_leaf(tmp_path, csr=hosts)["changed"]
+    assert make_leaf(tmp_path, csr={"CN": "web", **hosts})["reasons"] == ["subject: is (none), to be CN=web"]
 
 
 def chain(pki: Path) -> list[dict[str, Any]]:
