@@ -15,18 +15,28 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ec2lab import addresses, control, doctor, host, image, proxies
+from ec2lab import addresses, control, doctor, host, image, names, proxies
 from ec2lab.errors import HostUnfit, LabError, Timeout
 from ec2lab.fabric import Fabric
 from ec2lab.lab import FIRST_API_PORT, REGION, STATE_ROOT, Description, Lab, all_labs, choose_range, exclusive
 from ec2lab.machine import Machines
 
+DEFAULT = "default"
 MIRROR_URL = f"http://{addresses.MIRROR}:5080"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
-FAULT_KINDS = (
-    "power-off", "power-on", "network-cut", "network-restore", "disk-fill", "disk-free", "clock-jump",
-)  # fmt: skip
+FAULT_KINDS = {
+    "power-off": "the node stops at once, as without power",
+    "power-on": "it boots again",
+    "network-cut": "its link is down while it keeps running",
+    "network-restore": "its link is up again",
+    "disk-fill": "its root file system is full, for root too",
+    "disk-free": "the space is there again",
+    "clock-jump": "refused: the node is a container and shares the clock of its host, which a virtual machine does not",
+}
+# `ec2lab env` puts it into a shell: the lab that the shell is pointed at.
+SHELLS_LAB = "EC2LAB_NAME"
+MIRROR_VARIABLE = "EC2LAB_MIRROR_DIR"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,11 +44,11 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, about: str, named: bool = True) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=about, description=about)
+        command = commands.add_parser(
+            name, help=about, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         if named:
-            command.add_argument(
-                "name", nargs="?", default="default", metavar="NAME", help="the lab (default: default)"
-            )
+            command.add_argument("name", nargs="?", metavar="NAME", help=f"the lab (default: {DEFAULT})")
         return command
 
     up = add("up", "Start a lab, or take a crashed one up again.")
@@ -56,7 +66,8 @@ def parser() -> argparse.ArgumentParser:
     console.add_argument("--lab", default=None, metavar="NAME", help="its lab (default: the one that has it)")
     console.add_argument("--follow", "-f", action="store_true", help="show what comes, until interrupted")
     fault = add("fault", "Make something fail, or undo it.", named=False)
-    fault.add_argument("kind", metavar="KIND", choices=FAULT_KINDS, help=", ".join(FAULT_KINDS))
+    fault.add_argument("kind", metavar="KIND", choices=FAULT_KINDS, help="one of the kinds below")
+    fault.epilog = "kinds:\n" + "\n".join(f"  {kind:<16} {what}" for kind, what in FAULT_KINDS.items())
     fault.add_argument("instance", metavar="INSTANCE")
     fault.add_argument("--lab", default=None, metavar="NAME", help="its lab (default: the one that has it)")
     return top
@@ -70,6 +81,8 @@ def main(argv: list[str] | None = None) -> int:
             kept = filter(None, [proxies.kept_by_sudo(os.environ)])
             again = ["sudo", *kept, str(Path(sys.argv[0]).absolute()), *given]
             raise LabError(f"the lab needs root; run: {shlex.join(again)}")
+        if "name" in arguments:
+            arguments.name = which(arguments.command, arguments.name, os.environ.get(SHELLS_LAB, ""))
         status: int = COMMANDS[arguments.command](arguments)
     except (LabError, OSError) as error:
         print(f"ec2lab: {error}", file=sys.stderr)
@@ -78,6 +91,19 @@ def main(argv: list[str] | None = None) -> int:
         print("ec2lab: interrupted", file=sys.stderr)
         return 130
     return status
+
+
+def which(command: str, given: str | None, shells: str) -> str:
+    """The lab that is meant. Without a name the default one, but not in a shell that is pointed at another.
+
+    `env` is exempt, since it is how a shell is pointed elsewhere.
+    """
+    if given is None and command != "env" and shells not in ("", DEFAULT):
+        raise LabError(
+            f"no NAME is given, which means lab {DEFAULT}, but this shell is pointed at lab {shells} ({SHELLS_LAB}): "
+            f"say which, `ec2lab {command} {DEFAULT}` or `ec2lab {command} {shlex.quote(shells)}`"
+        )
+    return given or DEFAULT
 
 
 def say(text: str) -> None:
@@ -108,27 +134,28 @@ def up(arguments: argparse.Namespace) -> int:
             lab.write(known)
             Path(known.mirror_dir).mkdir(parents=True, exist_ok=True)
             host.hold_inotify_limit()
-            start_daemon(lab)
+            start_daemon(lab, known)
         except BaseException:
             if fresh:  # nothing half-made; a lab that existed keeps its machines
                 remove(lab)
             raise
     found = lab.description() or known
     say(f"lab {lab.name} is up: {found.endpoint}, public addresses {found.public_range}")
-    say(f'eval "$(ec2lab env{"" if lab.name == "default" else " " + lab.name})" points this shell at it')
+    say(f'eval "$(ec2lab env{"" if lab.name == DEFAULT else " " + lab.name})" points this shell at it')
     return 0
 
 
 def describe(lab: Lab, arguments: argparse.Namespace) -> Description:
     directory = str(choose_mirror(lab, arguments.mirror_dir))
-    return Description(lab.name, choose_range(arguments.public_range), choose_port(arguments.api_port), directory)
+    public, port = choose_range(arguments.public_range), choose_port(arguments.api_port)
+    return Description(lab.name, public, port, directory, names.account(lab.name))
 
 
 def choose_mirror(lab: Lab, wanted: Path | None) -> Path:
     """The directory asked for, by option or environment, or one of the lab's own."""
     own = lab.state_dir / "mirror"
     if wanted is None:
-        told = Path(os.environ.get("EC2LAB_MIRROR_DIR") or own)
+        told = Path(os.environ.get(MIRROR_VARIABLE) or own)
         # Told by `ec2lab env` of another lab, whose own mirror goes with it.
         wanted = own if told.resolve().is_relative_to(STATE_ROOT.resolve()) else told
     elif wanted.resolve().is_relative_to(STATE_ROOT.resolve()) and wanted.absolute() != own:
@@ -138,10 +165,17 @@ def choose_mirror(lab: Lab, wanted: Path | None) -> Path:
     return wanted.absolute()
 
 
+def wished_mirror() -> str | None:
+    """The directory that the shell asks for; what `ec2lab env` told it is nobody's wish."""
+    wish = os.environ.get(MIRROR_VARIABLE)
+    return str(Path(wish).absolute()) if wish and not os.environ.get(SHELLS_LAB) else None
+
+
 def refuse_changes(known: Description, arguments: argparse.Namespace) -> None:
     """A lab that exists keeps what it was made with."""
     for option, wanted, has in (
         ("--mirror-dir", arguments.mirror_dir and str(arguments.mirror_dir.absolute()), known.mirror_dir),
+        (MIRROR_VARIABLE, wished_mirror(), known.mirror_dir),
         ("--public-range", arguments.public_range, known.public_range),
         ("--api-port", arguments.api_port, known.api_port),
     ):
@@ -168,11 +202,12 @@ def choose_port(wanted: int | None) -> int:
     raise LabError(f"no port from {FIRST_API_PORT} on is free on 127.0.0.1: name one with --api-port")
 
 
-def start_daemon(lab: Lab) -> None:
+def start_daemon(lab: Lab, known: Description) -> None:
     """Starts it and returns when it answers; LabError with the end of its log when it does not."""
     begin = lab.log_file.stat().st_size if lab.log_file.exists() else 0
     descriptor = os.open(lab.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MOTO_"))}
+    environment["MOTO_ACCOUNT_ID"] = known.account_id
     with os.fdopen(descriptor, "ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "ec2lab.daemon", lab.name],
@@ -256,7 +291,12 @@ def require(name: str) -> tuple[Lab, Description]:
     lab = Lab(name)
     description = lab.description()
     if description is None:
-        raise LabError(f"there is no lab {name}: `ec2lab up{'' if name == 'default' else ' ' + name}` makes it")
+        here = (
+            f", which this shell is pointed at ({SHELLS_LAB}; a new shell is not)"
+            if os.environ.get(SHELLS_LAB) == name
+            else ""
+        )
+        raise LabError(f"there is no lab {name}{here}: `ec2lab up{'' if name == DEFAULT else ' ' + name}` makes it")
     return lab, description
 
 
@@ -276,8 +316,9 @@ def env(arguments: argparse.Namespace) -> int:
         "AWS_REGION": REGION,
         "AWS_ACCESS_KEY_ID": description.access_key_id,
         "AWS_SECRET_ACCESS_KEY": description.secret_access_key,
+        SHELLS_LAB: lab.name,
         "EC2LAB_IMAGE_ID": description.image_id,
-        "EC2LAB_MIRROR_DIR": description.mirror_dir,
+        MIRROR_VARIABLE: description.mirror_dir,
         "EC2LAB_MIRROR_URL": MIRROR_URL,
         **dict.fromkeys(proxies.EXCEPTIONS, proxies.exceptions(os.environ, description.public_range)),
     }
@@ -291,6 +332,7 @@ def status(arguments: argparse.Namespace) -> int:
     answer = ask(lab, {"command": "status"})
     print(f"lab {lab.name}: up, process {answer['pid']}")
     print(f"  API                {description.endpoint}")
+    print(f"  account            {description.account_id}")
     print(f"  public addresses   {description.public_range}")
     print(f"  mirror             {description.mirror_dir}")
     for each in answer["instances"]:

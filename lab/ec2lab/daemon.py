@@ -116,7 +116,7 @@ class Daemon:
             raise LabError("the base image is not in the cache: `ec2lab up` makes it")
         with self.api.lock:
             image_id = str(seed.add_image(base).id)
-            credentials = seed.add_user()
+            credentials = seed.add_user(self.lab.name)
             self.api.save()
         self.description = replace(
             self.description,

@@ -20,6 +20,7 @@ STATE_ROOT = Path("/var/lib/ec2lab")
 RUN_ROOT = Path("/run/ec2lab")
 FIRST_API_PORT = 5123
 REGION = "us-east-1"
+FIRST_ACCOUNT = "123456789012"  # of every lab that was made before each had its own
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Description:
     public_range: str
     api_port: int
     mirror_dir: str
+    account_id: str = FIRST_ACCOUNT
     image_id: str = ""
     access_key_id: str = ""
     secret_access_key: str = ""

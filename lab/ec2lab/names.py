@@ -36,6 +36,11 @@ def prefix(lab: str) -> str:
     return f"ec2lab.{lab}."
 
 
+def account(lab: str) -> str:
+    """The number of the lab's account: 12 digits, the same whenever the lab is made; two labs are two accounts."""
+    return f"{int(hashlib.sha256(prefix(lab).encode()).hexdigest(), 16) % 10**12:012}"
+
+
 def namespace(lab: str, vpc_id: str) -> str:
     return prefix(lab) + vpc_id
 

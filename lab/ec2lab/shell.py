@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from collections.abc import Sequence
 
@@ -15,8 +16,8 @@ def run(argv: Sequence[str], *, stdin: str | None = None, timeout: float = 30.0,
     except FileNotFoundError:
         raise LabError(f"the program {argv[0]} is missing: `ec2lab doctor` says how to get it") from None
     except subprocess.TimeoutExpired:
-        raise Timeout(f"`{' '.join(argv)}` did not end within {timeout:.0f} s") from None
+        raise Timeout(f"`{shlex.join(argv)}` did not end within {timeout:.0f} s") from None
     if check and done.returncode != 0:
         said = done.stderr.strip() or done.stdout.strip() or "it said nothing"
-        raise LabError(f"`{' '.join(argv)}` ended with status {done.returncode}: {said}")
+        raise LabError(f"`{shlex.join(argv)}` ended with status {done.returncode}: {said}")
     return done.stdout

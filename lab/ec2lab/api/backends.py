@@ -12,8 +12,10 @@ from ec2lab.lab import REGION
 os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
 
 from moto.backends import get_backend
-from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
+from moto.core import DEFAULT_ACCOUNT_ID
 
+# Who runs a lab says which account it is; moto heeds this variable with every request.
+ACCOUNT = os.environ.get("MOTO_ACCOUNT_ID", DEFAULT_ACCOUNT_ID)
 SERVICES = ("ec2", "elbv2", "autoscaling", "iam", "sts", "ssm", "s3")
 
 __all__ = ["ACCOUNT", "REGION", "SERVICES", "all_ec2", "ec2", "elbv2", "get_backend", "iam", "sts"]

@@ -71,11 +71,11 @@ def add_image(image: Image) -> Any:
     return backend.amis[ami_id]
 
 
-def add_user() -> Credentials:
-    """The user whose access key `ec2lab env` prints; one key, made once."""
+def add_user(lab: str) -> Credentials:
+    """The user whose access key `ec2lab env` prints; one key, made once. Its path says whose account it is."""
     backend = iam()
     if USER not in backend.users:
-        backend.create_user(REGION, USER)
+        backend.create_user(REGION, USER, path=f"/{lab}/")
         backend.put_user_policy(USER, "everything", EVERYTHING)
     keys = backend.list_access_keys(USER)
     key = keys[0] if keys else backend.create_access_key(USER)

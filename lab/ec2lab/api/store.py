@@ -16,7 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from ec2lab.api.backends import SERVICES, get_backend
+from ec2lab.api.backends import ACCOUNT, SERVICES, get_backend
 from ec2lab.errors import LabError
 
 FORMAT = 1
@@ -52,8 +52,10 @@ class _Pickler(pickle.Pickler):
 
 def dump(extra: dict[str, Any]) -> bytes:
     """Everything the API knows, and `extra`, as bytes."""
+    # moto's server looks at an account of its own as well, which nobody uses.
     backends = {
-        service: {account: dict(regions) for account, regions in get_backend(service).items()} for service in SERVICES
+        service: {account: dict(regions) for account, regions in get_backend(service).items() if account == ACCOUNT}
+        for service in SERVICES
     }
     buffer = io.BytesIO()
     _Pickler(buffer, protocol=5).dump({"format": FORMAT, "backends": backends, "extra": extra})

@@ -140,10 +140,12 @@ class MirrorHandler(Handler):
             else:
                 self._file(path)
         except NotFound as error:
-            body = json.dumps({"errors": [{"code": error.code, "message": str(error)}]}).encode()
+            message = f"{error}; this mirror is {self.root}"
+            body = json.dumps({"errors": [{"code": error.code, "message": message}]}).encode()
             self.answer(404, body, "application/json", Docker_Distribution_Api_Version="registry/2.0")
         except (FileNotFoundError, NotADirectoryError):
-            self.answer(404, b"not in the mirror\n")
+            # What was asked for and where it was looked for: a mirror that was filled elsewhere is then seen to be.
+            self.answer(404, f"there is no {path} in {self.root}\n".encode(errors="surrogateescape"))
         except PermissionError:
             self.answer(403, b"not readable\n")
 

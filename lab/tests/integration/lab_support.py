@@ -112,7 +112,9 @@ class Cloud:
             "SecurityGroupIds": [self.group],
             **changes,
         }
-        made = self.ec2.run_instances(**wanted)["Instances"]
+        # None leaves an option out.
+        given = {name: value for name, value in wanted.items() if value is not None}
+        made = self.ec2.run_instances(**given)["Instances"]
         return [instance["InstanceId"] for instance in made]
 
     def see(self, instance: str) -> dict[str, Any]:

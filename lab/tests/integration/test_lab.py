@@ -288,7 +288,7 @@ def test_the_aws_cli_works_unchanged(cloud: Cloud, pair: tuple[str, str]) -> Non
     aws("ec2", "wait", "instance-running", "--instance-ids", pair[0])
     volume = aws("ec2", "create-tags", "--resources", pair[0], "--tags", "Key=made-by,Value=cli")
     assert volume is None
-    assert aws("sts", "get-caller-identity")["Arn"].endswith(":user/lab-admin")
+    assert aws("sts", "get-caller-identity")["Arn"].endswith(f":user/{NAME}/lab-admin")
     assert aws("elbv2", "describe-load-balancers")["LoadBalancers"] == []
 
 
@@ -349,6 +349,28 @@ def test_an_elastic_ip_leads_to_its_instance_while_it_is_associated(cloud: Cloud
     eventually(lambda: not connects(address), "no answer at an address that is nobody's")
     cloud.ec2.release_address(AllocationId=allocated["AllocationId"])
     cloud.terminate([instance])
+
+
+def test_the_default_vpc_is_reached_where_its_group_allows_it(cloud: Cloud) -> None:
+    """`aws ec2 run-instances` without a subnet and a group, as it works in a new account."""
+    default = cloud.ec2.describe_security_groups(
+        Filters=[{"Name": "vpc-id", "Values": [default_vpc(cloud)]}, {"Name": "group-name", "Values": ["default"]}]
+    )["SecurityGroups"][0]["GroupId"]
+    (instance,) = cloud.run(SubnetId=None, SecurityGroupIds=None)
+    cloud.wait([instance], "running")
+    assert cloud.see(instance)["VpcId"] == default_vpc(cloud)
+    # Its group lets its own members in alone.
+    assert cloud.ssh(instance, "true", check=False, connect=WATCH_S).returncode != 0
+    permission = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": EVERYWHERE}]}
+    cloud.ec2.authorize_security_group_ingress(GroupId=default, IpPermissions=[permission])
+    eventually(lambda: cloud.say(instance, "hostname").startswith("ip-172-31-"), "the new rule lets SSH in")
+    cloud.ec2.revoke_security_group_ingress(GroupId=default, IpPermissions=[permission])
+    cloud.terminate([instance])
+
+
+def default_vpc(cloud: Cloud) -> str:
+    (vpc,) = cloud.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    return str(vpc["VpcId"])
 
 
 def test_a_private_subnet_reaches_the_internet_through_a_nat_gateway(cloud: Cloud, tmp_path: Path) -> None:

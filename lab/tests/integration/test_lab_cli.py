@@ -126,6 +126,12 @@ def test_two_labs_side_by_side(lab: RunningLab, tmp_path: Path) -> None:
         other.up()
         here, there = lab.environment, other.environment
         assert here["AWS_ENDPOINT_URL"] != there["AWS_ENDPOINT_URL"]
+        assert (here["EC2LAB_NAME"], there["EC2LAB_NAME"]) == (lab.name, other.name)
+        callers = [each.client("sts").get_caller_identity() for each in (lab, other)]
+        assert callers[0]["Account"] != callers[1]["Account"]
+        assert [who["Arn"].rpartition(":")[2] for who in callers] == [
+            f"user/{each.name}/lab-admin" for each in (lab, other)
+        ]
         one, two = make_cloud(lab), make_cloud(other)
         first, second = one.run(PrivateIpAddress="10.240.0.10"), two.run(PrivateIpAddress="10.240.0.10")
         one.wait(first, "running")
@@ -190,6 +196,7 @@ def test_an_up_that_fails_halfway_leaves_nothing() -> None:
 
 def test_no_such_lab_instance_or_fault() -> None:
     assert "there is no lab" in refused("env", NAME)
+    assert "which this shell is pointed at (EC2LAB_NAME" in refused("env", NAME, EC2LAB_NAME=NAME)
     assert "there is no lab" in refused("status", NAME)
     assert "no machine" in refused("fault", "power-off", "i-0123456789abcdef0")
     assert "invalid choice" in refused("fault", "flood", "i-0123456789abcdef0")

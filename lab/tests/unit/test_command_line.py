@@ -34,7 +34,8 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(names, "NETNS_DIR", tmp_path / "netns")
     monkeypatch.setattr(host, "MARKS", (tmp_path / "mark",))
     monkeypatch.setattr(cgroups, "MARK", tmp_path / "controllers")
-    monkeypatch.delenv("EC2LAB_MIRROR_DIR", raising=False)
+    for name in ("EC2LAB_MIRROR_DIR", "EC2LAB_NAME"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
@@ -109,6 +110,75 @@ def test_another_labs_own_mirror_is_not_taken_from_the_environment(
     assert cli.choose_mirror(Lab("b"), own) == own
     with pytest.raises(LabError, match="would go with a lab"):
         cli.choose_mirror(Lab("b"), roots / "state" / "a" / "mirror")
+
+
+def test_a_lab_that_exists_keeps_its_mirror(roots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = lab.Description("a", "198.18.0.0/22", 5123, str(roots / "mirror"))
+    arguments = cli.parser().parse_args(["up", "a"])
+    cli.refuse_changes(known, arguments)
+    monkeypatch.setenv("EC2LAB_MIRROR_DIR", str(roots / "mirror"))
+    cli.refuse_changes(known, arguments)
+    monkeypatch.setenv("EC2LAB_MIRROR_DIR", str(roots / "other"))
+    with pytest.raises(LabError, match=r"EC2LAB_MIRROR_DIR .*other: lab a has .*mirror; `ec2lab down a` first"):
+        cli.refuse_changes(known, arguments)
+    monkeypatch.setenv("EC2LAB_NAME", "b")  # then `ec2lab env b` has told the other
+    cli.refuse_changes(known, arguments)
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "shells", "meant"),
+    [
+        ("down", None, "", "default"),
+        ("down", None, "default", "default"),
+        ("down", None, "a", None),
+        ("up", None, "a", None),
+        ("status", None, "a", None),
+        ("env", None, "a", "default"),
+        ("down", "b", "a", "b"),
+        ("down", "default", "a", "default"),
+    ],
+)
+def test_a_shell_pointed_at_another_lab_must_name_one(
+    command: str, given: str | None, shells: str, meant: str | None
+) -> None:
+    if meant:
+        assert cli.which(command, given, shells) == meant
+        return
+    with pytest.raises(LabError, match=f"pointed at lab a .*`ec2lab {command} default` or `ec2lab {command} a`"):
+        cli.which(command, given, shells)
+
+
+def test_every_lab_is_an_account_of_its_own() -> None:
+    numbers = {names.account(name) for name in ("default", "a", "b", *(f"lab-{number}" for number in range(200)))}
+    assert len(numbers) == 203
+    assert all(len(number) == 12 and number.isdigit() for number in numbers)
+    assert names.account("a") == names.account("a")
+
+
+def test_a_lab_of_before_keeps_its_account(roots: Path) -> None:
+    one = Lab("a")
+    one.write(lab.Description("a", "198.18.0.0/22", 5123, "/mirror"))
+    known = json.loads(one.description_file.read_text())
+    del known["account_id"]
+    one.description_file.write_text(json.dumps(known))
+    description = one.description()
+    assert description is not None
+    assert description.account_id == lab.FIRST_ACCOUNT
+
+
+# Faults
+
+
+def test_help_lists_the_faults_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(cli.FAULT_KINDS) == list(daemon.FAULTS)
+    with pytest.raises(SystemExit):
+        cli.parser().parse_args(["fault", "--help"])
+    shown = capsys.readouterr().out
+    assert [kind for kind in daemon.FAULTS if f"\n  {kind} " not in shown] == []
+    assert "clock-jump       refused: the node is a container and shares the clock of its host" in shown
 
 
 # What is left

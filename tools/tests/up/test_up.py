@@ -1,9 +1,15 @@
-"""`make up` and `make down` as a user runs them, in a lab and with a cluster of the test's own."""
+"""`make up` and `make down` as a user runs them, in a lab and with a cluster of the test's own.
+
+The user's folder has a name that must be quoted, and the shell remembers another lab (`eval "$(ec2lab env)"`), which is
+gone: K8SGU_LAB says which lab is meant.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,18 +28,35 @@ import forward_proxy  # type: ignore[import-not-found]  # of another tree
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "maketest"
 STATE = ROOT / ".state" / NAME
+GONE = "maketest-gone"
+# Nobody listens there.
+REMEMBERED = {
+    "EC2LAB_NAME": GONE,
+    "EC2LAB_IMAGE_ID": "ami-0123456789abcdef0",
+    "EC2LAB_MIRROR_DIR": f"/var/lib/ec2lab/{GONE}/mirror",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+    "AWS_ACCESS_KEY_ID": "AKIAGONE",
+    "AWS_SECRET_ACCESS_KEY": "gone",
+}
 # One worker is enough for a demo.
 ONE_WORKER = ["-e", '{"k8sgu_worker_count": 1}']
 
 
-def run(*command: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """`settings` are added to the environment."""
+def run(*command: str, folder: Path = ROOT, **settings: str) -> subprocess.CompletedProcess[str]:
+    """In a folder; `settings` are added to the environment."""
     mirror = os.environ.get("K8SGU_MIRROR_DIR")
-    environment = {**os.environ, "K8SGU_LAB": NAME, "K8SGU_CLUSTER": NAME, "ANSIBLE_NOCOLOR": "1", **settings}
+    environment = {
+        **os.environ,
+        **REMEMBERED,
+        "K8SGU_LAB": NAME,
+        "K8SGU_CLUSTER": NAME,
+        "ANSIBLE_NOCOLOR": "1",
+        **settings,
+    }
     if mirror:
         environment["EC2LAB_MIRROR_DIR"] = mirror
     return subprocess.run(
-        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
 
 
@@ -48,16 +71,23 @@ def removed_again() -> Iterator[None]:
 
 # Programs that no mirror has yet are built, which takes its time.
 @pytest.mark.timeout(45 * 60)
-def test_up_ends_in_a_cluster_that_is_shown_and_down_in_nothing(removed_again: None) -> None:
+def test_up_ends_in_a_cluster_that_is_shown_and_down_in_nothing(removed_again: None, tmp_path: Path) -> None:
+    folder = tmp_path / "it's a folder"
+    folder.symlink_to(ROOT)
     # Behind a proxy, as in most companies: what is missing comes through it, and the lab is reached without it.
     with forward_proxy.running() as proxy:
         settings = forward_proxy.variables(f"http://127.0.0.1:{proxy.port}")
         settings["NO_PROXY"] = ".corp.example"
-        address = up_and_shown(settings)
+        address = up_and_shown(folder, settings)
     hosts = {re.sub(r"^\S+ (https?://)?|[:/].*", "", line) for line in proxy.requests}
     assert not {host for host in hosts if re.fullmatch(r"localhost|[0-9.]+", host)}, proxy.requests
     with urllib.request.urlopen(address, timeout=20) as page:
         assert page.status == 200
+
+    # Another lab of this machine may not take the keys of a cluster that is there.
+    other = run("env", "K8SGU_LAB=maketest-b", "tools/up")
+    assert other.returncode == 1
+    assert f"holds the cluster {NAME} of lab {NAME}, and this is lab maketest-b" in other.stderr
 
     down = run("tools/down")
     assert down.returncode == 0, down.stdout + down.stderr
@@ -66,14 +96,18 @@ def test_up_ends_in_a_cluster_that_is_shown_and_down_in_nothing(removed_again: N
     assert left.returncode == 0, left.stdout + left.stderr
 
 
-def up_and_shown(settings: dict[str, str]) -> str:
-    """The address of the demo, when everything that is told has been looked at."""
-    up = run("tools/up", *ONE_WORKER, **settings)
+def up_and_shown(folder: Path, settings: dict[str, str]) -> str:
+    """The address of the demo, when everything that is told has been looked at. `folder` is the project's."""
+    up = run(str(folder / "tools" / "up"), *ONE_WORKER, folder=folder.parent, **settings)
     assert up.returncode == 0, up.stdout[-6000:] + up.stderr[-2000:]
     told = up.stdout[up.stdout.index("\nReady in") :]
     assert re.search(r"Ready in \d+ min \d+ s\.", told)
     assert f"kubeconfig   .state/{NAME}/admin.kubeconfig\n" in told
     assert (STATE / "admin.kubeconfig").is_file()
+    assert not Path(f"/var/lib/ec2lab/{GONE}").exists()
+    assert "http://127.0.0.1:9 in this shell, is not used" in " ".join(up.stderr.split())
+    place = json.loads((STATE / "place.json").read_text())
+    assert place["arn"].endswith(f":user/{NAME}/lab-admin")
     address = re.search(r"demo +(http://\S+)", told)
     assert address, told
     for node in (f"{NAME}-control-plane-0", f"{NAME}-worker-0"):
@@ -82,7 +116,8 @@ def up_and_shown(settings: dict[str, str]) -> str:
     # The commands that are shown next, one after the other in one shell.
     commands = told.partition("Next:\n")[2]
     assert ".corp.example" in commands
-    shown = run("bash", "-euc", commands, **settings)
+    assert ["cd", str(folder)] in [shlex.split(line) for line in commands.splitlines()]
+    shown = run("bash", "-euc", commands, folder=folder.parent, **settings)
     assert shown.returncode == 0, commands + shown.stdout[-4000:] + shown.stderr
     assert "website-" in shown.stdout
     assert "failed=0" in shown.stdout

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ec2lab.api.mends import addresses, balancers, dependencies, images, instances, interfaces, roles, routes
+from ec2lab.api.mends import addresses, balancers, dependencies, images, instances, interfaces, roles, routes, vpcs
 
 
 def install(public_range: str) -> None:
@@ -13,6 +13,7 @@ def install(public_range: str) -> None:
     interfaces.install()
     instances.install()
     images.install()
+    vpcs.install()
     routes.install()
     dependencies.install()
     balancers.install()

@@ -110,10 +110,15 @@ def check_network(backend: Any, count: int, kwargs: dict[str, Any], group_names:
     subnet_id = kwargs.get("subnet_id") or primary.get("SubnetId")
     if not subnet_id:
         zone = kwargs.get("placement")
-        defaults = backend.get_default_subnets()
+        if zone and zone not in {each.name for each in backend.describe_availability_zones()}:
+            raise error("InvalidParameterValue", f"Invalid availability zone: [{zone}]")
+        defaults = [
+            subnet for where, subnet in sorted(backend.get_default_subnets().items()) if not zone or where == zone
+        ]
         if not defaults:
-            raise error("MissingInput", "No subnets found for the default VPC. Please specify a subnet.")
-        subnet_id = (defaults.get(zone) if zone else next(iter(defaults.values()))).id
+            place = f" in the availability zone '{zone}'" if zone else ""
+            raise error("MissingInput", f"No subnets found for the default VPC{place}. Please specify a subnet.")
+        subnet_id = defaults[0].id
         if primary:
             primary["SubnetId"] = subnet_id
         else:

@@ -27,7 +27,7 @@ def running_api(tmp_path: Path) -> Iterator[RunningApi]:
     api = server.Api(tmp_path / "state", lambda: changes.append(1))
     with api.lock:
         image_id = seed.add_image(image).id
-        credentials = seed.add_user()
+        credentials = seed.add_user("unit")
         api.save()
     http = server.listen(api, "127.0.0.1", 0)
     server.start(http, "api under test")

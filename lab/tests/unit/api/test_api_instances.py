@@ -14,15 +14,16 @@ from api_support import Network, RunningApi
 from botocore.exceptions import ClientError
 
 
-def launch(api: RunningApi, network: Network, **changes: Any) -> dict[str, Any]:
+def launch(api: RunningApi, network: Network | None, **changes: Any) -> dict[str, Any]:
+    """Without a network it is EC2 that chooses one."""
     wanted: dict[str, Any] = {
         "ImageId": api.image_id,
         "InstanceType": "m5.large",
         "MinCount": 1,
         "MaxCount": 1,
-        "SubnetId": network.subnet,
-        "SecurityGroupIds": [network.group],
     }
+    if network:
+        wanted |= {"SubnetId": network.subnet, "SecurityGroupIds": [network.group]}
     wanted.update(changes)
     return dict(api.client("ec2").run_instances(**{name: value for name, value in wanted.items() if value is not None}))
 

@@ -10,7 +10,7 @@ from api_support import Network, RunningApi
 from botocore.exceptions import ClientError
 from test_api_instances import launch
 
-from ec2lab import model
+from ec2lab import model, routes
 from ec2lab.api import translate
 
 ANYWHERE = "0.0.0.0/0"
@@ -34,6 +34,103 @@ def test_a_subnet_outside_its_vpc_or_over_another(ec2: Any, network: Network) ->
         ec2.create_subnet(VpcId=network.vpc, CidrBlock="10.240.0.128/25")
     with refused("InvalidVpcID.NotFound"):
         ec2.create_subnet(VpcId="vpc-0123456789abcdef0", CidrBlock="10.240.1.0/24")
+
+
+def default_vpc(ec2: Any) -> str:
+    (vpc,) = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    assert vpc["CidrBlock"] == "172.31.0.0/16"
+    return str(vpc["VpcId"])
+
+
+def of_vpc(vpc: str, name: str = "vpc-id") -> list[dict[str, Any]]:
+    return [{"Name": name, "Values": [vpc]}]
+
+
+def assert_like_ec2s(ec2: Any, vpc: str) -> list[dict[str, Any]]:
+    """The default VPC is what EC2 documents; returns its subnets."""
+    (gateway,) = ec2.describe_internet_gateways(Filters=of_vpc(vpc, "attachment.vpc-id"))["InternetGateways"]
+    (table,) = ec2.describe_route_tables(Filters=of_vpc(vpc))["RouteTables"]
+    assert [each["Main"] for each in table["Associations"]] == [True]
+    leads = {route["DestinationCidrBlock"]: (route["GatewayId"], route["State"]) for route in table["Routes"]}
+    assert leads == {"172.31.0.0/16": ("local", "active"), ANYWHERE: (gateway["InternetGatewayId"], "active")}
+    zones = {zone["ZoneName"] for zone in ec2.describe_availability_zones()["AvailabilityZones"]}
+    subnets: list[dict[str, Any]] = ec2.describe_subnets(Filters=of_vpc(vpc))["Subnets"]
+    assert len(subnets) == len(zones)
+    assert {subnet["AvailabilityZone"] for subnet in subnets} == zones
+    for subnet in subnets:
+        assert subnet["CidrBlock"].endswith("/20")
+        assert subnet["DefaultForAz"]
+        assert subnet["MapPublicIpOnLaunch"]
+    (group,) = ec2.describe_security_groups(Filters=of_vpc(vpc))["SecurityGroups"]
+    (inside,) = group["IpPermissions"]
+    assert [pair["GroupId"] for pair in inside["UserIdGroupPairs"]] == [group["GroupId"]]
+    assert inside["IpRanges"] == []
+    (rules,) = ec2.describe_network_acls(Filters=of_vpc(vpc))["NetworkAcls"]
+    assert rules["IsDefault"]
+    assert {each["SubnetId"] for each in rules["Associations"]} == {subnet["SubnetId"] for subnet in subnets}
+    for attribute in ("enableDnsSupport", "enableDnsHostnames"):
+        answer = ec2.describe_vpc_attribute(VpcId=vpc, Attribute=attribute)
+        assert answer[attribute[0].upper() + attribute[1:]] == {"Value": True}
+    attributes = ec2.describe_account_attributes(AttributeNames=["default-vpc", "supported-platforms"])
+    assert {
+        each["AttributeName"]: [value["AttributeValue"] for value in each["AttributeValues"]]
+        for each in attributes["AccountAttributes"]
+    } == {"default-vpc": [vpc], "supported-platforms": ["VPC"]}
+    return subnets
+
+
+def test_the_default_vpc_is_as_ec2_makes_it(running_api: RunningApi, ec2: Any, network: Network) -> None:
+    vpc = default_vpc(ec2)
+    subnets = assert_like_ec2s(ec2, vpc)
+    launched = launch(running_api, None)["Instances"][0]
+    running_api.settle(launched["InstanceId"], "running")
+    seen = ec2.describe_instances(InstanceIds=[launched["InstanceId"]])["Reservations"][0]["Instances"][0]
+    assert seen["SubnetId"] in {subnet["SubnetId"] for subnet in subnets}
+    assert [group["GroupName"] for group in seen["SecurityGroups"]] == ["default"]
+    made = desired(running_api)
+    assert made.id == vpc
+    assert routes.public_addresses(made) == [seen["PublicIpAddress"]]
+    second = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    with refused("InvalidParameterValue"):
+        ec2.attach_internet_gateway(InternetGatewayId=second, VpcId=vpc)
+
+
+def test_a_default_vpc_that_was_deleted_can_be_made_anew(running_api: RunningApi, ec2: Any, network: Network) -> None:
+    vpc = default_vpc(ec2)
+    subnets = assert_like_ec2s(ec2, vpc)
+    (gateway,) = ec2.describe_internet_gateways(Filters=of_vpc(vpc, "attachment.vpc-id"))["InternetGateways"]
+    # One default subnet alone comes back in the range that it left.
+    first, *others = subnets
+    ec2.delete_subnet(SubnetId=first["SubnetId"])
+    with refused("MissingInput"):
+        launch(running_api, None, Placement={"AvailabilityZone": first["AvailabilityZone"]})
+    with refused("InvalidParameterValue"):
+        launch(running_api, None, Placement={"AvailabilityZone": "us-east-1z"})
+    again = ec2.create_default_subnet(AvailabilityZone=first["AvailabilityZone"])["Subnet"]
+    assert (again["CidrBlock"], again["DefaultForAz"]) == (first["CidrBlock"], True)
+    with refused("DefaultSubnetAlreadyExistsInAvailabilityZone"):
+        ec2.create_default_subnet(AvailabilityZone=first["AvailabilityZone"])
+
+    with refused("DefaultVpcAlreadyExists"):
+        ec2.create_default_vpc()
+    ec2.detach_internet_gateway(InternetGatewayId=gateway["InternetGatewayId"], VpcId=vpc)
+    ec2.delete_internet_gateway(InternetGatewayId=gateway["InternetGatewayId"])
+    for subnet in (again, *others):
+        ec2.delete_subnet(SubnetId=subnet["SubnetId"])
+    ec2.delete_vpc(VpcId=vpc)
+    (none,) = ec2.describe_account_attributes(AttributeNames=["default-vpc"])["AccountAttributes"]
+    assert none["AttributeValues"] == [{"AttributeValue": "none"}]
+    with refused("MissingInput"):
+        launch(running_api, None)
+    with refused("VPCIdNotSpecified"):
+        ec2.create_security_group(GroupName="nowhere", Description="x")
+    with refused("DefaultVpcDoesNotExist"):
+        ec2.create_default_subnet(AvailabilityZone="us-east-1a")
+    # What comes first in a zone of another VPC is no default.
+    plain = ec2.create_subnet(VpcId=network.vpc, CidrBlock="10.240.9.0/24", AvailabilityZone="us-east-1b")["Subnet"]
+    assert (plain["DefaultForAz"], plain["MapPublicIpOnLaunch"]) == (False, False)
+    assert ec2.create_default_vpc()["Vpc"]["IsDefault"]
+    assert_like_ec2s(ec2, default_vpc(ec2))
 
 
 def test_tags_at_creation_and_later(ec2: Any, network: Network) -> None:

@@ -137,4 +137,4 @@ def test_changes_are_announced_and_reads_are_not(running_api: RunningApi, ec2: A
 
 def test_the_account_s_user(running_api: RunningApi) -> None:
     who = running_api.client("sts").get_caller_identity()
-    assert who["Arn"].endswith(":user/lab-admin")
+    assert who["Arn"].endswith(":user/unit/lab-admin")

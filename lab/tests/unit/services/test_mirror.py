@@ -97,7 +97,9 @@ def test_nothing_outside_the_directory(client: Client, tmp_path: Path) -> None:
 
 
 def test_a_missing_file(client: Client) -> None:
-    assert client.get("/files/nothing").status == 404
+    answer = client.get("/files/nothing")
+    assert answer.status == 404
+    assert answer.body.decode() == f"there is no /files/nothing in {client.root}\n"
 
 
 def test_the_registry_is_there(client: Client) -> None:
@@ -138,7 +140,9 @@ def test_what_is_not_there_is_said_in_the_registry_s_words(client: Client, cored
     ):
         answer = client.get(path)
         assert answer.status == 404, path
-        assert json.loads(answer.body)["errors"][0]["code"] == code, path
+        error = json.loads(answer.body)["errors"][0]
+        assert error["code"] == code, path
+        assert error["message"].endswith(f"; this mirror is {client.root}")
 
 
 def test_without_a_namespace_every_registry_is_tried(client: Client, coredns: dict[str, str]) -> None:

@@ -109,7 +109,8 @@ options:
     description:
       - A command, as a list of its words, that prints C(export NAME=VALUE) lines. They replace the E(AWS_*) variables for
         the rest of the run, for lookups and modules on the controller too, as C(eval "$(command)") would before it.
-      - It is not run where E(AWS_ENDPOINT_URL) is set, and must export that one.
+      - It must export E(AWS_ENDPOINT_URL). Where the environment says another one, a warning names both.
+      - It is run once in a run. Empty, it is not; so a template can leave the choice to the environment.
       - The program is looked for on E(PATH) and beside the interpreter that runs Ansible.
     type: list
     elements: str
@@ -186,6 +187,8 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.optio
 
 FILE_NAMES = ("ec2.yml", "ec2.yaml", "ec2.config")
 FILE_ENDINGS = (".k8sgu.yml", ".k8sgu.yaml", ".k8sgu.config")
+# What was asked is in the environment since, also when the inventory is read again.
+_asked: list[list[str]] = []
 # Expressions of these are evaluated for each host, by Constructable.
 NOT_TEMPLATED = frozenset({"plugin", "compose", "groups", "keyed_groups"})
 
@@ -229,7 +232,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
         beside = get_vars_from_inventory_sources(self.loader, [path], [group], "all")
         self.templar.available_variables = combine_vars(combine_vars(group.get_vars(), beside), self._vars)
         # The other options may look at the environment, so this one comes first.
-        adopt([str(word) for word in self.templar.template(config.get("environment_command") or [])], os.environ)
+        command = [str(word) for word in self.templar.template(config.get("environment_command") or [])]
+        if command and command not in _asked:
+            for warning in adopt(command, os.environ):
+                self.display.warning(f"{path}: {warning}")
+            _asked.append(command)
         given = {
             name: self.templar.template(value) for name, value in config.items() if name not in NOT_TEMPLATED and value
         }

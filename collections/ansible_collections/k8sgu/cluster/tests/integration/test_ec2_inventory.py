@@ -110,6 +110,7 @@ def test_one_cluster(inventory: Inventory) -> None:
     assert worker["ansible_host"] == worker["ec2_public_ip"] != worker["ec2_private_ip"]
     assert worker["ansible_user"] == "ubuntu"
     assert worker["ec2_pod_cidr"] == "10.200.1.0/24"
+    assert worker["ec2_account"] == "123456789012"
     assert worker["ec2_region"] == "us-east-1" and worker["ec2_zone"].startswith("us-east-1")
     assert (worker["ec2_cluster"], worker["ec2_role"], worker["ec2_pool"]) == ("demo", "worker", "workers")
     assert worker["ec2_tags"] == {"team": "blue"}
@@ -316,10 +317,15 @@ def test_no_credentials(inventory: Inventory) -> None:
     assert "no credentials (Unable to locate credentials); set AWS_PROFILE" in inventory.refused()
 
 
-def test_the_labs_inventory_without_a_lab(inventory: Inventory) -> None:
+@pytest.mark.parametrize(
+    "shell",
+    [{"K8SGU_LAB": "not-there"}, {"EC2LAB_NAME": "not-there"}, {"K8SGU_LAB": "not-there", "EC2LAB_NAME": "remembered"}],
+    ids=lambda shell: "-".join(shell),
+)
+def test_the_lab_that_is_named_is_asked(inventory: Inventory, shell: dict[str, str]) -> None:
+    """And not the API that the shell remembers, here one that answers."""
     inventory.directory = ROOT / "inventories" / "lab"
-    inventory.environment.pop("AWS_ENDPOINT_URL")
-    inventory.environment["K8SGU_LAB"] = "not-there"
+    inventory.environment.update(shell)
     assert "there is no lab not-there" in inventory.refused()
 
 

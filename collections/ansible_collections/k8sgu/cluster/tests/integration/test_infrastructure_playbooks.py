@@ -6,6 +6,7 @@ nothing."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def test_without_the_clusters_name_nothing_is_removed(server: Server, tmp_path: 
 
 
 def test_with_the_clusters_name_everything_is_removed(server: Server, tmp_path: Path) -> None:
+    give_the_default_vpc_a_gateway(server)
     before = picture(server)
     run()
     status, output = play("destroy", tmp_path, confirm="demo")
@@ -74,6 +76,16 @@ def test_with_the_clusters_name_everything_is_removed(server: Server, tmp_path: 
     order = tasks(output)
     assert order[0] == "Be sure" and order[1] == WHO
     assert output.index("account 123456789012") < output.index("Remove everything")
+
+
+def give_the_default_vpc_a_gateway(server: Server) -> None:
+    """As EC2's and the lab's has one; moto's has none."""
+    ec2 = server.client("ec2")
+    (vpc,) = [each["VpcId"] for each in ec2.describe_vpcs()["Vpcs"] if each["IsDefault"]]
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    (table,) = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
+    ec2.create_route(RouteTableId=table["RouteTableId"], DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
 
 
 def test_the_plan_is_shown_after_who_makes_it(server: Server, tmp_path: Path) -> None:
@@ -84,6 +96,45 @@ def test_the_plan_is_shown_after_who_makes_it(server: Server, tmp_path: Path) ->
     assert tasks(output.partition("PLAY [Infrastructure]")[2])[0] == WHO
     who, plan = output.index("account 123456789012"), output.index("create instance/demo-control-plane-0")
     assert who < plan
+
+
+@pytest.mark.parametrize("playbook", ["infrastructure", "destroy"])
+@pytest.mark.parametrize("differs", [{"account": "111111111111"}, {"region": "eu-west-1"}], ids=["account", "region"])
+def test_the_state_of_another_place_is_left_alone(
+    server: Server, tmp_path: Path, playbook: str, differs: dict[str, str]
+) -> None:
+    """One checkout and one cluster's name in two accounts, two regions or two labs."""
+    run()
+    before, state = picture(server), tmp_path / "two words"
+    here = {"account": "123456789012", "region": "us-east-1", "arn": "arn:aws:iam::1:user/a/lab-admin"}
+    state.mkdir()
+    for name, content in {"place.json": json.dumps({**here, **differs}), "api-endpoint.json": '{"host": "h"}'}.items():
+        (state / name).write_text(content)
+    calls = len(server.calls)
+    status, output = play(playbook, state, k8sgu_image=AMI, confirm="demo")
+    assert set(server.calls[calls:]) <= {"GetCallerIdentity", "ListAccessKeys"}
+    said = " ".join(output.replace('\\"', '"').split())
+    assert status != 0 and picture(server) == before, output[-3000:]
+    there = {**here, **differs}
+    assert f"of account {there['account']}, region {there['region']} ({there['arn']})" in said, said[-3000:]
+    assert "this is account 123456789012, region us-east-1 (arn:aws:" in said
+    assert f"rm -r -- '{state}'" in said
+    assert sorted(path.name for path in state.iterdir()) == ["api-endpoint.json", "place.json"]
+
+
+def test_nodes_of_another_place_are_left_alone(tmp_path: Path) -> None:
+    """A phase alone, which asks AWS nothing: the nodes say of which account they are."""
+    state, hosts = tmp_path / "state", tmp_path / "hosts.yml"
+    state.mkdir()
+    (state / "place.json").write_text(json.dumps({"account": "111111111111", "region": "eu-west-1", "arn": "arn:a"}))
+    node = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ec2_private_ip": "10.240.0.4"}
+    place = {"ec2_account": "222222222222", "ec2_region": "us-east-1"}
+    members = {"hosts": {"demo-control-plane-0": {**node, **place}}}
+    hosts.write_text(json.dumps({"all": {"children": {"control_plane": members, "etcd": members, "worker": {}}}}))
+    status, output = ansible_program.run_playbook("pki", hosts, variables={"k8sgu_state_dir": str(state)})
+    said = " ".join(output.split())
+    assert status != 0 and [path.name for path in state.iterdir()] == ["place.json"], output[-3000:]
+    assert "of account 111111111111, region eu-west-1 (arn:a), and the nodes are in account 222222222222" in said
 
 
 def test_further_options_reach_the_module(server: Server, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import contextlib
 import datetime
 import os
 import re
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +143,9 @@ def judge(caller: Caller, files: Iterable[Path], max_key_age_days: int, allow_ro
     for path in files:
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & _OTHERS:
-            warnings.append(f"others on this machine can get at {path} (mode {mode:04o}): chmod 600 {path}")
+            warnings.append(
+                f"others on this machine can get at {path} (mode {mode:04o}): chmod 600 {shlex.quote(str(path))}"
+            )
     return warnings
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Artifact, ComponentError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import ensure_directory, remove_file
@@ -20,6 +20,7 @@ _PARALLEL = 4
 _ATTEMPTS = 3
 _TIMEOUT_S = 30
 _BLOCK = 1 << 20
+_SAID = 500
 _MODE = 0o755
 
 
@@ -97,7 +98,7 @@ def _download(artifact: Artifact, url: str, proxy: str) -> None:
         except urllib.error.HTTPError as error:
             if error.code < 500 or attempt == _ATTEMPTS:
                 raise ComponentError(
-                    f"binaries: {url} answers {error.code} {error.reason}; fill the mirror anew"
+                    f"binaries: {url} answers {error.code} {error.reason}{_said(error)}; fill the mirror anew"
                 ) from error
         except (OSError, http.client.HTTPException) as error:
             if attempt == _ATTEMPTS:
@@ -105,6 +106,15 @@ def _download(artifact: Artifact, url: str, proxy: str) -> None:
                     f"binaries: {url} cannot be fetched ({error}, {_ATTEMPTS} attempts); does mirror_url reach it"
                     f"{through}?"
                 ) from error
+
+
+def _said(answer: IO[bytes]) -> str:
+    """What the server says beside the status, such as where it looked: its first line, as long as it is text."""
+    try:
+        line = answer.read(_SAID).decode("utf-8", "replace").strip().split("\n")[0].strip()
+    except (OSError, ValueError):
+        return ""
+    return f" ({line})" if line.isprintable() and line and not line.startswith("<") else ""
 
 
 def _place(artifact: Artifact, stream: BinaryIO, source: str) -> None:

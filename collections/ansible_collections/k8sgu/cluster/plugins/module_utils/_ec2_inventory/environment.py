@@ -21,8 +21,8 @@ from typing import MutableMapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.hosts import InventoryError
 
-# Who has set this has chosen where to go; then the command is not run.
-CHOSEN = "AWS_ENDPOINT_URL"
+# A command that does not tell this one would leave the calls to Amazon.
+ENDPOINT = "AWS_ENDPOINT_URL"
 TIMEOUT_S = 60.0
 
 # What botocore reads to decide where a call goes and who makes it. All of it is replaced: half of one account's
@@ -51,14 +51,12 @@ AWS_VARIABLES = (
 _EXPORT = re.compile(r"export\s+(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*)")
 
 
-def adopt(command: Sequence[str], environment: MutableMapping[str, str], timeout_s: float = TIMEOUT_S) -> bool:
-    """Runs `command` and takes what it exports into `environment`; False where an endpoint was chosen already.
+def adopt(command: Sequence[str], environment: MutableMapping[str, str], timeout_s: float = TIMEOUT_S) -> list[str]:
+    """Runs `command` and takes what it exports into `environment`, in place of what was said there before.
 
-    Raises InventoryError where the command is missing, fails, hangs, or does not name an endpoint: without one the
-    calls would go to Amazon.
+    Returns warnings: of another endpoint, which whoever set it may believe to be the one in use. Raises InventoryError
+    where the command is missing, fails, hangs, or does not name an endpoint.
     """
-    if not command or environment.get(CHOSEN):
-        return False
     # A virtual environment's programs are beside its interpreter, whether or not it has been activated.
     path = os.pathsep.join([environment.get("PATH", os.defpath), str(Path(sys.executable).parent)])
     program = shutil.which(command[0], path=path)
@@ -66,7 +64,7 @@ def adopt(command: Sequence[str], environment: MutableMapping[str, str], timeout
     if program is None:
         raise InventoryError(
             f"environment_command: the program {command[0]} is not installed; `make venv` installs the lab, "
-            f"or set {CHOSEN} and the credentials yourself"
+            f"or set {ENDPOINT} and the credentials yourself"
         )
     try:
         done = subprocess.run(
@@ -89,12 +87,15 @@ def adopt(command: Sequence[str], environment: MutableMapping[str, str], timeout
             "`-i inventories/aws` is the inventory for AWS"
         )
     exported = exports(done.stdout)
-    if not exported.get(CHOSEN):
-        raise InventoryError(f"environment_command: `{shown}` does not export {CHOSEN}, so nothing of it is used")
+    if not exported.get(ENDPOINT):
+        raise InventoryError(f"environment_command: `{shown}` does not export {ENDPOINT}, so nothing of it is used")
+    before, now = environment.get(ENDPOINT, ""), exported[ENDPOINT]
     for name in AWS_VARIABLES:
         environment.pop(name, None)
     environment.update(exported)
-    return True
+    if before in ("", now):
+        return []
+    return [f"{ENDPOINT}, which is {before} in this shell, is not used: `{shown}` says {now}"]
 
 
 def exports(text: str) -> dict[str, str]:

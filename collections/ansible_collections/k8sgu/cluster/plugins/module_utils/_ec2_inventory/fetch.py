@@ -87,7 +87,7 @@ class InventoryAws(ec2_session.Aws):
 
 
 def fetch(aws: ec2_session.Aws, query: Query) -> list[dict[str, Any]]:
-    """Every instance that `query` means, in the API's own shape with `Region` added, regions in their order.
+    """Every instance that `query` means, in the API's own shape and with its `Region` and `OwnerId`; regions in order.
 
     Raises AwsError, which names the region.
     """
@@ -110,6 +110,8 @@ def _region(region: str, client: Any, filters: list[dict[str, Any]]) -> list[dic
             for reservation in answer.get("Reservations", ()):
                 for instance in reservation.get("Instances", ()):
                     instance["Region"] = region
+                    if owner := reservation.get("OwnerId"):
+                        instance["OwnerId"] = owner
                     found.append(instance)
             token = answer.get("NextToken")
             if not token:

@@ -49,6 +49,7 @@ _VARIABLES = (
     ("ec2_instance_id", "InstanceId"),
     ("ec2_instance_type", "InstanceType"),
     ("ec2_architecture", "Architecture"),
+    ("ec2_account", "OwnerId"),
     ("ec2_region", "Region"),
     ("ec2_vpc_id", "VpcId"),
     ("ec2_private_ip", "PrivateIpAddress"),
@@ -56,7 +57,7 @@ _VARIABLES = (
 )
 # What most nodes of a cluster or a pool have in common is kept once, on the group; of the last two, on the groups of
 # the kind that saves more. Never on both: which of them wins is for whoever else orders the groups to say.
-_OF_CLUSTER = ("ec2_cluster", "ec2_region", "ec2_vpc_id")
+_OF_CLUSTER = ("ec2_cluster", "ec2_account", "ec2_region", "ec2_vpc_id")
 _OF_POOL = ("ec2_role", "ec2_pool", "ec2_instance_type", "ec2_architecture")
 _OF_EITHER = ("ec2_zone", "ec2_tags")
 _VARIABLES_OF_TAGS = (("ec2_role", ROLE), ("ec2_pool", POOL), ("ec2_pod_cidr", POD_CIDR))

@@ -70,7 +70,9 @@ MODEL: dict[str, Any] = {
             Reservations=_member("ReservationList", "reservationSet"),
         ),
         "ReservationList": _list_of("Reservation"),
-        "Reservation": _structure(Instances=_member("InstanceList", "instancesSet")),
+        "Reservation": _structure(
+            Instances=_member("InstanceList", "instancesSet"), OwnerId=_member("String", "ownerId")
+        ),
         "InstanceList": _list_of("Instance"),
         "Instance": _structure(
             InstanceId=_member("String", "instanceId"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -174,6 +175,6 @@ def _run(argv: list[str], cwd: str | None = None) -> str:
         ) from error
     if answer.returncode != 0:
         raise MirrorError(
-            f"`{' '.join(argv[:6])}` ended with status {answer.returncode}: {answer.stderr.strip()[-800:]}"
+            f"`{shlex.join(argv[:6])}` ended with status {answer.returncode}: {answer.stderr.strip()[-800:]}"
         )
     return answer.stdout

@@ -49,12 +49,12 @@ def test_an_old_key(age: int | None, warns: bool) -> None:
     ("mode", "warns"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True), (0o666, True)]
 )
 def test_a_file_that_others_can_read(tmp_path: Path, mode: int, warns: bool) -> None:
-    credentials = tmp_path / "credentials"
+    credentials = tmp_path / "my credentials"
     credentials.write_text("[default]\naws_access_key_id = A\naws_secret_access_key = B\n")
     credentials.chmod(mode)
     warnings = judge(caller(), [credentials], 90)
     assert bool(warnings) == warns
-    assert not warns or f"chmod 600 {credentials}" in warnings[0]
+    assert not warns or f"chmod 600 '{credentials}'" in warnings[0]
 
 
 def test_files_with_secrets_are_found_where_botocore_looks(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -28,15 +29,16 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """/ok answers at once, /slow from the third request on, /short promises more than it sends at first."""
+    """/ok answers at once, /slow from the third request on, /short sends less than it promises; 404s have words."""
 
     requests = 0
+    absent: ClassVar = {"/gone": b"there is no /gone in /lab/mirror\n", "/page": b"<html>\n<h1>404</h1>\n"}
 
     def do_GET(self) -> None:
         type(self).requests += 1
-        body = b"healthy: yes"
+        body = self.absent.get(self.path, b"healthy: yes")
         ready = self.path == "/ok" or (self.path in ("/slow", "/short") and self.requests >= 3)
-        self.send_response(200 if ready or self.path == "/short" else 503)
+        self.send_response(404 if self.path in self.absent else 200 if ready or self.path == "/short" else 503)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body if ready or self.path != "/short" else body[:4])
@@ -130,6 +132,8 @@ def test_programs_are_fetched_verified_and_put_in_place(tmp_path: Path, server: 
     for other, fault in (
         (artifact(tmp_path, b"Healthy: yes", "ok"), "not the 12 bytes"),
         (artifact(tmp_path, b"healthy: yes", "nothing"), "503"),
+        (artifact(tmp_path, b"healthy: yes", "gone"), r"404 Not Found \(there is no /gone in /lab/mirror\); fill the"),
+        (artifact(tmp_path, b"healthy: yes", "page"), "404 Not Found; fill the mirror anew"),
     ):
         with pytest.raises(ComponentError, match=fault):
             fetch.install([other], server, "", "")

@@ -36,6 +36,7 @@ def instance(number: int, name: str | None = "demo-worker-0", **given: Any) -> d
         "PublicIpAddress": f"198.51.100.{number}",
         "PublicDnsName": f"ec2-198-51-100-{number}.example",
         "Region": "us-east-1",
+        "OwnerId": "123456789012",
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
     }
     made.update(given)
@@ -58,6 +59,7 @@ def test_the_variables_and_groups_of_a_worker() -> None:
         "ec2_instance_id": "i-0001",
         "ec2_instance_type": "m5.large",
         "ec2_architecture": "x86_64",
+        "ec2_account": "123456789012",
         "ec2_region": "us-east-1",
         "ec2_zone": "us-east-1a",
         "ec2_vpc_id": "vpc-1",
@@ -201,6 +203,7 @@ def test_what_nodes_have_in_common_is_kept_on_their_group() -> None:
     assert kept.groups == {
         "cluster_demo": {
             "ec2_cluster": "demo",
+            "ec2_account": "123456789012",
             "ec2_region": "us-east-1",
             "ec2_vpc_id": "vpc-1",
             "ec2_zone": "us-east-1a",
