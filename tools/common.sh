@@ -39,11 +39,8 @@ if [ "$(id -u)" -ne 0 ]; then
   echo "The lab boots machines and makes networks, which only root may do; sudo asks for your password once." >&2
   as_root=(sudo)
   # Behind a proxy, which sudo forgets; by its name, since a command line that holds a password is everybody's to read.
-  for name in HTTP_PROXY http_proxy HTTPS_PROXY https_proxy NO_PROXY no_proxy; do
+  for name in HTTP_PROXY http_proxy HTTPS_PROXY https_proxy NO_PROXY no_proxy EC2LAB_NAME EC2LAB_MIRROR_DIR EC2LAB_DISTRIBUTION XDG_CACHE_HOME; do
     [ -z "${!name:-}" ] || as_root+=("--preserve-env=$name")
   done
   as_root+=(env "PATH=$PATH" "HOME=$HOME")
-  for name in EC2LAB_NAME EC2LAB_MIRROR_DIR EC2LAB_DISTRIBUTION XDG_CACHE_HOME; do
-    [ -z "${!name:-}" ] || as_root+=("$name=${!name}")
-  done
 fi

@@ -43,16 +43,10 @@ ONE_WORKER = ["-e", '{"k8sgu_worker_count": 1}']
 
 
 def run(*command: str, folder: Path = ROOT, **settings: str) -> subprocess.CompletedProcess[str]:
-    """In a folder; `settings` are added to the environment."""
+    """`settings` are added to the environment."""
     mirror = os.environ.get("K8SGU_MIRROR_DIR")
-    environment = {
-        **os.environ,
-        **REMEMBERED,
-        "K8SGU_LAB": NAME,
-        "K8SGU_CLUSTER": NAME,
-        "ANSIBLE_NOCOLOR": "1",
-        **settings,
-    }
+    names = {"K8SGU_LAB": NAME, "K8SGU_CLUSTER": NAME}
+    environment = {**os.environ, **REMEMBERED, **names, "ANSIBLE_NOCOLOR": "1", **settings}
     if mirror:
         environment["EC2LAB_MIRROR_DIR"] = mirror
     return subprocess.run(
@@ -85,9 +79,13 @@ def test_up_ends_in_a_cluster_that_is_shown_and_down_in_nothing(removed_again: N
         assert page.status == 200
 
     # Another lab of this machine may not take the keys of a cluster that is there.
-    other = run("env", "K8SGU_LAB=maketest-b", "tools/up")
+    other = run("tools/up", K8SGU_LAB="maketest-b")
     assert other.returncode == 1
     assert f"holds the cluster {NAME} of lab {NAME}, and this is lab maketest-b" in other.stderr
+
+    # A command that is no playbook finds the key for SSH too.
+    ping = run(str(ROOT / ".venv" / "bin" / "ansible"), "all", "-m", "ping", "-e", f"k8sgu_cluster_name={NAME}")
+    assert ping.returncode == 0 and ping.stdout.count("ping: pong") == 2, ping.stdout + ping.stderr
 
     down = run("tools/down")
     assert down.returncode == 0, down.stdout + down.stderr
@@ -97,7 +95,7 @@ def test_up_ends_in_a_cluster_that_is_shown_and_down_in_nothing(removed_again: N
 
 
 def up_and_shown(folder: Path, settings: dict[str, str]) -> str:
-    """The address of the demo, when everything that is told has been looked at. `folder` is the project's."""
+    """The address of the demo, when everything that is told has been looked at."""
     up = run(str(folder / "tools" / "up"), *ONE_WORKER, folder=folder.parent, **settings)
     assert up.returncode == 0, up.stdout[-6000:] + up.stderr[-2000:]
     told = up.stdout[up.stdout.index("\nReady in") :]
@@ -115,8 +113,8 @@ def up_and_shown(folder: Path, settings: dict[str, str]) -> str:
 
     # The commands that are shown next, one after the other in one shell.
     commands = told.partition("Next:\n")[2]
-    assert ".corp.example" in commands
     assert ["cd", str(folder)] in [shlex.split(line) for line in commands.splitlines()]
+    assert ".corp.example" in commands
     shown = run("bash", "-euc", commands, folder=folder.parent, **settings)
     assert shown.returncode == 0, commands + shown.stdout[-4000:] + shown.stderr
     assert "website-" in shown.stdout

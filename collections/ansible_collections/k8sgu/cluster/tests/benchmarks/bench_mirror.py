@@ -51,7 +51,7 @@ print(json.dumps({"seconds": time.perf_counter() - started, "steps": len(outcome
 def given(mirror: Path, release: str, **changes: Any) -> dict[str, Any]:
     return {
         "kubernetes_version": release,
-        "releases_dir": str(ROOT / "releases"),
+        "releases_dir": str(Path(__file__).resolve().parents[2] / "releases"),
         "mirror_dir": str(mirror),
         "source": "build",
         "source_dir": None,

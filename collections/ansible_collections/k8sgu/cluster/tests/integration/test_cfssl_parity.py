@@ -31,7 +31,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.running impo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.cert_module import ensure
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import PkiError
 
-RELEASES = Path(__file__).resolve().parents[6] / "releases"
+RELEASES = Path(__file__).resolve().parents[2] / "releases"
 PACKAGES = "github.com/cloudflare/cfssl/cmd/"
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 # Where modules are not there yet, they are fetched.

@@ -102,7 +102,7 @@ def test_the_longest_name_and_the_most_tags_are_taken(server: Server) -> None:
     done = run(name=name, pools=HA, tags=tags)
     [balancer] = server.client("elbv2").describe_load_balancers()["LoadBalancers"]
     assert balancer["LoadBalancerName"] == f"{name}-api" and len(balancer["LoadBalancerName"]) == 32
-    [control_plane, _] = sorted(
+    [control_plane, _worker] = sorted(
         role["RoleName"] for role in server.client("iam").list_roles(PathPrefix="/k8sgu/")["Roles"]
     )
     assert control_plane == f"k8sgu-{name}-us-east-1-control-plane"

@@ -23,7 +23,6 @@ from typing import Any
 import ansible_program
 import pytest
 import yaml
-from ansible_program import ROOT
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror import oci
 
@@ -37,10 +36,10 @@ pytestmark = [pytest.mark.skipif(GO is None, reason="no Go toolchain on this mac
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with releases/ and the play; the release has pause alone, and the build directory is the real one."""
     base = tmp_path_factory.mktemp("site")
-    real = yaml.safe_load((ROOT / "releases" / "1.36.yml").read_text())
+    real = yaml.safe_load((Path(__file__).resolve().parents[2] / "releases" / "1.36.yml").read_text())
     releases = base / "releases"
     releases.mkdir()
-    (releases / "build").symlink_to(ROOT / "releases" / "build")
+    (releases / "build").symlink_to(Path(__file__).resolve().parents[2] / "releases" / "build")
     for name, wanted in (
         ("1.36", ["pause"]),
         ("1.37", ["pause", "agnhost"]),

@@ -24,7 +24,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.gobuild impo
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import Recipe, Release, load_release
 
-RELEASES = Path(__file__).resolve().parents[6] / "releases"
+RELEASES = Path(__file__).resolve().parents[2] / "releases"
 # Modules that are not here yet are fetched first.
 TIMEOUT_S = 600
 

@@ -28,8 +28,9 @@ from cryptography.x509.oid import NameOID
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.running import ARGUMENT_SPEC
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.transport import Limits
 
-ROOT = Path(__file__).resolve().parents[7]
-RELEASES = ROOT / "releases"
+COLLECTION = Path(__file__).resolve().parents[3]
+ROOT = COLLECTION.parents[3]
+RELEASES = COLLECTION / "releases"
 QUICK = Limits(timeout_s=10, attempts=3, pause_s=0.01)
 HOST = "publisher.example"  # a name by which only a proxy finds it
 PROGRAM = b"#!/bin/sh\necho 1\n" * 20000

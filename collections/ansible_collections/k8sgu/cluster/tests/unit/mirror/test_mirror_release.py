@@ -23,7 +23,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release impo
     load_release,
     read_release,
 )
-from ansible_collections.k8sgu.cluster.tests.unit.mirror.mirror_support import RELEASES, write_release
+from ansible_collections.k8sgu.cluster.tests.unit.mirror.mirror_support import RELEASES, ROOT, write_release
 
 URL = {"url": "https://example.org/{version}/{arch}", "sha256": {"amd64": "0" * 64}}
 
@@ -160,7 +160,7 @@ def run_lookup(arguments: str) -> subprocess.CompletedProcess[str]:
         ],
         env={
             **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(RELEASES.parent / "collections"),
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
             "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
         },
         capture_output=True,

@@ -15,7 +15,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import ch
 
 COLLECTION = Path(__file__).resolve().parents[3]
 ROLES = COLLECTION / "roles"
-RELEASES = COLLECTION.parents[3] / "releases"
+RELEASES = COLLECTION / "releases"
 VERSION = releases.released(RELEASES)[0]
 GOOD: dict[str, Any] = {
     "k8sgu_cluster_name": "demo",

@@ -183,3 +183,10 @@ def test_whatever_fetches_from_the_mirror_is_told_the_proxy() -> None:
                 fetching += 1
                 assert options["mirror_proxy"] == "{{ k8sgu_node_proxy.mirror }}", path
     assert fetching == 5
+
+
+def test_docker_is_told_by_a_drop_in_that_systemd_can_read() -> None:
+    variables = yaml.safe_load((ROLES / "container_runtime/vars/main/docker.yml").read_text())
+    read = variables["container_runtime_proxy_drop_in"]
+    assert read["dest"].startswith("/etc/systemd/system/docker.service.d/")
+    assert read["content"].splitlines() == ["[Service]", "EnvironmentFile={{ container_runtime_proxy_path }}"]
