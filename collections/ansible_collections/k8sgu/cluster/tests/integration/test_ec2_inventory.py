@@ -320,7 +320,7 @@ def test_no_credentials(inventory: Inventory) -> None:
 @pytest.mark.parametrize(
     "shell",
     [{"K8SGU_LAB": "not-there"}, {"EC2LAB_NAME": "not-there"}, {"K8SGU_LAB": "not-there", "EC2LAB_NAME": "remembered"}],
-    ids=lambda shell: "-".join(shell),
+    ids="-".join,
 )
 def test_the_lab_that_is_named_is_asked(inventory: Inventory, shell: dict[str, str]) -> None:
     """And not the API that the shell remembers, here one that answers."""
