@@ -302,7 +302,7 @@ def test_what_nodes_share_is_kept_on_groups_and_a_play_sees_no_difference(invent
         ({"regions": ["us-east-1", "us-nowhere-1"]}, "'us-nowhere-1' is not a region of AWS"),
         ({"profile": "nobody"}, "profile: The config profile (nobody) could not be found"),
         ({"endpoint_url": "http://127.0.0.1:9"}, "check the network, region and endpoint_url"),
-        ({"environment_command": ["not-there"], "endpoint_url": "{{ nothing }}"}, "'nothing' is undefined"),
+        ({"endpoint_url": "{{ nothing }}"}, "'nothing' is undefined"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

@@ -30,17 +30,18 @@ class Departure:
 
 
 def departures(made: plan.Plan, current: state.Current) -> list[Departure]:
-    """Every worker that there is and that the plan ends, in the plan's order.
+    """Every worker that there is and that the plan ends, by name: those of one second have no order of their own.
 
     Control-plane nodes are not among them: what ends one of those is not a matter of its pods, see `members`.
     """
     alive = {node.id: node for node in current.nodes().values()}
     ending = [step for step in made.steps if step.call in ("terminate", "replace")]
-    return [
+    found = [
         Departure(alive[step.arguments["id"]], step.reason, step.call == "replace")
         for step in ending
         if step.arguments["id"] in alive and alive[step.arguments["id"]].tags.get(tags.ROLE) != tags.CONTROL_PLANE
     ]
+    return sorted(found, key=lambda departure: departure.instance.name)
 
 
 def kept_back(leaving: Collection[Departure], drained: Collection[str]) -> dict[str, state.Instance]:
