@@ -14,7 +14,18 @@ from dataclasses import dataclass
 
 CONTROLLER = "localhost"
 # Tags with a meaning of Ansible's own, and those with which molecule skips tasks in every run.
-_SPECIAL_TAGS = frozenset({"all", "always", "never", "tagged", "untagged", "notest", "molecule-notest"})
+_SPECIAL_TAGS = frozenset(
+    {
+        "all",
+        "always",
+        "never",
+        "tagged",
+        "untagged",
+        "notest",
+        "molecule-notest",
+        "molecule-idempotence-notest",
+    }
+)
 _UNORDERED_STRATEGIES = frozenset({"free", "host_pinned"})
 # What as an extra variable would count for the controller too, or for nothing.
 _EXTRA_VARIABLES = {

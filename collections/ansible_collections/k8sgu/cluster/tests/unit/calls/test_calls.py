@@ -70,7 +70,7 @@ def test_the_controller_is_only_in_a_limit_that_names_it(patterns: list[str], in
         {"limit": ("all",), "chosen": EVERYBODY | {"localhost"}},
         {"tags": ("all",)},
         {"tags": ("pki", "etcd")},
-        {"skip_tags": ("notest", "molecule-notest")},
+        {"skip_tags": ("notest", "molecule-notest", "molecule-idempotence-notest")},
         {"connection": "ssh", "become_user": "root", "strategy": "linear"},
         {"strategy": "ansible.builtin.debug", "extra_variables": frozenset({"k8sgu_worker_count", "ansible_user"})},
     ],
