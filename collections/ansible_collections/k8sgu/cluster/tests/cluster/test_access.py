@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import time
 import uuid
@@ -149,6 +150,7 @@ def test_a_policy_that_records_nothing_is_seen(on):
     with put_back(
         lambda: on("control_plane", f"mv {policy}.k8sgu-test {policy}; systemctl restart kube-apiserver; {READY}")
     ):
-        output = playbook("playbooks/verify.yml", fails=True, k8sgu_verify_timeout=30)
-    assert "1 of " in output
+        # Controllers come back late to an API server that was restarted several times, see settled().
+        output = playbook("playbooks/verify.yml", fails=True, k8sgu_verify_timeout=180)
+    assert re.search(r"\b1 of \d+ checks failed", output), output[-5000:]
     assert "a request that was just made is in the audit log" in output
