@@ -117,7 +117,7 @@ def test_the_clusters_own_is_excepted_by_itself() -> None:
         *("api.example", "registry.corp.example"),
     ):
         assert rules.excepted(host, 443, made["no_proxy"]), host
-    for host in ("registry.k8s.io", "deb.debian.org", "192.0.3.1", "10.241.0.1", "example"):
+    for host in ("registry.k8s.io", "archive.example.org", "192.0.3.1", "10.241.0.1", "example"):
         assert not rules.excepted(host, 443, made["no_proxy"]), host
     assert (made["http"], made["https"], made["mirror"]) == (PROXY, PROXY, "")
     # APT knows hosts alone.
