@@ -41,18 +41,12 @@ class Tally:
 
     def retried_as(self, second: Tally, whole: bool) -> Tally:
         """What counts after a second attempt, of everything (`whole`) or of the tests that failed."""
-        total = Tally() if whole else Tally(passed=self.passed, skipped=self.skipped)
+        total = Tally(seconds=dict(self.seconds), said=second.said)
+        if not whole:
+            total.passed, total.skipped = self.passed, Counter(self.skipped)
         total.add(second)
         if not second.failed:
             total.retried += self.failures
-        total.seconds = Tally(seconds=self.seconds).plus(second).seconds
-        total.said = second.said
-        return total
-
-    def plus(self, other: Tally) -> Tally:
-        total = Tally()
-        total.add(self)
-        total.add(other)
         return total
 
 

@@ -456,14 +456,21 @@ def test_killed_at_any_moment(releases: Path, publisher: Publisher, tmp_path: Pa
     assert mirror == reference
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of its own needs root")
-def test_full_disk(releases: Path, tmp_path: Path) -> None:
-    (tmp_path / "small").mkdir()
-    given = parameters(releases, tmp_path, mirror_dir=str(tmp_path / "small"))
-    mount = 'mount -t tmpfs -o size=100k tmpfs "$0" && exec "$@"'
-    process = start(given, "unshare", "--mount", "sh", "-c", mount, str(tmp_path / "small"))
+def refused_on_a_small_disk(releases: Path, tmp_path: Path, option: str, size: str) -> str:
+    """What a run says whose `option` is `small` in tmp_path, a file system of its own."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = f'mount -t tmpfs -o size={size} tmpfs "$0" && exec "$@"'
+    given = parameters(releases, tmp_path, **{option: str(small)})
+    process = start(given, "unshare", "--mount", "sh", "-c", mount, str(small))
     _output, said = process.communicate(timeout=240)
     assert process.returncode == 1
+    return said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of its own needs root")
+def test_full_disk(releases: Path, tmp_path: Path) -> None:
+    said = refused_on_a_small_disk(releases, tmp_path, "mirror_dir", "100k")
     assert "no space left (" in said
     assert "point mirror_dir and cache_dir at a larger file system" in said
     assert str(tmp_path / "small") in said
@@ -471,12 +478,7 @@ def test_full_disk(releases: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of its own needs root")
 def test_a_build_without_room_is_not_begun(releases: Path, tmp_path: Path) -> None:
-    (tmp_path / "small").mkdir()
-    given = parameters(releases, tmp_path, cache_dir=str(tmp_path / "small"))
-    mount = 'mount -t tmpfs -o size=8m tmpfs "$0" && exec "$@"'
-    process = start(given, "unshare", "--mount", "sh", "-c", mount, str(tmp_path / "small"))
-    _output, said = process.communicate(timeout=240)
-    assert process.returncode == 1
+    said = refused_on_a_small_disk(releases, tmp_path, "cache_dir", "8m")
     assert f"{tmp_path}/small: 8 MiB are free, and what is missing takes about 40" in said
     assert "point cache_dir (XDG_CACHE_HOME) at a larger file system" in said
     # Neither was anything fetched.
