@@ -8,13 +8,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "collections"))
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import ports  # noqa: E402
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import policy  # noqa: E402
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import (  # noqa: E402
     Description,
     Image,
     Pool,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ports import table  # noqa: E402
 
 BEGIN, END = "<!-- the table: tools/port_table.py -->\n\n", "\n<!-- end of the table -->\n"
 
@@ -29,7 +29,7 @@ def tables() -> dict[Path, str]:
     """What stands between the marks, by page."""
     whole = described(3, private_nodes=True, kms_key_id="KEY")
     return {
-        ROOT / "docs" / "ports.md": table.as_markdown(),
+        ROOT / "docs" / "ports.md": ports.as_markdown(),
         ROOT / "docs" / "iam.md": policy.as_markdown(whole, described(1)),
     }
 

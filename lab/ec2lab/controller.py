@@ -22,7 +22,7 @@ from moto.ec2.models.instances import StateReason
 from ec2lab import model
 from ec2lab.api import translate
 from ec2lab.api.backends import all_ec2, elbv2
-from ec2lab.api.mends import instances
+from ec2lab.api.patches import instances
 from ec2lab.api.server import Api
 from ec2lab.errors import LabError, Timeout
 from ec2lab.fabric import Fabric

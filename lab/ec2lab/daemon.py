@@ -22,9 +22,9 @@ from typing import Any
 from werkzeug.serving import BaseWSGIServer
 
 from ec2lab import control, faults, image
-from ec2lab.api import mends, seed, server
+from ec2lab.api import patches, seed, server
 from ec2lab.api.backends import all_ec2
-from ec2lab.api.mends import balancers
+from ec2lab.api.patches import balancers
 from ec2lab.controller import Controller, find
 from ec2lab.errors import LabError
 from ec2lab.fabric import Fabric
@@ -63,7 +63,7 @@ class Daemon:
     def __init__(self, lab: Lab, description: Description) -> None:
         self.lab, self.description = lab, description
         self.done = threading.Event()
-        mends.install(description.public_range)
+        patches.install(description.public_range)
         self.api = server.Api(lab.api_state, self._changed)
         self.fabric = Fabric(lab.name, description.public_range)
         self.machines = Machines(lab.name, lab.state_dir)

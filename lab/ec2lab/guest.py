@@ -12,7 +12,7 @@ from typing import Any
 from ec2lab import addresses, model
 from ec2lab.api import server, translate
 from ec2lab.api.backends import ACCOUNT, all_ec2
-from ec2lab.api.mends import roles
+from ec2lab.api.patches import roles
 from ec2lab.api.server import Api
 from ec2lab.fabric import Fabric
 from ec2lab.services import dns, metadata, mirror

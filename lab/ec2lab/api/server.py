@@ -28,7 +28,7 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 log = logging.getLogger(__name__)
 
 READING = ("Describe", "Get", "List", "Search", "Lookup", "Head")
-# These are answered from moto's own records (mends.instances), with the state of now instead of then.
+# These are answered from moto's own records (patches.instances), with the state of now instead of then.
 OWN_TOKENS = frozenset({"RunInstances"})
 UNCHANGED = "Request would have succeeded, but DryRun flag is set."
 TOKENS_KEPT = 2000

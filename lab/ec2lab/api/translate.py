@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 from ec2lab import model
 from ec2lab.api.backends import ACCOUNT, all_ec2, elbv2
-from ec2lab.api.mends.balancers import balancer_interfaces, used_target_groups
-from ec2lab.api.mends.routes import is_live, target_instance
+from ec2lab.api.patches.balancers import balancer_interfaces, used_target_groups
+from ec2lab.api.patches.routes import is_live, target_instance
 from ec2lab.image import DISK_GIB
 from ec2lab.machine import MachineSpec
 

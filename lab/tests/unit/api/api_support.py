@@ -41,7 +41,7 @@ class RunningApi:
 
     def settle(self, instance_id: str, state: str) -> None:
         """What the daemon does when a machine has got there."""
-        from ec2lab.api.mends import instances
+        from ec2lab.api.patches import instances
 
         with self.api.lock:
             instance = ec2_backend().get_instance(instance_id)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from api_support import IMAGE_KEY, PUBLIC_RANGE, Network, RunningApi, forget_everything
 
-from ec2lab.api import mends, seed, server
+from ec2lab.api import patches, seed, server
 from ec2lab.image import Image
 
 _installed = threading.Event()
@@ -20,7 +20,7 @@ _installed = threading.Event()
 def running_api(tmp_path: Path) -> Iterator[RunningApi]:
     forget_everything()
     if not _installed.is_set():
-        mends.install(PUBLIC_RANGE)
+        patches.install(PUBLIC_RANGE)
         _installed.set()
     image = Image(IMAGE_KEY, "debian", "bookworm", "x86_64", tmp_path)
     changes: list[int] = []

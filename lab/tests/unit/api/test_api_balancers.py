@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from test_api_instances import launch
 from test_api_network import desired
 
-from ec2lab.api.mends import balancers
+from ec2lab.api.patches import balancers
 from ec2lab.balancer import TargetHealth
 
 

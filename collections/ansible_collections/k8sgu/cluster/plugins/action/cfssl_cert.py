@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import usable
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.cert_module import ensure
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import PkiError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.library import usable
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.options import SPECIFICATION
-from ansible_collections.k8sgu.cluster.plugins.plugin_utils._here import Call, HereAction
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import Call, InProcessAction
 
 
-class ActionModule(HereAction):
+class ActionModule(InProcessAction):
     """See the documentation of the module."""
 
     SPECIFICATION = SPECIFICATION

@@ -21,11 +21,11 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.prepare i
     prepare,
     validate_options,
 )
-from ansible_collections.k8sgu.cluster.plugins.plugin_utils._kept import execute
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._compiled import execute
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._templates import SourceError, Sources
 
 _MODULE = "k8sgu.cluster.component"
-_PACKAGES = ("_component", "_files", "_present")
+_PACKAGES = ("_component", "_files")
 # Below the login user's home directory, since only that is surely writable without becoming root.
 _STAGING = ".ansible/k8sgu-staging"
 

@@ -10,10 +10,10 @@ from typing import Any
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import SPECIFICATION
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import BOTO3_IMPORT_ERROR, AwsError
-from ansible_collections.k8sgu.cluster.plugins.plugin_utils._here import Call, HereAction
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import Call, InProcessAction
 
 
-class ActionModule(HereAction):
+class ActionModule(InProcessAction):
     """See the documentation of the module."""
 
     SPECIFICATION = SPECIFICATION

@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._credentials import CRYPTOGRAPHY_IMPORT_ERROR
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._document import HAS_YAML, ConfigError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._options import SPECIFICATION
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._run import run
-from ansible_collections.k8sgu.cluster.plugins.plugin_utils._here import Call, HereAction
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.credentials import CRYPTOGRAPHY_IMPORT_ERROR
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.document import HAS_YAML, ConfigError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.options import SPECIFICATION
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.run import run
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import Call, InProcessAction
 
 
-class ActionModule(HereAction):
+class ActionModule(InProcessAction):
     """See the documentation of the module."""
 
     SPECIFICATION = SPECIFICATION

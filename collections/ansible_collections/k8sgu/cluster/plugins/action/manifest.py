@@ -12,10 +12,11 @@ from typing import Any
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import kubeconfig, objects
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes import kubeconfig
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import objects
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.engine import Engine, Options
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.spec import argument_spec
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._templates import SourceError, Sources
 
@@ -38,14 +39,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
             options = self._options()
             given = objects.collect(self._documents(options, task_vars or {}), options["name"])
             if options["state"] == "present" and not given:
-                raise ManifestError(
+                raise KubernetesError(
                     "template, src, definition: there is no object in them; use state: absent to remove a set"
                 )
             access = kubeconfig.load(self._loader.path_dwim(options["kubeconfig"]), options["context"])
             client = Client(access, options["request_timeout"])
             engine = Engine(client, self._engine_options(options))
             engine.run(given)
-        except (ManifestError, SourceError) as error:
+        except (KubernetesError, SourceError) as error:
             result.update(failed=True, msg=str(error))
         finally:
             if client:
@@ -63,18 +64,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
     def _options(self) -> dict[str, Any]:
         checked = ArgumentSpecValidator(argument_spec()).validate(dict(self._task.args))
         if checked.error_messages:
-            raise ManifestError("; ".join(checked.error_messages))
+            raise KubernetesError("; ".join(checked.error_messages))
         options: dict[str, Any] = objects.plain(checked.validated_parameters)
         # Part of the name of a ConfigMap and the value of a label.
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?", options["name"]):
-            raise ManifestError(
+            raise KubernetesError(
                 f"name: {options['name']!r} is not a DNS label of at most 53 lower-case letters, digits and -"
             )
         if options["state"] == "present" and not any(options[key] for key in ("template", "src", "definition")):
-            raise ManifestError("template, src, definition: at least one is required with state: present")
+            raise KubernetesError("template, src, definition: at least one is required with state: present")
         for key in ("wait_timeout", "request_timeout"):
             if options[key] < 1:
-                raise ManifestError(f"{key}: is at least 1 second")
+                raise KubernetesError(f"{key}: is at least 1 second")
         return options
 
     def _engine_options(self, options: dict[str, Any]) -> Options:
@@ -113,5 +114,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
             return [str(path)]
         found = sorted(str(entry) for entry in path.iterdir() if entry.suffix in _SUFFIXES)
         if not found:
-            raise ManifestError(f"src: {path} holds no file that ends in {', '.join(_SUFFIXES)}")
+            raise KubernetesError(f"src: {path} holds no file that ends in {', '.join(_SUFFIXES)}")
         return found

@@ -13,7 +13,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.running import ARGUMENT_SPEC, run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.run import ARGUMENT_SPEC, run
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]

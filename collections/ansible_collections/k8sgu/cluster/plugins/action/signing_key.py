@@ -8,16 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._signing_key import (
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.signing_key import (
     HAS_CRYPTOGRAPHY,
     SPECIFICATION,
     SigningKeyError,
     ensure,
 )
-from ansible_collections.k8sgu.cluster.plugins.plugin_utils._here import Call, HereAction
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import Call, InProcessAction
 
 
-class ActionModule(HereAction):
+class ActionModule(InProcessAction):
     """See the documentation of the module."""
 
     SPECIFICATION = SPECIFICATION

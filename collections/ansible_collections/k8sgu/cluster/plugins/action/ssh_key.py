@@ -9,11 +9,11 @@ import importlib.util
 from typing import Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ssh.keys import SPECIFICATION, KeyFileError, ensure
-from ansible_collections.k8sgu.cluster.plugins.plugin_utils._here import Call, HereAction
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.ssh_keys import SPECIFICATION, KeyFileError, ensure
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import Call, InProcessAction
 
 
-class ActionModule(HereAction):
+class ActionModule(InProcessAction):
     """See the documentation of the module."""
 
     SPECIFICATION = SPECIFICATION

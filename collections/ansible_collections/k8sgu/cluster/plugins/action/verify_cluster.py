@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.looking import SPECIFICATION, look
-from ansible_collections.k8sgu.cluster.plugins.plugin_utils._here import Call, HereAction
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.run import SPECIFICATION, look
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import Call, InProcessAction
 
 
-class ActionModule(HereAction):
+class ActionModule(InProcessAction):
     """See the documentation of the module."""
 
     SPECIFICATION = SPECIFICATION
-    ERRORS = (ManifestError,)
+    ERRORS = (KubernetesError,)
 
     def work(self, call: Call) -> dict[str, Any]:
         return look(call.params, call.check_mode)

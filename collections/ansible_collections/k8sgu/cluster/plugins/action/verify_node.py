@@ -11,7 +11,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.node import ARGUMENT_SPEC
-from ansible_collections.k8sgu.cluster.plugins.plugin_utils._kept import execute
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._compiled import execute
 
 _PACKAGES = ("_verify", "_encryption")
 

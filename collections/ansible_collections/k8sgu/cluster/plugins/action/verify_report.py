@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.report import SPECIFICATION, NotProven, report
-from ansible_collections.k8sgu.cluster.plugins.plugin_utils._here import Call, HereAction
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import Call, InProcessAction
 
 
-class ActionModule(HereAction):
+class ActionModule(InProcessAction):
     """See the documentation of the module."""
 
     SPECIFICATION = SPECIFICATION

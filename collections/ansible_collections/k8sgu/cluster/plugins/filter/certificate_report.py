@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._certificates.report import HAS_CRYPTOGRAPHY, report
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.expiry import HAS_CRYPTOGRAPHY, report
 
 DOCUMENTATION = r"""
 name: certificate_report

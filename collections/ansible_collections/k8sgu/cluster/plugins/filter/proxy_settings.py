@@ -9,7 +9,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._proxy import nodes
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import proxy
 
 DOCUMENTATION = r"""
 name: proxy_settings
@@ -60,10 +60,10 @@ _value:
 def proxy_settings(
     given: Mapping[str, Any] | None, own: Sequence[str] = (), mirror_url: str = "", judged: bool = False
 ) -> dict[str, Any]:
-    faults = nodes.problems(given or {})
+    faults = proxy.problems(given or {})
     if faults and not judged:
         raise AnsibleFilterError("; ".join(faults))
-    return nodes.settings(None if faults else given, own, mirror_url)
+    return proxy.settings(None if faults else given, own, mirror_url)
 
 
 class FilterModule:

@@ -9,7 +9,8 @@ from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import keys, library, store
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options import libraries
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import keys, store
 
 DOCUMENTATION = r"""
 name: unopened_keys
@@ -52,7 +53,7 @@ _value:
 def unopened_keys(paths: Any, passphrase: Any) -> list[str]:
     if not isinstance(paths, (list, tuple)):
         raise AnsibleFilterError("unopened_keys takes a list of files")
-    if not library.usable():
+    if not libraries.usable():
         return []
     disk = store.Disk()
     return [str(path) for path in paths if _is_unopened(disk, str(path), str(passphrase))]

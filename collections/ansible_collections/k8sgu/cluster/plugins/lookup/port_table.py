@@ -47,18 +47,18 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ports import table
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import ports as port_table
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[dict[str, Any]]:
         if not terms:
-            return table.as_dictionaries()
+            return port_table.as_dictionaries()
         network, *runtime = terms
-        if network not in (table.ROUTED, table.VXLAN):
+        if network not in (port_table.ROUTED, port_table.VXLAN):
             raise AnsibleError(
                 f"port_table: {network!r} is not a pod network; give routed or vxlan, or nothing for every row"
             )
-        if len(runtime) > 1 or any(name not in (table.CONTAINERD, table.DOCKER) for name in runtime):
+        if len(runtime) > 1 or any(name not in (port_table.CONTAINERD, port_table.DOCKER) for name in runtime):
             raise AnsibleError(f"port_table: {runtime!r} is not a container runtime; give containerd or docker")
-        return table.as_dictionaries(network, *runtime)
+        return port_table.as_dictionaries(network, *runtime)

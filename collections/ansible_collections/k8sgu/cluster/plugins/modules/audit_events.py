@@ -105,7 +105,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._audit.log import AuditError, Wanted, moment, search
+from ansible_collections.k8sgu.cluster.plugins.module_utils._node.audit_log import AuditError, Wanted, moment, search
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ certificates:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._certificates.find import find
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.certificate_search import find
 
 
 def main() -> None:

@@ -107,7 +107,7 @@ reasons:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.keeping import ERRORS, SPECIFICATION, keep
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.run import ERRORS, SPECIFICATION, keep
 
 
 def main() -> None:

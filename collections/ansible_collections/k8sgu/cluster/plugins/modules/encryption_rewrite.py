@@ -104,9 +104,9 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.rewrite 
     rewrite,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.kubeconfig import load
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconfig import load
 
 
 def main() -> None:
@@ -134,7 +134,7 @@ def main() -> None:
             counts[resource] = {"found": found, "rewritten": stale}
         if now != before and not module.check_mode:
             atomic_write(str(record), choices.serialize(now).encode(), mode=0o600, directory_mode=0o700)
-    except (ManifestError, KeysError, choices.RecordError, FileError, OSError) as error:
+    except (KubernetesError, KeysError, choices.RecordError, FileError, OSError) as error:
         module.fail_json(msg=str(error), objects=counts)
     module.exit_json(changed=any(count["rewritten"] for count in counts.values()), objects=counts)
 

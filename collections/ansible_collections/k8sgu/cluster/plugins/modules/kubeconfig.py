@@ -322,17 +322,17 @@ backup_file:
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._credentials import (
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.credentials import (
     CRYPTOGRAPHY_IMPORT_ERROR,
     CryptographyMissing,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._document import (
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.document import (
     HAS_YAML,
     YAML_IMPORT_ERROR,
     ConfigError,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._options import SPECIFICATION
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._run import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.options import SPECIFICATION
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.run import run
 
 
 def main() -> None:

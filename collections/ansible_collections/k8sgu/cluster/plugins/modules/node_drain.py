@@ -136,15 +136,15 @@ evicted:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._drain.running import SPECIFICATION, run
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._drain.run import SPECIFICATION, run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 
 
 def main() -> None:
     module = AnsibleModule(**SPECIFICATION, supports_check_mode=True)
     try:
         outcome = run(module.params, module.check_mode)
-    except ManifestError as error:
+    except KubernetesError as error:
         module.fail_json(msg=str(error), **getattr(error, "result", {}))
     for warning in outcome.warnings:
         module.warn(warning)

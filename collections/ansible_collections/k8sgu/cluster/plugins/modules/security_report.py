@@ -102,9 +102,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.items import FAIL
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.report import BENCHMARK, all_findings, counts, table
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.kubeconfig import load
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconfig import load
 
 
 def main() -> None:
@@ -133,7 +133,7 @@ def main() -> None:
         document = {"benchmark": BENCHMARK, "counts": counts(findings), "findings": rows}
         if not module.check_mode:
             atomic_write(options["path"], (json.dumps(document, indent=2) + "\n").encode(), mode=0o600)
-    except (ManifestError, FileError) as error:
+    except (KubernetesError, FileError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(
         changed=False,

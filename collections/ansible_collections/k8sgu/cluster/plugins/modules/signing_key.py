@@ -66,7 +66,7 @@ changes:
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._signing_key import (
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.signing_key import (
     CRYPTOGRAPHY_IMPORT_ERROR,
     HAS_CRYPTOGRAPHY,
     SPECIFICATION,

@@ -69,7 +69,7 @@ import importlib.util
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ssh import keys
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import ssh_keys as keys
 
 
 def main() -> None:

@@ -72,15 +72,15 @@ user_agent:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.looking import SPECIFICATION, look
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.run import SPECIFICATION, look
 
 
 def main() -> None:
     module = AnsibleModule(**SPECIFICATION, supports_check_mode=True)
     try:
         result = look(module.params, module.check_mode)
-    except ManifestError as error:
+    except KubernetesError as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

@@ -60,9 +60,9 @@ from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.kubeconfig import load
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconfig import load
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.policies import checks
 
 # Where packets are dropped instead of refused, the probe gives up after a while, and only then does it answer.
@@ -81,7 +81,7 @@ def main() -> None:
     options = module.params
     try:
         found = checks(Client(load(options["kubeconfig"], None), PATIENCE_S), options["domain"], options["timeout"])
-    except ManifestError as error:
+    except KubernetesError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, checks=[asdict(check) for check in found])
 

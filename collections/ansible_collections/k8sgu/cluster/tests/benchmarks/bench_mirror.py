@@ -40,7 +40,7 @@ OPTIONS = (
 )
 RUNNER = """
 import json, sys, time
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.running import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.run import run
 given = json.loads(sys.argv[1])
 started = time.perf_counter()
 outcome = run(given, False, lambda text: print(text, file=sys.stderr, flush=True))

@@ -19,9 +19,9 @@ from ansible_program import ROOT
 from ec2_account import AMI, ARM_AMI, KEY, NEWER_AMI, OTHER_KEY, OWNER, account, mutations, picture, pool, run
 from moto_server import Server, reset
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, session
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import DescriptionError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
 
 BIN = Path(sys.executable).parent
 ZONES = ["us-east-1a", "us-east-1b"]
@@ -97,8 +97,8 @@ def test_check_run_check_run_remove(server: Server, layout: str) -> None:
 def test_the_longest_name_and_the_most_tags_are_taken(server: Server) -> None:
     """By every service that has a limit: EC2, the load balancer and IAM."""
     before = picture(server)
-    name = "c" * rules.CLUSTER_LENGTH
-    tags = {f"key-{number}": "value" for number in range(rules.MOST_TAGS)}
+    name = "c" * name_rules.CLUSTER_LENGTH
+    tags = {f"key-{number}": "value" for number in range(name_rules.MOST_TAGS)}
     done = run(name=name, pools=HA, tags=tags)
     [balancer] = server.client("elbv2").describe_load_balancers()["LoadBalancers"]
     assert balancer["LoadBalancerName"] == f"{name}-api" and len(balancer["LoadBalancerName"]) == 32

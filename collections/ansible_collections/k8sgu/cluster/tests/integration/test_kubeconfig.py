@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._document import ConfigError, load
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._options import SPECIFICATION
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._run import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.document import ConfigError, load
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.options import SPECIFICATION
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.run import run
 
 ROOT = Path(__file__).resolve().parents[6]
 
@@ -187,7 +187,7 @@ WRITER = """
 import sys
 sys.path.insert(0, {collections!r})
 from pathlib import Path
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._run import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.run import run
 import json
 options = json.loads(sys.argv[1])
 print("ready", flush=True)

@@ -30,10 +30,11 @@ import ansible_program
 import api_server
 import forward_proxy
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import kubeconfig, objects
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import ApiError, Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes import kubeconfig
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import ApiError, Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import objects
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.engine import Engine, Options, Result
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
 
 APPLY = "application/apply-patch+yaml"
 
@@ -173,7 +174,7 @@ def test_pruning_spares_what_another_set_has_taken_over(client: Client, name: st
     other = f"{name}-other"
     # Taking fields back from another manager is not taking an object from another set.
     for force in (False, True):
-        with pytest.raises(ManifestError, match=f"belongs to the set {name}.*take_over"):
+        with pytest.raises(KubernetesError, match=f"belongs to the set {name}.*take_over"):
             apply(client, other, config_map(f"{name}-b", k="v"), force_conflicts=force)
     apply(client, other, config_map(f"{name}-b", k="v"), take_over=True)
     assert not apply(client, name, config_map(f"{name}-a", k="v")).changed
@@ -204,7 +205,7 @@ def test_removal_that_is_held_up_says_by_what(client: Client, name: str) -> None
         metadata: {{name: {name}, finalizers: [example.com/hold]}}
         """
     apply(client, name, held)
-    with pytest.raises(ManifestError, match=rf"not gone after 1 s: ConfigMap default/{name} .*example.com/hold"):
+    with pytest.raises(KubernetesError, match=rf"not gone after 1 s: ConfigMap default/{name} .*example.com/hold"):
         apply(client, name, "", present=False, wait=True, wait_timeout=1)
     path = f"/api/v1/namespaces/default/configmaps/{name}"
     client.request("PATCH", path, None, {"metadata": {"finalizers": None}}, "application/merge-patch+json")
@@ -255,7 +256,7 @@ def test_a_conflict_names_manager_and_field(client: Client, name: str) -> None:
     body = yaml.safe_load(config_map(name, key="theirs"))
     client.request("PATCH", path, {"fieldManager": "someone-else"}, body, APPLY)
     for check_mode in (True, False):
-        with pytest.raises(ManifestError, match=r"\.data\.key: conflict with \"someone-else\".*force_conflicts"):
+        with pytest.raises(KubernetesError, match=r"\.data\.key: conflict with \"someone-else\".*force_conflicts"):
             apply(client, name, config_map(name, key="ours"), check_mode=check_mode)
     assert client.get(path)["data"] == {"key": "theirs"}
     apply(client, name, config_map(name, key="ours"), force_conflicts=True)
@@ -268,7 +269,7 @@ def test_replicas_that_another_manager_changed_are_put_back(client: Client, name
     apply(client, name, web(name))
     scaled = {"spec": {"replicas": 1}}
     client.request("PATCH", f"{path}/scale", {"fieldManager": "kubectl"}, scaled, "application/merge-patch+json")
-    with pytest.raises(ManifestError, match=r"\.spec\.replicas: conflict with \"kubectl\""):
+    with pytest.raises(KubernetesError, match=r"\.spec\.replicas: conflict with \"kubectl\""):
         apply(client, name, web(name))
     assert client.get(path)["spec"]["replicas"] == 1
     for check_mode in (True, False):
@@ -296,13 +297,13 @@ def test_replicas_that_another_manager_changed_are_put_back(client: Client, name
     ],
 )
 def test_bad_objects_are_refused_in_clear_words(client: Client, name: str, text: str, expected: str) -> None:
-    with pytest.raises(ManifestError) as caught:
+    with pytest.raises(KubernetesError) as caught:
         apply(client, name, text)
     assert expected in str(caught.value)
 
 
 def test_an_unknown_kind_stops_the_set_before_its_first_object(client: Client, name: str) -> None:
-    with pytest.raises(ManifestError, match="knows no Nothing"):
+    with pytest.raises(KubernetesError, match="knows no Nothing"):
         apply(client, name, config_map(name, k="v") + "---\napiVersion: v1\nkind: Nothing\nmetadata: {name: x}")
     assert client.find(f"/api/v1/namespaces/default/configmaps/{name}") is None
 
@@ -361,7 +362,7 @@ def test_waiting_in_vain_says_for_what_and_what_the_pods_say(client: Client, nam
         f"/apis/apps/v1/namespaces/{name}/deployments/web",
         {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1},
     )
-    with pytest.raises(ManifestError) as caught:
+    with pytest.raises(KubernetesError) as caught:
         apply(client, name, web(name), wait=True, wait_timeout=1)
     assert f"Deployment {name}/web: 1 of 2 replicas updated" in str(caught.value)
     assert "Pod web-1: container web: ErrImagePull no such image" in str(caught.value)
@@ -394,7 +395,7 @@ def test_an_eviction_is_explained_by_its_node_and_events(client: Client, name: s
                 "count": 3,
             }
             client.request("POST", f"/api/v1/namespaces/{name}/events", {}, event)
-    with pytest.raises(ManifestError) as caught:
+    with pytest.raises(KubernetesError) as caught:
         apply(client, name, web(name), wait=True, wait_timeout=1)
     lines = [line.strip() for line in str(caught.value).splitlines()]
     assert lines[-3:] == [
@@ -445,7 +446,7 @@ def test_a_daemon_set_tries_anew_where_the_node_is_well_again(client: Client, na
         set_status(client, f"{pods}/{node}", {"phase": phase})
     apply(client, name, text, check_mode=True, wait=True)
     assert len(client.get(pods)["items"]) == 4
-    with pytest.raises(ManifestError, match=f"DaemonSet {name}/agent"):
+    with pytest.raises(KubernetesError, match=f"DaemonSet {name}/agent"):
         apply(client, name, text, wait=True, wait_timeout=1)
     left = {pod["metadata"]["name"] for pod in client.get(pods)["items"] if "deletionTimestamp" not in pod["metadata"]}
     assert left == {"full", "runs", "other"}
@@ -467,12 +468,12 @@ def test_a_pod_waits_for_its_service_account(programs: tuple[Path, Path], tmp_pa
     with api_server.running(tmp_path, *programs, accounts_required=True) as server:
         client = Client(kubeconfig.load(str(server.kubeconfig), None), 3)
         for waiting in ({"wait": False}, {"wait": True, "wait_timeout": 2}):
-            with pytest.raises(ManifestError, match="`default` is made by the controller manager: is it up"):
+            with pytest.raises(KubernetesError, match="`default` is made by the controller manager: is it up"):
                 apply(client, name, pod, **waiting)
         accounts = f"/api/v1/namespaces/{name}/serviceaccounts"
         late = threading.Timer(6, client.request, ["POST", accounts, {}, account])
         late.start()
-        with pytest.raises(ManifestError, match=f"Pod {name}/web"):  # there is no kubelet to make it ready
+        with pytest.raises(KubernetesError, match=f"Pod {name}/web"):  # there is no kubelet to make it ready
             apply(client, name, pod, wait=True, wait_timeout=15)
         late.join()
         assert client.find(f"/api/v1/namespaces/{name}/pods/web")
@@ -493,7 +494,7 @@ def test_a_failed_job_ends_the_wait_at_once(client: Client, name: str) -> None:
     status = {"conditions": conditions, "startTime": now, "failed": 1}
     set_status(client, f"/apis/batch/v1/namespaces/default/jobs/{name}", status)
     begun = time.monotonic()
-    with pytest.raises(ManifestError, match=rf"Job default/{name}: failed: too often"):
+    with pytest.raises(KubernetesError, match=rf"Job default/{name}: failed: too often"):
         apply(client, name, job, wait=True, wait_timeout=120)
     assert time.monotonic() - begun < 60
 
@@ -501,7 +502,7 @@ def test_a_failed_job_ends_the_wait_at_once(client: Client, name: str) -> None:
 def test_an_immutable_field_is_refused_with_the_way_out(client: Client, name: str) -> None:
     text = f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\nimmutable: true\ndata: {{k: %s}}"
     apply(client, name, text % "a")
-    with pytest.raises(ManifestError, match=r"field is immutable.*Remove the object first"):
+    with pytest.raises(KubernetesError, match=r"field is immutable.*Remove the object first"):
         apply(client, name, text % "b")
 
 
@@ -614,7 +615,7 @@ def test_the_environments_proxy_is_used_as_kubectl_uses_it(behind: BehindProxy) 
         assert proxy.requests == [behind.asked] * 2
         assert proxy.refused == []
         behind.environment(f"http://user:wr0ng@127.0.0.1:{proxy.port}")
-        with pytest.raises(ManifestError, match=r"\(HTTPS_PROXY\) answers 407 .*NO_PROXY") as raised:
+        with pytest.raises(KubernetesError, match=r"\(HTTPS_PROXY\) answers 407 .*NO_PROXY") as raised:
             behind.ours()
         assert "wr0ng" not in str(raised.value)
         assert proxy.refused == [behind.asked]  # a refusal is final
@@ -624,7 +625,7 @@ def test_what_is_excepted_is_reached_directly_as_by_kubectl(server: api_server.A
     """Loopback is by itself; a name by the list, and then it is not found."""
     with forward_proxy.running(behind.hosts) as proxy:
         behind.environment(f"http://127.0.0.1:{proxy.port}", ".example")
-        with pytest.raises(ManifestError, match=rf"https://api.example:{behind.port}: cannot be reached"):
+        with pytest.raises(KubernetesError, match=rf"https://api.example:{behind.port}: cannot be reached"):
             behind.ours()
         behind.write(server=server.url)
         behind.environment(f"http://127.0.0.1:{proxy.port}")
@@ -641,18 +642,18 @@ def test_a_proxy_that_is_down_is_named(behind: BehindProxy) -> None:
     with forward_proxy.dead() as dead:
         behind.environment(dead.replace("//", "//user:pa55word@"))
         with pytest.raises(
-            ManifestError, match=rf"through the proxy {dead[7:]} \(HTTPS_PROXY\): cannot be reached for 1 s .*refused"
+            KubernetesError, match=rf"through the proxy {dead[7:]} \(HTTPS_PROXY\): cannot be reached for 1 s .*refused"
         ) as raised:
             behind.ours()
         assert "pa55word" not in str(raised.value)
         # What it answers while the server is not up may pass.
         with forward_proxy.running({"api.example": ("127.0.0.1", int(dead.rpartition(":")[2]))}) as proxy:
             behind.environment(f"http://127.0.0.1:{proxy.port}")
-            with pytest.raises(ManifestError, match=r"cannot be reached for 1 s .*answers 502"):
+            with pytest.raises(KubernetesError, match=r"cannot be reached for 1 s .*answers 502"):
                 behind.ours()
             assert len(proxy.requests) > 1
         behind.environment("socks5://127.0.0.1:1080")
-        with pytest.raises(ManifestError, match=r"^HTTPS_PROXY: its scheme is socks5"):
+        with pytest.raises(KubernetesError, match=r"^HTTPS_PROXY: its scheme is socks5"):
             behind.ours()
 
 
@@ -661,7 +662,7 @@ def test_a_server_that_cannot_be_reached_is_an_error_that_names_it(
 ) -> None:
     port = api_server.free_port()
     path = other_kubeconfig(server, tmp_path / "config", url=f"https://127.0.0.1:{port}")
-    with pytest.raises(ManifestError, match=rf"https://127.0.0.1:{port}: cannot be reached for 1 s .*refused"):
+    with pytest.raises(KubernetesError, match=rf"https://127.0.0.1:{port}: cannot be reached for 1 s .*refused"):
         Client(kubeconfig.load(path, None), 1).get("/version")
 
 
@@ -670,7 +671,7 @@ def test_a_foreign_server_is_not_trusted(server: api_server.ApiServer, tmp_path:
     path = other_kubeconfig(server, tmp_path / "config")
     text = Path(path).read_text().replace(str(server.directory / "ca.pem"), foreign)
     Path(path).write_text(text)
-    with pytest.raises(ManifestError, match="its certificate is not accepted"):
+    with pytest.raises(KubernetesError, match="its certificate is not accepted"):
         Client(kubeconfig.load(path, None), 5).get("/version")
 
 
@@ -680,7 +681,7 @@ def test_credentials_of_another_cluster_are_refused(server: api_server.ApiServer
     path = api_server.write_kubeconfig(
         tmp_path / "config", server.url, str(server.directory / "ca.pem"), certificate, key
     )
-    with pytest.raises(ManifestError, match=f"refuses the credentials of {path}"):
+    with pytest.raises(KubernetesError, match=f"refuses the credentials of {path}"):
         Client(kubeconfig.load(str(path), None), 2).get("/api/v1/namespaces")
 
 

@@ -27,11 +27,12 @@ from ec2_account import AMI, account, pool, run
 from moto_server import Server, reset
 from test_manifest import client, programs, server
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._drain import running, work
+from ansible_collections.k8sgu.cluster.plugins.module_utils._drain import run as running
+from ansible_collections.k8sgu.cluster.plugins.module_utils._drain import work
 from ansible_collections.k8sgu.cluster.plugins.module_utils._drain.plan import MARK
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster as cluster_run
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 
 __all__ = ["client", "programs", "server"]  # fixtures
 NODES, BUDGETS = "/api/v1/nodes", "/apis/policy/v1/namespaces/{}/poddisruptionbudgets"
@@ -315,9 +316,9 @@ def test_a_node_that_has_just_gone_is_not_made_anew(cluster: Cluster, client: Cl
     cluster.node("going")
     (made,) = nodes.plan(["going"], nodes.all())
     client.request("DELETE", f"{NODES}/going")
-    with pytest.raises(ManifestError):
+    with pytest.raises(KubernetesError):
         Client(client.access, 1).request("GET", f"{NODES}/going")
-    with pytest.raises(ManifestError):
+    with pytest.raises(KubernetesError):
         work.Nodes(Client(client.access, 1)).cordon(made, "test")
     assert client.find(f"{NODES}/going") is None
 
@@ -329,7 +330,7 @@ def test_without_an_api_server(cluster: Cluster, tmp_path: Path) -> None:
         *(str(cluster.server.directory / name) for name in ("ca.pem", "admin.pem", "admin-key.pem")),
     )
     with pytest.raises(
-        ManifestError, match=r"cannot be reached(?s:.*)nothing was changed(?s:.*)k8sgu_drain_timeout: 0"
+        KubernetesError, match=r"cannot be reached(?s:.*)nothing was changed(?s:.*)k8sgu_drain_timeout: 0"
     ):
         cluster.drain("a", kubeconfig=str(nowhere), request_timeout=1)
     never = {"kubeconfig": str(nowhere), "request_timeout": 1, "lives": False}
@@ -341,14 +342,14 @@ def test_without_an_api_server(cluster: Cluster, tmp_path: Path) -> None:
         made = cluster.drain("a", **given)
         assert made.result["drained"] == ["a"] and not made.result["changed"]
         assert len(made.warnings) == 1 and told in made.warnings[0]
-    with pytest.raises(ManifestError, match=r"k8sgu_drain_timeout\): -1 is too few"):
+    with pytest.raises(KubernetesError, match=r"k8sgu_drain_timeout\): -1 is too few"):
         cluster.drain("a", timeout=-1)
     # Machines that are gone are gone: their Nodes are another phase's then.
     cluster.record.write_text('{"nodes": ["a"]}')
     left = cluster.drain("a", state="absent", kubeconfig=str(nowhere), request_timeout=1)
     assert not left.result["changed"] and "phase worker" in left.warnings[0] and cluster.record.exists()
     cluster.record.write_text("{")
-    with pytest.raises(ManifestError, match=r"record: .*kubectl uncordon.*k8sgu.io/cordoned"):
+    with pytest.raises(KubernetesError, match=r"record: .*kubectl uncordon.*k8sgu.io/cordoned"):
         cluster.drain(nodes=None, state="serving")
 
 

@@ -21,7 +21,7 @@ import ec2_account
 import lab_node
 import moto_server
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
 
 NAME = "demo-control-plane-0"
 ENVIRONMENT = dict(os.environ)
@@ -110,7 +110,9 @@ def test_a_wrong_cluster_name_is_told_once(static: Path, name: Any, check: tuple
     status, output = play("site", static, *check, k8sgu_cluster_name=name)
     assert status != 0
     # The misspelt variable of the host, and the name.
-    assert_said(output, f"k8sgu_cluster_name: {rules.cluster_fault(name)}", "k8sgu_max_podz: there is no such variable")
+    assert_said(
+        output, f"k8sgu_cluster_name: {name_rules.cluster_fault(name)}", "k8sgu_max_podz: there is no such variable"
+    )
     assert "Ask AWS who calls" not in output and not (static.parent / "state").exists()
 
 

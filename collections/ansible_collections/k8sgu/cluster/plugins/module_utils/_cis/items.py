@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Iterable
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.yaml_text import documents
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.yaml_text import documents
 
 PASS, FAIL, MANUAL = "PASS", "FAIL", "MANUAL"
 
@@ -220,6 +220,6 @@ def is_path(*paths: str) -> Callable[[str], bool]:
 
 
 def mapping(text: str) -> dict[str, Any]:
-    """A configuration file's first document; an empty file says nothing. Raises ManifestError for what is not YAML."""
+    """A configuration file's first document, {} of an empty one. Raises KubernetesError for what is not YAML."""
     found = documents(text, "a node's file")
     return found[0] if found and isinstance(found[0], dict) else {}

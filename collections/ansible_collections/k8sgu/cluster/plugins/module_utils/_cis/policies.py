@@ -23,7 +23,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.items import (
     passed,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.worker import setting
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import ApiError, Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import ApiError, Client
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 BOOTSTRAPPED = ("kubernetes.io/bootstrapping", "rbac-defaults")

@@ -9,10 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Iterable, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._cis import control_plane, etcd, own, policies, worker
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cis import (
+    control_plane,
+    etcd,
+    policies,
+    project_items,
+    worker,
+)
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.items import FAIL, MANUAL, PASS, Finding, Node, ask
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 
 BENCHMARK = "CIS Kubernetes Benchmark 1.12"
 WORKERS = 8
@@ -26,8 +32,8 @@ def order(number: str) -> list[int]:
 
 def node_findings(name: str, node: Node, control: bool) -> list[Finding]:
     """`control` is whether the node should run the control plane."""
-    items = [*control_plane.items(), *etcd.items(), *own.control_plane_items()] if control else []
-    return ask([*items, *worker.items(), *own.items()], name, node)
+    items = [*control_plane.items(), *etcd.items(), *project_items.control_plane_items()] if control else []
+    return ask([*items, *worker.items(), *project_items.items()], name, node)
 
 
 def accept(findings: Iterable[Finding], accepted: Mapping[str, str]) -> list[Finding]:
@@ -49,7 +55,7 @@ def kubelets(client: Client, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     def ask_one(name: str) -> tuple[str, dict[str, Any]]:
         try:
             return name, client.get(f"/api/v1/nodes/{name}/proxy/configz")["kubeletconfig"]
-        except (ManifestError, KeyError):
+        except (KubernetesError, KeyError):
             return name, {}
 
     with ThreadPoolExecutor(max_workers=WORKERS) as pool:
@@ -66,7 +72,7 @@ def all_findings(
     asked = kubelets(client, shown)
     nodes = {name: Node({**facts, "kubelet": asked[name]}) for name, facts in shown.items()}
     controls = inventory["control_plane"]
-    found = own.unread(sorted({*controls, *inventory["worker"]}), shown)
+    found = project_items.unread(sorted({*controls, *inventory["worker"]}), shown)
     found += [one for name, node in nodes.items() for one in node_findings(name, node, name in controls)]
     found += policies.findings(client, nodes)
     return sorted(accept(found, accepted), key=lambda one: (order(one.number), _RANK[one.status], one.node))

@@ -34,7 +34,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files import (
     ensure_directory,
     remove_file,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._present import present
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files.present import present
 
 # How long a unit without a health check must stay up after its start.
 _SETTLE_S = 1.0

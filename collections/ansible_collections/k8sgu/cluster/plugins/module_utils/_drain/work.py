@@ -9,9 +9,9 @@ import time
 from typing import Any, Collection, Iterable, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._drain import plan as plans
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import readiness
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import ApiError, Client
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes import readiness
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import ApiError, Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 
 # Owns what a cordon sets and nothing else, so that taking it back leaves alone what others have set.
 FIELD_MANAGER = "k8sgu-drain"
@@ -25,7 +25,7 @@ _BUDGETS = "/apis/policy/v1/poddisruptionbudgets"
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 
-class NotDrained(ManifestError):
+class NotDrained(KubernetesError):
     """A node's pods were not gone in time, or never would be; the text names what holds them."""
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import ranges, tags
-from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
 
 INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
 IMAGE_ID = re.compile(r"ami-[0-9a-f]{8,17}")
@@ -46,7 +46,7 @@ class Pool:
     etcd_volume_size: int
 
     def node_name(self, cluster: str, number: int) -> str:
-        return rules.node_name(cluster, self.name, number)
+        return name_rules.node_name(cluster, self.name, number)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Description:
 
 
 def check_name(name: str) -> None:
-    _refuse("name", [rules.cluster_fault(name)])
+    _refuse("name", [name_rules.cluster_fault(name)])
 
 
 def _refuse(option: str, faults: Iterable[str]) -> None:
@@ -152,7 +152,7 @@ def _pools(options: Mapping[str, Any]) -> list[Pool]:
         where = f"pools[{number}]"
         pool = {key: value for key, value in given.items() if value is not None}
         name = pool["name"]
-        _refuse(f"{where}.name", [rules.pool_fault(name)])
+        _refuse(f"{where}.name", [name_rules.pool_fault(name)])
         instance_type = pool.get("instance_type", "m5.large")
         if not INSTANCE_TYPE.fullmatch(instance_type):
             raise DescriptionError(
@@ -268,13 +268,13 @@ def _scheme(options: Mapping[str, Any]) -> str:
 
 
 def _tags(given: Mapping[str, Any]) -> dict[str, str]:
-    _refuse("tags", rules.tags_faults(given))
+    _refuse("tags", name_rules.tags_faults(given))
     return {str(key): str(value) for key, value in given.items()}
 
 
 def _check_pools(description: Description) -> None:
     names = [pool.name for pool in description.pools]
-    _refuse("pools", rules.pools_faults(description.name, [(pool.name, pool.count) for pool in description.pools]))
+    _refuse("pools", name_rules.pools_faults(description.name, [(pool.name, pool.count) for pool in description.pools]))
     if tags.CONTROL_PLANE not in names:
         raise DescriptionError("pools: there is no pool control_plane; add one with count 1, 3 or 5")
     for number, pool in enumerate(description.pools):
@@ -365,7 +365,7 @@ def check_subnet_room(description: Description, vpc: ranges.Network | None) -> N
 
 def _check_network(description: Description) -> None:
     zones = description.zones
-    _refuse("zones", [rules.zones_fault(zones, description.region)])
+    _refuse("zones", [name_rules.zones_fault(zones, description.region)])
     if description.subnet_ids and not description.vpc_id:
         raise DescriptionError("subnet_ids: existing subnets need vpc_id, the VPC that they are in")
     if description.subnet_ids and zones:

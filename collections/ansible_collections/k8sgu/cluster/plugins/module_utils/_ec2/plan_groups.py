@@ -9,17 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Iterable
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import ports as port_table
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, plan, state, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_network import outside
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ports import table
 
 API = "api"
 # The default quota of inbound rules of a group:
 # https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html#vpc-limits-security-groups
 RULES_QUOTA = 60
 # The listener of a row is on these nodes, the group of these is:
-GROUP_OF = {table.CONTROL_PLANE: tags.CONTROL_PLANE, table.WORKER: tags.WORKER, table.LOAD_BALANCER: API}
+GROUP_OF = {port_table.CONTROL_PLANE: tags.CONTROL_PLANE, port_table.WORKER: tags.WORKER, port_table.LOAD_BALANCER: API}
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,20 @@ def roles_wanted(description: Description) -> list[str]:
 def rules_wanted(description: Description, role: str, nodes: Iterable[str], internet_facing: bool) -> list[WantedRule]:
     """The rules of the group of `role`, each peer once for the same ports. `nodes` are the names of all nodes."""
     rules: dict[tuple[str, int, int, str], WantedRule] = {}
-    for row in table.ports(description.pod_network):
+    for row in port_table.ports(description.pod_network):
         if row.bind != "any" or role not in {GROUP_OF[node] for node in row.nodes}:
             continue
         first, last = (-1, -1) if row.protocol == "icmp" else (row.first, row.last)
         peers: list[str] = []
         for source in row.sources:
-            if source == table.ADMIN:
+            if source == port_table.ADMIN:
                 peers += description.admin_cidrs
-            elif source == table.NODE_PORT_CLIENTS:
+            elif source == port_table.NODE_PORT_CLIENTS:
                 peers += description.node_port_cidrs
-            elif source == table.PODS:
+            elif source == port_table.PODS:
                 # Their own addresses are seen in a routed network alone; otherwise nodes stand in for their pods.
                 peers += [description.pod_cidr] if description.pod_network == "routed" else []
-            elif source != table.LOAD_BALANCER or description.balanced:
+            elif source != port_table.LOAD_BALANCER or description.balanced:
                 peers.append(f"security-group/{GROUP_OF[source]}")
         if role == API and internet_facing:
             # To public addresses of the load balancer a node speaks from its own public address, which no group

@@ -9,12 +9,12 @@ from __future__ import annotations
 import difflib
 from typing import Any, Iterable, Mapping
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.hosts import (
     HOSTNAME_FIELDS,
     TAG_PREFIX,
     InventoryError,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
 
 # Options of other EC2 inventories that people bring along.
 FOREIGN = {
@@ -62,7 +62,7 @@ def check_clusters(names: Iterable[Any], written: Any = None) -> None:
     texts = written if isinstance(written, list) else [written]
     template = next((str(text) for text in texts if isinstance(text, str) and "{{" in text), "")
     for name in names:
-        fault = rules.cluster_fault(name)
+        fault = name_rules.cluster_fault(name)
         if fault:
             raise InventoryError(f"clusters{f' ({template})' if template else ''}: {fault}")
 

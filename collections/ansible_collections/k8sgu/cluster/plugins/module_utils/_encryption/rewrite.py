@@ -12,8 +12,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Iterator
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import ApiError, Client
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import ApiError, Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 
 PAGE = 500
 WORKERS = 8
@@ -27,7 +27,7 @@ def collection_path(client: Client, resource: str) -> str:
     for entry in client.get("/apis")["groups"]:
         if entry["name"] == group:
             return f"/apis/{entry['preferredVersion']['groupVersion']}/{name}"
-    raise ManifestError(f"resources: the API server has no group {group} (of {resource})")
+    raise KubernetesError(f"resources: the API server has no group {group} (of {resource})")
 
 
 def exists(client: Client, resource: str) -> bool:
@@ -38,7 +38,7 @@ def exists(client: Client, resource: str) -> bool:
         if error.code == 404:
             return False
         raise
-    except ManifestError as error:
+    except KubernetesError as error:
         if "has no group" in str(error):
             return False
         raise

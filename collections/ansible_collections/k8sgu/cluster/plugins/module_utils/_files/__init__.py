@@ -10,7 +10,7 @@ Standard library only, Python 3.8. Helpers raise FileError; only a module's main
 
 from __future__ import annotations
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files._atomic import (
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files.atomic import (
     FileError,
     atomic_write,
     backup_file,
@@ -23,7 +23,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files._atomic impor
     stray_temporaries,
     sync_directory,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files._hash import sha256_of
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files.hashes import sha256_of
 
 __all__ = [
     "FileError",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import yaml_text
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes import yaml_text
 
 _SERVERS_OWN = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"

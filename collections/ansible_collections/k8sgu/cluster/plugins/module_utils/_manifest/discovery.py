@@ -8,8 +8,8 @@ from __future__ import annotations
 import difflib
 from typing import NamedTuple
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.objects import Key
 
 _ACCEPT = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
@@ -44,7 +44,7 @@ class Discovery:
         for path in ("/api", "/apis"):
             answer = self._client.get(path, accept=_ACCEPT)
             if answer.get("kind") != "APIGroupDiscoveryList":
-                raise ManifestError("the API server is older than 1.30, which this module needs")
+                raise KubernetesError("the API server is older than 1.30, which this module needs")
             for group in answer.get("items") or []:
                 name = group.get("metadata", {}).get("name", "")
                 # Versions come in the order of the server's preference.

@@ -10,22 +10,23 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterable, Sequence, TypeVar
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import diff, inventory, objects, readiness
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import (
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes import readiness
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import (
     ApiError,
     Client,
     conflicts,
     lacks_service_account,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.discovery import Discovery, Resource
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.explain import (
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.explain import (
     explain,
     explain_removal,
     node_trouble,
     secret_values,
     shown,
 )
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import diff, inventory, objects
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.discovery import Discovery, Resource
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.objects import SET_LABEL, Key, Object
 
 FIELD_MANAGER = "k8sgu"
@@ -99,7 +100,7 @@ class Engine:
         self._secrets: set[str] = set()
 
     def run(self, given: list[Object]) -> Result:
-        """Raises ManifestError."""
+        """Raises KubernetesError."""
         self.result.server_version = str(self.client.get("/version").get("gitVersion", ""))
         self.discovery = Discovery(self.client)
         wanted = self._settle(given)
@@ -131,7 +132,7 @@ class Engine:
             settled.append(objects.with_namespace(item, resource.namespaced, self.options.namespace))
             self._resources[settled[-1].key] = resource
         if faults:
-            raise ManifestError("\n".join(faults))
+            raise KubernetesError("\n".join(faults))
         objects.check_unique(settled)
         return settled
 
@@ -174,7 +175,7 @@ class Engine:
             except ApiError as error:
                 # A server that has just started makes the namespace a moment later.
                 if error.code != 404 or time.monotonic() >= deadline:
-                    raise ManifestError(f"the inventory of the set {self.options.name}: {error.message}") from error
+                    raise KubernetesError(f"the inventory of the set {self.options.name}: {error.message}") from error
                 time.sleep(_FIRST_PAUSE_S)
 
     def _apply(self, item: Object) -> Outcome:
@@ -234,7 +235,7 @@ class Engine:
     def _check_owner(self, key: Key, live: dict[str, Any] | None) -> None:
         owner = _set_of(live)
         if owner and owner != self.options.name and not self.options.take_over:
-            raise ManifestError(
+            raise KubernetesError(
                 f"{key}: belongs to the set {owner}; take it out of that set, or set take_over to have it here"
             )
 
@@ -293,7 +294,7 @@ class Engine:
             if time.monotonic() >= deadline:
                 held = [f"{outcome.key}{there}" for outcome, there in zip(left, [x for x in still if x])]
                 why = [line for outcome in left for line in explain_removal(self.client, self._path(outcome.key) or "")]
-                raise ManifestError(f"not gone after {self.options.wait_timeout:g} s: {'; '.join([*held, *why])}")
+                raise KubernetesError(f"not gone after {self.options.wait_timeout:g} s: {'; '.join([*held, *why])}")
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE_S)
 
@@ -322,7 +323,7 @@ class Engine:
                     outcomes[item.key].seconds_to_ready = seconds
             pending = [(item, state) for item, state in zip(left, states) if not state.ready]
             if any(state.failed for _item, state in pending) or (pending and seconds >= self.options.wait_timeout):
-                raise ManifestError(self._unready(pending, seconds))
+                raise KubernetesError(self._unready(pending, seconds))
             left = [item for item, _state in pending]
             if left:
                 time.sleep(pause)
@@ -376,12 +377,12 @@ class Engine:
         for future in futures:
             try:
                 results.append(future.result())
-            except ManifestError as error:
+            except KubernetesError as error:
                 faults.append(str(error))
         if reached is not None:
             reached += results
         if faults:
-            raise ManifestError("\n".join(dict.fromkeys(faults)))
+            raise KubernetesError("\n".join(dict.fromkeys(faults)))
         return results
 
 
@@ -389,26 +390,26 @@ def _set_of(live: dict[str, Any] | None) -> str:
     return str(((live or {}).get("metadata", {}).get("labels") or {}).get(SET_LABEL) or "")
 
 
-def _refusal(item: Object, error: ApiError) -> ManifestError:
+def _refusal(item: Object, error: ApiError) -> KubernetesError:
     """The server's answer in terms of the object and of what can be done."""
     where = f"{item.key} ({item.origin})"
     owned = conflicts(error)
     if owned:
         told = "; ".join(f"{place}: {message}" for place, message in owned)
-        return ManifestError(
+        return KubernetesError(
             f"{where}: others own fields of it: {told}. Drop these fields, or set force_conflicts to take them over"
         )
     if error.code == 404:
-        return ManifestError(
+        return KubernetesError(
             f"{where}: the namespace {item.namespace} does not exist; add it to the set or make it before"
         )
     if lacks_service_account(error):
-        return ManifestError(
+        return KubernetesError(
             f"{where}: {error.message}. Add that account to the set; `default` is made by the controller manager: "
             "is it up?"
         )
     if "field is immutable" in error.message or "updates to" in error.message:
-        return ManifestError(
+        return KubernetesError(
             f"{where}: {error.message}. Remove the object first (state: absent), or give it another name"
         )
-    return ManifestError(f"{where}: {error.message}")
+    return KubernetesError(f"{where}: {error.message}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, Iterable
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.objects import SET_LABEL, Key
 
 NAMESPACE = "kube-system"
@@ -44,7 +44,7 @@ def keys(config_map: dict[str, Any] | None) -> set[Key]:
         return {Key(**json.loads(line)) for line in lines}
     except (ValueError, TypeError) as error:
         metadata = config_map["metadata"]
-        raise ManifestError(
+        raise KubernetesError(
             f"ConfigMap {metadata['namespace']}/{metadata['name']}: is not an inventory of k8sgu ({error}); delete it, "
             f"and remove by hand what carries the label {SET_LABEL} and is no longer wanted"
         ) from error

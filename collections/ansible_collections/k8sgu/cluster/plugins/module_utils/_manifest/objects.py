@@ -9,8 +9,8 @@ import datetime
 from dataclasses import dataclass
 from typing import Any, Iterable, NamedTuple
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import yaml_text
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes import yaml_text
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 
 SET_LABEL = "k8sgu.io/set"
 
@@ -90,7 +90,7 @@ def parse(text: str, origin: str) -> list[Any]:
 
 
 def collect(documents: Iterable[tuple[Any, str]], set_name: str) -> list[Object]:
-    """Checked objects, with the set's label and lists unfolded; ManifestError tells all that is wrong."""
+    """Checked objects, with the set's label and lists unfolded; KubernetesError tells all that is wrong."""
     faults: list[str] = []
     found: list[Object] = []
     for document, origin in documents:
@@ -101,7 +101,7 @@ def collect(documents: Iterable[tuple[Any, str]], set_name: str) -> list[Object]
             else:
                 found.append(Object(_labelled(plain(body), set_name), origin))
     if faults:
-        raise ManifestError("\n".join(faults))
+        raise KubernetesError("\n".join(faults))
     return found
 
 
@@ -114,7 +114,7 @@ def check_unique(objects: Iterable[Object]) -> None:
             faults.append(f"{item.origin}: {item.key} is given a second time, first by {origins[item.key]}; keep one")
         origins.setdefault(item.key, item.origin)
     if faults:
-        raise ManifestError("\n".join(faults))
+        raise KubernetesError("\n".join(faults))
 
 
 def _unfold(document: Any) -> list[Any]:

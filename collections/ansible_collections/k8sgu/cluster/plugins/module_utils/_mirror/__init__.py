@@ -4,8 +4,8 @@
 """The mirror: one directory with every program and image of a release, whatever its source.
 
     release    what a release is made of, read from releases/<minor>.yml
-    planning   what is missing and where it will come from; pure
-    filling    makes it so: downloads, builds, pulls, assembles
+    plan       what is missing and where it will come from; pure
+    fill       makes it so: downloads, builds, pulls, assembles
     store      the directory itself and its manifest.json
 
 Runs on the controller. Helpers raise MirrorError; only the action plugin turns it into a failed task.

@@ -16,11 +16,11 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files import (
     remove_file,
     replace_together,
 )
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files.present import present
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import keys, signing
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.authorities import Authorities
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.certificates import Certificate, facts_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.plan import Plan
-from ansible_collections.k8sgu.cluster.plugins.module_utils._present import present
 
 _DIRECTORY_MODE, _KEY_MODE, _PUBLIC_MODE = 0o700, 0o600, 0o644
 

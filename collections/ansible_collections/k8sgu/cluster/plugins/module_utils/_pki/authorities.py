@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files.present import present
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import keys
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.certificates import (
     Certificate,
@@ -17,7 +18,6 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.certificates im
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.entries import Entry, Wanted
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.plan import Issuer, Plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.store import Disk
-from ansible_collections.k8sgu.cluster.plugins.module_utils._present import present
 
 
 @dataclass

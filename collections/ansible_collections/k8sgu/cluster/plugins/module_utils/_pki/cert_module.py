@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import require
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import PkiError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.library import require
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._certificates import names
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import keys
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import keys, x509_names
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.hosts import Host
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.profiles import KEY_USAGES
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.requests import KeySpec, Subject, format_subject
@@ -104,8 +103,8 @@ def facts_of(parsed: x509.Certificate) -> Certificate:
     authority_key: Any = extensions.get("2.5.29.35")
     public_key = parsed.public_key()
     return Certificate(
-        subject=subject_of(names.subject_of(parsed)),
-        issuer=subject_of(names.issuer_of(parsed)),
+        subject=subject_of(x509_names.subject_of(parsed)),
+        issuer=subject_of(x509_names.issuer_of(parsed)),
         hosts=hosts_of(extensions.get("2.5.29.17")),
         key=keys.spec_of(public_key),
         public_key=public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo),

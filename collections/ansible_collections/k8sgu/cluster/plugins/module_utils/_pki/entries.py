@@ -224,7 +224,7 @@ def _request(options: Mapping[str, Any]) -> Request:
     if not text.strip():
         raise PkiError("csr_file", f'{path} is empty; write a request such as {{"CN": "web"}} to it')
     if "-----BEGIN" in text:
-        from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.foreign import read_request
+        from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.external_request import read_request
 
         return read_request(text.encode(), path, "csr_file")
     return parse_request(documents.parse_json(text, path, "csr_file"), "csr_file")

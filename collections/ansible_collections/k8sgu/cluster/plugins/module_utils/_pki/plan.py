@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Iterable
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._certificates import names
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import x509_names
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.certificates import Certificate, timestamp
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.durations import format_duration
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.entries import Entry, Wanted
@@ -209,7 +209,7 @@ def _with_its_name(wanted: Wanted, current: Current) -> Wanted:
     found, template = current.certificate, wanted.template
     if found is None or not wanted.profile.is_ca or _bag(found.subject) != _bag(template.subject):
         return wanted
-    return replace(wanted, template=replace(template, encoded=names.subject_of(found.parsed)))
+    return replace(wanted, template=replace(template, encoded=x509_names.subject_of(found.parsed)))
 
 
 def _check_issuable(entry: Entry, wanted: Wanted, issuer: Issuer | None, now: datetime) -> None:

@@ -13,8 +13,7 @@ import ipaddress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._certificates import names
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import keys
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import keys, x509_names
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.hosts import Host
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.profiles import KEY_USAGES, Profile
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.requests import Request, Subject
@@ -91,7 +90,7 @@ def make_certificate(
     """A certificate for `public_key` signed by `issuer` (None: by itself)."""
     profile = template.profile
     subject = template.encoded if template.encoded is not None else encode_subject(template.subject)
-    issuer_name = names.subject_of(issuer) if issuer is not None else subject
+    issuer_name = x509_names.subject_of(issuer) if issuer is not None else subject
     subject_key = x509.SubjectKeyIdentifier.from_public_key(public_key)
     builder = (
         x509.CertificateBuilder()

@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import proxy as proxies
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import choice
-from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
 from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import (
     living,
     members,
@@ -19,7 +20,6 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import (
     releases,
     variables,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._proxy import nodes as proxies
 
 
 def with_defaults(values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def check(
     problems += proxies.problems(values["k8sgu_proxy"] or {})
     expected = names.described_count(values) if described else 0
     problems += ranges.check_ranges(values, nodes, max(expected, len(nodes)))
-    problems += [f"k8sgu_cluster_name: {fault}" for fault in [rules.cluster_fault(cluster)] if fault]
+    problems += [f"k8sgu_cluster_name: {fault}" for fault in [name_rules.cluster_fault(cluster)] if fault]
     problems += names.check_hosts(nodes)
     if described:
         problems += names.check_described(values)

@@ -9,7 +9,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 from ansible.module_utils.common.validation import check_type_dict, check_type_list
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
 
 
 def _count(pool: Any) -> int:
@@ -30,10 +30,13 @@ def described_count(values: Mapping[str, Any]) -> int:
 
 def check_described(values: Mapping[str, Any]) -> list[str]:
     """What can be told of the names of a cluster that ec2_cluster is to make, in the words of ec2_cluster."""
-    problems = [*check_pools(values), *_of("k8sgu_tags", rules.tags_faults, values.get("k8sgu_tags"), check_type_dict)]
+    problems = [
+        *check_pools(values),
+        *_of("k8sgu_tags", name_rules.tags_faults, values.get("k8sgu_tags"), check_type_dict),
+    ]
     region = str(values.get("k8sgu_region") or "")
     return problems + _of(
-        "k8sgu_zones", lambda zones: [rules.zones_fault(zones, region)], values.get("k8sgu_zones"), check_type_list
+        "k8sgu_zones", lambda zones: [name_rules.zones_fault(zones, region)], values.get("k8sgu_zones"), check_type_list
     )
 
 
@@ -45,7 +48,7 @@ def _of(option: str, faults: Callable[[Any], list[str]], value: Any, converted: 
         value = converted(value)
     except TypeError:
         what = "a dictionary" if converted is check_type_dict else "a list"
-        return [f"{option}: {rules.shown(value)} is not {what}; give {what}, or leave it out"]
+        return [f"{option}: {name_rules.shown(value)} is not {what}; give {what}, or leave it out"]
     return [f"{option}: {fault}" for fault in faults(value) if fault]
 
 
@@ -53,8 +56,8 @@ def check_pools(values: Mapping[str, Any]) -> list[str]:
     """Problems of the further pools, and of the names that all nodes would have."""
     problems = []
     pools = [
-        (rules.CONTROL_PLANE_POOL, int(values["k8sgu_control_plane_count"])),
-        (rules.WORKER_POOL, int(values["k8sgu_worker_count"])),
+        (name_rules.CONTROL_PLANE_POOL, int(values["k8sgu_control_plane_count"])),
+        (name_rules.WORKER_POOL, int(values["k8sgu_worker_count"])),
     ]
     for number, pool in enumerate(_pools(values)):
         where = f"k8sgu_pools[{number}]"
@@ -62,16 +65,18 @@ def check_pools(values: Mapping[str, Any]) -> list[str]:
             problems.append(f"{where}: {pool!r} has no name; give each pool a name and a count")
             continue
         if not str(pool.get("count")).isdecimal():
-            problems.append(f"{where}.count: {rules.shown(pool.get('count'))} is no number of nodes; give 0 or more")
-        fault = rules.pool_fault(pool["name"])
+            problems.append(
+                f"{where}.count: {name_rules.shown(pool.get('count'))} is no number of nodes; give 0 or more"
+            )
+        fault = name_rules.pool_fault(pool["name"])
         if fault:
             problems.append(f"{where}.name: {fault}")
         else:
             pools.append((str(pool["name"]), _count(pool)))
     cluster = values["k8sgu_cluster_name"]
     # One complaint for one name: of a wrong one the nodes' are wrong as well.
-    if not rules.cluster_fault(cluster):
-        problems += [f"k8sgu_pools: {fault}" for fault in rules.pools_faults(cluster, pools)]
+    if not name_rules.cluster_fault(cluster):
+        problems += [f"k8sgu_pools: {fault}" for fault in name_rules.pools_faults(cluster, pools)]
     return problems
 
 
@@ -80,7 +85,7 @@ def check_hosts(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
     problems = [
         f"{node['name']}: {fault}; a node's name in the inventory is its host name"
         for node in nodes
-        for fault in [rules.node_fault(node["name"])]
+        for fault in [name_rules.node_fault(node["name"])]
         if fault
     ]
     for what, way_out in (

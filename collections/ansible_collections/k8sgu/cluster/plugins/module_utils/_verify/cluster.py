@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import Client
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.explain import CORDONED, explain, node_trouble
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.explain import CORDONED, explain, node_trouble
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify import streams
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, until
 
@@ -134,7 +134,7 @@ class ClusterChecks:
         def guarded() -> Check:
             try:
                 return probe()
-            except (ManifestError, KeyError, ValueError) as error:
+            except (KubernetesError, KeyError, ValueError) as error:
                 return Check(probe.__doc__ or probe.__name__, False, "an answer", str(error))
 
         return until(guarded, self.timeout, why=lambda: explained(self.client, WORKLOADS.get(probe.__name__, ())))
@@ -286,7 +286,7 @@ class ClusterChecks:
                 request = b"GET /hostname HTTP/1.0\r\n\r\n"
                 with contextlib.closing(streams.connect(access)) as stream:
                     answered = streams.forward(stream, access, path, 8080, request, pod.name)
-            except (ManifestError, OSError) as error:
+            except (KubernetesError, OSError) as error:
                 return f"{pod.node}: {error}"
             if "version" in printed and written and pod.name in answered:
                 return ""
@@ -334,7 +334,7 @@ def reschedule_check(client: Client, gone: str, timeout: float) -> Check:
     def look() -> Check:
         try:
             found = {app: pods(client, DEMO, app) for app in ("website", "database")}
-        except ManifestError as error:
+        except KubernetesError as error:
             return Check("", False, "", str(error))
         alive = {app: [pod for pod in rows if pod.ready and pod.node != gone] for app, rows in found.items()}
         wanted = len([pod for pod in found["website"] if pod.node != gone])

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import ApiError, Client
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.explain import explain
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import ApiError, Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.explain import explain
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, because, until
 
 NAMESPACE, OTHER = "k8sgu-policy", "k8sgu-policy-other"
@@ -123,7 +123,7 @@ def checks(client: Client, domain: str, timeout: float) -> list[Check]:
             try:
                 target = address(client, path.target, domain)
                 arrived, seen = dial(client, path.source, target, path.port, path.protocol)
-            except (ManifestError, KeyError) as error:
+            except (KubernetesError, KeyError) as error:
                 # A source that cannot be asked proves nothing, least of all that a path is closed.
                 return Check(name, False, expected, f"{path.source} could not be asked: {error}", NAMESPACE, hint)
             return Check(name, arrived is path.open, expected, seen, NAMESPACE, hint)

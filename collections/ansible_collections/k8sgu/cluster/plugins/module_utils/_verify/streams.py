@@ -19,9 +19,9 @@ import socket
 from typing import IO, Iterator, Mapping, Sequence
 from urllib.parse import urlencode
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import connection
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.kubeconfig import Access
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes import connection
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconfig import Access
 
 _TIMEOUT_S = 20.0
 _SHOWN_BYTES = 300
@@ -37,7 +37,7 @@ def connect(access: Access) -> socket.socket:
 
 
 def run_in_pod(stream: socket.socket, access: Access, path: str, command: Sequence[str]) -> str:
-    """What a command in the pod at `path` prints. Raises ManifestError where it cannot be run, or fails."""
+    """What a command in the pod at `path` prints. Raises KubernetesError where it cannot be run, or fails."""
     query = [("command", word) for word in command] + [("stdout", "true"), ("stderr", "false")]
     with _answered(stream, access, f"{path}/exec?{urlencode(query)}", _upgrade(_EXEC), 101) as response:
         output, status = b"", {}
@@ -47,7 +47,7 @@ def run_in_pod(stream: socket.socket, access: Access, path: str, command: Sequen
             elif message[:1] == bytes([_STATUS]):
                 status = json.loads(message[1:])
         if status.get("status") != "Success":
-            raise ManifestError(
+            raise KubernetesError(
                 f"{' '.join(command)}: {status.get('message') or 'the connection ended without a status'}"
             )
     return output.decode("utf-8", "replace")
@@ -62,7 +62,7 @@ def forward(stream: socket.socket, access: Access, path: str, port: int, request
             if message[:1] != bytes([_DATA]):
                 # The other channel tells of errors; like the first, it begins with the port.
                 if len(message) > 1 + _PORT_BYTES:
-                    raise ManifestError(message[1:].decode("utf-8", "replace"))
+                    raise KubernetesError(message[1:].decode("utf-8", "replace"))
                 continue
             output += message[1:]
             if wanted.encode() in output:
@@ -105,10 +105,10 @@ def _answered(
         with contextlib.closing(http.client.HTTPResponse(stream)) as response:
             response.begin()
             if response.status != expected:
-                raise ManifestError(f"HTTP {response.status}: {_reason(response.read(1 << 16))}")
+                raise KubernetesError(f"HTTP {response.status}: {_reason(response.read(1 << 16))}")
             yield response
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise ManifestError(f"{type(error).__name__}: {error}") from error
+        raise KubernetesError(f"{type(error).__name__}: {error}") from error
 
 
 def _reason(content: bytes) -> str:

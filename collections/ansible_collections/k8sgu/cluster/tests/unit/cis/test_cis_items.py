@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._cis import items, node, own, policies, report
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cis import items, node, policies, project_items, report
 
 SHOWN = json.loads(Path(__file__).with_name("node.json").read_text())
 API, MANAGER, SCHEDULER = "kube-apiserver", "kube-controller-manager", "kube-scheduler"
@@ -328,7 +328,7 @@ def test_items_count_by_their_worst_answer_and_nodes_share_lines():
 
 
 def test_a_node_that_was_not_read_fails():
-    found = own.unread(["a", "b"], ["b"])
+    found = project_items.unread(["a", "b"], ["b"])
     assert [(one.node, one.status) for one in found] == [("a", "FAIL"), ("b", "PASS")]
 
 
@@ -336,4 +336,4 @@ def test_a_node_that_was_not_read_fails():
     ("duration", "expected"), [("24h", 86400), ("1h30m0s", 5400), ("60s", 60), ("", None), ("1d", None), ("h", None)]
 )
 def test_durations(duration, expected):
-    assert own.seconds(duration) == expected
+    assert project_items.seconds(duration) == expected

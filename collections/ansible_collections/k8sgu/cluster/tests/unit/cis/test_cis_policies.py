@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cis import items, policies, report
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import ApiError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import ApiError
 
 NODE = json.loads(Path(__file__).with_name("node.json").read_text())
 RBAC = "/apis/rbac.authorization.k8s.io/v1"

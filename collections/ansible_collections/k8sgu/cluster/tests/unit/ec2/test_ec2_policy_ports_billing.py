@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError, ProfileNotFound
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import ports as port_table
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import billing, plan_groups, policy, session
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, Image, Pool
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ports import table
 
 ROOT = Path(__file__).resolve().parents[7]
 IMAGE = Image(id="ami-1")
@@ -53,12 +53,18 @@ def test_the_docs_have_every_statement_and_action() -> None:
 
 
 def test_names_are_unique_and_rows_make_sense() -> None:
-    names = [row.name for row in table.PORTS]
+    names = [row.name for row in port_table.PORTS]
     assert len(set(names)) == len(names)
-    for row in table.PORTS:
+    for row in port_table.PORTS:
         assert 0 <= row.first <= row.last <= 65535 and row.why and row.nodes
         assert (row.bind == "loopback") == (not row.sources), row
-        assert set(row.sources) <= {table.ADMIN, table.NODE_PORT_CLIENTS, table.PODS, table.LOAD_BALANCER, *table.NODES}
+        assert set(row.sources) <= {
+            port_table.ADMIN,
+            port_table.NODE_PORT_CLIENTS,
+            port_table.PODS,
+            port_table.LOAD_BALANCER,
+            *port_table.NODES,
+        }
 
 
 @pytest.mark.parametrize("network", ["routed", "vxlan"])
@@ -86,7 +92,7 @@ def test_pods_have_a_rule_by_range_only_where_they_are_routed() -> None:
 
 def test_descriptions_of_rules_are_what_ec2_takes() -> None:
     allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ._-:/()#,@[]+=&;{}!$*'\"")
-    for row in table.PORTS:
+    for row in port_table.PORTS:
         assert set(row.why) <= allowed and len(row.why) <= 255, row.name
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.fetch import Query
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.hosts import InventoryError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.options import (
@@ -12,7 +13,6 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.optio
     check_names,
     filters_from,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
 
 KNOWN = ["plugin", "clusters", "regions", "profile", "filters", "hostnames"]
 
@@ -48,14 +48,14 @@ def test_an_unknown_source_of_names(wanted: str) -> None:
 def test_a_name_no_cluster_can_have(name: Any) -> None:
     with pytest.raises(InventoryError) as raised:
         check_clusters([name])
-    assert str(raised.value) == f"clusters: {rules.cluster_fault(name)}"
+    assert str(raised.value) == f"clusters: {name_rules.cluster_fault(name)}"
 
 
 @pytest.mark.parametrize("written", [["{{ k8sgu_cluster_name }}"], "{{ k8sgu_cluster_name }}"])
 def test_a_wrong_name_says_which_variable_it_is_from(written: Any) -> None:
     with pytest.raises(InventoryError) as raised:
         check_clusters(["1234"], written)
-    assert str(raised.value) == f"clusters ({{{{ k8sgu_cluster_name }}}}): {rules.cluster_fault('1234')}"
+    assert str(raised.value) == f"clusters ({{{{ k8sgu_cluster_name }}}}): {name_rules.cluster_fault('1234')}"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils import _files
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, _atomic
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic
 
 
 def names(directory: Path) -> list[str]:
@@ -154,7 +154,7 @@ def test_a_journal_that_names_files_elsewhere_is_refused(tmp_path: Path) -> None
 
 
 def test_a_held_lock_ends_in_an_error_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_atomic, "_LOCK_TIMEOUT_S", 0.2)
-    with _atomic._locked(str(tmp_path)), pytest.raises(FileError, match="another run has been writing"):
+    monkeypatch.setattr(atomic, "_LOCK_TIMEOUT_S", 0.2)
+    with atomic._locked(str(tmp_path)), pytest.raises(FileError, match="another run has been writing"):
         _files.replace_together({str(tmp_path / "a"): (b"", 0o600)})
     assert names(tmp_path) == []

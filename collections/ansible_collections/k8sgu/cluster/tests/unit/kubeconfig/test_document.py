@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._document import (
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.document import (
     ConfigError,
     dump,
     load,

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._document import ConfigError, find, load
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._options import SPECIFICATION, written_path
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._run import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.document import ConfigError, find, load
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.options import SPECIFICATION, written_path
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.run import run
 
 from .pairs import pair
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._document import ConfigError, find
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig._plan import Desired, Entry, Plan, plan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.document import ConfigError, find
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.plan import Desired, Entry, Plan, plan
 
 from .pairs import b64, pair
 

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import diff, inventory, kubeconfig, objects
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes import kubeconfig
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.readiness import readiness
+from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import diff, inventory, objects
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.objects import Key
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.readiness import readiness
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.spec import argument_spec
 from ansible_collections.k8sgu.cluster.plugins.modules import manifest as module
 
@@ -51,14 +52,14 @@ def test_lists_are_unfolded_and_dates_stay_text() -> None:
     ],
 )
 def test_faults_of_objects(text: str, fault: str) -> None:
-    with pytest.raises(ManifestError) as caught:
+    with pytest.raises(KubernetesError) as caught:
         collect(text)
     assert fault in str(caught.value)
 
 
 def test_the_same_object_twice_is_a_fault() -> None:
     text = "{apiVersion: v1, kind: Pod, metadata: {name: a}}"
-    with pytest.raises(ManifestError, match="Pod a is given a second time"):
+    with pytest.raises(KubernetesError, match="Pod a is given a second time"):
         objects.check_unique(collect(f"{text}\n---\n{text}"))
 
 
@@ -182,7 +183,7 @@ def test_an_inventory_survives_and_tells_what_is_superfluous() -> None:
     assert inventory.superfluous(keys, [Key("", "Namespace", "", "a")]) == {Key("apps", "Deployment", "a", "x")}
     assert inventory.keys(None) == set()
     body["data"]["objects"] = "what is this"
-    with pytest.raises(ManifestError, match="not an inventory of k8sgu"):
+    with pytest.raises(KubernetesError, match="not an inventory of k8sgu"):
         inventory.keys(body)
 
 
@@ -227,7 +228,7 @@ KUBECONFIG: dict[str, Any] = {
 def test_faults_of_a_kubeconfig(tmp_path: Path, changes: dict[str, Any], context: str | None, fault: str) -> None:
     path = tmp_path / "config"
     path.write_text(yaml.safe_dump({**KUBECONFIG, **changes}))
-    with pytest.raises(ManifestError) as caught:
+    with pytest.raises(KubernetesError) as caught:
         kubeconfig.load(str(path), context)
     assert fault in str(caught.value)
     assert str(path) in str(caught.value)

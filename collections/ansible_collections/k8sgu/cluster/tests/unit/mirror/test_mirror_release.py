@@ -17,7 +17,7 @@ import pytest
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.gobuild import Sources
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.planning import build_keys, image_key
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.plan import build_keys, image_key
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import (
     find_release,
     load_release,

@@ -22,7 +22,7 @@ import yaml
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror import oci, progress, userland
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.running import Outcome, run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.run import Outcome, run
 from ansible_collections.k8sgu.cluster.tests.unit.mirror.mirror_support import (
     PROGRAM,
     ROOT,
@@ -413,7 +413,7 @@ def test_numbers_below_one(releases: Path, tmp_path: Path, option: str) -> None:
 RUNNER = """
 import json, sys
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.running import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.run import run
 try:
     run(json.loads(sys.argv[1]), False, lambda text: print(text, flush=True))
 except MirrorError as error:

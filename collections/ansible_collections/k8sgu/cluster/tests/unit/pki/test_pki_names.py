@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.name import _ASN1Type
 from pki_support import make_ca, make_leaf
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._certificates import names
-from ansible_collections.k8sgu.cluster.plugins.module_utils._certificates.report import report
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import x509_names
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.certificates import read_certificate, read_chain
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.expiry import report
 
 OIDS = {"C": x509.NameOID.COUNTRY_NAME, "O": x509.NameOID.ORGANIZATION_NAME, "CN": x509.NameOID.COMMON_NAME}
 
@@ -24,7 +24,7 @@ def name_of(*relatives: str, kind: _ASN1Type = _ASN1Type.UTF8String) -> x509.Nam
     result = []
     for relative in relatives:
         pairs = [part.split("=") for part in relative.split("+")]
-        result.append(names._relative_name([x509.NameAttribute(OIDS[key], value, kind) for key, value in pairs]))
+        result.append(x509_names._relative_name([x509.NameAttribute(OIDS[key], value, kind) for key, value in pairs]))
     return x509.Name(result)
 
 
@@ -64,9 +64,9 @@ def test_the_library_refuses_such_names_and_they_are_read_all_the_same(tmp_path:
         str(parsed.subject)
     der = TWICE.public_bytes()
     assert der in parsed.tbs_certificate_bytes
-    assert names.subject_of(parsed).public_bytes() == names.issuer_of(parsed).public_bytes() == der
+    assert x509_names.subject_of(parsed).public_bytes() == x509_names.issuer_of(parsed).public_bytes() == der
     request = x509.load_pem_x509_csr((tmp_path / "ca.csr").read_bytes())
-    assert names.subject_of(request).public_bytes() == der
+    assert x509_names.subject_of(request).public_bytes() == der
     table = report(
         {"node": [{"place": "ca.pem", "pem": (tmp_path / "ca.pem").read_text()}]}, 0, datetime.now(timezone.utc)
     )
@@ -81,7 +81,7 @@ def test_strings_of_every_kind(kind: _ASN1Type) -> None:
     made = name_of("C=US", "O=Acme", "CN=ca", kind=kind)
     key = ec.generate_private_key(ec.SECP256R1())
     parsed = x509.CertificateSigningRequestBuilder(made).sign(key, hashes.SHA256())
-    read = names._read(parsed.tbs_certrequest_bytes, 0)
+    read = x509_names._read(parsed.tbs_certrequest_bytes, 0)
     assert read == made
     assert read.public_bytes() == made.public_bytes()
 
@@ -97,12 +97,12 @@ def test_a_ca_of_another_make_is_taken_over_and_keeps_its_name(tmp_path: Path, n
     assert make_ca(tmp_path, csr=REQUEST)["reasons"] == []
     assert make_leaf(tmp_path)["issued"]
     leaf = read_certificate((tmp_path / "web.pem").read_bytes())
-    assert names.issuer_of(leaf.parsed).public_bytes() == der
+    assert x509_names.issuer_of(leaf.parsed).public_bytes() == der
     assert not make_leaf(tmp_path)["changed"]
     # Renewed, the CA is called as before, byte for byte, and what it has signed stays.
     assert make_ca(tmp_path, csr={**REQUEST, "ca": {"expiry": "87600h", "pathlen": 3}})["issued"]
     [ca] = read_chain((tmp_path / "ca.pem").read_bytes())
-    assert names.subject_of(ca.parsed).public_bytes() == names.issuer_of(ca.parsed).public_bytes() == der
+    assert x509_names.subject_of(ca.parsed).public_bytes() == x509_names.issuer_of(ca.parsed).public_bytes() == der
     assert not make_leaf(tmp_path)["changed"]
 
 
@@ -115,4 +115,4 @@ def test_a_ca_that_shall_be_called_otherwise_is(tmp_path: Path) -> None:
 
 def test_what_is_cut_off_is_refused() -> None:
     with pytest.raises(ValueError, match="cut off"):
-        list(names._values(b"\x30\x05\x01"))
+        list(x509_names._values(b"\x30\x05\x01"))

@@ -11,7 +11,8 @@ import pytest
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.k8sgu.cluster.plugins.filter.unopened_keys import unopened_keys
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import keys, library
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options import libraries
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import keys
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.requests import KeySpec
 
 PASSPHRASE = "tr0ubador-and-3"
@@ -41,7 +42,7 @@ def test_what_a_passphrase_does_not_open(paths: list[str], passphrase: str, unop
 
 
 def test_without_the_library_the_module_is_left_to_say_so(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "usable", lambda: False)
+    monkeypatch.setattr(libraries, "usable", lambda: False)
     assert unopened_keys(paths, "another") == []
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._names import rules
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
 from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import check, releases, variables
 
 COLLECTION = Path(__file__).resolve().parents[3]
@@ -153,10 +153,13 @@ def test_a_good_description_passes() -> None:
         ({"k8sgu_control_plane_count": 2}, "k8sgu_control_plane_count", "2 etcd members", "1 or 3"),
         ({"k8sgu_control_plane_count": 4}, "k8sgu_control_plane_count", "4 etcd members", "3 or 5"),
         ({"k8sgu_control_plane_count": 0}, "k8sgu_control_plane_count", "0 etcd members", "1 or 3"),
-        *[({"k8sgu_cluster_name": name}, "k8sgu_cluster_name", seen, rules.CLUSTER_RULE) for name, seen in NO_CLUSTERS],
+        *[
+            ({"k8sgu_cluster_name": name}, "k8sgu_cluster_name", seen, name_rules.CLUSTER_RULE)
+            for name, seen in NO_CLUSTERS
+        ],
         ({"k8sgu_cluster_name": "internal-x"}, "k8sgu_cluster_name", "'internal-x' cannot be", "choose another"),
-        ({"k8sgu_pools": [pool("Big")]}, "k8sgu_pools[0].name", "'Big' cannot be a pool's name", rules.POOL_RULE),
-        ({"k8sgu_pools": [pool(1)]}, "k8sgu_pools[0].name", "1, which is no text to YAML,", rules.POOL_RULE),
+        ({"k8sgu_pools": [pool("Big")]}, "k8sgu_pools[0].name", "'Big' cannot be a pool's name", name_rules.POOL_RULE),
+        ({"k8sgu_pools": [pool(1)]}, "k8sgu_pools[0].name", "1, which is no text to YAML,", name_rules.POOL_RULE),
         ({"k8sgu_pools": [{"nme": "big", "count": 1}]}, "k8sgu_pools[0]", "has no name", "a name and a count"),
         ({"k8sgu_pools": ["big"]}, "k8sgu_pools[0]", "has no name", "a name and a count"),
         ({"k8sgu_pools": "big"}, "k8sgu_pools[0]", "has no name", "a name and a count"),

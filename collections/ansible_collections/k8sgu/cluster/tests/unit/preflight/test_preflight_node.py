@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import ports as port_table
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import INSTALL_ROOT, UNIT_DIRECTORY
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.record import DIRECTORY
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ports import table
 from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import node, probe
 
-PORTS = table.as_dictionaries("routed")
+PORTS = port_table.as_dictionaries("routed")
 VALUES = {
     "k8sgu_cluster_name": "demo",
     "k8sgu_preflight_min_memory_mb": 1700,
@@ -190,7 +190,7 @@ def test_ports_of_the_control_plane(port: int, program: str) -> None:
 def test_ports_of_the_pod_network_and_the_container_runtime(
     network: str, runtime: str, listeners: list[dict[str, Any]], problem: str
 ) -> None:
-    problems = judged(ports=table.as_dictionaries(network, runtime), listeners=listeners)
+    problems = judged(ports=port_table.as_dictionaries(network, runtime), listeners=listeners)
     assert len(problems) == bool(problem)
     assert problem in "".join(problems)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ports.table import PORTS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.ports import PORTS
 
 ROLES = sorted((Path(__file__).resolve().parents[3] / "roles").iterdir())
 

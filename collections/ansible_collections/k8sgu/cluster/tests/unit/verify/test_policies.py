@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.client import ApiError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import ApiError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify import policies
 
 WEB = {
@@ -65,7 +65,7 @@ def test_a_path_is_open_where_anything_comes_back(answer, arrives):
     assert passed(answer) == [path is arrives for path in OPEN]
 
 
-@pytest.mark.parametrize("error", [ManifestError("no answer"), ApiError("GET", "/dial", 503, {"message": "no pod"})])
+@pytest.mark.parametrize("error", [KubernetesError("no answer"), ApiError("GET", "/dial", 503, {"message": "no pod"})])
 def test_a_source_that_cannot_be_asked_proves_nothing(error):
     assert not any(passed(error))
 
@@ -74,7 +74,7 @@ def test_all_paths_share_the_time(monkeypatch):
     """In three rounds of threads each with its own time it would be three times as long until the failure is told."""
     monkeypatch.setattr(policies, "LATE_S", 0)
     began = time.monotonic()
-    assert not any(check.passed for check in policies.checks(Answers(ManifestError("no answer")), "cluster.local", 2))
+    assert not any(check.passed for check in policies.checks(Answers(KubernetesError("no answer")), "cluster.local", 2))
     assert time.monotonic() - began < 4
 
 

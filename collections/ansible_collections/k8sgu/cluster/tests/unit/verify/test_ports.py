@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ports import table
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import ports as port_table
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify import ports, sandbox
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners import Listener
 
@@ -28,7 +28,7 @@ SYSTEM = [{"listener": "chronyd", "protocol": "udp", "first": 323, "last": 323, 
 
 
 def judge(found, role="worker", network="routed", runtime="containerd"):
-    checks = ports.check_ports(table.as_dictionaries(network, runtime), SYSTEM, role, found, "node")
+    checks = ports.check_ports(port_table.as_dictionaries(network, runtime), SYSTEM, role, found, "node")
     return [(check.passed, check.seen) for check in checks]
 
 

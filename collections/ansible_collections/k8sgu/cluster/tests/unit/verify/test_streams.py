@@ -13,8 +13,8 @@ from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.errors import ManifestError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.kubeconfig import Access
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconfig import Access
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify import cluster, streams
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.cluster import ClusterChecks, Pod
 
@@ -108,7 +108,7 @@ def test_what_a_command_prints(frames: bytes, output: str) -> None:
     ],
 )
 def test_a_command_that_could_not_be_run(answer: bytes, expected: str) -> None:
-    with pytest.raises(ManifestError, match=expected):
+    with pytest.raises(KubernetesError, match=expected):
         run(answer)
 
 
@@ -118,7 +118,7 @@ def test_logs() -> None:
         assert streams.logs(stream, ACCESS, "/api/v1/namespaces/n/pods/p") == "hello"
     assert requests[0].startswith(b"GET /api/v1/namespaces/n/pods/p/log?limitBytes=300 HTTP/1.1\r\n")
     stream, _requests = served(refusal("502 Bad Gateway", "dial tcp 10.0.0.1:10250: connect: connection refused"))
-    with stream, pytest.raises(ManifestError, match="HTTP 502: dial tcp"):
+    with stream, pytest.raises(KubernetesError, match="HTTP 502: dial tcp"):
         streams.logs(stream, ACCESS, "/api/v1/namespaces/n/pods/p")
 
 
@@ -145,7 +145,7 @@ def test_a_port_is_forwarded() -> None:
 def test_a_port_that_could_not_be_forwarded() -> None:
     refused = UPGRADED + PORTS + message(1, b"dial tcp4 127.0.0.1:8080: connect: connection refused")
     stream, _requests = served(refused)
-    with stream, pytest.raises(ManifestError, match="connection refused"):
+    with stream, pytest.raises(KubernetesError, match="connection refused"):
         streams.forward(stream, ACCESS, "/api/v1/namespaces/n/pods/p", 8080, b"GET", "probe-1")
 
 
@@ -154,7 +154,7 @@ class Api:
 
 
 def _refuse() -> str:
-    raise ManifestError("HTTP 500")
+    raise KubernetesError("HTTP 500")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import threading
 
 import pytest
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ports import table
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import ports as port_table
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify import tls
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners import Listener
 
@@ -121,7 +121,7 @@ def test_nobody_there_is_three_faults():
 
 def test_every_listener_of_a_tls_row_is_asked_and_no_other(certificates):
     good = handshake(certificates["ec"], V.TLSv1_2, V.TLSv1_3, GOOD)
-    rows = table.as_dictionaries("routed")
+    rows = port_table.as_dictionaries("routed")
     with serving(good) as port, serving(lambda connection: None) as silent:
         row = {**rows[0], "name": "x", "listener": "x", "first": port, "last": port, "encryption": "tls"}
         found = [Listener("127.0.0.1", port, "x"), Listener("127.0.0.1", silent, "sshd")]

@@ -1,0 +1,234 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One run of node_drain: what it takes, and what it makes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Iterable, Iterator, Mapping, Sequence
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._drain import plan as plans
+from ansible_collections.k8sgu.cluster.plugins.module_utils._drain.work import SETTLE_S, Nodes, NotDrained
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconfig import load
+
+# Named as AnsibleModule and ArgumentSpecValidator name them.
+SPECIFICATION: dict[str, Any] = {
+    "argument_spec": {
+        "kubeconfig": {"type": "path", "required": True},
+        "state": {"type": "str", "choices": ["drained", "serving", "absent"], "default": "drained"},
+        "nodes": {"type": "list", "elements": "str"},
+        "returning": {"type": "list", "elements": "str", "default": []},
+        "members": {"type": "list", "elements": "str", "default": []},
+        "lives": {"type": "bool", "default": True},
+        "reason": {"type": "str", "default": "drained by k8sgu"},
+        "record": {"type": "path", "required": True},
+        "timeout": {"type": "int", "default": 300},
+        "request_timeout": {"type": "int", "default": 30},
+    },
+    "required_if": [("state", "drained", ["nodes"]), ("state", "absent", ["nodes"])],
+}
+
+
+class DrainError(KubernetesError):
+    """As every error here, with the part of the result that is known."""
+
+    def __init__(self, message: str, result: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+@dataclass
+class Outcome:
+    """What the module returns, and what it warns of."""
+
+    result: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+
+class Record:
+    """The names of nodes that were cordoned from here, in a file: a run that was killed leaves them to the next."""
+
+    def __init__(self, path: str, check_mode: bool) -> None:
+        self.path, self.check_mode = Path(path), check_mode
+
+    def names(self) -> list[str]:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            return [str(name) for name in content["nodes"]]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise KubernetesError(
+                f"record: {self.path} cannot be read ({error}); remove it, and `kubectl uncordon` the nodes with the "
+                f"annotation {plans.MARK}"
+            ) from error
+
+    def add(self, names: Iterable[str]) -> None:
+        self._write({*self.names(), *names})
+
+    def drop(self, names: Iterable[str]) -> None:
+        self._write(set(self.names()).difference(names))
+
+    def _write(self, names: set[str]) -> None:
+        if self.check_mode:
+            return
+        try:
+            if names:
+                content = json.dumps({"nodes": sorted(names)}) + "\n"
+                atomic_write(str(self.path), content.encode(), mode=0o600, directory_mode=0o700)
+            else:
+                self.path.unlink(missing_ok=True)
+        except (FileError, OSError) as error:
+            raise KubernetesError(f"record: {error}") from error
+
+
+def run(options: Mapping[str, Any], check_mode: bool) -> Outcome:
+    """Brings the nodes to the state. Raises KubernetesError, as DrainError where something of the result is known."""
+    for name, shown, least in (
+        ("timeout", "timeout (k8sgu_drain_timeout)", 0),
+        ("request_timeout", "request_timeout", 1),
+    ):
+        if options[name] < least:
+            raise KubernetesError(f"{shown}: {options[name]} is too few seconds; {least} is the least")
+    record = Record(options["record"], check_mode)
+    work = {"drained": _drained, "serving": _serving, "absent": _absent}[options["state"]]
+    return work(options, check_mode, record)
+
+
+@contextlib.contextmanager
+def _api(options: Mapping[str, Any]) -> Iterator[Nodes]:
+    with contextlib.closing(Client(load(options["kubeconfig"], None), options["request_timeout"])) as client:
+        yield Nodes(client)
+
+
+def _drained(options: Mapping[str, Any], check_mode: bool, record: Record) -> Outcome:
+    names = list(dict.fromkeys(options["nodes"]))
+    if not options["timeout"]:
+        return _undrained(names, "timeout (k8sgu_drain_timeout) is 0")
+    if not Path(options["kubeconfig"]).exists():
+        return _undrained(names, f"there is no {options['kubeconfig']}, so no cluster was made from here")
+    with _api(options) as nodes:
+        try:
+            there = nodes.settled(names, 0 if check_mode else SETTLE_S)
+            made = nodes.plan(names, there)
+        except NotDrained:
+            raise
+        except KubernetesError as error:
+            if not options["lives"]:
+                return _undrained(names, f"no cluster has come up here yet ({error})")
+            raise KubernetesError(
+                f"{error}\n{', '.join(names)} cannot be drained before the API server answers, and nothing was "
+                "changed. Mend it with them still in the description; or, where there is no cluster any more, set "
+                "k8sgu_drain_timeout: 0"
+            ) from error
+        choice = plans.choose(made, options["returning"], options["members"], there)
+        going = [plan for plan in made if plan.name in choice.now]
+        outcome = _planned(going, choice, [node for node in there if node["metadata"]["name"] not in choice.now])
+        if not check_mode:
+            _carry_out(nodes, going, options, record, outcome.result)
+    return outcome
+
+
+def _undrained(names: list[str], why: str) -> Outcome:
+    result = {"changed": False, "plan": [], "drained": names, "held": {}, "evicted": []}
+    return Outcome(result, [f"{', '.join(names)} not drained: {why}"] if names else [])
+
+
+def _planned(going: Sequence[plans.NodePlan], choice: plans.Choice, staying: Sequence[Mapping[str, Any]]) -> Outcome:
+    lines = [line for plan in going for line in plan.lines()]
+    lines += [f"leave node/{name}  # for now: {why}" for name, why in choice.held.items()]
+    result = {
+        "changed": any(plan.changes for plan in going),
+        "plan": lines,
+        "diff": {
+            "before_header": "nodes",
+            "after_header": "plan",
+            "before": "",
+            "after": "".join(f"{line}\n" for line in lines),
+        },
+        "drained": list(choice.now),
+        "held": dict(choice.held),
+        "evicted": [],
+    }
+    told = plans.warnings(going, staying)
+    told += [f"{name} stays as it is in this run, since {why}; run it again" for name, why in choice.held.items()]
+    return Outcome(result, told)
+
+
+def _carry_out(
+    nodes: Nodes, going: Sequence[plans.NodePlan], options: Mapping[str, Any], record: Record, result: dict[str, Any]
+) -> None:
+    there = [plan for plan in going if plan.state != plans.ABSENT]
+    if not there:
+        return
+    # Before the first of them is cordoned: whoever kills this run leaves a record of it.
+    record.add(plan.name for plan in there)
+    try:
+        # All of them first, so that no pod goes from one that leaves to another.
+        for plan in there:
+            if plan.cordon:
+                nodes.cordon(plan, options["reason"])
+        for plan in there:
+            if plan.state == plans.SERVING:
+                nodes.drain(plan, options["timeout"], result["evicted"])
+    except KubernetesError as error:
+        told = _give_back(nodes, [plan.name for plan in there], record)
+        failed = {**result, "drained": [], "changed": bool(result["evicted"])}
+        raise DrainError(f"{error}\n{told}", failed) from error
+
+
+def _give_back(nodes: Nodes, names: Sequence[str], record: Record) -> str:
+    """Opens what was cordoned from here; says what came of it."""
+    try:
+        for name in names:
+            nodes.uncordon(name)
+        record.drop(names)
+    except KubernetesError as error:
+        return (
+            f"{', '.join(names)}: could not be opened for pods again ({error}). A run of site.yml does it, as does "
+            "`kubectl uncordon`"
+        )
+    return f"What was cordoned for it takes pods again: {', '.join(names)}"
+
+
+def _serving(options: Mapping[str, Any], check_mode: bool, record: Record) -> Outcome:
+    names = record.names() if options["nodes"] is None else list(options["nodes"])
+    opened = []
+    if names:
+        with _api(options) as nodes:
+            if check_mode:
+                opened = [node["metadata"]["name"] for node in nodes.all() if plans.mark_of(node) is not None]
+                opened = [name for name in names if name in opened]
+            else:
+                opened = [name for name in names if nodes.uncordon(name)]
+    record.drop(names)
+    return _done("uncordon", opened)
+
+
+def _absent(options: Mapping[str, Any], check_mode: bool, record: Record) -> Outcome:
+    names = list(options["nodes"])
+    gone: list[str] = []
+    warnings = []
+    # What was let go without the API server has no mark, and there may be no server to ask.
+    if set(names) & set(record.names()):
+        try:
+            with _api(options) as nodes:
+                if not check_mode:
+                    gone = [name for name in names if nodes.remove(name)]
+        except KubernetesError as error:
+            warnings.append(f"Nodes of {', '.join(names)} are left to the phase worker, which removes them: {error}")
+            return Outcome(_done("delete", gone).result, warnings)
+    record.drop(names)
+    return _done("delete", gone)
+
+
+def _done(action: str, names: Sequence[str]) -> Outcome:
+    lines = [f"{action} node/{name}" for name in names]
+    return Outcome({"changed": bool(lines), "plan": lines})

@@ -1,0 +1,110 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Modules of the controller's own files, in Ansible's own process and as modules: the answers are the same.
+
+test_cfssl_cert_in_process.py has what all of them share: what is hidden, and when a module is sent after all.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import ansible_program
+
+TOKEN = "t0ken-of-a-user"
+CHECK = {"name": "a", "passed": True, "expected": "b", "seen": "c"}
+# What makes the way to the module necessary; an environment is one such thing.
+WAYS: dict[str, dict[str, Any]] = {"here": {}, "module": {"environment": {"K8SGU_TEST": "1"}}}
+# Each is run in check mode, run, and run again; `@` is the directory of the way.
+CALLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "key": ("signing_key", {"path": "@/sa.key", "public_path": "@/sa.pub"}),
+    "key of another size": ("signing_key", {"path": "@/sa.key", "public_path": "@/sa.pub", "size": 4096}),
+    "ssh": ("ssh_key", {"path": "@/ssh/id", "comment": "demo"}),
+    "kubeconfig": (
+        "kubeconfig",
+        {
+            "path": "@/config",
+            "clusters": [{"name": "demo", "server": "https://demo:6443"}],
+            "users": [{"name": "admin", "token": "{{ token }}"}],
+            "contexts": [{"name": "admin", "cluster": "demo", "user": "admin"}],
+            "current_context": "admin",
+        },
+    ),
+    "no such context": ("kubeconfig", {"path": "@/config", "current_context": "nobody"}),
+    "keys": ("encryption_keys", {"path": "@/secrets/keys.json"}),
+    "a key lost": ("encryption_keys", {"path": "@/other/keys.json", "in_use": ["server"]}),
+    "no cluster": ("verify_cluster", {"kubeconfig": "@/nowhere", "nodes": ["a"]}),
+    "nothing to drain": ("node_drain", {"kubeconfig": "@/nowhere", "record": "@/record", "nodes": ["a"]}),
+    "nobody to ask": (
+        "node_drain",
+        {"kubeconfig": "@/nowhere", "record": "@/record", "nodes": ["a"], "state": "serving"},
+    ),
+    "report": ("verify_report", {"junit": "@/verify.xml", "checks": [CHECK]}),
+    "report of a failure": ("verify_report", {"junit": "@/verify.xml", "checks": [{**CHECK, "passed": False}]}),
+    "report of nothing": ("verify_report", {"junit": "@/verify.xml", "checks": []}),
+}
+PASSES = ("check", "run", "again")
+
+
+def tasks() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for way, keywords in WAYS.items():
+        for number, (module, options) in enumerate(CALLS.values()):
+            for one in PASSES:
+                given = json.loads(json.dumps(options).replace("@", way))
+                call = {f"k8sgu.cluster.{module}": given, "check_mode": one == "check", "diff": True}
+                found.append({"register": f"{way}_{number}_{one}", "ignore_errors": True, **call, **keywords})
+    return found
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    directory = tmp_path_factory.mktemp("ways")
+    found, printed = ansible_program.run_tasks(directory, tasks(), variables={"token": TOKEN})
+    assert TOKEN not in printed
+    return found
+
+
+def comparable(result: dict[str, Any], way: str) -> Any:
+    """Without what differs between any two runs: random keys, and the directory of the way."""
+    # Added to what a module says: that it could be read, and for a `path` whose it is.
+    added = {"_ansible_parsed", "gid", "group", "mode", "owner", "size", "state", "uid"}
+    kept = {key: value for key, value in result.items() if key not in added}
+    text = json.dumps(kept, sort_keys=True).replace(f"{way}/", "@/")
+    text = re.sub(r"ssh-ed25519 [A-Za-z0-9+/=]+", "ssh-ed25519", text)
+    return json.loads(re.sub(r"SHA256:[A-Za-z0-9+/=]+", "SHA256", text))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("one", PASSES)
+@pytest.mark.parametrize("call", CALLS)
+def test_both_ways_say_the_same(results: dict[str, dict[str, Any]], call: str, one: str) -> None:
+    number = list(CALLS).index(call)
+    here, module = results[f"here_{number}_{one}"], results[f"module_{number}_{one}"]
+    assert comparable(here, "here") == comparable(module, "module")
+
+
+def test_the_calls_do_what_they_say(results: dict[str, dict[str, Any]]) -> None:
+    said = {
+        call: [results[f"here_{number}_{one}"]["changed"] for one in PASSES]
+        for number, call in enumerate(CALLS)
+        if not results[f"here_{number}_run"]["failed"]
+    }
+    changes = [True, True, False]
+    assert said == {
+        "key": changes,
+        "ssh": changes,
+        "kubeconfig": changes,
+        "keys": changes,
+        "nothing to drain": [False, False, False],
+        "report": [False, False, False],
+    }

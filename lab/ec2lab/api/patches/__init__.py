@@ -1,0 +1,20 @@
+"""Where moto differs from EC2: each module corrects one subject, by replacing methods of moto's classes.
+
+`install` is called once, before the first request.
+"""
+
+from __future__ import annotations
+
+from ec2lab.api.patches import addresses, balancers, dependencies, images, instances, interfaces, roles, routes, vpcs
+
+
+def install(public_range: str) -> None:
+    addresses.install(public_range)
+    interfaces.install()
+    instances.install()
+    images.install()
+    vpcs.install()
+    routes.install()
+    dependencies.install()
+    balancers.install()
+    roles.install()
