@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import ApiError
@@ -72,10 +70,18 @@ def test_a_source_that_cannot_be_asked_proves_nothing(error):
 
 def test_all_paths_share_the_time(monkeypatch):
     """In three rounds of threads each with its own time it would be three times as long until the failure is told."""
-    monkeypatch.setattr(policies, "LATE_S", 0)
-    began = time.monotonic()
-    assert not any(check.passed for check in policies.checks(Answers(KubernetesError("no answer")), "cluster.local", 2))
-    assert time.monotonic() - began < 4
+    now, granted = [0.0], []
+
+    def until(probe, timeout):
+        granted.append(timeout)
+        now[0] += min(timeout, 40)
+        return probe()
+
+    monkeypatch.setattr(policies, "WORKERS", 1)
+    monkeypatch.setattr(policies, "until", until)
+    monkeypatch.setattr(policies.time, "monotonic", lambda: now[0])
+    policies.checks(Answers(KubernetesError("no answer")), "cluster.local", 100)
+    assert granted == [100, 60, 20] + [policies.LATE_S] * (len(policies.MATRIX) - 3)
 
 
 def test_every_kind_of_rule_has_a_path_that_is_open_and_one_that_is_not():
