@@ -17,7 +17,7 @@ LAB_PREFIX = 22
 IMDS = "169.254.169.254"
 DNS = "169.254.169.253"
 MIRROR = "169.254.169.251"
-SERVICES = (IMDS, DNS, MIRROR)
+SERVICES = (IMDS, DNS, MIRROR)  # link-local, the same in every VPC
 # slirp4netns has its own little network inside each VPC's namespace; link-local, so no VPC can have it.
 SLIRP_RANGE = "169.254.240.0/24"
 SLIRP_ADDRESS = "169.254.240.100"
@@ -80,6 +80,24 @@ def meets(network: str, in_use: Iterable[str]) -> str | None:
 def router(subnet_cidr: str) -> str:
     """The VPC router's address in a subnet: its first host address."""
     return str(ipaddress.IPv4Network(subnet_cidr)[1])
+
+
+def resolver(vpc_cidr: str) -> str:
+    """The address of a VPC's name server, which instances learn by DHCP: the base of its first range plus two.
+
+    https://docs.aws.amazon.com/vpc/latest/userguide/AmazonDNS-concepts.html
+    """
+    return str(ipaddress.IPv4Network(vpc_cidr)[2])
+
+
+def name_servers(vpc_cidr: str) -> tuple[str, str]:
+    """Both addresses of a VPC's name server."""
+    return DNS, resolver(vpc_cidr)
+
+
+def services(vpc_cidr: str) -> tuple[str, ...]:
+    """Every address at which a VPC serves its instances."""
+    return (*SERVICES, resolver(vpc_cidr))
 
 
 def prefix_length(cidr: str) -> int:

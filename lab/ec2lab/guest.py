@@ -34,11 +34,11 @@ class GuestServices:
 
     def reconcile(self, desired: model.Desired) -> None:
         """Opens what new VPCs need, closes what gone ones had."""
-        wanted = {vpc.id for vpc in desired.vpcs}
-        for vpc_id in set(self._open) - wanted:
+        wanted = {vpc.id: vpc for vpc in desired.vpcs}
+        for vpc_id in self._open.keys() - wanted.keys():
             self._close(vpc_id)
-        for vpc_id in wanted - set(self._open):
-            self._serve(vpc_id)
+        for vpc_id in wanted.keys() - self._open.keys():
+            self._serve(wanted[vpc_id])
 
     def close(self) -> None:
         for vpc_id in list(self._open):
@@ -54,7 +54,8 @@ class GuestServices:
     def _socket(self, vpc_id: str, kind: socket.SocketKind, address: str, port: int) -> socket.socket:
         return self.fabric.open_socket(vpc_id, socket.AF_INET, kind, address, port)
 
-    def _serve(self, vpc_id: str) -> None:
+    def _serve(self, vpc: model.Vpc) -> None:
+        vpc_id = vpc.id
         closers: list[Callable[[], None]] = []
         self._open[vpc_id] = closers
         try:
@@ -66,13 +67,14 @@ class GuestServices:
                 f"metadata {vpc_id}",
             )
             closers.append(imds.close)
-            names = dns.NameServer(
-                self._socket(vpc_id, datagram, addresses.DNS, DNS_PORT),
-                self._socket(vpc_id, stream, addresses.DNS, DNS_PORT),
-                lambda: self._names(vpc_id),
-                f"dns {vpc_id}",
-            )
-            closers.append(names.close)
+            for address in addresses.name_servers(vpc.cidrs[0]):
+                names = dns.NameServer(
+                    self._socket(vpc_id, datagram, address, DNS_PORT),
+                    self._socket(vpc_id, stream, address, DNS_PORT),
+                    lambda: self._names(vpc_id),
+                    f"dns {vpc_id}",
+                )
+                closers.append(names.close)
             files = mirror.serve(
                 self._socket(vpc_id, stream, addresses.MIRROR, MIRROR_PORT), self.mirror_dir, f"mirror {vpc_id}"
             )

@@ -47,6 +47,7 @@ class MachineSpec:
     mac: str
     hostname: str  # as the instance sees itself: ip-10-240-0-10
     domain: str = "ec2.internal"
+    resolver: str = addresses.DNS
     authorized_keys: tuple[str, ...] = ()  # public keys in OpenSSH's format, for the user ubuntu
     user_data: bytes | None = None  # decoded; run once at first boot where it begins with #!
     disk_gib: int = 20
@@ -314,7 +315,7 @@ def _write_seed(seed: Path, spec: MachineSpec) -> None:
     # Its own name means its private address, as EC2's name server says, and not a link-local one.
     own = f"{spec.private_ip} {spec.hostname}.{spec.domain} {spec.hostname}"
     put("etc/hosts", f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{own}\n")
-    put("etc/resolv.conf", f"nameserver {addresses.DNS}\nsearch {spec.domain}\noptions edns0 trust-ad\n")
+    put("etc/resolv.conf", f"nameserver {spec.resolver}\nsearch {spec.domain}\noptions edns0 trust-ad\n")
     put("var/lib/cloud/data/instance-id", f"{spec.instance_id}\n")
     if spec.user_data is not None:
         put("var/lib/cloud/instance/user-data.txt", spec.user_data, 0o600)

@@ -127,7 +127,7 @@ class LoadBalancer:
 @dataclass(frozen=True)
 class Vpc:
     id: str
-    cidrs: tuple[str, ...]
+    cidrs: tuple[str, ...]  # the one that it was made with first
     subnets: tuple[Subnet, ...] = ()
     security_groups: tuple[SecurityGroup, ...] = ()
     nodes: tuple[Node, ...] = ()

@@ -145,8 +145,8 @@ def kernel_rules(vpc: model.Vpc) -> set[KernelRule]:
 
 
 def local_addresses(vpc: model.Vpc) -> set[str]:
-    """What the namespace itself answers for: the routers of the subnets, the lab's services, the balancers."""
-    found = set(addresses.SERVICES) | {addresses.router(subnet.cidr) for subnet in vpc.subnets}
+    """What the namespace itself answers for: the routers of the subnets, the services, the balancers."""
+    found = {*addresses.services(vpc.cidrs[0]), *(addresses.router(subnet.cidr) for subnet in vpc.subnets)}
     found |= {private for balancer in vpc.load_balancers for _, private, _ in balancer.addresses}
     if vpc.internet_gateway:
         found |= {public for b in vpc.load_balancers for _, _, public in b.addresses if public}

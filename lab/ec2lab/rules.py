@@ -180,7 +180,8 @@ def _group_chains(vpc: model.Vpc) -> list[str]:
 
 
 def _chains(vpc: model.Vpc, around: Surroundings) -> list[str]:
-    services = ", ".join(addresses.SERVICES)
+    services = ", ".join(addresses.services(vpc.cidrs[0]))
+    name_servers = ", ".join(addresses.name_servers(vpc.cidrs[0]))
     stateful = "ct state established,related"
     return [
         "  chain from_node { type filter hook prerouting priority raw; policy accept;",
@@ -207,6 +208,8 @@ def _chains(vpc: model.Vpc, around: Surroundings) -> list[str]:
         "  chain input { type filter hook input priority filter; policy drop;",
         '    iifname "lo" accept',
         f"    {stateful} accept",
+        # As Amazon's: who asks from another address than an interface's, as a pod with its own, gets no answer.
+        f"    iifname {NODES} ip daddr {{ {name_servers} }} iifname . ip saddr != @owned drop",
         f"    iifname {NODES} ip daddr {{ {services} }} accept",
         "  }",
         "  chain forward { type filter hook forward priority filter; policy drop;",

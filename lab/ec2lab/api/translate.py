@@ -6,7 +6,7 @@ import base64
 import ipaddress
 from typing import Any, get_args
 
-from ec2lab import model
+from ec2lab import addresses, model
 from ec2lab.api.backends import ACCOUNT, all_ec2, elbv2
 from ec2lab.api.patches.balancers import balancer_interfaces, used_target_groups
 from ec2lab.api.patches.routes import is_live, target_instance
@@ -27,7 +27,7 @@ def desired(lab: str, public_range: str, cut: frozenset[str]) -> model.Desired:
 
 
 def _vpc(region: str, backend: Any, vpc: Any, cut: frozenset[str]) -> model.Vpc:
-    cidrs = tuple(str(item["cidr_block"]) for item in vpc.get_cidr_block_association_set(ipv6=False))
+    ranges = (str(item["cidr_block"]) for item in vpc.get_cidr_block_association_set(ipv6=False))
     subnets = [subnet for zone in backend.subnets.values() for subnet in zone.values() if subnet.vpc_id == vpc.id]
     elb = elbv2(region)
     balancers = [balancer for balancer in elb.load_balancers.values() if balancer.vpc_id == vpc.id]
@@ -39,7 +39,7 @@ def _vpc(region: str, backend: Any, vpc: Any, cut: frozenset[str]) -> model.Vpc:
     ]
     return model.Vpc(
         id=vpc.id,
-        cidrs=cidrs,
+        cidrs=tuple(dict.fromkeys((str(vpc.cidr_block), *ranges))),  # the one it was made with first
         subnets=tuple(_subnet(backend, subnet) for subnet in sorted(subnets, key=lambda subnet: str(subnet.id))),
         security_groups=tuple(_group(group) for group in backend.groups.get(vpc.id, {}).values()),
         nodes=tuple(_node(instance, instance.id in cut) for instance in instances),
@@ -202,6 +202,7 @@ def machine_spec(instance: Any) -> MachineSpec:
         mac=eni.mac_address,
         hostname=short_host_name(instance),
         domain=domain,
+        resolver=addresses.resolver(backend.get_vpc(instance.vpc_id).cidr_block),
         authorized_keys=tuple(keys),
         user_data=base64.b64decode(str(instance.user_data)) if instance.user_data else None,
         disk_gib=int(size or DISK_GIB),

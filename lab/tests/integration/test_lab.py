@@ -228,8 +228,36 @@ def test_the_load_balancer_loses_a_target(cloud: Cloud, pair: tuple[str, str]) -
 
 
 def test_names_resolve_on_the_nodes(cloud: Cloud, pair: tuple[str, str]) -> None:
+    """By the address that EC2's DHCP gives, the VPC's base plus two."""
     name = cloud.see(pair[1])["PrivateDnsName"]
+    assert cloud.say(pair[0], "grep ^nameserver /etc/resolv.conf") == "nameserver 10.240.0.2"
     assert cloud.say(pair[0], f"getent ahostsv4 {name} | cut -d' ' -f1 | sort -u") == cloud.address(pair[1])
+
+
+def test_the_name_server_answers_no_other_address_than_an_interface_s(cloud: Cloud, pair: tuple[str, str]) -> None:
+    """As Amazon's: what a pod asks with its own address gets no answer, whatever routes and checks allow."""
+    node, source = pair[0], "10.200.3.1"
+    query = "bytes.fromhex('beef01000001000000000000') + b'\\x09localhost\\x00\\x00\\x01\\x00\\x01'"
+    program = (
+        "import socket, sys\n"
+        "asked = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "asked.settimeout(3)\n"
+        "asked.bind((sys.argv[1], 0))\n"
+        f"asked.sendto({query}, (sys.argv[2], 53))\n"
+        "try:\n    print(len(asked.recv(512)) > 12)\nexcept TimeoutError:\n    print('silence')\n"
+    )
+    cloud.say(node, f"sudo ip addr add {source}/32 dev lo; cat > ask.py <<'END'\n{program}END")
+    cloud.ec2.create_route(RouteTableId=cloud.table, DestinationCidrBlock="10.200.3.0/24", InstanceId=node)
+    cloud.ec2.modify_instance_attribute(InstanceId=node, SourceDestCheck={"Value": False})
+    time.sleep(WATCH_S)
+    try:
+        for server in ("10.240.0.2", "169.254.169.253"):
+            assert cloud.say(node, f"python3 ask.py {cloud.address(node)} {server}") == "True"
+            assert cloud.say(node, f"python3 ask.py {source} {server}") == "silence"
+    finally:
+        cloud.ec2.modify_instance_attribute(InstanceId=node, SourceDestCheck={"Value": True})
+        cloud.ec2.delete_route(RouteTableId=cloud.table, DestinationCidrBlock="10.200.3.0/24")
+        cloud.say(node, f"sudo ip addr del {source}/32 dev lo; rm ask.py")
 
 
 def test_the_mirror_serves_files_and_images(cloud: Cloud, pair: tuple[str, str]) -> None:

@@ -68,6 +68,12 @@ def test_which_network_is_met(network: str, in_use: list[str], met: str | None) 
     assert addresses.meets(network, in_use) == met
 
 
+@pytest.mark.parametrize(("vpc", "address"), [("10.240.0.0/16", "10.240.0.2"), ("172.31.0.16/28", "172.31.0.18")])
+def test_the_name_server_is_a_vpcs_base_plus_two(vpc: str, address: str) -> None:
+    assert addresses.resolver(vpc) == address
+    assert address in addresses.services(vpc)
+
+
 @pytest.mark.parametrize(("cidr", "router"), [("10.240.0.0/24", "10.240.0.1"), ("10.240.0.64/26", "10.240.0.65")])
 def test_the_router_is_a_subnets_first_address(cidr: str, router: str) -> None:
     assert addresses.router(cidr) == router

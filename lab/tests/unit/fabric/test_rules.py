@@ -101,6 +101,13 @@ def test_checks_and_cuts_are_per_node() -> None:
     assert elements(text, "owned") == {'"n4" . 10.0.0.4', '"n5" . 10.0.0.5', '"n6" . 10.0.0.6'}
 
 
+def test_the_name_server_answers_an_interface_s_own_address_alone() -> None:
+    statements = chain(ruleset(vpc(), Surroundings()), "input")
+    refusal = next(n for n, line in enumerate(statements) if "ip saddr != @owned drop" in line)
+    assert "{ 169.254.169.253, 10.0.0.2 }" in statements[refusal]
+    assert "10.0.0.2" in statements[refusal + 1] and statements[refusal + 1].endswith("accept")
+
+
 def test_ways_out_and_public_addresses() -> None:
     text = ruleset(vpc(), Surroundings(forbidden=("127.0.0.0/8", "192.0.2.2/32")))
     assert elements(text, "may_go_out") == {'"n4"', '"n5"', '"n6"'}

@@ -90,6 +90,16 @@ ansible_facts:
           description: The resolver configuration with real name servers, fit for pods.
           returned: always
           type: str
+        name_servers:
+          description: The IPv4 name servers in it, without those on loopback.
+          returned: always
+          type: list
+          elements: str
+        domain_name:
+          description: The host name with the first domain that the resolver searches; empty where it searches none.
+          returned: always
+          type: str
+          sample: ip-10-240-0-10.ec2.internal
         mtu:
           description: The largest packet in bytes of the network that the default route leads to.
           returned: always

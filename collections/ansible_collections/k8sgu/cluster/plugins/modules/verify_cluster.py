@@ -42,6 +42,16 @@ options:
     description: The cluster's domain.
     type: str
     default: cluster.local
+  outside_name:
+    description:
+      - The full name of a control-plane node that only a name server outside the cluster knows, such as C(ip-10-240-0-10.ec2.internal).
+        Pods must be able to look it up. Empty where the machines have no such name; then it is not asked for.
+    type: str
+    default: ""
+  api_port:
+    description: The port of its API server.
+    type: int
+    default: 6443
   timeout:
     description: Seconds that each check waits for what it expects.
     type: int

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import resource
@@ -73,6 +74,31 @@ def mtu(root: Path) -> int:
     return int(file.read_text()) if interface and file.exists() else 1500
 
 
+def name_servers(resolver_file: str) -> list[str]:
+    """The IPv4 name servers of a resolv.conf(5) that something else than this machine answers for."""
+    found = []
+    for line in resolver_file.splitlines():
+        words = line.split()
+        if len(words) < 2 or words[0] != "nameserver":
+            continue
+        try:
+            address = ipaddress.IPv4Address(words[1])
+        except ValueError:
+            continue
+        if not address.is_loopback:
+            found.append(str(address))
+    return found
+
+
+def domain_name(hostname: str, resolver_file: str) -> str:
+    """The machine's name with the first domain that it searches, such as ip-10-240-0-10.ec2.internal; empty without."""
+    for line in resolver_file.splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] in ("search", "domain") and words[1].strip("."):
+            return "{}.{}".format(hostname.partition(".")[0], words[1].strip("."))
+    return ""
+
+
 def numbers(version: str) -> tuple[int, ...]:
     """The numbers of a version, such as (22, 4) of `22.04`; none of a release that has no number yet."""
     return tuple(int(number) for number in re.findall(r"\d+", version))
@@ -104,6 +130,8 @@ def node_facts(root: Path = Path("/"), ask: Callable[[tuple[str, ...]], str] = s
     cgroup = root / "sys/fs/cgroup"
     # systemd-resolved's stub address is not reachable from pods; its list of real servers is beside it.
     resolved = root / "run/systemd/resolve/resolv.conf"
+    resolver = resolved if resolved.exists() else root / "etc/resolv.conf"
+    resolver_file = resolver.read_text() if resolver.exists() else ""
     machine = os.uname()
     distribution, version = release.get("ID", "unknown"), release.get("VERSION_ID", "")
     active = active_units(REPLICATED_UNITS, ask)
@@ -121,7 +149,9 @@ def node_facts(root: Path = Path("/"), ask: Callable[[tuple[str, ...]], str] = s
         "cpus": os.cpu_count() or 1,
         "memory_bytes": memory_bytes(meminfo, "MemTotal"),
         "swap_bytes": memory_bytes(meminfo, "SwapTotal"),
-        "resolv_conf": "/run/systemd/resolve/resolv.conf" if resolved.exists() else "/etc/resolv.conf",
+        "resolv_conf": str(Path("/") / resolver.relative_to(root)),
+        "name_servers": name_servers(resolver_file),
+        "domain_name": domain_name(machine.nodename, resolver_file),
         "mtu": mtu(root),
         # os.path, which says no where it may not look.
         "encrypts": any(os.path.exists(root / path) for path in ENCRYPTION),  # noqa: PTH110

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import ApiError, Client
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.explain import CORDONED, explain, node_trouble
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify import streams
@@ -106,11 +106,23 @@ def blocked(answer: str) -> bool:
     return answer.startswith("error:") and "lookup" not in answer and bool(_BLOCKED.search(answer))
 
 
-class ClusterChecks:
-    """All checks; `timeout` is in seconds, for each. A check that meets an error has failed with it."""
+def found(answer: str) -> bool:
+    """Whether the answer of `_dial` says that a name was looked up: something answered, or there was an address."""
+    if not answer.startswith("error:"):
+        return True
+    return "lookup" not in answer and bool(re.search(r"status code|dial tcp (\d+\.){3}\d+:\d+: ", answer))
 
-    def __init__(self, client: Client, nodes: list[str], domain: str, timeout: float) -> None:
-        self.client, self.nodes, self.domain, self.timeout = client, nodes, domain, timeout
+
+class ClusterChecks:
+    """All checks; `timeout` is in seconds, for each. A check that meets an error has failed with it.
+
+    `outside` is a control-plane node's name outside the cluster, empty for none, and its API server's port.
+    """
+
+    def __init__(
+        self, client: Client, nodes: list[str], domain: str, timeout: float, outside: tuple[str, int] = ("", 0)
+    ) -> None:
+        self.client, self.nodes, self.domain, self.timeout, self.outside = client, nodes, domain, timeout, outside
         self.moved = False
 
     def run(self) -> list[Check]:
@@ -126,6 +138,7 @@ class ClusterChecks:
             self.streams,
             self.policy_lets_friends_in,
             self.policy_keeps_others_out,
+            *([self.resolves_outside] if self.outside[0] else []),
         ]
         with ThreadPoolExecutor(max_workers=len(rest)) as pool:
             return ready + list(pool.map(self._attempt, rest))
@@ -229,6 +242,30 @@ class ClusterChecks:
             "; ".join(wrong) or f"all {len(self.nodes)} nodes see them",
             DEMO,
             "kubectl -n kube-system logs -l k8s-app=kube-dns",
+        )
+
+    def resolves_outside(self) -> Check:
+        """pods look up names outside the cluster"""
+        name, port = self.outside
+
+        def ask(probe: Pod) -> str:
+            try:
+                # Whole, by its last dot. Whatever answers at that port, the name was found.
+                return self._dial(probe, f"{name}.", port, "readyz")
+            except ApiError as error:
+                return f"error: {error.message}"
+            except KubernetesError:
+                return "error: the pod gave no answer in time, as where it waits for a name server"
+
+        answers = {probe.node: ask(probe) for probe in pods(self.client, PROBES, "probe")}
+        wrong = [f"{node}: {answer[:160]}" for node, answer in answers.items() if not found(answer)]
+        return Check(
+            "pods look up names outside the cluster",
+            not wrong and bool(answers),
+            f"the address of {name}, which only the nodes' name server knows, in pods of every node",
+            "; ".join(wrong) or f"found by pods of {len(answers)} nodes",
+            PROBES,
+            "nft list table ip k8sgu; kubectl -n kube-system logs -l k8s-app=kube-dns",
         )
 
     def balances(self) -> Check:

@@ -22,6 +22,8 @@ SPECIFICATION: dict[str, Any] = {
         "kubeconfig": {"type": "path", "required": True},
         "nodes": {"type": "list", "elements": "str", "required": True},
         "domain": {"type": "str", "default": "cluster.local"},
+        "outside_name": {"type": "str", "default": ""},
+        "api_port": {"type": "int", "default": 6443},
         "timeout": {"type": "int", "default": 120},
         "stopped_node": {"type": "str"},
     }
@@ -39,6 +41,7 @@ def look(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     if options["stopped_node"]:
         checks = [reschedule_check(client, options["stopped_node"], options["timeout"])]
     else:
-        checks = ClusterChecks(client, options["nodes"], options["domain"], options["timeout"]).run()
+        outside = (options["outside_name"], options["api_port"])
+        checks = ClusterChecks(client, options["nodes"], options["domain"], options["timeout"], outside).run()
         audited_request(client)
     return {"changed": False, "checks": [asdict(check) for check in checks], "user_agent": user_agent}

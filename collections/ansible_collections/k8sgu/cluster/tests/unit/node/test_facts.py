@@ -26,7 +26,8 @@ def make_root(tmp_path: Path, *, unified: bool, resolved: bool, capabilities: st
     if unified:
         (tmp_path / "sys/fs/cgroup/cgroup.controllers").touch()
     if resolved:
-        (tmp_path / "run/systemd/resolve/resolv.conf").touch()
+        (tmp_path / "run/systemd/resolve/resolv.conf").write_text(RESOLVER)
+        (tmp_path / "etc/resolv.conf").write_text("nameserver 127.0.0.53\n")
     return tmp_path
 
 
@@ -43,12 +44,37 @@ def test_node_facts(tmp_path, unified, resolved, capabilities, version, can_lowe
     assert found["cgroup_version"] == version
     assert found["can_lower_oom_score"] is can_lower
     assert found["resolv_conf"] == resolv_conf
+    assert found["name_servers"] == (["10.240.0.2"] if resolved else [])
     assert (found["distribution"], found["distribution_version"]) == ("ubuntu", "20.04")
     assert found["memory_bytes"] == 16 * 2**20
     assert found["swap_bytes"] == 0
     assert found["mtu"] == 9001
     assert found["active_units"] == ["etcd.service"]
     assert found["kube_proxy_mode"] == "iptables"
+
+
+RESOLVER = "# made by hand\nsearch ec2.internal example.org\noptions edns0\nnameserver 10.240.0.2\nnameserver fe80::1\n"
+
+
+def test_name_servers_are_those_that_another_machine_is() -> None:
+    assert facts.name_servers(RESOLVER + "nameserver 127.0.0.53\nnameserver\nnameserver 192.0.2.53 # x\n") == [
+        "10.240.0.2",
+        "192.0.2.53",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hostname", "resolver", "name"),
+    [
+        ("ip-10-240-0-10", RESOLVER, "ip-10-240-0-10.ec2.internal"),
+        ("ip-10-240-0-10.ec2.internal", RESOLVER, "ip-10-240-0-10.ec2.internal"),
+        ("node", "domain example.org.\n", "node.example.org"),
+        ("node", "search .\nnameserver 10.0.0.2\n", ""),  # systemd-resolved without a domain
+        ("node", "", ""),
+    ],
+)
+def test_the_name_outside_is_the_host_name_in_the_first_domain_searched(hostname, resolver, name) -> None:
+    assert facts.domain_name(hostname, resolver) == name
 
 
 @pytest.mark.parametrize(

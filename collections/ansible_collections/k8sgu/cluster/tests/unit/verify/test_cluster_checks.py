@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify import cluster
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.cluster import ClusterChecks, Pod
 
@@ -182,3 +183,43 @@ def test_a_policy_is_proven_by_a_connection_that_is_blocked(
     monkeypatch.setattr(checks, "_reach_guarded", lambda _app: (guarded, answer))
     check = checks.policy_keeps_others_out()
     assert (check.passed, check.seen) == (passes, answer)
+
+
+def test_a_name_server_that_is_silent_is_not_told_as_an_api_server_that_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster, "pods", lambda _client, ns, app: [Pod(ns, app, "a", "10.200.0.2", True)])
+    checks = ClusterChecks(Api(), [], "cluster.local", 1, ("node.example.org", 6443))  # type: ignore[arg-type]
+
+    def dial(*_asked: Any) -> str:
+        raise KubernetesError("the API server https://192.0.2.1:6443: cannot be reached for 3 s")
+
+    monkeypatch.setattr(checks, "_dial", dial)
+    check = checks.resolves_outside()
+    assert not check.passed
+    assert check.seen == "a: error: the pod gave no answer in time, as where it waits for a name server"
+
+
+@pytest.mark.parametrize(
+    ("answer", "passes"),
+    [
+        ("Client sent an HTTP request to an HTTPS server.", True),
+        ("error: received non 200 status code: 400", True),
+        ("error: dial tcp 10.240.0.10:6443: connect: connection refused", True),
+        ("error: dial tcp 10.240.0.10:6443: i/o timeout", True),
+        # What does not say that there was an address.
+        ("error: dial tcp: lookup ip-10-240-0-10.ec2.internal. on 10.32.0.10:53: no such host", False),
+        ("error: dial tcp: lookup ip-10-240-0-10.ec2.internal. on 10.32.0.10:53: server misbehaving", False),
+        ("error: context deadline exceeded (Client.Timeout exceeded while awaiting headers)", False),
+        ("error: no answer", False),
+    ],
+)
+def test_a_name_outside_is_proven_by_an_address(monkeypatch: pytest.MonkeyPatch, answer: str, passes: bool) -> None:
+    monkeypatch.setattr(cluster, "pods", lambda _client, ns, app: [Pod(ns, app, "a", "10.200.0.2", True)])
+    asked: list[tuple[str, int]] = []
+    checks = ClusterChecks(Api(), [], "cluster.local", 1, ("ip-10-240-0-10.ec2.internal", 6443))  # type: ignore[arg-type]
+    monkeypatch.setattr(checks, "_dial", lambda _pod, host, port, _request: asked.append((host, port)) or answer)
+    check = checks.resolves_outside()
+    assert check.passed is passes, check
+    assert asked == [("ip-10-240-0-10.ec2.internal.", 6443)]
+    assert passes or answer in check.seen
