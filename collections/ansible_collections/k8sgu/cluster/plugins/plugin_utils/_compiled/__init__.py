@@ -21,8 +21,9 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any, Sequence
 
-from ansible import constants as C
 from ansible.plugins.action import ActionBase
+
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._ansible_internals import node_interpreter, run_source
 
 _UTILS = "ansible_collections.k8sgu.cluster.plugins.module_utils"
 _NODE_HALF = Path(__file__).with_name("on_node.py")
@@ -40,8 +41,8 @@ def execute(
     None where a module has to be sent: Python's path on the node is not known yet, or Ansible is to send no program by
     the connection's input (pipelining is off, or what is sent is to be kept for a look).
     """
-    interpreter = _interpreter(action, variables)
-    if interpreter is None or not action._is_pipelining_enabled("new"):
+    interpreter = node_interpreter(action, variables)
+    if interpreter is None:
         return None
     digest, archive = _archive(tuple(packages))
     job = {
@@ -53,10 +54,9 @@ def execute(
         "arguments": arguments,
     }
     source = f"{_NODE_HALF.read_text(encoding='utf-8')}\nmain({json.dumps(job)!r}, {_MARK!r})\n"
-    command = action._connection._shell.build_module_command(
-        action._compute_environment_string(), f"#!{interpreter}", "", arg_path=None
-    )
-    done = action._low_level_execute_command(command.strip(), sudoable=True, in_data=source.encode())
+    done = run_source(action, interpreter, source)
+    if done is None:
+        return None
     _before, mark, answer = done["stdout"].rpartition(_MARK)
     if not mark:
         said = (done["stderr"] or done["stdout"]).strip()[-_SHOWN_CHARACTERS:]
@@ -66,16 +66,6 @@ def execute(
         }
     data: dict[str, Any] = json.loads(answer)
     return data
-
-
-def _interpreter(action: ActionBase, variables: dict[str, Any]) -> str | None:
-    """Python on the task's host: what was chosen for it, or found by the first module that was sent there."""
-    if action._task.delegate_to:
-        return None
-    chosen = str(action._templar.template(C.config.get_config_value("INTERPRETER_PYTHON", variables=variables)))
-    if not chosen.startswith("/"):
-        chosen = str((variables.get("ansible_facts") or {}).get("discovered_interpreter_python") or "")
-    return chosen if chosen.startswith("/") else None
 
 
 @functools.cache

@@ -1,0 +1,108 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What our action plugins use of ansible-core that it may change in any release, all in this file.
+
+Where an ansible-core lacks something of it, the answer is False or None, and the caller sends the module as any action
+plugin does. What is missing is found out before anything is executed, so that nothing is executed twice.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from typing import Any
+
+from ansible import constants as C
+from ansible.errors import AnsibleError
+from ansible.module_utils.common.arg_spec import ValidationResult
+from ansible.plugins.action import ActionBase
+
+try:
+    from ansible.module_utils.common.parameters import remove_values
+except ImportError:
+    remove_values = None
+
+# How Python says that an attribute, a key or a parameter is not there; how Ansible says it of a setting.
+_MISSING = (AttributeError, KeyError, TypeError, AnsibleError)
+
+
+def runs_here(action: ActionBase, variables: dict[str, Any]) -> bool:
+    """Whether the task's module would run on this machine, as this user, with this interpreter and environment."""
+    try:
+        task, connection = action._task, action._connection
+        if connection.transport != "local" or connection.become:
+            return False
+        if task.async_val or any(task.environment or ()):
+            return False
+        if task.delegate_to:
+            variables = variables.get("ansible_delegated_vars", {}).get(task.delegate_to, {})
+        return _same_program(_chosen_interpreter(action, variables), sys.executable)
+    except _MISSING:
+        return False
+
+
+def hidden_values(checked: ValidationResult) -> set[str] | None:
+    """The values of options with no_log; None where they cannot be known or masked."""
+    if remove_values is None or not hasattr(checked, "_no_log_values"):
+        return None
+    return set(checked._no_log_values)
+
+
+def masked(result: dict[str, Any], hidden: set[str]) -> dict[str, Any]:
+    """The result with the hidden values masked, as AnsibleModule does it on its way out."""
+    told = {key: value for key, value in result.items() if value is None or isinstance(value, bool)}
+    return {**remove_values(result, hidden), **told}
+
+
+def shows_invocation(variables: dict[str, Any]) -> bool:
+    """Whether a module's result has the options that it was given; up to ansible-core 2.20 always."""
+    try:
+        return bool(C.config.get_config_value("INJECT_INVOCATION", variables=variables))
+    except _MISSING:
+        return True
+
+
+def node_interpreter(action: ActionBase, variables: dict[str, Any]) -> str | None:
+    """Path of Python on the task's host: what was chosen for it, or found by the first module that was sent there."""
+    try:
+        if action._task.delegate_to:
+            return None
+        chosen = _chosen_interpreter(action, variables)
+    except _MISSING:
+        return None
+    if not chosen.startswith("/"):
+        chosen = str((variables.get("ansible_facts") or {}).get("discovered_interpreter_python") or "")
+    return chosen if chosen.startswith("/") else None
+
+
+def run_source(action: ActionBase, interpreter: str, source: str) -> dict[str, Any] | None:
+    """Runs a Python program on the task's host by the connection's input: rc, stdout and stderr.
+
+    None where Ansible is to send no program that way: pipelining is off, or what is sent is to be kept for a look.
+    """
+    try:
+        if not action._is_pipelining_enabled("new"):
+            return None
+        command = action._connection._shell.build_module_command(
+            action._compute_environment_string(), f"#!{interpreter}", "", arg_path=None
+        )
+        execute = action._low_level_execute_command
+        inspect.signature(execute).bind("", sudoable=True, in_data=b"")
+    except (AttributeError, TypeError):
+        return None
+    done: dict[str, Any] = execute(command.strip(), sudoable=True, in_data=source.encode())
+    return done
+
+
+def _chosen_interpreter(action: ActionBase, variables: dict[str, Any]) -> str:
+    """A path, or how one is to be found, such as `auto`."""
+    return str(action._templar.template(C.config.get_config_value("INTERPRETER_PYTHON", variables=variables)))
+
+
+def _same_program(one: str, other: str) -> bool:
+    """By directory too: a virtual environment is one interpreter's link in a directory of its own."""
+    return os.path.realpath(one) == os.path.realpath(other) and os.path.realpath(
+        os.path.dirname(one)  # noqa: PTH120
+    ) == os.path.realpath(os.path.dirname(other))  # noqa: PTH120
