@@ -8,27 +8,27 @@ BIN := $(VENV)/bin
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
-	@printf '\n%s\n' 'K8SGU_LAB=<name> K8SGU_CLUSTER=<name> before up and down: another lab than default, another cluster than the inventory names (demo).'
-	@printf '%s\n' '.venv/bin/python tools/run_tests.py <stage> ... runs some stages of the tests, .venv/bin/python tools/run_bench.py <word> ... some benchmarks.'
-	@printf '%s\n' '.venv/bin/ec2lab --help is the lab alone. The playbooks, for the lab and for AWS, are in README.md.'
+	@printf '\n%s\n' 'To use another lab than default or another cluster than demo, put K8SGU_LAB=<name> or K8SGU_CLUSTER=<name> before make up and make down.'
+	@printf '%s\n' 'To run some stages of the tests: .venv/bin/python tools/run_tests.py <stage>... Some benchmarks: .venv/bin/python tools/run_bench.py <word>...'
+	@printf '%s\n' 'To use the lab alone: .venv/bin/ec2lab --help. README.md explains the playbooks, for the lab and for AWS.'
 
-venv: ## the virtual environment .venv, with every tool the project needs, and the system packages of the lab
+venv: ## create the virtual environment .venv with every tool the project needs, and install the lab's system packages
 	@tools/venv
 
-up: venv ## a whole Kubernetes cluster named demo in the lab, from nothing
+up: venv ## build a whole Kubernetes cluster named demo in the lab
 	@tools/up
 
 down: ## remove the demo cluster and its lab
 	@tools/down
 
-test: venv ## every test; ends in the line `N passed, N failed`
+test: venv ## run every test; the last line says `N passed, N failed`
 	@$(BIN)/python tools/run_tests.py
 
-lint: venv ## the linters alone
+lint: venv ## run the linters alone
 	@$(BIN)/python tools/run_tests.py lint
 
-bench: venv ## the benchmarks, with the numbers the project promises
+bench: venv ## run the benchmarks and compare them with the numbers the project promises
 	@$(BIN)/python tools/run_bench.py
 
-bench-build: venv ## the build of a whole release from nothing on two cores, which takes 20 minutes and more
+bench-build: venv ## time the build of a whole release from source; takes 20 minutes or more on two cores
 	@$(BIN)/python tools/run_bench.py mirror --from-nothing

@@ -74,7 +74,7 @@ def test_with_the_clusters_name_everything_is_removed(server: Server, tmp_path: 
     status, output = play("destroy", tmp_path, confirm="demo")
     assert status == 0 and picture(server) == before, output[-3000:]
     order = tasks(output)
-    assert order[0] == "Be sure" and order[1] == WHO
+    assert order[0] == "Require the cluster's name as confirmation" and order[1] == WHO
     assert output.index("account 123456789012") < output.index("Remove everything")
 
 

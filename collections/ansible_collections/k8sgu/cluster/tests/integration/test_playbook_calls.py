@@ -95,7 +95,7 @@ def test_what_only_lists_is_not_judged(inventory: Path) -> None:
 def test_the_controller_stays_who_it_is(inventory: Path) -> None:
     """--become is for nodes: a program that makes nobody root would fail."""
     status, output = play("description", inventory, "--become", ANSIBLE_BECOME_EXE="/bin/false")
-    assert status == 0 and "Judge the description" in output, output[-3000:]
+    assert status == 0 and "Check the description" in output, output[-3000:]
 
 
 def test_nodes_that_are_left_out_on_purpose_are_named(inventory: Path) -> None:
