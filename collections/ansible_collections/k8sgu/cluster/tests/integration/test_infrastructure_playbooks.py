@@ -18,7 +18,7 @@ from ec2_account import AMI, account, picture, run
 from moto_server import Server, reset
 
 TASKS = ansible_program.ROOT / "collections/ansible_collections/k8sgu/cluster/roles/infrastructure/tasks"
-WHO = "Ask AWS who calls"
+WHO = "Get the AWS account and identity"
 
 
 @pytest.fixture(scope="module")

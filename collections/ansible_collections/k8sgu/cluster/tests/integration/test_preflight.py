@@ -100,7 +100,7 @@ def test_the_infrastructure_is_not_begun_with_a_bad_description(static: Path) ->
     )
     # What the infrastructure would make first: the key for SSH.
     assert not (static.parent / "state").exists()
-    assert "Ask AWS who calls" not in output
+    assert "Get the AWS account and identity" not in output
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_wrong_cluster_name_is_told_once(static: Path, name: Any, check: tuple
     assert_said(
         output, f"k8sgu_cluster_name: {name_rules.cluster_fault(name)}", "k8sgu_max_podz: there is no such variable"
     )
-    assert "Ask AWS who calls" not in output and not (static.parent / "state").exists()
+    assert "Get the AWS account and identity" not in output and not (static.parent / "state").exists()
 
 
 def test_a_good_description_passes_and_changes_nothing(tmp_path: Path) -> None:
