@@ -58,7 +58,7 @@ def test_no_secret_is_printed_or_logged(tmp_path: Path) -> None:
     inventory.write_text(INVENTORY)
     # A renewal reads old keys and old kubeconfigs, and its diff has both sides.
     again = play(inventory, state, "-vvvv", "--diff", "--extra-vars=k8sgu_api_address=api.demo.example")
-    assert "Bring every certificate up to date" in first
+    assert "Create or renew every certificate" in first
     assert "kube-apiserver" in again
     # A node that left the inventory leaves nothing behind, and nothing else goes with it.
     gone = {name for name in made if "demo-gone" in name}

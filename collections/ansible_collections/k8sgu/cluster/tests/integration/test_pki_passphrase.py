@@ -195,7 +195,7 @@ def test_none_for_keys_that_need_one(locked: Site) -> None:
     status, output = locked.play()
     error = refused(output)
     assert status != 0 and locked.files() == made
-    assert "k8sgu_pki_ca_passphrase is not given" in error and str(locked.key("kubernetes-ca")) in error
+    assert "k8sgu_pki_ca_passphrase is not set" in error and str(locked.key("kubernetes-ca")) in error
     assert f"{VARIABLE} in the environment" in error and "k8sgu_pki_ca_passphrase_prompt" in error
 
 
