@@ -134,7 +134,7 @@ def test_nodes_of_another_place_are_left_alone(tmp_path: Path) -> None:
     status, output = ansible_program.run_playbook("pki", hosts, variables={"k8sgu_state_dir": str(state)})
     said = " ".join(output.split())
     assert status != 0 and [path.name for path in state.iterdir()] == ["place.json"], output[-3000:]
-    assert "of account 111111111111, region eu-west-1 (arn:a), and the nodes are in account 222222222222" in said
+    assert "of account 111111111111, region eu-west-1 (arn:a), but the nodes are in account 222222222222" in said
 
 
 def test_further_options_reach_the_module(server: Server, tmp_path: Path) -> None:
