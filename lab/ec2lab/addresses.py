@@ -1,6 +1,6 @@
-"""Address arithmetic: what a lab's public range is made of, and what a subnet keeps for itself.
+"""Address arithmetic: how a lab's public range is divided, and which addresses a subnet reserves.
 
-A lab owns one range out of 198.18.0.0/15, which RFC 2544 sets aside for tests and which nobody routes. Its upper
+A lab owns one range out of 198.18.0.0/15, which RFC 2544 sets aside for tests and which nobody routes. The upper
 eighth holds the links between the host and each VPC (two addresses each); the rest are public and Elastic IPs.
 """
 
@@ -18,7 +18,7 @@ IMDS = "169.254.169.254"
 DNS = "169.254.169.253"
 MIRROR = "169.254.169.251"
 SERVICES = (IMDS, DNS, MIRROR)  # link-local, the same in every VPC
-# slirp4netns has its own little network inside each VPC's namespace; link-local, so no VPC can have it.
+# slirp4netns uses a small network of its own in each VPC's namespace; link-local, so no VPC can use the same range.
 SLIRP_RANGE = "169.254.240.0/24"
 SLIRP_ADDRESS = "169.254.240.100"
 SLIRP_GATEWAY = "169.254.240.2"
@@ -40,7 +40,7 @@ def _links(public_range: str) -> ipaddress.IPv4Network:
 
 
 def link(public_range: str, index: int) -> Link:
-    """The link of the VPC with this index (0, 1, ...); LabError when the range has no more of them."""
+    """The link of the VPC with this index (0, 1, ...); LabError when the range has no link left."""
     links = _links(public_range)
     if not 0 <= index < links.num_addresses // 2:
         raise LabError(f"the public range {public_range} has links for {links.num_addresses // 2} VPCs and no more")
@@ -52,23 +52,23 @@ def link_count(public_range: str) -> int:
 
 
 def public_addresses(public_range: str) -> Iterator[str]:
-    """What public and Elastic IPs are taken from, in order."""
+    """Every address that can be a public or Elastic IP, in ascending order."""
     network, links = ipaddress.IPv4Network(public_range), _links(public_range)
     for number in range(int(network.network_address) + 1, int(links.network_address)):
         yield str(ipaddress.IPv4Address(number))
 
 
 def free_range(in_use: Iterable[str]) -> str:
-    """The first range for a lab that meets none of the networks in use; LabError when there is none."""
+    """The first range for a lab that overlaps no network in use; LabError when every range does."""
     taken = list(in_use)
     for candidate in POOL.subnets(new_prefix=LAB_PREFIX):
-        if meets(str(candidate), taken) is None:
+        if first_overlap(str(candidate), taken) is None:
             return str(candidate)
     raise LabError(f"every /{LAB_PREFIX} of {POOL} is in use on this host: take a lab down first")
 
 
-def meets(network: str, in_use: Iterable[str]) -> str | None:
-    """The first network in use that `network` overlaps; default routes do not count."""
+def first_overlap(network: str, in_use: Iterable[str]) -> str | None:
+    """The first network in use that overlaps `network`, ignoring default routes; None when none does."""
     wanted = ipaddress.IPv4Network(network)
     for text in in_use:
         other = ipaddress.ip_network(text, strict=False)

@@ -1,7 +1,7 @@
-"""Network load balancers: health checks of targets, from the balancer's own addresses inside the VPC.
+"""Network load balancers: checks the health of targets, from the balancer's own addresses inside the VPC.
 
-The data path is nftables (see `rules`); this decides which targets it leads to. One thread keeps the schedule and a few
-workers knock, so that a target that does not answer holds up no other.
+The data path is nftables (see `rules`); the checks decide which targets get connections. One thread keeps the
+schedule and a few workers run the checks, so that a target that does not answer delays no other.
 
 https://docs.aws.amazon.com/elasticloadbalancing/latest/network/target-group-health-checks.html
 """
@@ -23,7 +23,7 @@ from ec2lab import model, netns
 from ec2lab.errors import LabError
 
 WORKERS = 8
-# How soon a new target is asked again while nobody knows how it is; EC2 leaves this open.
+# How soon a new target is checked again while its health is unknown; EC2 does not specify this.
 INITIAL_INTERVAL_S = 1.0
 
 HealthState = Literal["initial", "healthy", "unhealthy", "unused"]
@@ -32,7 +32,7 @@ Key = tuple[str, str, int]  # target group, instance, port
 
 @dataclass(frozen=True)
 class TargetHealth:
-    """As DescribeTargetHealth has it; `reason` is one of its codes, such as Target.FailedHealthChecks, or empty."""
+    """As in DescribeTargetHealth; `reason` is one of its codes, such as Target.FailedHealthChecks, or empty."""
 
     state: HealthState
     reason: str = ""
@@ -48,7 +48,7 @@ _FAILED = "Target.FailedHealthChecks"
 
 @dataclass(frozen=True)
 class Probe:
-    """One target to be checked: where from, where to and how."""
+    """One target to check: from which address, to which address, and how."""
 
     namespace: Path
     source: str
@@ -68,7 +68,7 @@ class _Record:
 
 
 class HealthChecks:
-    """Knows how every target is. `changed` is called, from a worker, when a target turned healthy or unhealthy."""
+    """The health of every target. A worker calls `changed` when a target becomes healthy or unhealthy."""
 
     def __init__(self, changed: Callable[[Key], None]) -> None:
         self._changed = changed
@@ -79,7 +79,7 @@ class HealthChecks:
         self._closed = False
 
     def update(self, vpcs: tuple[model.Vpc, ...], namespace: Callable[[str], Path]) -> None:
-        """Checks these VPCs' targets from now on. What is known of a target stays known."""
+        """Checks the targets of these VPCs from now on; targets that were checked before keep their health."""
         probes: dict[Key, Probe] = {}
         idle: dict[Key, TargetHealth] = {}
         for vpc in vpcs:
@@ -104,7 +104,7 @@ class HealthChecks:
             return record.health if record else self._idle.get(key, UNUSED)
 
     def unhealthy(self) -> frozenset[Key]:
-        """The targets that get no new connections while others are healthy."""
+        """The unhealthy targets, which get no new connections while others are healthy."""
         with self._lock:
             return frozenset(key for key, record in self._records.items() if record.health.state != "healthy")
 
@@ -132,7 +132,7 @@ class HealthChecks:
 
     def _check(self, key: Key, record: _Record) -> None:
         began = time.monotonic()
-        failure = knock(record.probe)
+        failure = check_target(record.probe)
         with self._lock:
             before = record.health.state
             assess(record, failure)
@@ -147,7 +147,7 @@ class HealthChecks:
 
 
 def plan(vpc: model.Vpc, namespace: Path) -> tuple[dict[Key, Probe], dict[Key, TargetHealth]]:
-    """What to check in a VPC, and how the targets are that need no check."""
+    """The targets of a VPC to check, and the health of those that need no check."""
     subnets = {subnet.id: ipaddress.IPv4Network(subnet.cidr) for subnet in vpc.subnets}
     running = {node.id for node in vpc.nodes}
     serving: dict[str, model.LoadBalancer] = {}
@@ -174,9 +174,9 @@ def plan(vpc: model.Vpc, namespace: Path) -> tuple[dict[Key, Probe], dict[Key, T
 
 
 def assess(record: _Record, failure: str | None) -> None:
-    """Takes one check's outcome into account; `failure` is None for a success.
+    """Updates the record with the outcome of one check; `failure` is None for a success.
 
-    A new target is healthy with its first success; after that both thresholds hold.
+    A new target is healthy after its first success; from then on both thresholds apply.
     """
     check = record.probe.check
     if failure is None:
@@ -189,8 +189,8 @@ def assess(record: _Record, failure: str | None) -> None:
             record.health = TargetHealth("unhealthy", _FAILED, f"Health checks failed: {failure}")
 
 
-def knock(probe: Probe) -> str | None:
-    """One health check: None, or why it failed."""
+def check_target(probe: Probe) -> str | None:
+    """Runs one health check; returns None, or why it failed."""
     check = probe.check
     try:
         opened = netns.open_socket(probe.namespace, socket.AF_INET, socket.SOCK_STREAM, probe.source, 0)

@@ -1,7 +1,7 @@
-"""Control groups of machines, on cgroup v1, v2 and both at once.
+"""Control groups of machines, on cgroup v1, v2 or both at once.
 
-A machine has one group in every hierarchy that is mounted, `ec2lab.<lab>/<instance>` below its root; all its processes
-are in there, those of its containers too. The machine's other groups are left alone.
+A machine has one group in every mounted hierarchy, `ec2lab.<lab>/<instance>` below its root, with all its processes,
+including those of its containers. The host's other groups are left alone.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 from ec2lab import names
 from ec2lab.errors import LabError, Timeout
 
-# What kubelet and container runtimes divide a node by. The root of a v2 hierarchy hands these on and no others.
+# The controllers that kubelet and container runtimes use. The root of a v2 hierarchy delegates these and no others.
 NEEDED = frozenset({"cpu", "cpuset", "hugetlb", "io", "memory", "pids"})
-MARK = Path("/run/ec2lab.controllers")  # those that it hands on only while there are labs
+MARK = Path("/run/ec2lab.controllers")  # lists those that it delegates only while there are labs
 
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """A mounted hierarchy. `controllers` of a v2 one are those that it may hand on."""
+    """A mounted hierarchy. For v2, `controllers` are those that it can delegate."""
 
     mountpoint: Path
     version: int
@@ -47,10 +47,10 @@ def hierarchies(mounts: str | None = None) -> list[Hierarchy]:
 
 @dataclass(frozen=True)
 class Places:
-    """Where a machine's processes begin: its launcher, and the node itself where that must be elsewhere.
+    """The groups in which a machine's processes start: the launcher's, and the node's own where it must be another.
 
-    On v2 a group that hands controllers on can have no processes of its own, so the launcher cannot sit in the group
-    that the node divides further.
+    On v2 a group that delegates controllers cannot hold processes, so the launcher cannot be in the group that the
+    node divides further.
     """
 
     launcher: tuple[Path, ...]
@@ -58,7 +58,7 @@ class Places:
 
 
 def create(lab: str, instance_id: str, memory_mib: int | None = None, cpus: int | None = None) -> Places:
-    """The machine's groups, made where they are missing. Limits hold for the node and all its containers together."""
+    """Makes the machine's groups where they are missing. Limits hold for the node and all its containers together."""
     launcher, node = [], []
     for hierarchy in hierarchies():
         parent = hierarchy.mountpoint / names.cgroup(lab)
@@ -86,11 +86,11 @@ def create(lab: str, instance_id: str, memory_mib: int | None = None, cpus: int 
 
 
 def _delegate(directory: Path, controllers: frozenset[str]) -> set[str]:
-    """On v2 a group has the controllers that its parent hands on. Returns those that it did not before."""
+    """Makes a v2 group delegate controllers to its children; returns those that it did not delegate before."""
     handed = directory / "cgroup.subtree_control"
     added = set()
     for controller in sorted(controllers - frozenset(_read(handed).split())):
-        with contextlib.suppress(OSError):  # some cannot be handed on everywhere; kubelet says which it misses
+        with contextlib.suppress(OSError):  # not every host can delegate all; kubelet says which it misses
             _write(handed, f"+{controller}")
             added.add(controller)
     return added
@@ -105,14 +105,14 @@ def _write(path: Path, text: str) -> None:
 
 
 def _note(added: set[str]) -> None:
-    """What the root hands on for the labs' sake."""
+    """Records the controllers that the root delegates because of labs."""
     if added:
         before = MARK.read_text().split() if MARK.exists() else []
         MARK.write_text(" ".join(sorted({*before, *added})))
 
 
 def _take_back() -> None:
-    """With the last lab's groups gone, the root hands on what it did before the first."""
+    """Once the last lab's groups are gone, makes the root delegate only what it did before the first."""
     if not MARK.exists():
         return
     for hierarchy in hierarchies():
@@ -126,7 +126,7 @@ def _take_back() -> None:
 
 
 def _inherit_cpuset(directory: Path) -> None:
-    """A new v1 cpuset is empty, and no process can enter it."""
+    """Fills a new v1 cpuset from its parent: it starts empty, and no process could enter it."""
     for name in ("cpuset.cpus", "cpuset.mems"):
         if not (directory / name).read_text().strip():
             (directory / name).write_text((directory.parent / name).read_text())
@@ -152,12 +152,12 @@ def groups(lab: str, instance_id: str | None = None) -> list[Path]:
 
 
 def instances(lab: str) -> set[str]:
-    """Every instance that has a group, whether anything runs in it or not."""
+    """The ids of instances that have a group, whether anything runs in it or not."""
     return {child.name for group in groups(lab) for child in group.iterdir() if child.is_dir()}
 
 
 def processes(lab: str, instance_id: str) -> set[int]:
-    """Every process of a machine, containers included."""
+    """The ids of a machine's processes, containers included."""
     found: set[int] = set()
     for group in groups(lab, instance_id):
         for directory, _, _ in os.walk(group):
@@ -167,7 +167,7 @@ def processes(lab: str, instance_id: str) -> set[int]:
 
 
 def kill(lab: str, instance_id: str, timeout: float = 20.0) -> None:
-    """Ends every process of a machine at once and waits until none is left."""
+    """Kills every process of a machine and waits until none is left; Timeout after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     pause = 0.002
     while pids := processes(lab, instance_id):
@@ -188,11 +188,11 @@ def _reap(pids: set[int]) -> None:
 
 
 def remove(lab: str, instance_id: str | None = None, timeout: float = 10.0) -> None:
-    """Removes the groups of a machine, or of the whole lab, which must have no processes."""
+    """Removes the groups of a machine or of the whole lab; they must have no processes."""
     deadline = time.monotonic() + timeout
     for group in groups(lab, instance_id):
         for directory, _, _ in os.walk(group, topdown=False):
-            # The kernel answers "busy" for a moment after the last process has gone.
+            # The kernel answers "busy" for a moment after the last process has ended.
             while True:
                 try:
                     Path(directory).rmdir()

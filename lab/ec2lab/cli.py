@@ -26,15 +26,15 @@ MIRROR_URL = f"http://{addresses.MIRROR}:5080"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 FAULT_KINDS = {
-    "power-off": "the node stops at once, as without power",
+    "power-off": "the node stops at once, as if it lost power",
     "power-on": "it boots again",
     "network-cut": "its link is down while it keeps running",
     "network-restore": "its link is up again",
     "disk-fill": "its root file system is full, for root too",
     "disk-free": "the space is there again",
-    "clock-jump": "refused: the node is a container and shares the clock of its host, which a virtual machine does not",
+    "clock-jump": "refused: unlike a virtual machine, the node is a container and shares the clock of its host",
 }
-# `ec2lab env` puts it into a shell: the lab that the shell is pointed at.
+# `ec2lab env` sets this variable: it names the lab that the shell uses.
 SHELLS_LAB = "EC2LAB_NAME"
 MIRROR_VARIABLE = "EC2LAB_MIRROR_DIR"
 
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
             again = ["sudo", *kept, str(Path(sys.argv[0]).absolute()), *given]
             raise LabError(f"the lab needs root; run: {shlex.join(again)}")
         if "name" in arguments:
-            arguments.name = which(arguments.command, arguments.name, os.environ.get(SHELLS_LAB, ""))
+            arguments.name = lab_name(arguments.command, arguments.name, os.environ.get(SHELLS_LAB, ""))
         status: int = COMMANDS[arguments.command](arguments)
     except (LabError, OSError) as error:
         print(f"ec2lab: {error}", file=sys.stderr)
@@ -93,10 +93,10 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
-def which(command: str, given: str | None, shells: str) -> str:
-    """The lab that is meant. Without a name the default one, but not in a shell that is pointed at another.
+def lab_name(command: str, given: str | None, shells: str) -> str:
+    """The name of the lab to use: `given`, or else the default; LabError when the shell is pointed at another lab.
 
-    `env` is exempt, since it is how a shell is pointed elsewhere.
+    `env` is exempt, since it is the command that points a shell at another lab.
     """
     if given is None and command != "env" and shells not in ("", DEFAULT):
         raise LabError(
@@ -136,7 +136,7 @@ def up(arguments: argparse.Namespace) -> int:
             host.hold_inotify_limit()
             start_daemon(lab, known)
         except BaseException:
-            if fresh:  # nothing half-made; a lab that existed keeps its machines
+            if fresh:  # leave nothing half-made; a lab that existed before keeps its machines
                 remove(lab)
             raise
     found = lab.description() or known
@@ -152,30 +152,32 @@ def describe(lab: Lab, arguments: argparse.Namespace) -> Description:
 
 
 def choose_mirror(lab: Lab, wanted: Path | None) -> Path:
-    """The directory asked for, by option or environment, or one of the lab's own."""
+    """The mirror directory from the option or the environment, or else one of the lab's own."""
     own = lab.state_dir / "mirror"
     if wanted is None:
         told = Path(os.environ.get(MIRROR_VARIABLE) or own)
-        # Told by `ec2lab env` of another lab, whose own mirror goes with it.
+        # The value comes from `ec2lab env` of another lab, and would be removed with that lab.
         wanted = own if told.resolve().is_relative_to(STATE_ROOT.resolve()) else told
     elif wanted.resolve().is_relative_to(STATE_ROOT.resolve()) and wanted.absolute() != own:
-        raise LabError(f"--mirror-dir {wanted} is below {STATE_ROOT} and would go with a lab: name another directory")
+        raise LabError(
+            f"--mirror-dir {wanted} is below {STATE_ROOT} and would be removed with a lab: name another directory"
+        )
     if wanted.exists() and not wanted.is_dir():
         raise LabError(f"--mirror-dir {wanted} is not a directory")
     return wanted.absolute()
 
 
-def wished_mirror() -> str | None:
-    """The directory that the shell asks for; what `ec2lab env` told it is nobody's wish."""
+def requested_mirror() -> str | None:
+    """The mirror directory that the user set in the environment; None when `ec2lab env` set it."""
     wish = os.environ.get(MIRROR_VARIABLE)
     return str(Path(wish).absolute()) if wish and not os.environ.get(SHELLS_LAB) else None
 
 
 def refuse_changes(known: Description, arguments: argparse.Namespace) -> None:
-    """A lab that exists keeps what it was made with."""
+    """LabError for an option that differs from what the existing lab was made with."""
     for option, wanted, has in (
         ("--mirror-dir", arguments.mirror_dir and str(arguments.mirror_dir.absolute()), known.mirror_dir),
-        (MIRROR_VARIABLE, wished_mirror(), known.mirror_dir),
+        (MIRROR_VARIABLE, requested_mirror(), known.mirror_dir),
         ("--public-range", arguments.public_range, known.public_range),
         ("--api-port", arguments.api_port, known.api_port),
     ):
@@ -184,7 +186,7 @@ def refuse_changes(known: Description, arguments: argparse.Namespace) -> None:
 
 
 def choose_port(wanted: int | None) -> int:
-    """A port of 127.0.0.1 that is free and no other lab's."""
+    """A free port of 127.0.0.1 that belongs to no other lab."""
     if wanted is not None and not 1 <= wanted <= 65535:
         raise LabError(f"--api-port {wanted}: a port is a number from 1 to 65535")
     others = {description.api_port for each in all_labs() if (description := each.description())}
@@ -203,7 +205,7 @@ def choose_port(wanted: int | None) -> int:
 
 
 def start_daemon(lab: Lab, known: Description) -> None:
-    """Starts it and returns when it answers; LabError with the end of its log when it does not."""
+    """Starts the daemon and returns when it answers; LabError with the end of its log when it does not."""
     begin = lab.log_file.stat().st_size if lab.log_file.exists() else 0
     descriptor = os.open(lab.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MOTO_"))}
@@ -253,7 +255,7 @@ def down(arguments: argparse.Namespace) -> int:
 
 
 def remove(lab: Lab) -> None:
-    """Ends and removes everything of the lab, by name: also after a crash, and what a killed `up` left."""
+    """Ends and removes everything with the lab's name, also after a crash and after a killed `up`."""
     description = lab.description_or_none()
     stop_daemon(lab)
     Machines(lab.name, lab.state_dir).destroy()
@@ -261,7 +263,7 @@ def remove(lab: Lab) -> None:
     for directory in (lab.state_dir, lab.run_dir):
         if directory.exists():
             shutil.rmtree(directory)
-    with contextlib.suppress(OSError):  # other labs are in there; what is in RUN_ROOT beside them goes with the lock
+    with contextlib.suppress(OSError):  # other labs may be in there; the rest of RUN_ROOT is removed with the lock
         STATE_ROOT.rmdir()
     if not all_labs():
         host.release_inotify_limit()
@@ -281,7 +283,7 @@ def stop_daemon(lab: Lab) -> None:
             if lab.daemon_pid() is None:
                 return
             time.sleep(0.02)
-    raise Timeout(f"the daemon (process {pid}) did not end within {2 * STOP_TIMEOUT_S:.0f} s of being told to")
+    raise Timeout(f"the daemon (process {pid}) did not end within {2 * STOP_TIMEOUT_S:.0f} s of SIGTERM")
 
 
 # -- the rest
@@ -361,7 +363,7 @@ def run_doctor(_arguments: argparse.Namespace) -> int:
 
 
 def lab_of(instance: str, name: str | None) -> Lab:
-    """The lab named, or the one that has the instance."""
+    """The lab with this name, or else the one that has the instance."""
     candidates = [require(name)[0]] if name else all_labs()
     for lab in candidates:
         if (Machines(lab.name, lab.state_dir).console_path(instance)).parent.is_dir():

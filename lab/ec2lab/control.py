@@ -1,4 +1,4 @@
-"""The daemon's control socket: one JSON object per connection and direction, for root alone."""
+"""The daemon's control socket: one JSON object per connection in each direction; root only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Handle = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def serve(path: Path, handle: Handle) -> socket.socket:
-    """Listens until the returned socket is closed. A LabError of `handle` is sent as an error for the user."""
+    """Listens until the returned socket is closed. A LabError from `handle` is sent to the user as an error."""
     path.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)

@@ -1,8 +1,7 @@
-"""Makes machines and network agree with the API, and the API's instance states with the machines.
+"""Makes machines and network match the API, and the API's instance states match the machines.
 
-One thread decides (`step`); what takes time with one machine runs in a thread of its own, one per instance. Every
-decision is taken from the state as it is, never from what was decided before: a daemon that starts finds the same
-work that the killed one left.
+One thread decides (`step`); slow work on a machine runs in a thread of its own, one per instance. Decisions depend
+only on the present state, never on earlier decisions: a new daemon finds the work that a killed one left.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from ec2lab.machine import Machines
 
 log = logging.getLogger(__name__)
 
-# How often machines are looked at when no call changes anything: one that powers itself off is noticed by this.
+# How often machines are checked when no call changes anything; this notices one that powered itself off.
 IDLE_S = 2.0
 READY_TIMEOUT_S = 120.0
 # EC2 forgets a terminated instance after about an hour.
@@ -40,7 +39,7 @@ JOB_WAIT_S = 60.0
 
 
 def find(instance_id: str) -> Any:
-    """moto's object, or None. Objects change at a roll-back: look up, use, forget, all under the API's lock."""
+    """moto's instance, or None. Roll-backs replace objects: use it only under the API's lock and do not keep it."""
     for _region, backend in all_ec2():
         for reservation in backend.reservations.values():
             for instance in reservation.instances:
@@ -50,7 +49,7 @@ def find(instance_id: str) -> Any:
 
 
 def reboots(instance: Any, which: Literal["wanted", "done"]) -> int:
-    """How often a reboot was asked for, or done. Both are in the API's state, so that a kill loses none."""
+    """How many reboots were requested, or done. Both are in the API's state, so that no kill loses one."""
     return int(getattr(instance, f"reboots_{which}", 0))
 
 
@@ -64,7 +63,7 @@ class Controller:
         machines: Machines,
         network: Callable[[model.Desired], None],
     ) -> None:
-        """`network` is told of each description once the fabric is so: it opens the services of new VPCs."""
+        """`network` is called with each description once the fabric matches it; it starts services of new VPCs."""
         self.lab, self.public_range = lab, public_range
         self.api, self.fabric, self.machines, self.network = api, fabric, machines, network
         self._wake = threading.Event()
@@ -74,7 +73,7 @@ class Controller:
         self._stepping = threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="machine")
         self._trouble = ""
-        self._failing: dict[str, str] = {}  # by instance, what its last job failed with
+        self._failing: dict[str, str] = {}  # by instance, the error of its last job
 
     # -- the loop
 
@@ -93,24 +92,24 @@ class Controller:
                 self.try_step()
 
     def try_step(self) -> None:
-        """A step whose failure is noted, not raised: the next one may do better."""
+        """Runs a step and logs its failure instead of raising it; the next step tries again."""
         started = time.monotonic()
         try:
             self.step()
             self._trouble = ""
         except Exception as error:
-            if str(error) != self._trouble:  # said once, not every two seconds
-                log.exception("the lab could not be brought in line with the API; trying on")
+            if str(error) != self._trouble:  # log it once, not every two seconds
+                log.exception("the lab could not be made to match the API; trying again")
                 self._trouble = str(error)
         log.debug("step: %.0f ms", (time.monotonic() - started) * 1000)
 
     @property
     def trouble(self) -> str:
-        """What keeps the lab from agreeing with the API; empty when nothing does."""
+        """What keeps the lab from matching the API; empty when nothing does."""
         return "; ".join(filter(None, (self._trouble, *tuple(self._failing.values()))))
 
     def adopt(self) -> None:
-        """A daemon's first act: machines that belong to no instance go."""
+        """Removes machines that belong to no instance; a daemon does this first."""
         with self.api.lock:
             wanted = {
                 instance.id
@@ -123,7 +122,7 @@ class Controller:
             self.machines.delete(instance_id)
 
     def step(self) -> None:
-        """Brings the network in line at once, and starts what there is to do with the machines."""
+        """Makes the network match at once, and starts the jobs that machines need."""
         with self._stepping:
             with self.api.lock:
                 self._forget_terminated()
@@ -142,7 +141,7 @@ class Controller:
 
     @contextmanager
     def exclusively(self, instance_id: str) -> Iterator[None]:
-        """No job touches the machine meanwhile; LabError when one keeps it too long."""
+        """Keeps jobs off the machine; LabError when a running job takes longer than JOB_WAIT_S."""
         deadline = time.monotonic() + JOB_WAIT_S
         while not self._take(instance_id):
             if time.monotonic() > deadline:
@@ -176,13 +175,13 @@ class Controller:
             except Exception as error:
                 log.exception("%s: %s failed", instance_id, name)
                 self._failing[instance_id] = f"{instance_id}: {name}: {error}"
-                time.sleep(1)  # tried again at the next step
+                time.sleep(1)  # the next step tries again
             finally:
                 self._release(instance_id)
 
         self._pool.submit(body)
 
-    # -- what there is to do
+    # -- what machines need
 
     def _work(self) -> list[tuple[str, str, Callable[[str], None]]]:
         jobs: dict[str, Callable[[str], None]] = {
@@ -206,7 +205,7 @@ class Controller:
         return "power" in self.api.extra.faults.get(instance_id, set())
 
     def _change(self, instance_id: str, before: str, change: Callable[[Any], None]) -> bool:
-        """Applies `change` to the instance if it still is in the state `before`, and saves."""
+        """Applies `change` and saves, if the instance is still in the state `before`."""
         with self.api.lock:
             instance = find(instance_id)
             if instance is None or instance.state != before:
@@ -231,14 +230,14 @@ class Controller:
             if not self._wait_ready(instance_id):
                 return
             log.info("%s: up after %.1f s", instance_id, time.monotonic() - started)
-        except (LabError, OSError) as error:  # the host's own trouble too, such as a full disk
+        except (LabError, OSError) as error:  # OSError: a fault of the host, such as a full disk
             log.error("%s: did not come up: %s", instance_id, error)
             message = f"Server.InternalError: {error}"
 
             def failed(instance: Any) -> None:
                 instance.state_reason = StateReason(message, "Server.InternalError")
                 instance._reason = message
-                # As on EC2: what never ran is terminated, what ran before is stopped again.
+                # As on EC2: a first launch that fails is terminated, a failed start is stopped again.
                 instances.set_state(instance, "shutting-down" if first else "stopping")
 
             self._change(instance_id, "pending", failed)
@@ -252,7 +251,7 @@ class Controller:
         self._change(instance_id, "pending", running)
 
     def _wait_ready(self, instance_id: str) -> bool:
-        """True when the node is up; False when it was asked to go meanwhile."""
+        """True when the node is up; False when its instance is to stop or end meanwhile."""
         deadline = time.monotonic() + READY_TIMEOUT_S
         while True:
             try:
@@ -272,7 +271,7 @@ class Controller:
         def stopped(instance: Any) -> None:
             for eni in instance.nics.values():
                 eni.stop()  # gives an automatic public address back
-            # The disk stays, and with it what fills it.
+            # The disk stays, and so does the fault that fills it.
             if left := self.api.extra.faults.pop(instance_id, set()) & {"disk"}:
                 self.api.extra.faults[instance_id] = left
             instances.set_state(instance, "stopped")
@@ -303,7 +302,7 @@ class Controller:
         self._change(instance_id, "running", done)
 
     def _went_down(self, instance_id: str) -> None:
-        """The node shut itself down. It may also just be starting anew: hence a second look."""
+        """Handles a node that shut itself down; checks twice, since it may just be rebooting."""
         time.sleep(0.3)
         if self.machines.state(instance_id) == "running" or self._powered_off(instance_id):
             return

@@ -1,7 +1,7 @@
 """The lab's background process: `python -m ec2lab.daemon NAME`, started by `ec2lab up`.
 
-It ends on SIGTERM; killed harder, the next one takes over where it stood: the API's state is on disk before a call is
-answered, machines and network do not depend on the daemon's life.
+It ends on SIGTERM. After SIGKILL the next daemon continues from the same state: the API's state is on disk before a
+call is answered, and machines and network run on without a daemon.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from ec2lab.lab import Description, Lab
 from ec2lab.machine import Machines
 
 log = logging.getLogger(__name__)
-# A daemon keeps its lock; who only looks whether one runs (Lab.daemon_pid) has it for a moment.
+# A daemon keeps the lock while it runs; Lab.daemon_pid, which only checks, holds it for a moment.
 LOCK_WAIT_S = 1.0
 
 
 class AlreadyRunning(LabError):
-    """Another daemon has the lab."""
+    """Another daemon of this lab is running."""
 
 
 def hold_pid_file(path: Path) -> int:
@@ -79,7 +79,7 @@ class Daemon:
     def run(self) -> None:
         self._load()
         endpoint = self._listen()
-        # Network and services of what a killed daemon left are there again before the lab counts as up.
+        # Restore the network and services of what a killed daemon left before the lab counts as up.
         self.controller.adopt()
         self.controller.try_step()
         loop = threading.Thread(target=self.controller.run, name="controller", daemon=True)
@@ -96,20 +96,20 @@ class Daemon:
         self.lab.control.unlink(missing_ok=True)
 
     def _listen(self) -> BaseWSGIServer:
-        """On the socket of our own: werkzeug ends the process where it cannot have one."""
+        """Opens the socket itself: werkzeug would end the process when the port is taken."""
         port = self.description.api_port
         try:
             own = socket.create_server(("127.0.0.1", port))
         except OSError as error:
             raise LabError(
-                f"port {port} of 127.0.0.1, the API's, cannot be had ({error.strerror}): end the program that has it, "
-                f"or `ec2lab down {self.lab.name}` and up again for another port"
+                f"the API cannot use port {port} of 127.0.0.1 ({error.strerror}): end the program that uses it, "
+                f"or run `ec2lab down {self.lab.name}` and `ec2lab up` again for another port"
             ) from error
         with own:
             return server.listen(self.api, "127.0.0.1", port, fd=own.fileno())
 
     def _load(self) -> None:
-        """The saved state, or a new account; either way with the image that the cache has now."""
+        """Loads the saved state or makes a new account, and registers the image that is in the cache now."""
         self.api.load()
         base = image.cached_image()
         if base is None:
@@ -176,20 +176,20 @@ class Daemon:
             self.api.save()
 
     def power_off(self, instance_id: str) -> None:
-        # Noted first: a machine that is down without a fault has shut itself down, and would be stopped.
+        # Record the fault first: a machine that is down without one counts as shut down, and would be stopped.
         self._note(instance_id, "power", True)
         self.machines.power_off(instance_id)
 
     def power_on(self, instance_id: str) -> None:
-        self.controller.step()  # the cable that went with the power is there again before the node looks for it
+        self.controller.step()  # plugs in the node's link again before it boots
         self.machines.start(instance_id)
         self._note(instance_id, "power", False)
 
-    def cut(self, instance_id: str) -> None:
+    def cut_network(self, instance_id: str) -> None:
         self._note(instance_id, "network", True)
         self.controller.step()
 
-    def mend(self, instance_id: str) -> None:
+    def restore_network(self, instance_id: str) -> None:
         self._note(instance_id, "network", False)
         self.controller.step()
 
@@ -205,12 +205,12 @@ class Daemon:
         faults.jump_clock(self.machines, instance_id, 3600.0)
 
 
-# Each stands beside its opposite.
+# Each fault is followed by its opposite.
 FAULTS = {
     "power-off": Daemon.power_off,
     "power-on": Daemon.power_on,
-    "network-cut": Daemon.cut,
-    "network-restore": Daemon.mend,
+    "network-cut": Daemon.cut_network,
+    "network-restore": Daemon.restore_network,
     "disk-fill": Daemon.fill_disk,
     "disk-free": Daemon.free_disk,
     "clock-jump": Daemon.jump_clock,
@@ -220,7 +220,7 @@ FAULTS = {
 def main(argv: list[str]) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(threadName)s: %(message)s", level=logging.INFO)
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    # `kill -USR1` writes what every thread does to the log: the way to see where a daemon hangs.
+    # `kill -USR1` logs every thread's stack, to see where a daemon hangs.
     faulthandler.register(signal.SIGUSR1)
     lab = Lab(argv[0])
     try:
@@ -235,7 +235,7 @@ def main(argv: list[str]) -> int:
     except (LabError, OSError) as error:
         print(f"ec2lab: {error}", file=sys.stderr)
         return 1
-    # Threads that wait for a machine must not keep the process alive.
+    # End without waiting for threads that wait for a machine.
     logging.shutdown()
     os._exit(0)
 

@@ -1,6 +1,6 @@
-"""What the lab needs of its host: each program and kernel feature, what it is for and how to get it.
+"""What the lab needs from its host: each program and kernel feature, what it is for and how to get it.
 
-Features are tried, not guessed from versions, in namespaces that end with the trial: the host stays as it is.
+Features are tried rather than guessed from versions, in namespaces that end with the trial, so the host is unchanged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_SYS_RESOURCE = 12, 21, 24
 
 @dataclass(frozen=True)
 class Check:
-    """One requirement. `needed` is False for what only some features want."""
+    """One requirement. `needed` is False if only some features use it."""
 
     name: str
     purpose: str
@@ -46,12 +46,12 @@ PROGRAMS = (
     _Program("ip", "iproute2", "namespaces, links and routes of the VPCs"),
     _Program("nft", "nftables", "security groups, public addresses, load balancers"),
     _Program("conntrack", "conntrack", "ends the connections of an unhealthy load balancer target"),
-    _Program("slirp4netns", "slirp4netns", "internet and NAT gateways' way out through the host"),
+    _Program("slirp4netns", "slirp4netns", "connects internet and NAT gateways to the internet through the host"),
     _Program("ssh-keygen", "openssh-client", "the nodes' host keys"),
     _Program("mke2fs", "e2fsprogs", "the nodes' disks"),
     _Program("nsenter", "util-linux", "starts nodes in their VPC"),
     _Program("unshare", "util-linux", "starts nodes in namespaces of their own"),
-    _Program("setpriv", "util-linux", "leaves nothing behind when the image's making is cut off"),
+    _Program("setpriv", "util-linux", "cleans up when making the image is interrupted"),
     _Program("mount", "mount", "the nodes' disks"),
 )
 
@@ -61,7 +61,7 @@ def checks(state_dir: Path) -> list[Check]:
     found = [_root()]
     found += [_program(program) for program in PROGRAMS]
     if not found[0].ok:
-        return found  # the rest cannot even be tried
+        return found  # the other trials need root too
     found += [_capabilities(), _cgroups(), *_devices(), _raised_limits()]
     if all(check.ok for check in found if check.name in ("ip", "nft", "unshare", "mount")):
         found += _trials(state_dir)
@@ -69,11 +69,11 @@ def checks(state_dir: Path) -> list[Check]:
     found.append(_space("state", state_dir, remedy))
     if not _image_is_cached():
         found.append(_space("image", image.cache_directory(), "or set XDG_CACHE_HOME to a directory that has it"))
-    return [*found, _archive(), _way_out()]
+    return [*found, _archive(), _default_route()]
 
 
 def missing(state_dir: Path) -> list[Check]:
-    """The needed ones that are not met; `up` refuses when there are any."""
+    """The needed requirements that are not met; `up` refuses to start when there are any."""
     return [check for check in checks(state_dir) if check.needed and not check.ok]
 
 
@@ -116,7 +116,7 @@ def _capabilities() -> Check:
 def _raised_limits() -> Check:
     return Check(
         "CAP_SYS_RESOURCE",
-        "lower OOM scores and higher limits for programs on nodes; without it container runtimes must not ask for them",
+        "lower OOM scores and higher limits for programs on nodes; without it container runtimes cannot set them",
         "run on a machine that grants root this capability",
         bool(_effective_capabilities() >> CAP_SYS_RESOURCE & 1),
         needed=False,
@@ -136,7 +136,7 @@ def _cgroups() -> Check:
         detail = f"no controller {', '.join(lacking)}"
     elif closed:
         detail = f"read-only: {', '.join(closed)}"
-    remedy = "mount -t cgroup2 none /sys/fs/cgroup, or boot with cgroup_enable=memory where that controller is off"
+    remedy = "mount -t cgroup2 none /sys/fs/cgroup, or boot with cgroup_enable=memory if that controller is off"
     return Check("control groups", "one group per node, writable inside", remedy, ok, detail=detail)
 
 
@@ -183,7 +183,7 @@ def _trials(state_dir: Path) -> list[Check]:
         for name, purpose, remedy, needed, command, stdin in network
     ]
     directory = _existing(state_dir)
-    # A disk's file system and the overlay on it, as a node has them; the file is in memory and goes with the trial.
+    # A disk's file system and the overlay on it, as on a node; the file is in memory and vanishes with the trial.
     script = (
         "mount -t tmpfs none /mnt && cd /mnt && mkdir disk usr && truncate -s 16M file && mke2fs -q -t ext4 file && "
         "mount -o loop,barrier=0 file disk && mkdir disk/upper disk/work disk/merged && "
@@ -204,7 +204,7 @@ def _trials(state_dir: Path) -> list[Check]:
     found.append(
         _trial(
             "sparse files",
-            f"disks in {directory} take only what is written",
+            f"disk images in {directory} use only the space that is written",
             "keep the lab's state on a file system with sparse files, such as ext4, XFS or btrfs",
             True,
             ["sh", "-c", script, "sh", str(directory)],
@@ -261,7 +261,7 @@ def _sample() -> model.Vpc:
 
 
 def _existing(directory: Path) -> Path:
-    """The directory, or the nearest one above it that is there already."""
+    """The directory, or its nearest parent that exists."""
     return next(path for path in (directory, *directory.absolute().parents) if path.is_dir())
 
 
@@ -277,7 +277,7 @@ def _space(what: str, directory: Path, otherwise: str) -> Check:
 
 
 def _image_is_cached() -> bool:
-    with contextlib.suppress(LabError):  # said by the check of the archive
+    with contextlib.suppress(LabError):  # the check of the archive reports it
         return image.cached_image() is not None
     return False
 
@@ -285,10 +285,10 @@ def _image_is_cached() -> bool:
 def _archive() -> Check:
     purpose = "the nodes' image is made from the host's own Debian or Ubuntu archive"
     remedy = "run on Debian or Ubuntu, with its archive in /etc/apt"
-    return _told("package archive", purpose, remedy, lambda: image.cached_image() or image.chosen_archive())
+    return _check_by("package archive", purpose, remedy, lambda: image.cached_image() or image.chosen_archive())
 
 
-def _told(name: str, purpose: str, remedy: str, question: Callable[[], object]) -> Check:
+def _check_by(name: str, purpose: str, remedy: str, question: Callable[[], object]) -> Check:
     try:
         question()
     except LabError as error:
@@ -296,11 +296,11 @@ def _told(name: str, purpose: str, remedy: str, question: Callable[[], object]) 
     return Check(name, purpose, remedy, True)
 
 
-def _way_out() -> Check:
+def _default_route() -> Check:
     return Check(
         "default route",
         "nodes reach the internet through the host; without it they do not",
         "connect the host to a network",
-        host.has_way_out(),
+        host.has_default_route(),
         needed=False,
     )

@@ -1,10 +1,10 @@
-"""The lab's own errors: each message is one sentence for the user, with the way out."""
+"""The lab's own errors: each message is one sentence that tells the user what is wrong and what to do."""
 
 from __future__ import annotations
 
 
 class LabError(Exception):
-    """Something the user can act upon; the CLI prints it and ends with status 1."""
+    """Something that the user can fix; the CLI prints it and exits with status 1."""
 
 
 class HostUnfit(LabError):
@@ -12,4 +12,4 @@ class HostUnfit(LabError):
 
 
 class Timeout(LabError):
-    """Something was waited for in vain; the message says what and how long."""
+    """A wait took too long; the message says what was waited for and how long."""

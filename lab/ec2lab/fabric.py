@@ -1,7 +1,7 @@
-"""Makes the kernel's network what the API describes: one network namespace per VPC and everything in it.
+"""Makes the kernel's network match the API: one network namespace per VPC and everything in it.
 
-The kernel is the only record: what is there is read, compared with what should be and changed where they differ. So a
-second call has nothing to do, and a daemon that was killed leaves nothing that the next one does not know.
+The kernel is the only record: its state is read, compared with the description, and changed where they differ. So a
+second call has nothing to do, and the next daemon finds everything that a killed one made.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from ec2lab.errors import LabError, Timeout
 from ec2lab.routes import KernelRoute, KernelRule
 from ec2lab.shell import run
 
-# The VPC's own frames; what leaves it for the internet or the host is smaller, as on EC2.
+# MTU inside the VPC; towards the internet or the host it is smaller, as on EC2.
 VPC_MTU = 9001
 OUTSIDE_MTU = 1500
 SLIRP_TIMEOUT_S = 10.0
-# Of the host's route to the whole public range: one per VPC, all of them behind any of a single address.
+# Metric of the host's route to the whole public range: one per VPC, all after the routes to single addresses.
 RANGE_METRIC = 1000
 
 SYSCTLS = {
     "net/ipv4/ip_forward": "1",
-    # A node asks for its neighbours' addresses; the VPC's router answers for all of them, at once.
+    # Proxy ARP: the VPC's router answers at once for all of a node's neighbours.
     "net/ipv4/conf/default/proxy_arp": "1",
     "net/ipv4/neigh/default/proxy_delay": "0",
-    # The source/destination check is in the packet filter, where it can be switched per node.
+    # The packet filter does the source/destination check instead, since it can be switched per node there.
     "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv4/conf/default/rp_filter": "0",
     "net/ipv4/conf/all/send_redirects": "0",
@@ -52,7 +52,7 @@ SYSCTLS = {
 
 @dataclass(frozen=True)
 class Seen:
-    """What a VPC's namespace has now."""
+    """What is in a VPC's namespace now."""
 
     links: frozenset[str]
     up: frozenset[str]
@@ -64,8 +64,8 @@ class Seen:
 class Fabric:
     """The network of one lab.
 
-    `reconcile` before a machine starts (its node must be in `desired`: that plugs its cable in) and after every
-    change. Safe to call from any thread.
+    Call `reconcile` after every change and before a machine starts (its node must be in `desired`, so that it gets
+    its link). Safe to call from any thread.
     """
 
     def __init__(self, lab_name: str, public_range: str) -> None:
@@ -78,7 +78,7 @@ class Fabric:
         self._checks = balancer.HealthChecks(self._health_changed)
 
     def reconcile(self, desired: model.Desired) -> None:
-        """Makes the kernel agree with the description. Idempotent; a call that finds nothing to do costs few ms."""
+        """Makes the kernel match the description. Idempotent; a call with nothing to do takes a few ms."""
         with self._lock:
             self._end_range()
             wanted = {vpc.id: vpc for vpc in desired.vpcs}
@@ -90,7 +90,7 @@ class Fabric:
             self._checks.update(desired.vpcs, self.namespace)
 
     def destroy(self) -> None:
-        """Removes all that the lab has in the kernel's network, found by name: also after a crash."""
+        """Removes everything of the lab from the kernel's network; finds it by name, so also after a crash."""
         self._checks.close()
         with self._lock:
             self._vpcs = {}
@@ -106,7 +106,7 @@ class Fabric:
             host.release_netns_directory()
 
     def close(self) -> None:
-        """Ends this object's threads and leaves the network as it is."""
+        """Ends this object's threads and leaves the network in place."""
         self._checks.close()
 
     def namespace(self, vpc_id: str) -> Path:
@@ -120,15 +120,15 @@ class Fabric:
         return netns.open_socket(self.namespace(vpc_id), family, kind, address, port)
 
     def health(self, target_group_arn: str, instance_id: str, port: int) -> TargetHealth:
-        """What DescribeTargetHealth should say of a target."""
+        """The health of a target, for DescribeTargetHealth."""
         return self._checks.health((target_group_arn, instance_id, port))
 
     def public_addresses(self) -> list[str]:
-        """What public and Elastic IPs may be taken from, in order."""
+        """Every address that can be a public or Elastic IP, in ascending order."""
         return list(addresses.public_addresses(self.public_range))
 
     def host_address(self, vpc_id: str) -> str | None:
-        """The source address that a VPC sees of connections from the host; None while there is no such VPC."""
+        """The source address of connections from the host to a VPC; None when there is no such VPC."""
         index = self._link_indexes().get(vpc_id)
         return None if index is None else addresses.link(self.public_range, index).host
 
@@ -141,7 +141,7 @@ class Fabric:
         return {path.name.removeprefix(prefix) for path in names.NETNS_DIR.iterdir() if path.name.startswith(prefix)}
 
     def _end_range(self) -> None:
-        """Keeps the range on the host while no VPC has it: a connection to it fails, instead of leaving the host."""
+        """Makes the host reject connections to addresses of the range that no VPC has, so that none leaves the host."""
         if not self._range_ended:
             metric = str(names.range_metric(self.lab))
             run(["ip", "route", "replace", "unreachable", self.public_range, "metric", metric])
@@ -153,7 +153,7 @@ class Fabric:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
             _await_end(pid)
-        # The kernel takes a namespace apart at its leisure; the link to the host must be gone when this returns.
+        # The kernel removes a namespace later; the link to the host must be gone when this returns.
         run(["ip", "link", "delete", "dev", names.uplink(self.lab, vpc_id)], check=False)
         run(["ip", "netns", "delete", namespace], check=False)
         if self.namespace(vpc_id).exists():
@@ -166,7 +166,7 @@ class Fabric:
                 self._apply(vpc)
                 return
             except LabError:
-                # A machine that ends takes its link along, between our looking and our changing.
+                # A machine that ends between reading and changing takes its link along.
                 if attempt == 2:
                     raise
 
@@ -176,25 +176,25 @@ class Fabric:
             host.hold_netns_directory()
             run(["ip", "netns", "add", namespace])
             self._loaded.pop(vpc.id, None)
-        seen = _look(namespace)
+        seen = _read(namespace)
         if names.HOST_DEVICE not in seen.links or "lo" not in seen.up:
             self._prepare(vpc.id, namespace)
-            seen = _look(namespace)
-        # The filter first: what is plugged in afterwards is filtered from its first packet on.
+            seen = _read(namespace)
+        # Load the filter first, so that new nodes are filtered from their first packet on.
         self._load_rules(vpc)
-        way_out = vpc.internet_gateway and host.has_way_out()
-        if way_out and names.INTERNET_DEVICE not in seen.up:
+        internet = vpc.internet_gateway and host.has_default_route()
+        if internet and names.INTERNET_DEVICE not in seen.up:
             self._start_slirp(vpc.id, namespace)
         if not vpc.internet_gateway:
             for pid in _slirps(self.namespace(vpc.id)) if names.INTERNET_DEVICE in seen.links else ():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
                 _await_end(pid)
-        _batch(namespace, changes(vpc, seen, way_out))
+        _batch(namespace, ip_commands(vpc, seen, internet))
         self._route_from_host(vpc)
 
     def _prepare(self, vpc_id: str, namespace: str) -> None:
-        """What every VPC has: forwarding, the services' addresses, the link to the host."""
+        """Sets up what every VPC has: forwarding, the services' addresses, the link to the host."""
         netns.inside(self.namespace(vpc_id), _write_sysctls)
         indexes = self._link_indexes()
         if vpc_id not in indexes:
@@ -203,7 +203,7 @@ class Fabric:
             index = next(free, addresses.link_count(self.public_range))
             ends = addresses.link(self.public_range, index)
             uplink = names.uplink(self.lab, vpc_id)
-            run(["ip", "link", "delete", "dev", uplink], check=False)  # half-made by a call that was killed
+            run(["ip", "link", "delete", "dev", uplink], check=False)  # a killed call may have left it half-made
             commands = [
                 f"link add name {uplink} mtu {OUTSIDE_MTU} type veth peer name {names.HOST_DEVICE} "
                 f"mtu {OUTSIDE_MTU} netns {namespace}",
@@ -223,7 +223,7 @@ class Fabric:
         )
 
     def _link_indexes(self) -> dict[str, int]:
-        """The link of each VPC, by what the host has: the addresses are the record."""
+        """The index of each VPC's link, read from the addresses on the host."""
         hosts = {addresses.link(self.public_range, n).host: n for n in range(addresses.link_count(self.public_range))}
         found = {}
         prefix = names.prefix(self.lab)
@@ -235,14 +235,16 @@ class Fabric:
         return found
 
     def _refuse_strangers(self) -> None:
-        """The public range must be the lab's alone: another lab may have taken it at the same moment."""
+        """LabError if something else uses the public range: another lab may have taken it at the same moment."""
         for interface in host.interfaces():
             if not interface.get("ifalias", "").startswith(names.prefix(self.lab)):
                 for address in interface.get("addr_info", ()):
-                    if address["family"] == "inet" and addresses.meets(self.public_range, [f"{address['local']}/32"]):
+                    if address["family"] == "inet" and addresses.first_overlap(
+                        self.public_range, [f"{address['local']}/32"]
+                    ):
                         raise LabError(
                             f"the public range {self.public_range} is in use on the host: {interface['ifname']} has "
-                            f"{address['local']}. Take this lab down and up again, and it chooses another"
+                            f"{address['local']}. Take this lab down and up again: it then chooses another range"
                         )
 
     def _route_from_host(self, vpc: model.Vpc) -> None:
@@ -254,7 +256,7 @@ class Fabric:
             for route in json.loads(run(["ip", "-json", "route", "show", "dev", uplink]) or "[]")
             if route.get("gateway") == ends.vpc
         }
-        # The whole range too, so that an address that is nobody's ends here instead of in the world outside.
+        # Route the whole range too, so that packets to unused addresses end here and do not leave the host.
         wanted = {*routes.public_addresses(vpc), self.public_range}
         commands = [f"route delete {destination} dev {uplink}" for destination in sorted(present - wanted)]
         for destination in sorted(wanted - present):
@@ -263,16 +265,16 @@ class Fabric:
         if commands:
             run(["ip", "-batch", "-"], stdin="\n".join(commands) + "\n")
 
-    # The way out
+    # Access to the internet
 
     def _start_slirp(self, vpc_id: str, namespace: str) -> None:
         path = self.namespace(vpc_id)
-        if names.INTERNET_DEVICE not in _look(namespace).links:
+        if names.INTERNET_DEVICE not in _read(namespace).links:
             for pid in _slirps(path):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 _await_end(pid)
-            # Its own session: it outlives this daemon as the nodes do.
+            # A session of its own, so that it outlives this daemon like the nodes.
             process = subprocess.Popen(
                 [
                     *("slirp4netns", "--netns-type=path", f"--cidr={addresses.SLIRP_RANGE}", f"--mtu={OUTSIDE_MTU}"),
@@ -285,9 +287,11 @@ class Fabric:
                 cwd="/",
             )
             deadline = time.monotonic() + SLIRP_TIMEOUT_S
-            while names.INTERNET_DEVICE not in _look(namespace).links:
+            while names.INTERNET_DEVICE not in _read(namespace).links:
                 if process.poll() is not None:
-                    raise LabError(f"slirp4netns ended with status {process.returncode}: the VPC has no way out")
+                    raise LabError(
+                        f"slirp4netns ended with status {process.returncode}: the VPC cannot reach the internet"
+                    )
                 if time.monotonic() > deadline:
                     raise Timeout(f"slirp4netns made no interface within {SLIRP_TIMEOUT_S:.0f} s")
                 time.sleep(0.005)
@@ -313,13 +317,13 @@ class Fabric:
             for vpc in self._vpcs.values():
                 for group in vpc.target_groups:
                     if group.arn == key[0] and self.namespace(vpc.id).exists():
-                        with contextlib.suppress(LabError):  # the next reconcile says what is wrong
+                        with contextlib.suppress(LabError):  # the next reconcile reports the error
                             self._load_rules(vpc)
                             if self.health(*key).state == "unhealthy":
                                 self._drop_connections(vpc, key)
 
     def _drop_connections(self, vpc: model.Vpc, key: balancer.Key) -> None:
-        """An unhealthy target's connections end, so that clients turn to another one."""
+        """Drops an unhealthy target's connections, so that clients connect to another one."""
         for group in vpc.target_groups:
             for target in group.targets:
                 if (group.arn, target.instance_id, target.port) == key:
@@ -336,13 +340,13 @@ class Fabric:
                                 )
 
 
-def changes(vpc: model.Vpc, seen: Seen, way_out: bool) -> list[str]:
-    """What `ip` must be told to make a VPC's links, addresses and routes as described. Pure."""
+def ip_commands(vpc: model.Vpc, seen: Seen, internet: bool) -> list[str]:
+    """The `ip -batch` commands that make a VPC's links, addresses and routes match the description. Pure."""
     commands = []
     links = {names.node_link(node.id): node for node in vpc.nodes}
     if len(links) != len(vpc.nodes):
         raise LabError(
-            f"two instances of {vpc.id} have ids that end alike: {', '.join(sorted(n.id for n in vpc.nodes))}"
+            f"two instances of {vpc.id} have ids with the same ending: {', '.join(sorted(n.id for n in vpc.nodes))}"
         )
     gone = {link for link in seen.links if link.startswith("n")} - links.keys()
     commands += [f"link delete dev {link}" for link in sorted(gone)]
@@ -357,15 +361,15 @@ def changes(vpc: model.Vpc, seen: Seen, way_out: bool) -> list[str]:
     local = routes.local_addresses(vpc)
     commands += [f"address delete {address}/32 dev lo" for address in sorted(seen.local - local)]
     commands += [f"address add {address}/32 dev lo" for address in sorted(local - seen.local)]
-    wanted_rules, wanted_routes = routes.kernel_rules(vpc), routes.kernel_routes(vpc, way_out)
+    wanted_rules, wanted_routes = routes.kernel_rules(vpc), routes.kernel_routes(vpc, internet)
     commands += [f"rule delete {_rule(rule)}" for rule in sorted(seen.rules - wanted_rules)]
-    # A route of a link that was just deleted went with it.
+    # Routes of a link that was just deleted are gone already.
     stale = {route for route in seen.routes - wanted_routes if route.device not in gone}
     replaced = {(route.table, route.destination) for route in wanted_routes - seen.routes}
     commands += [
         f"route delete {_route(route)}" for route in sorted(stale) if (route.table, route.destination) not in replaced
     ]
-    # Nodes before the routes that lead through them.
+    # Routes to nodes come before the routes that lead through them.
     new = sorted(wanted_routes - seen.routes, key=lambda route: (route.table != routes.MAIN, route))
     commands += [f"route replace {_route(route)}" for route in new]
     commands += [f"rule add {_rule(rule)}" for rule in sorted(wanted_rules - seen.rules)]
@@ -391,8 +395,8 @@ def _batch(namespace: str, commands: Iterable[str]) -> None:
         run(["ip", "-netns", namespace, "-batch", "-"], stdin=text)
 
 
-def _look(namespace: str) -> Seen:
-    """Reads a namespace with one program."""
+def _read(namespace: str) -> Seen:
+    """Reads the state of a namespace with one call of `ip`."""
     questions = "address show\nroute show table all type unicast\nroute show table all type blackhole\n"
     questions += "route show table all type unreachable\nrule show\n"
     text = run(["ip", "-netns", namespace, "-json", "-details", "-batch", "-"], stdin=questions)
@@ -434,7 +438,7 @@ def _table(name: str | int) -> int:
 
 
 def _seen_route(kind: str, route: dict[str, Any]) -> KernelRoute | None:
-    """None for what the kernel put there itself."""
+    """The route as a KernelRoute; None for one that the kernel added itself."""
     if route.get("protocol") == "kernel" or ":" in route["dst"]:
         return None
     return KernelRoute(
@@ -454,7 +458,7 @@ def _write_sysctls() -> None:
 
 
 def _slirps(namespace: Path) -> list[int]:
-    """The processes that are a namespace's way out, found by their arguments."""
+    """The slirp4netns processes of a namespace, found by their arguments."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

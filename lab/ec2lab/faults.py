@@ -1,4 +1,4 @@
-"""Faults on request, each with its opposite.
+"""Fault injection; each fault can be undone.
 
 The fault `network` is not here: it is `model.Node.cut`, which the fabric carries out. `power` is `Machines.power_off`,
 undone by `Machines.start`.
@@ -19,7 +19,7 @@ FILL = ".ec2lab/fill"  # on the node's root file system; a reboot keeps it, as a
 def fill_disk(machines: Machines, instance_id: str) -> None:
     """Fills the node's root file system, for root too; undone by `free_disk`. Running machines only.
 
-    The space is reserved on the node's own disk and not written, so it takes none of the host's.
+    The space is reserved on the node's own disk without being written, so it takes none on the host.
     """
     root = _root(machines, instance_id)
     descriptor = os.open(root / FILL, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -27,7 +27,7 @@ def fill_disk(machines: Machines, instance_id: str) -> None:
         block = os.fstatvfs(descriptor).f_frsize
         size = os.fstat(descriptor).st_size
         step = os.fstatvfs(descriptor).f_bfree * block
-        # What is free and what a file can have differ by the file system's own needs: halve until nothing fits.
+        # A file can get less than what is free, since the file system needs some itself: halve until nothing fits.
         while step >= block:
             try:
                 os.posix_fallocate(descriptor, size, step)
@@ -43,12 +43,12 @@ def fill_disk(machines: Machines, instance_id: str) -> None:
 
 
 def free_disk(machines: Machines, instance_id: str) -> None:
-    """Undoes `fill_disk`; nothing to do where the disk is not filled."""
+    """Undoes `fill_disk`; does nothing if the disk is not filled."""
     (_root(machines, instance_id) / FILL).unlink(missing_ok=True)
 
 
 def jump_clock(machines: Machines, instance_id: str, seconds: float) -> None:
-    """Always a LabError on Linux today: it says why.
+    """Always raises a LabError that says why Linux cannot do it.
 
     https://man7.org/linux/man-pages/man7/time_namespaces.7.html
     """
@@ -60,8 +60,8 @@ def jump_clock(machines: Machines, instance_id: str, seconds: float) -> None:
 
 
 def _root(machines: Machines, instance_id: str) -> Path:
-    """The node's root directory as the host reaches it, through the node's own mounts."""
+    """The node's root directory, reached from the host with the node's own mounts."""
     init = machines.init_pid(instance_id)
     if init is None:
-        raise LabError(f"{instance_id} is not running, so it can have no such fault")
+        raise LabError(f"{instance_id} is not running: this fault is for running instances")
     return Path(f"/proc/{init}/root")

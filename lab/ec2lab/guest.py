@@ -1,4 +1,4 @@
-"""The services of each VPC: metadata, names, mirror and API, on sockets inside its namespace."""
+"""The services of each VPC: metadata, DNS, mirror and API, on sockets inside its namespace."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class GuestServices:
         self._open: dict[str, list[Callable[[], None]]] = {}
 
     def reconcile(self, desired: model.Desired) -> None:
-        """Opens what new VPCs need, closes what gone ones had."""
+        """Starts the services of new VPCs and ends those of removed ones."""
         wanted = {vpc.id: vpc for vpc in desired.vpcs}
         for vpc_id in self._open.keys() - wanted.keys():
             self._close(vpc_id)
@@ -80,7 +80,7 @@ class GuestServices:
             )
             closers.append(files.close)
             listening = self._socket(vpc_id, stream, addresses.MIRROR, API_PORT)
-            listening.listen(128)  # werkzeug takes the socket as it is
+            listening.listen(128)  # werkzeug does not call listen() on a socket that it is given
             with listening:  # the server has a duplicate of it
                 endpoint = server.listen(self.api, addresses.MIRROR, API_PORT, fd=listening.fileno())
             server.start(endpoint, f"api {vpc_id}")
@@ -108,10 +108,10 @@ class GuestServices:
         return None
 
     def _describe(self, region: str, backend: Any, instance: Any) -> Metadata:
-        """Saves what the node is told for the first time: the credentials that it has must outlive this daemon."""
-        before = roles.held(instance)
+        """Saves the credentials that the node is given, since they must outlive this daemon."""
+        before = roles.last_credentials(instance)
         described = describe(region, backend, instance)
-        if roles.held(instance) is not before:
+        if roles.last_credentials(instance) is not before:
             try:
                 self.api.save()
             except OSError:
@@ -120,7 +120,7 @@ class GuestServices:
 
 
 def describe(region: str, backend: Any, instance: Any) -> Metadata:
-    """What the instance may know of itself."""
+    """The instance's metadata."""
     eni = instance.nics[0]
     vpc = backend.get_vpc(instance.vpc_id)
     options = instance.metadata_options

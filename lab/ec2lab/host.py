@@ -1,4 +1,4 @@
-"""The host itself, as the lab must know it. Read only, but for what `hold` names and `release` undoes."""
+"""The host's interfaces, routes and settings. Only the `hold_*` functions change it; `release_*` undoes that."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from ec2lab import addresses, names
 from ec2lab.shell import run
 
-_MARK = Path("/run/ec2lab.netns-directory")  # there while the mount at /run/netns is a lab's doing
-# Nodes have copies of the host's settings, and share this limit all the same: what they write does not raise it.
+_MARK = Path("/run/ec2lab.netns-directory")  # exists while the mount at /run/netns is a lab's
+# Nodes share this limit of the host although they have copies of its settings: a node cannot raise it.
 _INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_SETTINGS = ("fs/inotify/max_user_instances", "user/max_inotify_instances")  # two names of one limit
-_INOTIFY_MARK = Path("/run/ec2lab.inotify-instances")  # what it was, while it is a lab's doing
+_INOTIFY_MARK = Path("/run/ec2lab.inotify-instances")  # holds the former value while a lab has raised the limit
 INOTIFY_INSTANCES = 8192
 MARKS = (_MARK, _INOTIFY_MARK)
-# What an internet gateway has no way to: it translates public addresses alone, and no private one is found behind it.
+# What an internet gateway cannot reach: it translates public addresses only, and there is no private one behind it.
 # https://docs.aws.amazon.com/vpc/latest/userguide/VPC_Internet_Gateway.html
 _NOT_PUBLIC = ("10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16")
 _NETWORKS_LAST_S = 10.0
@@ -33,19 +33,19 @@ def interfaces() -> list[dict[str, Any]]:
 
 
 def aliases() -> dict[str, str]:
-    """The alias of each interface that has one: the lab's carry its name."""
+    """{interface: alias} of the interfaces that have one; the alias of a lab's interface names the lab."""
     return {interface["ifname"]: interface["ifalias"] for interface in interfaces() if "ifalias" in interface}
 
 
-def has_way_out() -> bool:
+def has_default_route() -> bool:
     """Whether the host has a default route."""
     return run(["ip", "-json", "-4", "route", "show", "default"]).strip() not in ("", "[]", "[ ]")
 
 
 def networks() -> list[str]:
-    """Where nodes must not get through the way out: private networks, the host's addresses, every lab's public range.
+    """What nodes must not reach through the host: private networks, the host's addresses, every lab's public range.
 
-    Read anew every few seconds, since a host moves between networks.
+    Read again every few seconds, since a host moves between networks.
     """
     global _networks
     read, known = _networks
@@ -56,7 +56,7 @@ def networks() -> list[str]:
 
 
 def _lab_ranges() -> set[str]:
-    """Every lab's public range, also one outside the pool: the host's routing ends it, with a metric of the lab's."""
+    """Every lab's public range, also outside the pool: the host has an unreachable route to it with a lab's metric."""
     listed = json.loads(run(["ip", "-json", "-4", "route", "show", "type", "unreachable"]) or "[]")
     return {route["dst"] for route in listed if route.get("metric", 0) >= names.LEAST_RANGE_METRIC}
 
@@ -71,7 +71,7 @@ def _own_addresses() -> set[str]:
 
 
 def ranges_in_use() -> list[str]:
-    """Every IPv4 network that the host has an address in or a route to; the default route is not among them."""
+    """Every IPv4 network that the host has an address in or a route to, without the default route."""
     found = set()
     for interface in interfaces():
         for address in interface.get("addr_info", ()):
@@ -86,19 +86,19 @@ def ranges_in_use() -> list[str]:
 
 
 def unreachable_ranges(lab: str) -> list[str]:
-    """What the host's routing ends for this lab: its public range, once it is up."""
+    """The host's unreachable routes of this lab: its public range, once it is up."""
     listed = json.loads(run(["ip", "-json", "-4", "route", "show", "type", "unreachable"]) or "[]")
     return [route["dst"] for route in listed if route.get("metric") == names.range_metric(lab)]
 
 
 def hold_netns_directory() -> None:
-    """`ip netns add` makes /run/netns a mount; this remembers whether that was there before."""
+    """Records whether /run/netns was a mount before `ip netns add` makes it one."""
     if not _is_mount(names.NETNS_DIR) and not _MARK.exists():
         _MARK.touch()
 
 
 def release_netns_directory() -> None:
-    """Undoes what the first `ip netns add` did, once nobody's namespace is left in it."""
+    """Undoes the mount of the first `ip netns add`, once no namespace is left in it."""
     if _MARK.exists() and not (names.NETNS_DIR.is_dir() and any(names.NETNS_DIR.iterdir())):
         if _is_mount(names.NETNS_DIR):
             run(["umount", str(names.NETNS_DIR)], check=False)
@@ -108,7 +108,7 @@ def release_netns_directory() -> None:
 
 
 def hold_inotify_limit() -> None:
-    """Raises the limit where it is lower than many busy nodes need; the first lab to come up does it."""
+    """Raises the limit if it is lower than many busy nodes need; the first lab to come up does this."""
     present = int(_INOTIFY.read_text())
     if present < INOTIFY_INSTANCES:
         if not _INOTIFY_MARK.exists():
@@ -116,13 +116,13 @@ def hold_inotify_limit() -> None:
         _INOTIFY.write_text(f"{INOTIFY_INSTANCES}\n")
 
 
-def own_inotify_limit() -> str:
-    """What the limit is when no lab is up."""
+def original_inotify_limit() -> str:
+    """The limit when no lab is up, as text."""
     return (_INOTIFY_MARK if _INOTIFY_MARK.exists() else _INOTIFY).read_text().strip()
 
 
 def release_inotify_limit() -> None:
-    """Puts the limit back, for when the last lab is down; what somebody else has set meanwhile stays."""
+    """Restores the limit when the last lab is down, unless someone else has changed it meanwhile."""
     if _INOTIFY_MARK.exists():
         before = _INOTIFY_MARK.read_text()
         if before.strip() and int(_INOTIFY.read_text()) == INOTIFY_INSTANCES:

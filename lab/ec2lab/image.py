@@ -1,14 +1,14 @@
 """The base image that nodes' disks are made from.
 
 Made once by mmdebstrap from the host's own package archive (Debian's or Ubuntu's), or as the environment variable
-EC2LAB_DISTRIBUTION asks for it: another release from a Debian host's archive (debian-11, debian-12, debian-13), Ubuntu
-from Ubuntu's (ubuntu, ubuntu-20.04, ubuntu-22.04, ubuntu-24.04), or `oldest`, the first of these that the host's own
-distribution has. It is cached under a name that is the hash of its recipe: the package list, the files in `recipe/node`
-and the archive's addresses. A changed recipe is a new image.
+EC2LAB_DISTRIBUTION says: another release from a Debian host's archive (debian-11, debian-12, debian-13), Ubuntu from
+Ubuntu's archive (ubuntu, ubuntu-20.04, ubuntu-22.04, ubuntu-24.04), or `oldest`, the first of these that the host's
+own distribution has. Its name in the cache is the hash of its recipe: the package list, the files in `recipe/node` and
+the archive's addresses. A changed recipe makes a new image.
 
 An image is a directory:
 
-    usr/            shared by every node, which sees it below a writable overlay of its own
+    usr/            shared by all nodes, each with a writable overlay of its own above it
     skeleton/       everything else of the root file system
     disk-<n>.ext4   an empty node's disk of n GiB with the skeleton on it, sparse; a node's disk is a copy
 """
@@ -44,15 +44,15 @@ UBUNTU_DEFAULT = "ubuntu-22.04"
 UBUNTU_KEYRING = "pool/main/u/ubuntu-keyring/ubuntu-keyring_2021.03.26_all.deb"
 UBUNTU_KEYRING_SHA256 = "0d0e7ed6b112f5d03eabf3c7eb01ebdacf9c57714b279e90495cfc58c8c4520f"
 UBUNTU_TIMEOUT_S = 30
-# The size of an instance's disk where nothing else is asked for.
+# The size of an instance's disk by default.
 DISK_GIB = 8
-# Raised when what this module does with the recipe's files changes.
+# Raise this when this module treats the recipe's files differently.
 FORMAT = 2
-# Programs of the node. Their place says so and no mode in the checkout: nothing of a node must start on a host by
-# accident, as by a tool that runs every executable of a directory.
+# Programs of the node. They are recognised by their place and not executable in the checkout, so that no tool that
+# runs every executable of a directory starts a node's program on a host.
 PROGRAMS = "usr/lib/ec2lab"
 
-# What a node does not need while it idles, each by the unit that would start it.
+# Units that an idle node does not need.
 MASKED = (
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
@@ -80,7 +80,7 @@ MASKED = (
     "nftables.service",
     "modprobe@.service",  # a node loads no modules
 )
-# Ubuntu's systemd brings these along; a node's one address and name server are set from outside.
+# Ubuntu's systemd enables these; a node's address and name server are set from outside.
 MASKED_ON_UBUNTU = (
     "motd-news.timer",
     "networkd-dispatcher.service",
@@ -100,7 +100,7 @@ ENABLED = {
 class Image:
     """A finished image in the cache."""
 
-    key: str  # names the recipe that it was made by
+    key: str  # the hash of its recipe
     distribution: str  # "debian" or "ubuntu"
     release: str  # "bookworm"
     architecture: str  # as EC2 says it: "x86_64" or "arm64"
@@ -111,7 +111,7 @@ class Image:
         return self.path / "usr"
 
     def disk(self, gib: int) -> Path:
-        """The disk template of this size, made at its first use."""
+        """The disk template of this size, made when it is first used."""
         template = self.path / f"disk-{gib}.ext4"
         if not template.exists():
             with _locked():
@@ -135,12 +135,12 @@ def cache_directory() -> Path:
 
 
 def cached_image() -> Image | None:
-    """The image if it is made already."""
+    """The image if it is in the cache, else None."""
     return _load(_path(_key(chosen_archive())))
 
 
 def load(key: str) -> Image:
-    """The image with this key, whatever the recipe is today: the one that a machine was made from."""
+    """The image from which a machine was made, even if the recipe has changed since; LabError if it is gone."""
     image = _load(_path(key))
     if image is None:
         raise LabError(f"the image {key} is gone from {cache_directory()}, and machines made from it cannot start")
@@ -148,7 +148,7 @@ def load(key: str) -> Image:
 
 
 def ensure_image(progress: Callable[[str], None]) -> Image:
-    """The image, made at first use (about a minute); `progress` is told each step. A kill leaves the cache usable."""
+    """The image, made when first used (about a minute); `progress` gets each step's text. Safe to kill at any time."""
     archive = chosen_archive()
     key = _key(archive)
     image = _load(_path(key))
@@ -158,12 +158,12 @@ def ensure_image(progress: Callable[[str], None]) -> Image:
             if image is None:
                 _sweep()
                 image = _build(archive, key, progress)
-    image.disk(DISK_GIB)  # the first launch does not wait for it
+    image.disk(DISK_GIB)  # so that the first launch need not wait for it
     return image
 
 
 def chosen_archive() -> Archive:
-    """The host's archive, or the one that EC2LAB_DISTRIBUTION names; LabError when it names none."""
+    """The host's archive, or the one that EC2LAB_DISTRIBUTION names; LabError when it names no known one."""
     chosen = os.environ.get(DISTRIBUTION_VARIABLE, "")
     if chosen == "oldest":
         chosen = next(iter(DEBIAN_RELEASES if host_archive().distribution == "debian" else UBUNTU_RELEASES))
@@ -187,7 +187,7 @@ def chosen_archive() -> Archive:
 
 
 def _of_release(archive: Archive, release: str) -> Archive:
-    """The same archive's other release: every suite of it is named after one."""
+    """The same archive with another release: its suites are named after the release."""
     sources = tuple((name, content.replace(archive.release, release)) for name, content in archive.sources)
     return Archive(archive.distribution, release, sources)
 
@@ -198,7 +198,7 @@ def _ubuntu_archive() -> str:
 
 
 def _ubuntu_keyring(directory: Path) -> Path:
-    """Ubuntu's archive keys, fetched from the archive and held against the pinned sum."""
+    """Ubuntu's archive keys, fetched from the archive and compared with the pinned checksum."""
     address = f"{_ubuntu_archive()}/{UBUNTU_KEYRING}"
     try:
         with urllib.request.urlopen(address, timeout=UBUNTU_TIMEOUT_S) as answer:  # noqa: S310 - a constant
@@ -209,7 +209,7 @@ def _ubuntu_keyring(directory: Path) -> Path:
             f"unset {DISTRIBUTION_VARIABLE} to use the host's own"
         ) from error
     if hashlib.sha256(content).hexdigest() != UBUNTU_KEYRING_SHA256:
-        raise LabError(f"{address} is not the package of keys that the recipe names: its SHA-256 differs")
+        raise LabError(f"{address} is not the keyring package that the recipe names: its SHA-256 differs")
     package = directory / "keyring.deb"
     package.write_bytes(content)
     run(["dpkg-deb", "--extract", str(package), str(directory / "keyring")])
@@ -233,7 +233,7 @@ def host_archive() -> Archive:
     candidates += sorted(Path("/etc/apt/sources.list.d").glob("*.sources"))
     sources = []
     for path in candidates:
-        # Other vendors' archives have no place in a node; only the distribution's own carry its release.
+        # Nodes use no other vendors' archives; only the distribution's own have its release as a suite.
         content = path.read_text() if path.is_file() else ""
         if any(release in line for line in content.splitlines() if not line.startswith("#")) and _is_own(content):
             sources.append((path.name, content))
@@ -243,7 +243,7 @@ def host_archive() -> Archive:
 
 
 def _is_own(content: str) -> bool:
-    """Whether a source is the distribution's own archive: only those have a component `main` and no key of others."""
+    """Whether a source is the distribution's own archive: it has a component `main` and no vendor's key."""
     keys = [line.split(":", 1)[1] for line in content.splitlines() if line.lower().startswith("signed-by:")]
     words = content.replace("]", " ").split()
     return "main" in words and all("debian-archive" in key or "ubuntu-archive" in key for key in keys)
@@ -255,7 +255,7 @@ def _packages() -> list[str]:
 
 
 def settings() -> list[str]:
-    """The kernel's settings, below /proc/sys, of which a node has copies because they are the host's."""
+    """The kernel settings below /proc/sys that a node has copies of, since the real ones belong to the host."""
     return (RECIPE / "node/usr/share/ec2lab/settings").read_text().split()
 
 
@@ -295,13 +295,13 @@ def _locked(progress: Callable[[str], None] = lambda _: None) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress("waiting for another lab that makes the image")
+            progress("waiting for another lab that is making the image")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _sweep() -> None:
-    """Removes what killed builds left. Only under the lock: nobody else is building."""
+    """Removes what killed builds left. Call it under the lock, when nobody else is building."""
     for leftover in (cache_directory() / "images").glob(".building-*"):
         shutil.rmtree(leftover)
 
@@ -351,14 +351,14 @@ def _bootstrap(archive: Archive, building: Path, root: Path) -> None:
         keyring = [f"--keyring={_ubuntu_keyring(building)}"]
     excluded = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/doc/*")
     argv = [
-        # In namespaces of its own, ended with this process: however it ends, no mount and no process is left.
+        # It runs in namespaces that end with this process, so that no mount and no process is left behind.
         *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
         *("mmdebstrap", "--mode=root", "--variant=apt", "--format=directory", f"--include={','.join(_packages())}"),
         *keyring,
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in excluded),
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-        # Ubuntu's images come with this user; the lab's stand in for them.
+        # Ubuntu's own images have this user, so the lab's have it too.
         '--customize-hook=chroot "$1" useradd --create-home --shell /bin/bash --uid 1000 --groups sudo,adm ubuntu',
         *(archive.release, str(root), *sources),
     ]
@@ -386,7 +386,7 @@ def _bootstrap(archive: Archive, building: Path, root: Path) -> None:
 
 def _prepare(root: Path, archive: Archive) -> None:
     shutil.copytree(RECIPE / "node", root, dirs_exist_ok=True, symlinks=True)
-    # The recipe's modes are the checkout's; in a node everything but programs is read-only text of root's.
+    # The recipe's modes come from the checkout; on a node everything but programs is read-only text owned by root.
     for source in (RECIPE / "node").rglob("*"):
         place = source.relative_to(RECIPE / "node")
         (root / place).chmod(0o755 if source.is_dir() else _mode(place))
@@ -409,7 +409,7 @@ def _prepare(root: Path, archive: Archive) -> None:
 
 
 def _mode(place: Path) -> int:
-    """The mode that a file of the recipe has in a node."""
+    """The mode that a file of the recipe gets on a node."""
     if place.parent == Path(PROGRAMS):
         return 0o755
     return 0o440 if "sudoers.d" in place.parts else 0o644
@@ -422,7 +422,7 @@ def _link(path: Path, target: str) -> None:
 
 
 def _make_disk(skeleton: Path, template: Path, gib: int) -> None:
-    made = template.with_name(f".{template.name}")  # one name: what a kill left is overwritten
+    made = template.with_name(f".{template.name}")  # always the same name, so what a kill left is overwritten
     made.unlink(missing_ok=True)
     made.touch(0o600)
     try:

@@ -20,12 +20,12 @@ STATE_ROOT = Path("/var/lib/ec2lab")
 RUN_ROOT = Path("/run/ec2lab")
 FIRST_API_PORT = 5123
 REGION = "us-east-1"
-FIRST_ACCOUNT = "123456789012"  # of every lab that was made before each had its own
+FIRST_ACCOUNT = "123456789012"  # the account of labs made before each had its own
 
 
 @dataclass(frozen=True)
 class Description:
-    """What `up` decided once; kept in lab.json, which holds a secret key and so is for root alone."""
+    """What `up` decided when it made the lab; kept in lab.json, which holds a secret key and only root can read."""
 
     name: str
     public_range: str
@@ -94,7 +94,7 @@ class Lab:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Whole or not at all, readable by root alone from the first byte."""
+    """Writes the file atomically; only root can read it, from the first byte."""
     temporary = path.with_suffix(".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:
@@ -113,7 +113,7 @@ def all_labs() -> list[Lab]:
 
 @contextmanager
 def exclusive() -> Iterator[None]:
-    """One `up` or `down` at a time on this host: they choose ranges and ports. The last lab takes the lock along."""
+    """Allows one `up` or `down` at a time on this host: they choose ranges and ports. The last lab removes the lock."""
     path = RUN_ROOT / ".lock"
     descriptor = _hold(path)
     try:
@@ -127,7 +127,7 @@ def exclusive() -> Iterator[None]:
 
 
 def _hold(path: Path) -> int:
-    """A descriptor with the lock of the file that is at `path`, and not of one that was there when it was opened."""
+    """A descriptor that locks the file now at `path`, even if it was replaced while it was being opened."""
     while True:
         path.parent.mkdir(mode=0o700, exist_ok=True, parents=True)
         with contextlib.suppress(FileNotFoundError):
@@ -140,7 +140,7 @@ def _hold(path: Path) -> int:
 
 
 def networks_in_use() -> list[str]:
-    """Networks that the host has an address in or a route to, and the ranges of other labs."""
+    """Networks in which the host has an address or to which it has a route, and the ranges of other labs."""
     found = []
     for line in run(["ip", "-4", "-o", "route", "show", "table", "all"]).splitlines():
         words = line.split()
@@ -153,7 +153,7 @@ def networks_in_use() -> list[str]:
 
 
 def choose_range(wanted: str | None) -> str:
-    """The range asked for, or a free one; LabError when it is in use or unfit."""
+    """`wanted` (a CIDR), or a free range when None; LabError when it is in use or unfit."""
     in_use = networks_in_use()
     if wanted is None:
         return addresses.free_range(in_use)
@@ -161,10 +161,10 @@ def choose_range(wanted: str | None) -> str:
         addresses.link_count(wanted)
     except ValueError as error:
         raise LabError(f"--public-range {wanted}: not a network ({error}); for example 198.18.0.0/22") from error
-    met = addresses.meets(wanted, in_use)
+    met = addresses.first_overlap(wanted, in_use)
     if met is not None:
         raise LabError(
-            f"--public-range {wanted} meets {met}, which is in use on this host or by another lab: "
+            f"--public-range {wanted} overlaps {met}, which is in use on this host or by another lab: "
             "leave the option out, or name a free range"
         )
     return wanted

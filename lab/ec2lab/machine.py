@@ -3,7 +3,7 @@
 <state_dir>/machines/<instance id>/
     spec.json       what the machine is
     seed/           its own files, copied onto the disk at first boot, then removed
-    disk.ext4       its disk, sparse; written last, so that a machine with a disk is a whole one
+    disk.ext4       its disk, sparse; written last, so that a machine with a disk is complete
     root/           where the disk is mounted, in the launcher's mount namespace only
     pid             the launcher: process id and start time
     console.log
@@ -31,34 +31,34 @@ from ec2lab.shell import run
 
 State = Literal["running", "stopped"]
 LAUNCHER = Path(__file__).parent / "launcher.sh"
-# What a disk may grow by before its first boot is over; below this a node would come up broken.
+# How much a disk may grow during its first boot; with less space a node would come up broken.
 FREE_BYTES = 512 << 20
 _UUIDS = uuid.UUID("3a9a4a35-8d0c-4a35-9c6b-0a8a8f5c1f2e")
 
 
 @dataclass(frozen=True)
 class MachineSpec:
-    """What a machine is made from. Persisted beside its disk, so that a later daemon can start it again."""
+    """What a machine is made from. Saved beside its disk, so that a later daemon can start it again."""
 
     instance_id: str
     vpc_id: str
     private_ip: str
     subnet_cidr: str
     mac: str
-    hostname: str  # as the instance sees itself: ip-10-240-0-10
+    hostname: str  # the instance's own name: ip-10-240-0-10
     domain: str = "ec2.internal"
     resolver: str = addresses.DNS
     authorized_keys: tuple[str, ...] = ()  # public keys in OpenSSH's format, for the user ubuntu
-    user_data: bytes | None = None  # decoded; run once at first boot where it begins with #!
+    user_data: bytes | None = None  # decoded; run once at first boot if it begins with #!
     disk_gib: int = 20
-    memory_mib: int | None = None  # limits of the whole machine; None: what the host has
+    memory_mib: int | None = None  # limits of the whole machine; None: no limit
     cpus: int | None = None
 
 
 class Machines:
     """The machines of one lab, kept under `state_dir`/machines/<instance id>.
 
-    They are processes of their own: they outlive the daemon, and the next one finds them. Calls for different
+    They run as separate processes: they outlive the daemon, and the next daemon finds them. Calls for different
     instances may run at the same time; calls for one instance must not.
     """
 
@@ -70,11 +70,11 @@ class Machines:
     # Making and removing
 
     def create(self, spec: MachineSpec) -> None:
-        """Makes the machine's disk from the base image, but does not start it. A half-made one is made again."""
+        """Makes the machine's disk from the base image, but does not start it. Replaces a half-made disk."""
         directory = self._of(spec.instance_id)
         if (directory / "disk.ext4").exists():
             return
-        # Asked once: a lab keeps its image while it is up, also when a newer recipe is installed meanwhile.
+        # Asked once: a lab keeps its image while it is up, even if a newer recipe is installed meanwhile.
         base = self._image = self._image or image.cached_image()
         if base is None:
             raise LabError("the nodes' image is not made yet: `ec2lab up` makes it")
@@ -94,7 +94,7 @@ class Machines:
         partial.rename(directory / "disk.ext4")
 
     def delete(self, instance_id: str) -> None:
-        """Powers off and removes the disk; nothing to do where there is no such machine."""
+        """Powers the machine off and removes its disk; does nothing if there is no such machine."""
         self.power_off(instance_id)
         directory = self._of(instance_id)
         if directory.exists():
@@ -103,10 +103,10 @@ class Machines:
             shutil.rmtree(directory)
 
     def destroy(self) -> None:
-        """Ends and removes every machine of the lab, cgroups and processes without a record included."""
+        """Ends and removes every machine of the lab, also cgroups and processes without a record."""
         recorded = {path.name for path in self.directory.iterdir()} if self.directory.is_dir() else set()
         everything = sorted(recorded | cgroups.instances(self.lab))
-        # First every plug, then the cleaning up: together they end sooner than one after the other.
+        # Kill all machines first, then clean up: they end faster together than one after the other.
         for instance_id in everything:
             self._signal_all(instance_id, signal.SIGKILL)
         for instance_id in everything:
@@ -118,13 +118,13 @@ class Machines:
     # Running
 
     def start(self, instance_id: str) -> None:
-        """Starts the machine and returns at once; nothing to do where it runs. Its node must be in the fabric."""
+        """Starts the machine if it is not running, and returns at once. Its node must be in the fabric."""
         if self.state(instance_id) == "running":
             return
         directory = self._of(instance_id)
         facts = self._facts(instance_id)
         base = image.load(facts["image"])
-        cgroups.kill(self.lab, instance_id)  # what a daemon started and was killed before it could write it down
+        cgroups.kill(self.lab, instance_id)  # what a daemon started but was killed before recording
         namespace = names.namespace_path(self.lab, facts["vpc_id"])
         if not namespace.exists():
             raise LabError(f"{instance_id} cannot start: the network of {facts['vpc_id']} is not up")
@@ -159,11 +159,11 @@ class Machines:
         _write(directory / "pid", f"{process.pid} {_start_time(process.pid)}".encode(), 0o600)
 
     def wait_ready(self, instance_id: str, timeout: float = 60.0) -> None:
-        """Returns when SSH answers; raises Timeout, or LabError with the console's end where the machine ended."""
+        """Returns when SSH answers; raises Timeout, or LabError with the console's end if the machine ended."""
         deadline = time.monotonic() + timeout
         while True:
             init = self.init_pid(instance_id)
-            # The node's own root: its sshd has told systemd that it listens when this file is there.
+            # In the node's own root: this file exists once its sshd has told systemd that it listens.
             if init is not None and os.path.exists(f"/proc/{init}/root/run/ec2lab/ready"):  # noqa: PTH110 - a magic link
                 return
             if self._launcher(instance_id) is None:
@@ -178,7 +178,7 @@ class Machines:
             time.sleep(0.03)
 
     def stop(self, instance_id: str, timeout: float = 30.0) -> None:
-        """Shuts the machine down through its own init; after `timeout` s, by force. The disk stays."""
+        """Shuts the machine down through its own init, and kills it after `timeout` seconds. The disk stays."""
         init = self.init_pid(instance_id)
         if init is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -189,7 +189,7 @@ class Machines:
         self.power_off(instance_id)
 
     def power_off(self, instance_id: str) -> None:
-        """Pulls the plug: ends every process of the machine at once."""
+        """Kills every process of the machine at once, as if it lost power."""
         cgroups.kill(self.lab, instance_id)
         self._clear(instance_id)
         cgroups.remove(self.lab, instance_id)
@@ -203,16 +203,16 @@ class Machines:
             Path(f"/proc/{init}/root/run/ec2lab/ready").unlink()
         os.kill(init, signal.SIGRTMIN + 5)  # systemd(1): reboot
 
-    # Looking
+    # Reading
 
     def state(self, instance_id: str) -> State | None:
-        """None: no such machine. Notices one that powered itself off."""
+        """The machine's state, None if there is no such machine. Notices one that powered itself off."""
         if not (self._of(instance_id) / "disk.ext4").exists():
             return None
         return "running" if self._launcher(instance_id) is not None else "stopped"
 
     def known(self) -> dict[str, MachineSpec]:
-        """Every machine that has a disk, running or not, also those of an earlier daemon. Without their user data."""
+        """Every machine that has a disk, running or not, also an earlier daemon's; without user data."""
         found = {}
         if self.directory.is_dir():
             for directory in sorted(self.directory.iterdir()):
@@ -228,7 +228,7 @@ class Machines:
         return self._of(instance_id) / "console.log"
 
     def init_pid(self, instance_id: str) -> int | None:
-        """The node's init as the host sees it; None while there is none."""
+        """The process id of the node's init on the host; None while it is not running."""
         launcher = self._launcher(instance_id)
         if launcher is None:
             return None
@@ -238,7 +238,7 @@ class Machines:
                     return child
         return None
 
-    # Inside
+    # Internal
 
     def _of(self, instance_id: str) -> Path:
         if "/" in instance_id or instance_id.startswith("."):
@@ -253,13 +253,13 @@ class Machines:
         return facts
 
     def _launcher(self, instance_id: str) -> int | None:
-        """The launcher's process id while it runs. Its start time tells it from a later process with the same id."""
+        """The launcher's process id while it runs; its start time tells it from a later process with the same id."""
         try:
             pid, started = (self._of(instance_id) / "pid").read_text().split()
         except (FileNotFoundError, ValueError):
             return None
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(int(pid), os.WNOHANG)  # ours where this daemon started it; otherwise init's
+            os.waitpid(int(pid), os.WNOHANG)  # our child if this daemon started it, otherwise init's
         return int(pid) if _start_time(int(pid)) == started else None
 
     def _signal_all(self, instance_id: str, number: signal.Signals) -> None:
@@ -268,7 +268,7 @@ class Machines:
                 os.kill(pid, number)
 
     def _clear(self, instance_id: str) -> None:
-        """After an end by force: what the launcher would have cleared itself."""
+        """After a kill, cleans up what the launcher would have cleaned up itself."""
         with contextlib.suppress(FileNotFoundError):
             facts = json.loads((self._of(instance_id) / "spec.json").read_text())
             namespace = names.namespace(self.lab, facts["vpc_id"])
@@ -290,7 +290,7 @@ def _machine_uuid(instance_id: str) -> str:
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file atomically."""
     partial = path.with_name(f".{path.name}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "wb") as file:
@@ -300,7 +300,7 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 
 
 def _write_seed(seed: Path, spec: MachineSpec) -> None:
-    """The files that make one node differ from another."""
+    """Writes the files that differ between nodes."""
     network = ipaddress.IPv4Network(spec.subnet_cidr)
     if ipaddress.IPv4Address(spec.private_ip) not in network:
         raise LabError(f"the address {spec.private_ip} is not in its subnet {spec.subnet_cidr}")
@@ -312,7 +312,7 @@ def _write_seed(seed: Path, spec: MachineSpec) -> None:
 
     put("etc/hostname", f"{spec.hostname}\n")
     put("etc/machine-id", f"{_machine_uuid(spec.instance_id)}\n", 0o444)
-    # Its own name means its private address, as EC2's name server says, and not a link-local one.
+    # Its own name resolves to its private address, as with EC2's name server, and not to a link-local one.
     own = f"{spec.private_ip} {spec.hostname}.{spec.domain} {spec.hostname}"
     put("etc/hosts", f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{own}\n")
     put("etc/resolv.conf", f"nameserver {spec.resolver}\nsearch {spec.domain}\noptions edns0 trust-ad\n")
@@ -367,7 +367,7 @@ def _loops(disk: Path) -> Iterator[str]:
 
 
 def _wait_unmounted(disk: Path, timeout: float = 20.0) -> None:
-    """Waits until no loop device holds the disk. The kernel lets go of a killed machine's a moment after its end."""
+    """Waits until no loop device uses the disk: the kernel releases it a moment after a killed machine's end."""
     deadline = time.monotonic() + timeout
     while devices := list(_loops(disk)):
         if time.monotonic() > deadline:

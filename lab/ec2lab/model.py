@@ -1,7 +1,7 @@
-"""What the API says there should be, as plain data: the boundary between the API and the machines.
+"""The network and nodes that should exist, as plain data: the boundary between the API and the machines.
 
-`ec2lab.api` translates moto's objects into a `Desired`; `ec2lab.fabric` makes the network so, and `ec2lab.machine` the
-nodes. Nothing in here knows moto, nftables or nspawn. Addresses are strings in canonical form ("10.240.0.10"),
+`ec2lab.api` translates moto's objects into a `Desired`, from which `ec2lab.fabric` makes the network and
+`ec2lab.machine` the nodes. Nothing here depends on moto, nftables or nspawn. Addresses are canonical ("10.240.0.10"),
 networks are CIDR strings ("10.240.0.0/24").
 """
 
@@ -19,7 +19,7 @@ class Rule:
     """One permission of a security group, as IpPermissions has it.
 
     `from_port` and `to_port` are inclusive; for icmp they are type and code (-1: any); None means every port.
-    The peer is any of `cidrs` or any member of any of `groups`.
+    The peer is in one of `cidrs` or a member of one of `groups`.
     """
 
     protocol: Protocol
@@ -139,7 +139,7 @@ class Vpc:
 
 @dataclass(frozen=True)
 class Desired:
-    """Everything the fabric must be: the lab's name, its range of public addresses, its VPCs."""
+    """Everything that the fabric makes: the lab's name, its range of public addresses, its VPCs."""
 
     lab: str
     public_range: str

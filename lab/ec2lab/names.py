@@ -1,7 +1,7 @@
 """Names of everything the lab makes on the host.
 
-Each holds the lab's name, so that what belongs to a lab is found again by name alone, also after a crash. The dot
-separates: it cannot occur in a lab's name, so no lab's names begin like another's.
+Each contains the lab's name, so that everything of a lab can be found by name alone, also after a crash. A lab's name
+cannot contain the separator, a dot, so no lab's names are a prefix of another's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ec2lab.errors import LabError
 
 NETNS_DIR = Path("/run/netns")
 NODE_DEVICE = "ens5"  # what a Nitro instance calls its first interface
-INTERNET_DEVICE = "internet"  # in a VPC's namespace: the way out through the host, by slirp4netns
+INTERNET_DEVICE = "internet"  # in a VPC's namespace: leads to the internet through the host, by slirp4netns
 HOST_DEVICE = "host"  # in a VPC's namespace: the link to the host, where public addresses arrive
 LEAST_RANGE_METRIC = 2**31  # see range_metric
 
@@ -22,7 +22,7 @@ _LAB_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 
 
 def check_lab_name(name: str) -> str:
-    """Returns `name`, or raises LabError where it cannot name a lab."""
+    """Returns `name`, or raises LabError if a lab cannot have it."""
     if not _LAB_NAME.fullmatch(name):
         raise LabError(
             f"{name!r} cannot be a lab's name: use 1 to 32 lower-case letters, digits and hyphens, "
@@ -32,12 +32,12 @@ def check_lab_name(name: str) -> str:
 
 
 def prefix(lab: str) -> str:
-    """With this begin the names of the lab's namespaces, and the aliases of its interfaces on the host."""
+    """The prefix of the names of the lab's namespaces, and of the aliases of its interfaces on the host."""
     return f"ec2lab.{lab}."
 
 
 def account(lab: str) -> str:
-    """The number of the lab's account: 12 digits, the same whenever the lab is made; two labs are two accounts."""
+    """The lab's account id: 12 digits, derived from the name, so that each lab has its own and keeps it."""
     return f"{int(hashlib.sha256(prefix(lab).encode()).hexdigest(), 16) % 10**12:012}"
 
 
@@ -55,23 +55,23 @@ def cgroup(lab: str) -> str:
 
 
 def uplink(lab: str, vpc_id: str) -> str:
-    """The host's end of the link to a VPC. Interface names end at 15 characters; the alias says which lab it is."""
+    """The host's end of the link to a VPC. Interface names have at most 15 characters; the alias names the lab."""
     return "e2l" + hashlib.sha256(namespace(lab, vpc_id).encode()).hexdigest()[:12]
 
 
 def range_metric(lab: str) -> int:
-    """Metric of the host's route that ends the lab's public range. A route has no name: its metric tells whose it is.
+    """Metric of the host's unreachable route to the lab's public range. It identifies the lab: routes have no name.
 
-    Larger than any other in use, so that every route into the lab comes before it.
+    Larger than any other in use, so that every route into the lab comes first.
     """
     return LEAST_RANGE_METRIC + int(hashlib.sha256(prefix(lab).encode()).hexdigest(), 16) % 2**31
 
 
 def node_link(instance_id: str) -> str:
-    """The VPC's end of a node's cable: the last 14 of an instance id's 17 random digits."""
+    """The VPC's end of a node's link: the last 14 of an instance id's 17 random digits."""
     return "n" + instance_id.removeprefix("i-")[-14:]
 
 
 def node_plug(instance_id: str) -> str:
-    """The node's end of the cable while no node holds it."""
+    """The node's end of the link while no node has it."""
     return "p" + instance_id.removeprefix("i-")[-14:]

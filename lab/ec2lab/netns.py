@@ -1,4 +1,4 @@
-"""Network namespaces: doing something inside one without moving the caller into it."""
+"""Runs code inside a network namespace without moving the caller into it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ Result = TypeVar("Result")
 
 
 def inside(path: Path, work: Callable[[], Result]) -> Result:
-    """What `work` returns, run in the network namespace at `path`.
+    """Runs `work` in the network namespace at `path` and returns its result; LabError when the namespace is gone.
 
-    In a thread of its own: a namespace belongs to a thread, and one that failed to come back must not be used again.
+    It runs in a thread of its own: namespaces are per thread, and a thread that failed to return to its own namespace
+    must not be used again.
     """
     outcome: list[Result] = []
     failure: list[BaseException] = []
@@ -34,7 +35,7 @@ def inside(path: Path, work: Callable[[], Result]) -> Result:
             finally:
                 os.close(descriptor)
             outcome.append(work())
-        except BaseException as error:  # handed to the caller
+        except BaseException as error:  # raised in the caller
             failure.append(error)
 
     thread = threading.Thread(target=body, name=f"netns {path.name}", daemon=True)
@@ -50,7 +51,7 @@ def inside(path: Path, work: Callable[[], Result]) -> Result:
 def open_socket(
     path: Path, family: socket.AddressFamily, kind: socket.SocketKind, address: str, port: int
 ) -> socket.socket:
-    """A socket bound to an address of the namespace; it stays there wherever it is used from."""
+    """A socket bound to an address of the namespace; it stays in it whichever thread uses it."""
 
     def work() -> socket.socket:
         opened = socket.socket(family, kind)

@@ -1,4 +1,4 @@
-"""A snapshot of what a lab may leave on the host, to compare before and after."""
+"""Snapshots of what a lab may leave on the host, to compare before and after."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ec2lab.lab import RUN_ROOT, STATE_ROOT
 from ec2lab.shell import run
 
 Snapshot = dict[str, frozenset[str]]
-# Settings of the host's kernel that programs on nodes like to change: those of which a node has copies, and this one.
+# Settings of the host's kernel that programs on nodes often change: those that a node has copies of, and this one.
 SETTINGS = (*image.settings(), "net/ipv4/ip_forward")
 
 
 def snapshot(directories: Iterable[Path] = (), *, lab: str | None = None) -> Snapshot:
-    """What there is, by kind: processes, mounts, namespaces, interfaces, cgroups, loop devices, files; and what a lab
-    must never touch: the host's packet filter, routing rules, settings and the mounts that nodes have of their own.
+    """By kind: processes, mounts, namespaces, interfaces, cgroups, loop devices, files; and what a lab must never
+    change: the host's packet filter, routing rules, settings and the mounts that nodes have of their own.
 
-    `directories` are the lab's own: state and the like. With `lab`, what has no relation to that lab is left out, for
-    a host on which other things go on meanwhile.
+    `directories` are the lab's own, for example its state. `lab` leaves out what does not belong to that lab, for a
+    host that does other work at the same time.
     """
     own = tuple(str(directory) for directory in directories)
     marks = (names.prefix(lab), names.cgroup(lab) + "/", *own) if lab else ("",)
@@ -48,7 +48,7 @@ def snapshot(directories: Iterable[Path] = (), *, lab: str | None = None) -> Sna
 
 
 def difference(before: Snapshot, after: Snapshot) -> list[str]:
-    """What is in one and not in the other, a readable line each."""
+    """One readable line for each entry that is in only one of the two."""
     lines = []
     for kind in sorted(before.keys() | after.keys()):
         earlier, later = before.get(kind, frozenset()), after.get(kind, frozenset())
@@ -58,7 +58,7 @@ def difference(before: Snapshot, after: Snapshot) -> list[str]:
 
 
 def _processes() -> list[str]:
-    """Each process but this one: id, arguments and cgroups, by which it can be told whose it is."""
+    """Every process but this one: id, arguments and cgroups, which show whether it is a lab's."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -71,12 +71,12 @@ def _processes() -> list[str]:
 
 
 def _is_daemon(process: str, lab: str) -> bool:
-    """Whether it is the daemon of this lab, and not of one whose name begins alike."""
+    """Whether it is the daemon of this lab, and not of one whose name merely starts the same."""
     return f" ec2lab.daemon {lab} " in f"{process} "
 
 
 def _shared(lab: str | None) -> list[str]:
-    """What the labs have in common and the last one takes along; none of it is left over while another lab is up."""
+    """What all labs share and the last one removes; it does not count as left over while another lab is up."""
     others = {path.name for root in (STATE_ROOT, RUN_ROOT) for path in root.glob("[!.]*")} - {lab}
     spaces = [name for name in _children(names.NETNS_DIR) if name.startswith("ec2lab.")]
     others |= {name for name in spaces if lab is None or not name.startswith(names.prefix(lab))}
@@ -86,7 +86,7 @@ def _shared(lab: str | None) -> list[str]:
 
 
 def _is_held(lock: Path) -> bool:
-    """Whether an `up` or `down` is under way."""
+    """Whether an `up` or `down` is running."""
     try:
         with lock.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -98,7 +98,7 @@ def _is_held(lock: Path) -> bool:
 
 
 def _host_mounts() -> list[str]:
-    """The propagation of `/`, and what covers the kernel's settings: a node's programs change both, for the node."""
+    """The propagation of `/` and mounts over kernel settings: a node's programs change both, for the node only."""
     found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         _, _, _, _, mountpoint, options, *more = line.split()
@@ -154,8 +154,8 @@ def _files(directories: Iterable[str]) -> list[str]:
 
 def _settings() -> list[str]:
     found = {name: path.read_text().strip() for name in SETTINGS if (path := Path("/proc/sys", name)).exists()}
-    # The last lab puts it back; another one may be up.
-    found |= {name: host.own_inotify_limit() for name in host.INOTIFY_SETTINGS if name in found}
+    # The last lab restores it; another lab may still be up.
+    found |= {name: host.original_inotify_limit() for name in host.INOTIFY_SETTINGS if name in found}
     return [f"{name} = {value}" for name, value in found.items()]
 
 

@@ -1,8 +1,8 @@
-"""A VPC's routing as data: what each subnet's route table becomes in the kernel. Pure functions.
+"""A VPC's routing as data: the kernel routes that each subnet's route table becomes. Pure functions.
 
-Nodes' addresses are /32 routes in the main table, each to its node's link; the rest of the VPC's own range is a
-blackhole there, so that no subnet's table can lead it elsewhere. Each subnet has a kernel table of its own, chosen by
-the mark that its nodes' packets get on arrival.
+Each node's address is a /32 route to its link in the main table; the rest of the VPC's own range is a blackhole there,
+so that no subnet's table can route it elsewhere. Each subnet has a kernel table of its own, chosen by the mark that
+its nodes' packets get on arrival.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from ec2lab import addresses, model, names
 
 MAIN = 254
-# For what the namespace sends itself and what comes from the host: every subnet's routes to instances.
+# Every subnet's routes to instances, for packets from the namespace itself and from the host.
 SHARED = 200
 RULE_MAIN, RULE_SUBNET, RULE_SHARED = 100, 200, 300
 
 
 @dataclass(frozen=True, order=True)
 class KernelRoute:
-    """A route as the kernel has it. `kind` is unicast, blackhole or unreachable."""
+    """A route in the kernel. `kind` is unicast, blackhole or unreachable."""
 
     table: int
     destination: str
@@ -32,7 +32,7 @@ class KernelRoute:
 
 @dataclass(frozen=True, order=True)
 class KernelRule:
-    """A routing rule; mark 0 is every packet."""
+    """A routing rule; mark 0 matches every packet."""
 
     priority: int
     mark: int
@@ -40,12 +40,12 @@ class KernelRule:
 
 
 def table(subnet_id: str) -> int:
-    """The number of a subnet's kernel table, which is also its packets' mark: the same in every run."""
+    """The number of a subnet's kernel table, also used as its packets' mark; the same in every run."""
     return 0x10000 + (zlib.crc32(subnet_id.encode()) & 0x7FFEFFFF)
 
 
 def look_up(routes: tuple[model.Route, ...], address: str) -> model.Route | None:
-    """The route that an address takes: the most specific one."""
+    """The most specific route to an address, or None."""
     wanted = ipaddress.IPv4Address(address)
     fitting = [route for route in routes if wanted in _network(route.destination)]
     return max(fitting, key=lambda route: _network(route.destination).prefixlen, default=None)
@@ -55,10 +55,10 @@ def _network(cidr: str) -> ipaddress.IPv4Network:
     return ipaddress.IPv4Network(cidr, strict=False)
 
 
-def outward(vpc: model.Vpc) -> dict[str, str]:
-    """By node, the public address that it has on the internet; nodes without a way there are not listed.
+def public_sources(vpc: model.Vpc) -> dict[str, str]:
+    """{instance id: its public source address on the internet}, without the nodes that cannot reach the internet.
 
-    That is its own where its subnet's default route is the internet gateway, and the NAT gateway's where it is one.
+    It is the node's own address if its subnet's default route is the internet gateway, or its NAT gateway's address.
     """
     if not vpc.internet_gateway:
         return {}
@@ -77,8 +77,8 @@ def outward(vpc: model.Vpc) -> dict[str, str]:
 
 
 def public_nodes(vpc: model.Vpc) -> dict[str, str]:
-    """Public address to private address, of the nodes that the internet reaches."""
-    reachable = outward(vpc)
+    """{public address: private address} of the nodes that the internet can reach."""
+    reachable = public_sources(vpc)
     return {
         node.public_ip: node.private_ip
         for node in vpc.nodes
@@ -95,20 +95,20 @@ def public_addresses(vpc: model.Vpc) -> list[str]:
 
 
 def _default(subnet: model.Subnet | None) -> model.Route | None:
-    # Any address of the internet will do; this one stands in no more specific route.
+    # Any address on the internet will do; no more specific route covers this one.
     return next((r for r in subnet.routes if r.destination == "0.0.0.0/0"), None) if subnet else None
 
 
 def _works(gateway: model.NatGateway | None, subnets: dict[str, model.Subnet]) -> bool:
-    """A NAT gateway works where its own subnet leads to the internet."""
+    """A NAT gateway works if its own subnet has a route to the internet."""
     if gateway is None:
         return False
     route = _default(subnets.get(gateway.subnet_id))
     return route is not None and route.kind == "internet"
 
 
-def kernel_routes(vpc: model.Vpc, way_out: bool) -> set[KernelRoute]:
-    """Every route of the VPC's namespace. `way_out`: whether the host leads to the internet."""
+def kernel_routes(vpc: model.Vpc, internet: bool) -> set[KernelRoute]:
+    """Every route of the VPC's namespace. `internet`: whether the host reaches the internet."""
     subnets = {subnet.id: subnet for subnet in vpc.subnets}
     gateways = {gateway.id: gateway for gateway in vpc.nat_gateways}
     nodes = {node.id: node for node in vpc.nodes}
@@ -131,9 +131,9 @@ def kernel_routes(vpc: model.Vpc, way_out: bool) -> set[KernelRoute]:
             elif (route.kind == "internet" and vpc.internet_gateway) or (
                 route.kind == "nat" and vpc.internet_gateway and _works(gateways.get(route.target), subnets)
             ):
-                # Without a way out a program hears so at once instead of waiting.
+                # Without access to the internet a program fails at once instead of waiting.
                 made = KernelRoute(number, destination, "unreachable")
-                if way_out:
+                if internet:
                     made = KernelRoute(number, destination, device=names.INTERNET_DEVICE, via=addresses.SLIRP_GATEWAY)
             wanted.add(made)
     return wanted | set(shared.values())
@@ -145,7 +145,7 @@ def kernel_rules(vpc: model.Vpc) -> set[KernelRule]:
 
 
 def local_addresses(vpc: model.Vpc) -> set[str]:
-    """What the namespace itself answers for: the routers of the subnets, the services, the balancers."""
+    """Addresses of the namespace itself: the subnets' routers, the lab's services, the balancers."""
     found = {*addresses.services(vpc.cidrs[0]), *(addresses.router(subnet.cidr) for subnet in vpc.subnets)}
     found |= {private for balancer in vpc.load_balancers for _, private, _ in balancer.addresses}
     if vpc.internet_gateway:

@@ -2,16 +2,16 @@
 
 What happens to a packet, hook by hook, in the VPC's namespace:
 
-    prerouting  raw     a node that is cut off, or sends what is not its own, is dropped here
+    prerouting  raw     drops packets of a node that is cut off, or whose source address is not its own
                 -150    the mark of the node's subnet (it selects the route table); the sender's egress rules
                 -140    a load balancer's own security groups
                 dstnat  load balancers' listeners to their targets; public addresses to private ones
     input               the lab's services, from nodes, whatever the security groups say (as EC2's link-local services)
-    forward             the receiver's destination check; which ways lead where at all
+    forward             the receiver's destination check; which links may forward to which
     postrouting srcnat  load balancers' and public addresses as source
-                150     the receiver's ingress rules: they see the source that EC2 would show them
+                150     the receiver's ingress rules: they see the same source as on EC2
 
-Security groups are stateful: only a connection's first packet is asked.
+Security groups are stateful: only a connection's first packet is checked.
 https://docs.aws.amazon.com/vpc/latest/userguide/vpc-security-groups.html
 """
 
@@ -34,9 +34,9 @@ Direction = Literal["ingress", "egress"]
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the rules depend on beside the VPC's description."""
+    """What the rules depend on besides the VPC's description."""
 
-    # Where nothing may go out to: the host's own networks and every lab's public range.
+    # What nodes must not reach through the host: the host's own networks and every lab's public range.
     forbidden: tuple[str, ...] = ()
     # (target group, instance, port) of the targets that get no new connections.
     unhealthy: frozenset[tuple[str, str, int]] = field(default_factory=frozenset)
@@ -53,7 +53,7 @@ def ruleset(vpc: model.Vpc, around: Surroundings) -> str:
 
 
 def rule_matches(rule: model.Rule, direction: Direction) -> list[str]:
-    """One nftables match for each kind of peer of a permission; none where it permits nothing over IPv4."""
+    """One nftables match for each kind of peer of a permission; empty if it permits nothing over IPv4."""
     match = _protocol_match(rule)
     peer = "saddr" if direction == "ingress" else "daddr"
     matches = []
@@ -67,7 +67,7 @@ def rule_matches(rule: model.Rule, direction: Direction) -> list[str]:
 
 
 def collapse(cidrs: Iterable[str]) -> list[str]:
-    """The IPv4 networks among them without overlaps, which a set of intervals refuses."""
+    """The IPv4 networks among them, merged: a set of intervals refuses overlaps."""
     networks = [ipaddress.ip_network(cidr, strict=False) for cidr in cidrs]
     merged = ipaddress.collapse_addresses(network for network in networks if isinstance(network, ipaddress.IPv4Network))
     return [str(network) for network in merged]
@@ -102,7 +102,7 @@ def _declare(kind: str, name: str, datatype: str, elements: Iterable[str], flags
 
 
 def _group_names(vpc: model.Vpc) -> list[str]:
-    """Every group that is defined, referred to or worn."""
+    """Every group that is defined, referred to or attached to something."""
     found = {group.id for group in vpc.security_groups}
     for group in vpc.security_groups:
         for rule in (*group.ingress, *group.egress):
@@ -115,7 +115,7 @@ def _group_names(vpc: model.Vpc) -> list[str]:
 
 
 def _combinations(vpc: model.Vpc) -> dict[tuple[str, ...], int]:
-    """The combinations of groups that are worn, numbered: each is one chain per direction, however many wear it."""
+    """The combinations of groups in use, numbered: each becomes one chain per direction, however many nodes have it."""
     worn = {tuple(sorted(set(node.security_groups))) for node in vpc.nodes}
     worn |= {tuple(sorted(set(b.security_groups))) for b in vpc.load_balancers if b.security_groups}
     return {groups: number for number, groups in enumerate(sorted(worn))}
@@ -125,7 +125,7 @@ def _sets(vpc: model.Vpc, around: Surroundings) -> list[str]:
     links = {node.id: names.node_link(node.id) for node in vpc.nodes}
     combinations = _combinations(vpc)
     number = {node.id: combinations[tuple(sorted(set(node.security_groups)))] for node in vpc.nodes}
-    outward = routes.outward(vpc)
+    outward = routes.public_sources(vpc)
     text = [
         _declare("set", "cut", "ifname", (f'"{links[node.id]}"' for node in vpc.nodes if node.cut)),
         _declare("set", "checked", "ifname", (f'"{links[node.id]}"' for node in vpc.nodes if node.source_dest_check)),
@@ -234,7 +234,7 @@ def _chains(vpc: model.Vpc, around: Surroundings) -> list[str]:
 
 
 def _entrances(vpc: model.Vpc, balancer: model.LoadBalancer) -> list[tuple[str, str]]:
-    """(match, address) of each address at which a balancer listens; its public ones are for whom the internet is."""
+    """(match, address) of each address at which a balancer listens; public ones match only what comes from outside."""
     entrances = [("", private) for _, private, _ in balancer.addresses]
     if vpc.internet_gateway:
         for _, _, public in balancer.addresses:
@@ -259,7 +259,7 @@ def _balancer_ingress(vpc: model.Vpc) -> list[str]:
 
 
 def receivers(group: model.TargetGroup, vpc: model.Vpc, around: Surroundings) -> list[model.Target]:
-    """The targets that get new connections. With none healthy that is all of them, as EC2 does it (it fails open).
+    """The targets that get new connections: the healthy ones, or all when none is healthy (EC2 fails open too).
 
     https://docs.aws.amazon.com/elasticloadbalancing/latest/network/target-group-health-checks.html
     """
@@ -292,7 +292,7 @@ def _listeners(vpc: model.Vpc, around: Surroundings) -> list[str]:
 
 
 def _balancer_sources(vpc: model.Vpc) -> list[str]:
-    """A balancer speaks to a target from its address in the target's subnet, or from its first one."""
+    """Rules by which a balancer connects to a target from its address in the target's subnet, or from its first one."""
     subnets = {subnet.id: subnet.cidr for subnet in vpc.subnets}
     text = []
     for index, balancer in enumerate(vpc.load_balancers):

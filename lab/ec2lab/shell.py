@@ -1,4 +1,4 @@
-"""Runs the host's programs; a failure carries what the program said."""
+"""Runs the host's programs; an error includes what the program printed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def run(argv: Sequence[str], *, stdin: str | None = None, timeout: float = 30.0,
     except subprocess.TimeoutExpired:
         raise Timeout(f"`{shlex.join(argv)}` did not end within {timeout:.0f} s") from None
     if check and done.returncode != 0:
-        said = done.stderr.strip() or done.stdout.strip() or "it said nothing"
+        said = done.stderr.strip() or done.stdout.strip() or "it printed nothing"
         raise LabError(f"`{shlex.join(argv)}` ended with status {done.returncode}: {said}")
     return done.stdout

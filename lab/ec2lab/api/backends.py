@@ -1,4 +1,4 @@
-"""Access to moto's backends: which services there are, and where their objects live."""
+"""Access to moto's backends: the services that the lab offers, and their objects."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from ec2lab.lab import REGION
 
-# Read when moto is imported: the account's only image is the lab's own, and types and key pairs are checked.
+# moto reads these when it is imported: the account's only image is the lab's own; types and key pairs are checked.
 os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
 
 from moto.backends import get_backend
 from moto.core import DEFAULT_ACCOUNT_ID
 
-# Who runs a lab says which account it is; moto heeds this variable with every request.
+# Each lab sets its own account here; moto reads this variable with every request.
 ACCOUNT = os.environ.get("MOTO_ACCOUNT_ID", DEFAULT_ACCOUNT_ID)
 SERVICES = ("ec2", "elbv2", "autoscaling", "iam", "sts", "ssm", "s3")
 
@@ -38,5 +38,5 @@ def sts() -> Any:
 
 
 def all_ec2() -> Iterator[tuple[str, Any]]:
-    """Each region that has been used, with its EC2 backend."""
+    """(region, EC2 backend) of each region that has been used."""
     yield from list(get_backend("ec2")[ACCOUNT].items())

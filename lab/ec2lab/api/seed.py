@@ -1,4 +1,4 @@
-"""What the lab's account holds before the first call: the lab's image, and a user who may do everything."""
+"""What the lab's account holds before the first call: the lab's image, and a user with every permission."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moto.ec2.models.amis import Ami
 from ec2lab.api.backends import REGION, ec2, iam
 from ec2lab.image import Image
 
-# The accounts that publish these distributions' images on AWS: what looks one up by owner and name finds the lab's.
+# The accounts that publish these distributions' images on AWS: a look-up by owner and name finds the lab's image.
 # https://wiki.debian.org/Cloud/AmazonEC2Image  https://documentation.ubuntu.com/aws/aws-how-to/instances/find-ubuntu-images/
 OWNERS = {"debian": "136693071363", "ubuntu": "099720109477"}
 DEBIAN_VERSIONS = {"bullseye": "11", "bookworm": "12", "trixie": "13"}
@@ -39,12 +39,12 @@ def image_name(image: Image, built: datetime) -> str:
 
 
 def image_id(image: Image) -> str:
-    """The same recipe has the same id in every lab."""
+    """The image's AMI id; the same recipe has the same id in every lab."""
     return "ami-" + hashlib.sha256(image.key.encode()).hexdigest()[:17]
 
 
 def add_image(image: Image) -> Any:
-    """Registers the image in the lab's region; returns moto's object. Nothing to do where it is known."""
+    """Registers the image in the lab's region unless it is there; returns moto's object."""
     backend = ec2(REGION)
     ami_id = image_id(image)
     if ami_id not in backend.amis:
@@ -72,7 +72,7 @@ def add_image(image: Image) -> Any:
 
 
 def add_user(lab: str) -> Credentials:
-    """The user whose access key `ec2lab env` prints; one key, made once. Its path says whose account it is."""
+    """The user whose access key `ec2lab env` prints; the key is made once. The user's path names the lab."""
     backend = iam()
     if USER not in backend.users:
         backend.create_user(REGION, USER, path=f"/{lab}/")

@@ -1,7 +1,6 @@
-"""The HTTP endpoint: one request at a time, durable before it is answered, undone where it failed.
+"""The HTTP endpoint: handles one request at a time, saves its changes before answering, and undoes a failed one.
 
-Around moto's own application stand the gates that EC2 has and moto has not: client tokens of every call that takes
-one, and DryRun of every EC2 call.
+It adds two checks of EC2 that moto lacks: client tokens for every call that takes one, and DryRun for every EC2 call.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 log = logging.getLogger(__name__)
 
 READING = ("Describe", "Get", "List", "Search", "Lookup", "Head")
-# These are answered from moto's own records (patches.instances), with the state of now instead of then.
+# A replay of these is answered from moto's own records (patches.instances), with the present state.
 OWN_TOKENS = frozenset({"RunInstances"})
 UNCHANGED = "Request would have succeeded, but DryRun flag is set."
 TOKENS_KEPT = 2000
@@ -47,7 +46,7 @@ class Answer:
 
 @dataclass
 class Call:
-    """What a request asks for, as far as the gates need to know."""
+    """What a request asks for, as far as the checks for tokens and DryRun need it."""
 
     action: str
     parameters: dict[str, str]
@@ -57,7 +56,7 @@ class Call:
     @property
     def changes(self) -> bool:
         if self.action:
-            # AssumeRole and GetSessionToken make keys that a later call is signed with.
+            # AssumeRole and GetSessionToken make keys that later calls are signed with.
             return not self.action.startswith(READING) or self.service == "sts"
         return self.method not in ("GET", "HEAD", "OPTIONS")
 
@@ -94,7 +93,7 @@ def read_call(environ: dict[str, Any]) -> Call:
         pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
         parameters = dict(pairs)
         if service == "ec2" and "DryRun" in parameters:
-            # Some of moto's calls know DryRun, others check too little before they heed it: here it is done and undone.
+            # moto's own DryRun is missing in some calls and checks too little in others: run the call, then undo it.
             body = urlencode([(name, value) for name, value in pairs if name != "DryRun"]).encode()
             environ["CONTENT_LENGTH"] = str(len(body))
         environ["wsgi.input"] = io.BytesIO(body)
@@ -105,10 +104,10 @@ def read_call(environ: dict[str, Any]) -> Call:
 
 @dataclass
 class Extra:
-    """What the lab keeps in the state beside moto's objects."""
+    """The part of the state that is not moto's objects."""
 
     tokens: dict[str, tuple[str, Answer]] = field(default_factory=dict)
-    # Faults on request, by instance: "network", "power", "disk".
+    # Injected faults by instance: "network", "power", "disk".
     faults: dict[str, set[str]] = field(default_factory=dict)
 
 
@@ -123,7 +122,7 @@ class Api:
         self._moto = DomainDispatcherApplication(create_backend_app)
 
     def load(self) -> bool:
-        """Takes up the saved state; False when there is none."""
+        """Loads the saved state; False when there is none."""
         with self.lock:
             extra = self._store.load()
             if extra is None:
@@ -132,7 +131,7 @@ class Api:
             return True
 
     def save(self) -> None:
-        """To be called, under the lock, after every change that does not come through a request."""
+        """Call this under the lock after every change that does not come through a request."""
         self._store.save({"lab": self.extra})
 
     def _roll_back(self) -> None:
@@ -229,7 +228,7 @@ class _Handler(WSGIRequestHandler):
 
 
 def listen(api: Api, host: str, port: int, fd: int | None = None) -> BaseWSGIServer:
-    """A server of the API on an address, or on a listening socket that is given."""
+    """A server of the API on `host` and `port`, or on the listening socket `fd`."""
     server = make_server(host, port, api, threaded=True, request_handler=_Handler, fd=fd)
     server.daemon_threads = True  # type: ignore[attr-defined]
     return server

@@ -1,7 +1,7 @@
-"""The API's state in one file, replaced atomically, so that a daemon killed at any moment finds it whole.
+"""The API's state in one file, replaced atomically, so that it is whole whenever the daemon is killed.
 
-moto keeps everything in Python objects that refer to each other across services; they are pickled in one piece. The
-file is written by this program for itself alone (mode 0600, in a directory of mode 0700).
+moto keeps everything in Python objects that refer to each other across services, so they are pickled together. Only
+this program reads and writes the file (mode 0600, in a directory of mode 0700).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _rebuild_default_dict(kind: type[defaultdict[Any, Any]], factory: Any) -> An
 
 
 class _Pickler(pickle.Pickler):
-    """Also takes lambdas, which moto uses as factories of default dictionaries, and such dictionaries' subclasses."""
+    """Also pickles lambdas, which moto uses as factories of defaultdicts, and subclasses of defaultdict."""
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, defaultdict) and type(obj) is not defaultdict:
@@ -51,8 +51,8 @@ class _Pickler(pickle.Pickler):
 
 
 def dump(extra: dict[str, Any]) -> bytes:
-    """Everything the API knows, and `extra`, as bytes."""
-    # moto's server looks at an account of its own as well, which nobody uses.
+    """The API's whole state and `extra`, pickled."""
+    # moto's server also creates an account of its own, which nobody uses.
     backends = {
         service: {account: dict(regions) for account, regions in get_backend(service).items() if account == ACCOUNT}
         for service in SERVICES
@@ -63,7 +63,7 @@ def dump(extra: dict[str, Any]) -> bytes:
 
 
 def restore(data: bytes) -> dict[str, Any]:
-    """Make `data` (from `dump`) the API's state; returns the `extra` of then."""
+    """Makes `data` (from `dump`) the API's state and returns the `extra` saved with it."""
     state: dict[str, Any] = pickle.loads(data)  # noqa: S301 - written by ourselves, readable by root alone
     if state["format"] != FORMAT:
         raise StateError(
@@ -87,14 +87,14 @@ def restore(data: bytes) -> dict[str, Any]:
 
 
 class Store:
-    """The state on disk, and the bytes last written, to go back to when a call fails halfway."""
+    """The state on disk, and the bytes written last, which are restored when a call fails halfway."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._last: bytes | None = None
 
     def load(self) -> dict[str, Any] | None:
-        """The `extra` of the saved state, which is now the API's; None when nothing was ever saved."""
+        """Restores the saved state and returns its `extra`; None when nothing was ever saved."""
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
@@ -112,7 +112,7 @@ class Store:
         return extra
 
     def save(self, extra: dict[str, Any]) -> None:
-        """Returns when the state is on the disk."""
+        """Writes the state; returns once it is on the disk."""
         data = dump(extra)
         if data == self._last:
             return
@@ -135,5 +135,5 @@ class Store:
         self._last = data
 
     def roll_back(self) -> dict[str, Any] | None:
-        """Back to what was saved last."""
+        """Restores what was saved last and returns its `extra`."""
         return restore(self._last) if self._last is not None else None

@@ -1,4 +1,4 @@
-"""From moto's objects to `model.Desired`: what the network and the machines must be."""
+"""Translates moto's objects to `model.Desired`: the network and the machines that should exist."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ec2lab.api.patches.routes import is_live, target_instance
 from ec2lab.image import DISK_GIB
 from ec2lab.machine import MachineSpec
 
-# A machine that is being deleted keeps its cable until it is gone.
+# A machine that is being deleted keeps its link until it is gone.
 WITH_MACHINE = ("pending", "running", "stopping", "shutting-down")
 
 
 def desired(lab: str, public_range: str, cut: frozenset[str]) -> model.Desired:
-    """`cut`: instances with the fault `network`."""
+    """The description of the whole lab. `cut` are the instances with the fault `network`."""
     vpcs = [_vpc(region, backend, vpc, cut) for region, backend in all_ec2() for vpc in backend.vpcs.values()]
-    # A VPC without subnets has nothing in it: no namespace is made for it.
+    # A VPC without subnets is empty and needs no namespace.
     return model.Desired(
         lab, public_range, tuple(vpc for vpc in vpcs if vpc.nodes or vpc.load_balancers or vpc.nat_gateways)
     )
@@ -57,7 +57,7 @@ def _vpc(region: str, backend: Any, vpc: Any, cut: frozenset[str]) -> model.Vpc:
 
 
 def route_table(backend: Any, subnet: Any) -> Any:
-    """The table associated with the subnet, otherwise the VPC's main one."""
+    """The route table associated with the subnet, or else the VPC's main table."""
     tables = [table for table in backend.route_tables.values() if table.vpc_id == subnet.vpc_id]
     for table in tables:
         if subnet.id in table._associations.values():
@@ -94,7 +94,7 @@ def _group(group: Any) -> model.SecurityGroup:
 
 
 def _rule(rule: Any) -> list[model.Rule]:
-    """None for what the lab has not: IPv6, prefix lists, protocols other than these."""
+    """The permission as rules; leaves out IPv6, prefix lists and other protocols, which the lab does not support."""
     if rule.ip_protocol not in get_args(model.Protocol):
         return []
     cidrs = (str(rule.cidr_ipv4),) if rule.cidr_ipv4 else ()
@@ -184,12 +184,12 @@ def _health_check(group: Any) -> model.HealthCheck:
 
 
 def machine_spec(instance: Any) -> MachineSpec:
-    """What the instance's machine is made from."""
+    """The description from which the instance's machine is made."""
     backend = instance.ec2_backend
     eni = instance.nics[0]
     key = backend.key_pairs.get(instance.key_name) if instance.key_name else None
     keys = getattr(instance, "launch_keys", None)
-    if keys is None:  # the key of the launch: a key pair deleted later leaves it
+    if keys is None:  # recorded at launch, so that it stays when the key pair is deleted
         keys = instance.launch_keys = (key.public_key.strip(),) if key is not None else ()
     _host, domain = str(instance.private_dns_name).split(".", 1)
     root = instance.block_device_mapping.get(instance.root_device_name)
@@ -210,14 +210,14 @@ def machine_spec(instance: Any) -> MachineSpec:
 
 
 def dns_names(vpc_id: str) -> dict[str, list[str]]:
-    """Private names that resolve inside a VPC: of its instances, and of its load balancers."""
+    """Names that resolve inside a VPC, of its instances and load balancers: {name: [address, ...]}."""
     names: dict[str, list[str]] = {}
     for region, backend in all_ec2():
         for eni in backend.enis.values():
             if eni.vpc_id == vpc_id and eni.private_ip_address:
                 domain = "ec2.internal" if region == "us-east-1" else f"{region}.compute.internal"
                 names[f"ip-{eni.private_ip_address.replace('.', '-')}.{domain}"] = [eni.private_ip_address]
-                if eni.public_ip:  # inside, the public name means the private address
+                if eni.public_ip:  # inside the VPC the public name resolves to the private address
                     middle = "compute-1" if region == "us-east-1" else f"{region}.compute"
                     public = f"ec2-{eni.public_ip.replace('.', '-')}.{middle}.amazonaws.com"
                     names[public] = [eni.private_ip_address]

@@ -1,1 +1,1 @@
-"""What the lab serves to its nodes at link-local addresses, inside each VPC's namespace."""
+"""The services that the lab offers its nodes at link-local addresses, inside each VPC's namespace."""

@@ -1,6 +1,6 @@
-"""The VPC's name server: the names that EC2 gives, and everything else from the host's own resolvers.
+"""The VPC's name server: answers the names that EC2 gives, and forwards everything else to the host's resolvers.
 
-RFC 1035. Private names are answered here; a name that could only be private and is not known does not exist.
+RFC 1035. Private names are answered here; an unknown name in a private domain does not exist (NXDOMAIN).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Question:
 
 
 class Malformed(Exception):
-    """Not a query that can be answered."""
+    """The message is not a query that can be answered."""
 
 
 def read_question(message: bytes) -> Question:
@@ -75,7 +75,7 @@ def reply(query: bytes, question: Question | None, code: int, records: list[tupl
 
 
 def answer_locally(query: bytes, question: Question, names: dict[str, list[str]]) -> bytes | None:
-    """The answer where the name is the lab's own; None: ask elsewhere."""
+    """The answer if the name is the lab's own; None: forward the query."""
     if question.category != INTERNET:
         return None
     if addresses := names.get(question.name):
@@ -113,12 +113,12 @@ def host_resolvers(path: Path = HOST_RESOLVERS) -> list[str]:
 
 
 def forward(query: bytes) -> bytes | None:
-    """What the host's name servers say; None when none answers."""
+    """The answer of the host's name servers; None when none answers."""
     for server in host_resolvers():
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
             asked.settimeout(FORWARD_TIMEOUT_S)
             try:
-                # An identity of its own, so that only an answer to this very question is taken.
+                # A new query id, so that only the answer to this query is accepted.
                 identity = secrets.token_bytes(2)
                 asked.connect((server, 53))
                 asked.send(identity + query[2:])
@@ -132,7 +132,7 @@ def forward(query: bytes) -> bytes | None:
 
 
 def resolve(query: bytes, names: Names) -> bytes | None:
-    """The answer to a query; None where it deserves none."""
+    """The answer to a query; None when there should be no answer."""
     try:
         question = read_question(query)
     except Malformed:

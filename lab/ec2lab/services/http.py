@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server for sockets that are made elsewhere (in a VPC's namespace)."""
+"""A small HTTP/1.1 server for sockets that the caller made (in a VPC's namespace)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Server(ThreadingMixIn, BaseServer):
     """Serves connections of a listening socket, each in a thread; `context` is for the handlers."""
 
     daemon_threads = True
-    # ThreadingMixIn would keep every thread ever started.
+    # By default ThreadingMixIn keeps every thread that it started.
     block_on_close = False
 
     def __init__(self, listening: socket.socket, handler: type[BaseHTTPRequestHandler], context: Any) -> None:
@@ -49,7 +49,7 @@ class Server(ThreadingMixIn, BaseServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Common ground of the lab's handlers: quiet, keeps connections, gives up on silent clients."""
+    """Base of the lab's handlers: logs no requests, keeps connections open, times out silent clients."""
 
     protocol_version = "HTTP/1.1"
     timeout = 60

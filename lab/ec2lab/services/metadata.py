@@ -1,9 +1,9 @@
-"""The instance metadata service, version 2 where the instance asks for it.
+"""The instance metadata service; only version 2 if the instance requires it.
 
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-categories.html
 
-A token is bound to its instance and, as on EC2, does not survive the service: clients fetch a new one on a 401.
+A token is bound to its instance and, as on EC2, is lost when the service restarts: clients fetch a new one on a 401.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ORDINARY_TTL = 64
 
 @dataclass(frozen=True)
 class Metadata:
-    """What the service says about one instance; made from the API's objects under its lock."""
+    """The metadata of one instance; made from the API's objects under its lock."""
 
     instance_id: str
     enabled: bool
@@ -37,13 +37,13 @@ class Metadata:
     user_data: bytes | None = None
 
 
-# The instance that has a private address, or None.
+# Returns the instance with a private address, or None.
 Lookup = Callable[[str], Metadata | None]
 
 
 @dataclass
 class Tokens:
-    """Session tokens and what they are good for."""
+    """Session tokens, each with its instance and its end."""
 
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _held: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class MetadataHandler(Handler):
         return context
 
     def _instance(self) -> Metadata | None:
-        """The caller's metadata; None after an answer that refuses it."""
+        """The caller's metadata; None after the request has been refused."""
         found = self.context.lookup(self.client_address[0])
         if found is None:
             self.answer(404)
@@ -89,13 +89,13 @@ class MetadataHandler(Handler):
         instance = self._instance()
         if instance is None:
             return
-        # The hop limit holds for the answer to this request, retransmissions included: hence a connection of its own.
+        # The hop limit applies to this answer and its retransmissions, so close the connection after it.
         self.close_connection = True
         self.connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, instance.hop_limit)
         if self.path != "/latest/api/token":
             self.answer(405)
             return
-        # A request that came through a proxy is one forged on behalf of somebody else.
+        # A request that came through a proxy is forged on behalf of somebody else.
         if self.headers.get("X-Forwarded-For"):
             self.answer(403)
             return
@@ -126,7 +126,7 @@ class MetadataHandler(Handler):
 
 
 def content(instance: Metadata, path: str) -> bytes | None:
-    """The answer to a GET; None where EC2 says 404. Directories end in a slash in their listing."""
+    """The answer to a GET; None for a 404. Directories end in a slash in listings."""
     versions = ("latest", "2021-07-15", "2021-03-23", "2020-10-27", "2009-04-04", "1.0")
     parts = [part for part in path.split("/") if part]
     if not parts:

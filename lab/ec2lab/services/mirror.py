@@ -1,4 +1,4 @@
-"""The mirror: one directory over HTTP, and the OCI image layouts below `images/` through the registry's pull API.
+"""The mirror: serves one directory over HTTP, and the OCI image layouts below `images/` by the registry's pull API.
 
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pull
 https://github.com/opencontainers/image-spec/blob/main/image-layout.md
@@ -47,7 +47,7 @@ class Content:
 
 
 def inside(root: Path, relative: str) -> Path:
-    """The path below `root`, wherever links and dots lead; FileNotFoundError when outside."""
+    """The path below `root`, with links and dots resolved; FileNotFoundError when it is outside."""
     base = root.resolve()
     found = (base / relative.lstrip("/")).resolve(strict=True)
     if found != base and base not in found.parents:
@@ -56,11 +56,11 @@ def inside(root: Path, relative: str) -> Path:
 
 
 def layout(root: Path, registry: str, name: str) -> Path:
-    """The OCI layout of a repository. Without a registry's name (a plain `/v2/` request) every registry is tried."""
+    """The OCI layout of a repository. Without a registry's name (a plain `/v2/` request) it tries every registry."""
     if not _NAME.fullmatch(name) or (registry and not _REGISTRY.fullmatch(registry)):
         raise NotFound("NAME_INVALID", "invalid repository name")
     images = root / "images"
-    # docker.io is what the runtime asks for when it means Docker Hub's registry.
+    # Runtimes ask for docker.io when they mean Docker Hub's registry.
     wanted = [registry] if registry else sorted(entry.name for entry in images.iterdir()) if images.is_dir() else []
     for each in wanted:
         try:
@@ -92,7 +92,7 @@ def manifest(directory: Path, reference: str) -> Content:
 
 
 def media_type(blob: Path) -> str:
-    """What a manifest says of itself, or shows by its form (OCI makes mediaType optional)."""
+    """A manifest's mediaType, or else the one that follows from its form (OCI makes the field optional)."""
     try:
         if blob.stat().st_size > 4 << 20:
             raise ValueError("too large for a manifest")
@@ -123,7 +123,7 @@ def tags(directory: Path) -> list[str]:
 
 
 class MirrorHandler(Handler):
-    # A client that reads slowly is not silent: a large image over a busy machine.
+    # Generous, since a busy client may read a large image slowly.
     timeout = 300
 
     @property
@@ -144,7 +144,7 @@ class MirrorHandler(Handler):
             body = json.dumps({"errors": [{"code": error.code, "message": message}]}).encode()
             self.answer(404, body, "application/json", Docker_Distribution_Api_Version="registry/2.0")
         except (FileNotFoundError, NotADirectoryError):
-            # What was asked for and where it was looked for: a mirror that was filled elsewhere is then seen to be.
+            # Name the directory too, so that the user notices when another directory was filled.
             self.answer(404, f"there is no {path} in {self.root}\n".encode(errors="surrogateescape"))
         except PermissionError:
             self.answer(403, b"not readable\n")
@@ -183,7 +183,7 @@ class MirrorHandler(Handler):
             about = os.fstat(file.fileno())
             if not stat.S_ISREG(about.st_mode):
                 raise FileNotFoundError(content.path)
-            # A digest names the content; elsewhere time and size do.
+            # Blobs are identified by their digest, other files by time and size.
             tag = f'"{content.digest or f"{about.st_mtime_ns:x}-{about.st_size:x}"}"'
             if self.headers.get("If-None-Match") == tag:
                 self.send_response(304)
@@ -212,7 +212,7 @@ class MirrorHandler(Handler):
                 self._body(file, first, length)
 
     def _range(self, size: int) -> tuple[int, int] | None:
-        """(first byte, length) of the answer; None when the range cannot be had (RFC 9110, section 14)."""
+        """(first byte, length) of the answer; None when the range is not satisfiable (RFC 9110, section 14)."""
         match = _RANGE.fullmatch(self.headers.get("Range", ""))
         if match is None or match.groups() == ("", ""):
             return 0, size
@@ -227,7 +227,7 @@ class MirrorHandler(Handler):
     def _body(self, file: BinaryIO, first: int, length: int) -> None:
         self.wfile.flush()
         while length:
-            # Blocking, because the handler's timeout is kept by the kernel's: see `setup`.
+            # The socket is blocking: the kernel enforces the handler's timeout, see `setup`.
             sent = os.sendfile(self.connection.fileno(), file.fileno(), first, min(length, 1 << 24))
             if not sent:
                 raise ConnectionError("the file became shorter while it was sent")
@@ -235,7 +235,7 @@ class MirrorHandler(Handler):
 
     def setup(self) -> None:
         super().setup()
-        # sendfile needs a blocking socket; the kernel then ends what stands still.
+        # sendfile needs a blocking socket, so the kernel enforces the timeout.
         self.connection.settimeout(None)
         span = int(self.timeout).to_bytes(8, "little") + bytes(8)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, span)

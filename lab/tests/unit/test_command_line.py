@@ -108,7 +108,7 @@ def test_another_labs_own_mirror_is_not_taken_from_the_environment(
     assert cli.choose_mirror(Lab("b"), None) == roots / "elsewhere"
     assert cli.choose_mirror(Lab("b"), roots / "named") == roots / "named"
     assert cli.choose_mirror(Lab("b"), own) == own
-    with pytest.raises(LabError, match="would go with a lab"):
+    with pytest.raises(LabError, match="would be removed with a lab"):
         cli.choose_mirror(Lab("b"), roots / "state" / "a" / "mirror")
 
 
@@ -145,10 +145,10 @@ def test_a_shell_pointed_at_another_lab_must_name_one(
     command: str, given: str | None, shells: str, meant: str | None
 ) -> None:
     if meant:
-        assert cli.which(command, given, shells) == meant
+        assert cli.lab_name(command, given, shells) == meant
         return
     with pytest.raises(LabError, match=f"pointed at lab a .*`ec2lab {command} default` or `ec2lab {command} a`"):
-        cli.which(command, given, shells)
+        cli.lab_name(command, given, shells)
 
 
 def test_every_lab_is_an_account_of_its_own() -> None:
@@ -178,7 +178,7 @@ def test_help_lists_the_faults_that_there_are(capsys: pytest.CaptureFixture[str]
         cli.parser().parse_args(["fault", "--help"])
     shown = capsys.readouterr().out
     assert [kind for kind in daemon.FAULTS if f"\n  {kind} " not in shown] == []
-    assert "clock-jump       refused: the node is a container and shares the clock of its host" in shown
+    assert "clock-jump       refused: unlike a virtual machine, the node is a container" in shown
 
 
 # What is left

@@ -1,6 +1,6 @@
-"""Private and public addresses: allocated from the subnet and from the lab's public range, never twice.
+"""Allocates private addresses from the subnet and public ones from the lab's range, never the same one twice.
 
-moto draws them at random and fails with an internal error where one is taken.
+moto picks them at random, and fails with an internal error when an address is taken.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ec2lab.api.errors import error
 
 
 def public_in_use() -> set[str]:
-    """Public addresses of interfaces and Elastic IPs, of every region."""
+    """Public addresses of interfaces and Elastic IPs in every region."""
     used: set[str] = set()
     for _region, backend in all_ec2():
         used.update(eni.public_ip for eni in backend.enis.values() if eni.public_ip)
@@ -71,7 +71,7 @@ def next_private(subnet: Any) -> str:
 
 
 def check_private(subnet: Any, address: str) -> str:
-    """`address` when a new interface of `subnet` can have it."""
+    """Returns `address` if a new interface of `subnet` can use it; otherwise raises EC2's error."""
     try:
         number = ipaddress.IPv4Address(address)
     except ValueError:
@@ -90,7 +90,7 @@ def install(public_range: str) -> None:
     public = PublicAddresses(public_range)
     elastic_network_interfaces.random_public_ip = public.next
     elastic_ip_addresses.random_ip = public.next
-    # A NAT gateway then gets an address of its subnet, as any other interface made without one.
+    # This gives a NAT gateway an address of its subnet, like any other interface made without one.
     nat_gateways.random_private_ip = lambda: ""
 
     def get_available_subnet_ip(self: Any, instance: Any) -> str:
@@ -100,7 +100,7 @@ def install(public_range: str) -> None:
         check_private(self, ip)
 
     def del_subnet_ip(self: Any, ip: str) -> None:
-        """Addresses are free when no interface has them: nothing to note."""
+        """Does nothing: an address is free as soon as no interface has it."""
 
     subnets.Subnet.get_available_subnet_ip = get_available_subnet_ip
     subnets.Subnet.request_ip = request_ip

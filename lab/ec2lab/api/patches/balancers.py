@@ -1,4 +1,4 @@
-"""Network load balancers: with addresses of their own, names that are unique, and targets whose health is real.
+"""Network load balancers with addresses of their own, unique names, and target health from real checks.
 
 https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_TargetHealth.html
 """
@@ -19,7 +19,7 @@ from moto.elbv2.models import ELBv2Backend, FakeHealthStatus, FakeLoadBalancer, 
 
 from ec2lab.balancer import TargetHealth
 
-# What the balancer's health checks say of (target group ARN, instance id, port).
+# Returns the health of a target, given (target group ARN, instance id, port).
 Health = Callable[[str, str, int], TargetHealth]
 
 _IN_PROGRESS = TargetHealth("initial", "Elb.RegistrationInProgress", "Target registration is in progress")
@@ -110,7 +110,7 @@ def _install_balancers() -> None:
                 and sorted(subnet.id for subnet in balancer.subnets) == sorted(wanted)
                 and sorted(balancer.security_groups) == sorted(security_groups)
             )
-            if same:  # as documented: the call is idempotent
+            if same:  # the API documents that the call is idempotent
                 return balancer
             raise DuplicateLoadBalancerName()
         balancer = create(self, name, security_groups, subnet_ids, subnet_mappings, scheme, loadbalancer_type, **kwargs)
@@ -185,7 +185,7 @@ def _install_balancers() -> None:
         return create_listener_(self, load_balancer_arn, protocol, port, *args, **kwargs)
 
     def activate(self: Any) -> None:
-        """The daemon does it, when the balancer forwards."""
+        """Does nothing: the daemon activates the balancer once it forwards."""
 
     ELBv2Backend.create_load_balancer = create_load_balancer
     ELBv2Backend.delete_load_balancer = delete_load_balancer
@@ -197,7 +197,7 @@ def _install_balancers() -> None:
 
 
 def used_target_groups(backend: Any) -> dict[str, list[str]]:
-    """ARN of each target group that a listener forwards to, with the ARNs of the balancers."""
+    """{target group ARN: [balancer ARN, ...]} of the target groups that a listener forwards to."""
     used: dict[str, list[str]] = {}
     for balancer in backend.load_balancers.values():
         for listener in balancer.listeners.values():

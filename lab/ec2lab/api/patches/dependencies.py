@@ -1,4 +1,4 @@
-"""What cannot be deleted while something else uses it, as EC2 refuses it (DependencyViolation and its kin)."""
+"""Refuses to delete what something else still uses, with EC2's errors (DependencyViolation and similar)."""
 
 from __future__ import annotations
 

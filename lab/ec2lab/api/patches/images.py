@@ -1,4 +1,4 @@
-"""Images and block devices: unknown ids are refused one by one, and a root volume goes with its instance by default."""
+"""Images and block devices: each unknown image id is refused; a root volume is deleted with its instance by default."""
 
 from __future__ import annotations
 

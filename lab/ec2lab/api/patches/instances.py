@@ -1,4 +1,4 @@
-"""Instances: launched once per client token, with what EC2 would refuse refused, in states that follow their machines.
+"""Instances: one launch per client token, EC2's own checks before a launch, and states that follow the machines.
 
 https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RunInstances.html
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-lifecycle.html
@@ -28,7 +28,7 @@ USER_DATA_LIMIT = 16384
 
 
 def set_state(instance: Any, name: str) -> Any:
-    """Enter the state and return the previous one."""
+    """Sets the state and returns the previous one."""
     previous = copy.copy(instance._state)
     instance._state = InstanceState(name, STATES[name])
     return previous
@@ -41,14 +41,14 @@ def user_reason(action: str) -> tuple[str, Any]:
 
 
 def finish_termination(instance: Any) -> None:
-    """The machine is gone: its interfaces and volumes that go with it go, and it leaves its addresses."""
+    """Called when the machine is gone: deletes the interfaces and volumes that go with it and frees its addresses."""
     backend = instance.ec2_backend
     for address in backend.addresses:
         if address.instance is instance or (address.eni and address.eni.instance is instance):
             address.instance = address.eni = address.association_id = None
     for eni in list(instance.nics.values()):
         eni.public_ip = None
-        # A terminated instance shows the groups that it had, and no address.
+        # A terminated instance still shows its groups, but no address.
         instance.__dict__["launch_groups"] = list(eni._group_set)
         instance.detach_eni(eni)
         if eni.delete_on_termination:
@@ -63,7 +63,7 @@ def finish_termination(instance: Any) -> None:
 
 
 def check_launch(backend: Any, image_id: str | None, user_data: Any, kwargs: dict[str, Any]) -> None:
-    """What EC2 checks before it launches anything."""
+    """Makes the checks that EC2 makes before it launches anything; raises EC2's error."""
     check_image_and_type(backend, image_id, kwargs)
     key_name = kwargs.get("key_name")
     if key_name and key_name not in backend.key_pairs:
@@ -102,7 +102,7 @@ def check_image_and_type(backend: Any, image_id: str | None, kwargs: dict[str, A
 
 
 def check_network(backend: Any, count: int, kwargs: dict[str, Any], group_names: list[str]) -> None:
-    """The subnet, the addresses and the groups of the primary interface; fills in the defaults."""
+    """Checks subnet, addresses and groups of the primary interface, and fills in the defaults."""
     nics = kwargs.get("nics") or []
     primary: dict[str, Any] = next((nic for nic in nics if int(nic.get("DeviceIndex", 0)) == 0), {})
     if primary.get("NetworkInterfaceId"):
@@ -149,7 +149,7 @@ def check_network(backend: Any, count: int, kwargs: dict[str, Any], group_names:
 def fingerprint(
     image_id: str | None, count: tuple[int, int], user_data: Any, group_names: list[str], kwargs: Any
 ) -> str:
-    """Two launches with the same client token must agree in this."""
+    """The parameters in which two launches with the same client token must agree."""
     plain = {key: value for key, value in kwargs.items() if key != "client_token"}
     text = json.dumps([image_id, count, str(user_data), group_names, plain], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -168,7 +168,7 @@ def _install_launch() -> None:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         initialise(self, *args, **kwargs)
         set_state(self, "pending")
-        self.state_reason = None  # EC2 gives one to instances that stopped, and to no others
+        self.state_reason = None  # in EC2 only stopped instances have one
         for eni in self.nics.values():
             if not kwargs.get("nics"):
                 eni.delete_on_termination = True
@@ -176,7 +176,7 @@ def _install_launch() -> None:
     def run_instances(
         self: Any, image_id: str, count: Any, user_data: Any, security_group_names: list[str], **kwargs: Any
     ) -> Any:
-        # Auto Scaling and spot requests call this with one number.
+        # Auto Scaling and spot requests pass a single number here.
         least, most = count if isinstance(count, tuple) else (count, count)
         token = kwargs.get("client_token")
         print_ = fingerprint(image_id, (least, most), user_data, security_group_names, kwargs)
@@ -246,7 +246,7 @@ def _install_states() -> None:
         self.reboots_wanted = getattr(self, "reboots_wanted", 0) + 1
 
     def no_finaliser(self: Any) -> None:
-        """moto frees the address of a collected object, which may by now be another instance's."""
+        """Replaces moto's finaliser, which frees an address that another instance may have by now."""
 
     modify = InstanceBackend.modify_instance_attribute
     stopped_only = {"instance_type", "user_data", "kernel", "ramdisk", "ebs_optimized"}
@@ -263,7 +263,7 @@ def _install_states() -> None:
         return modify(self, instance_id, key, value)
 
     def of_primary(attribute: str) -> property:
-        """None once the instance is terminated."""
+        """A property that reads the primary interface; None once the instance is terminated."""
         return property(lambda self: getattr(self.nics.get(0), attribute, None))
 
     dns_name = Instance.private_dns_name
@@ -277,13 +277,13 @@ def _install_states() -> None:
 
 
 def _install_responses() -> None:
-    """Responses that state what is, where moto writes a constant."""
+    """Makes responses state the real values where moto writes constants."""
 
     def changes(name: str, call: str) -> Any:
         def respond(self: Any) -> Any:
             instance_ids = self._get_param("InstanceIds", [])
             backend = self.ec2_backend
-            # Every id is checked before the first is changed.
+            # Check every id before changing the first instance.
             backend.get_multi_instances_by_id(instance_ids)
             self.error_on_dryrun()
             changed = getattr(backend, call)(instance_ids)
@@ -304,7 +304,7 @@ def _install_responses() -> None:
     answer = InstanceResponse.run_instances
 
     def run_instances(self: Any) -> Any:
-        """moto reads MinCount alone, and gives the instance profile to the first instance alone."""
+        """Reads MaxCount too, and sets the profile on every instance; moto reads MinCount and sets it on the first."""
         params = {key: self._get_param(key) for key in ("MinCount", "MaxCount")}
         profile = self._get_param("IamInstanceProfile") or {}
         if profile:
@@ -318,7 +318,7 @@ def _install_responses() -> None:
             kwargs["client_token"] = token
             reservation = inner(image_id, (least, most), user_data, names, **kwargs)
             for instance in reservation.instances:
-                # A replayed request finds them associated.
+                # When a request is replayed, they are associated already.
                 if profile and instance.id not in backend.iam_instance_profile_associations:
                     backend.associate_iam_instance_profile(
                         instance_id=instance.id, iam_instance_profile_name=find_profile(profile).name
@@ -354,7 +354,7 @@ def find_profile(wanted: dict[str, str]) -> Any:
 
 
 def _forget_terminated(response: Any, instance_ids: list[str]) -> None:
-    """What moto's own response does for the services that hold these instances."""
+    """Removes terminated instances from the services that hold them, as moto's own response does."""
     from moto.autoscaling import autoscaling_backends
     from moto.elbv2 import elbv2_backends
 

@@ -1,6 +1,6 @@
-"""Network interfaces: one home for the security groups and the source/destination check of an instance.
+"""Keeps an instance's security groups and source/destination check on its primary interface only.
 
-In EC2 both belong to the primary interface and the instance shows them; moto keeps two copies that drift apart.
+This is how EC2 does it: the instance shows its interface's values. moto keeps two copies, which drift apart.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ec2lab.api.errors import error
 from ec2lab.api.patches.addresses import check_private, next_private
 
 
-def true(value: Any) -> bool:
+def is_true(value: Any) -> bool:
     return str(value).lower() == "true"
 
 
@@ -67,7 +67,7 @@ def install() -> None:
         if group_ids:
             eni._group_set = check_groups(self, group_ids, eni.vpc_id, eni.subnet_id)
         if source_dest_check is not None:
-            eni.source_dest_check = true(source_dest_check)
+            eni.source_dest_check = is_true(source_dest_check)
         if description is not None:
             eni.description = description
 
@@ -95,7 +95,7 @@ def install() -> None:
 
     def set_check(self: Any, value: Any) -> None:
         if eni := primary(self):
-            eni.source_dest_check = true(value)
+            eni.source_dest_check = is_true(value)
 
     def get_groups(self: Any) -> list[Any]:
         eni = primary(self)

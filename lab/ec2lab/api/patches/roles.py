@@ -1,4 +1,4 @@
-"""Instance profiles' credentials: one set per instance, renewed before it ends, known to STS.
+"""Credentials of instance profiles: one set per instance, renewed before it expires, and known to STS.
 
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-security-credentials.html
 """
@@ -15,7 +15,7 @@ RENEW_BEFORE = timedelta(minutes=15)
 
 
 def install() -> None:
-    """Nothing of moto's is replaced; the metadata service calls `credentials`."""
+    """Replaces nothing in moto; the metadata service calls `credentials`."""
 
 
 def profile_of(instance: Any) -> Any:
@@ -32,8 +32,8 @@ def role_of(instance: Any) -> Any:
     return profile.roles[0] if profile is not None and profile.roles else None
 
 
-def held(instance: Any) -> dict[str, Any] | None:
-    """What the instance was given last."""
+def last_credentials(instance: Any) -> dict[str, Any] | None:
+    """The credentials that the instance got last, or None."""
     given: dict[str, Any] | None = getattr(instance, "role_credentials", None)
     return given
 
@@ -44,7 +44,7 @@ def credentials(instance: Any) -> dict[str, str] | None:
     if role is None:
         return None
     now = datetime.now(UTC)
-    given = held(instance)
+    given = last_credentials(instance)
     if given is None or given["role"] != role.arn or given["until"] - RENEW_BEFORE < now:
         assumed = sts().assume_role(
             region_name=REGION,

@@ -1,4 +1,4 @@
-"""Routes: to an instance means to its primary interface, and a route to what is gone is a blackhole.
+"""Routes: a route to an instance leads to its primary interface; a route whose target is gone is a blackhole.
 
 https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Route.html
 """

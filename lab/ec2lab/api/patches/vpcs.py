@@ -1,4 +1,4 @@
-"""VPCs as EC2 makes them: the default one with a way to the internet, and default groups that let their members in.
+"""VPCs as EC2 makes them: the default VPC reaches the internet; default groups let their members reach each other.
 
 https://docs.aws.amazon.com/vpc/latest/userguide/default-security-group.html
 https://docs.aws.amazon.com/vpc/latest/userguide/default-vpc.html
@@ -32,7 +32,7 @@ def main_table(backend: Any, vpc_id: str) -> Any:
 
 
 def first_free(taken: list[Any], cidr: str) -> str:
-    """The lowest /20 of a default VPC that meets no subnet there."""
+    """The lowest /20 of a default VPC that overlaps none of its subnets."""
     networks = [ipaddress.IPv4Network(str(subnet.cidr_block)) for subnet in taken]
     for candidate in ipaddress.IPv4Network(cidr).subnets(new_prefix=SUBNET_PREFIX):
         if not any(candidate.overlaps(network) for network in networks):
@@ -60,18 +60,18 @@ def install() -> None:
         return vpc
 
     def create_subnet(self: Any, vpc_id: str, *args: Any, **kwargs: Any) -> Any:
-        """moto takes the first subnet of a zone for the default one, in whichever VPC it is."""
+        """Undoes that moto makes the first subnet of a zone the default one, whichever VPC it is in."""
         subnet = make_subnet(self, vpc_id, *args, **kwargs)
         subnet.default_for_az = subnet.map_public_ip_on_launch = self.__dict__.get("making_default_subnet", False)
         return subnet
 
     def create_default_subnet(self: Any, availability_zone: str) -> Any:
-        """moto counts the default subnets to find a range, which one of another zone may have after a removal."""
+        """Picks a free range; moto's follows from the number of default subnets and may be taken after a removal."""
         vpc = self.get_default_vpc()
         if vpc is None:
             raise DefaultVpcDoesNotExistError
         if availability_zone in self.get_default_subnets():
-            return make_default_subnet(self, availability_zone)  # refuses it
+            return make_default_subnet(self, availability_zone)  # moto raises the error
         taken = [subnet for subnet in self.describe_subnets() if subnet.vpc_id == vpc.id]
         self.making_default_subnet = True
         try:
@@ -117,6 +117,6 @@ def install() -> None:
     SubnetBackend.create_subnet = create_subnet
     SubnetBackend.create_default_subnet = create_default_subnet
     InternetGatewayBackend.attach_internet_gateway = attach_internet_gateway
-    # moto remembers the first one for good, also after it is deleted; what it stores is not looked at.
+    # moto remembers the first default VPC even after it is deleted, so its stored value is not used.
     EC2Backend.default_vpc = property(default_vpc, lambda self, vpc: None)
     AccountAttributes.describe_account_attributes = describe_account_attributes

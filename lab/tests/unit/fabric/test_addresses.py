@@ -65,7 +65,7 @@ def test_no_range_left_says_so() -> None:
     ],
 )
 def test_which_network_is_met(network: str, in_use: list[str], met: str | None) -> None:
-    assert addresses.meets(network, in_use) == met
+    assert addresses.first_overlap(network, in_use) == met
 
 
 @pytest.mark.parametrize(("vpc", "address"), [("10.240.0.0/16", "10.240.0.2"), ("172.31.0.16/28", "172.31.0.18")])

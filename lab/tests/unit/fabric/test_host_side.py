@@ -249,7 +249,7 @@ def test_a_shared_limit_is_raised_and_put_back(
     for _lab in range(2):
         host.hold_inotify_limit()
     assert limit.read_text().strip() == held
-    assert host.own_inotify_limit() == before
+    assert host.original_inotify_limit() == before
     if meanwhile:
         limit.write_text(meanwhile)
     host.release_inotify_limit()

@@ -20,8 +20,8 @@ def with_routes(*more: model.Route) -> model.Vpc:
     return dataclasses.replace(made, subnets=(dataclasses.replace(first, routes=(LOCAL, *more)), *others))
 
 
-def in_public(made: model.Vpc, way_out: bool = True) -> set[KernelRoute]:
-    return {route for route in routes.kernel_routes(made, way_out) if route.table == PUBLIC}
+def in_public(made: model.Vpc, internet: bool = True) -> set[KernelRoute]:
+    return {route for route in routes.kernel_routes(made, internet) if route.table == PUBLIC}
 
 
 INTERNET = KernelRoute(PUBLIC, "default", device="internet", via="169.254.240.2")
@@ -53,7 +53,7 @@ def test_a_route_table_in_the_kernel(more: list[model.Route], expected: set[Kern
 
 
 def test_without_a_way_out_the_internet_is_unreachable() -> None:
-    assert in_public(vpc(), way_out=False) == {KernelRoute(PUBLIC, "default", "unreachable")}
+    assert in_public(vpc(), internet=False) == {KernelRoute(PUBLIC, "default", "unreachable")}
 
 
 def test_without_an_internet_gateway_its_routes_lead_nowhere() -> None:
@@ -85,13 +85,13 @@ def test_a_table_per_subnet_chosen_by_mark() -> None:
 
 
 def test_who_is_on_the_internet_and_as_whom() -> None:
-    assert routes.outward(vpc()) == {"i-4": "198.18.0.4", "i-5": "198.18.0.5", "i-6": "198.18.0.9"}
-    assert routes.outward(vpc(internet_gateway=False)) == {}
-    assert routes.outward(vpc(nat_gateways=())) == {"i-4": "198.18.0.4", "i-5": "198.18.0.5"}
-    assert routes.outward(vpc(nodes=(node(4, public=False),))) == {}
+    assert routes.public_sources(vpc()) == {"i-4": "198.18.0.4", "i-5": "198.18.0.5", "i-6": "198.18.0.9"}
+    assert routes.public_sources(vpc(internet_gateway=False)) == {}
+    assert routes.public_sources(vpc(nat_gateways=())) == {"i-4": "198.18.0.4", "i-5": "198.18.0.5"}
+    assert routes.public_sources(vpc(nodes=(node(4, public=False),))) == {}
     # A NAT gateway in a private subnet leads nowhere.
     buried = model.NatGateway("nat-1", "subnet-private", "10.0.1.9", "198.18.0.9")
-    assert routes.outward(vpc(nodes=(node(6, "subnet-private", False),), nat_gateways=(buried,))) == {}
+    assert routes.public_sources(vpc(nodes=(node(6, "subnet-private", False),), nat_gateways=(buried,))) == {}
 
 
 def test_public_addresses_are_those_that_answer() -> None:
@@ -129,12 +129,12 @@ def seen(made: model.Vpc, **other: object) -> fabric.Seen:
 
 
 def test_agreement_needs_nothing() -> None:
-    assert fabric.changes(vpc(), seen(vpc()), True) == []
+    assert fabric.ip_commands(vpc(), seen(vpc()), True) == []
 
 
 def test_a_new_node_is_plugged_in_before_routes_lead_through_it() -> None:
     before, after = vpc(nodes=(node(4),)), with_routes(model.Route(PODS, "instance", "i-5"))
-    commands = fabric.changes(after, seen(before), True)
+    commands = fabric.ip_commands(after, seen(before), True)
     positions = [
         commands.index("link add name n5 mtu 9001 type veth peer name p5 mtu 9001 address 02:00:00:00:00:05"),
         commands.index("link set dev n5 up"),
@@ -145,21 +145,23 @@ def test_a_new_node_is_plugged_in_before_routes_lead_through_it() -> None:
 
 
 def test_a_node_that_left_takes_its_routes_along() -> None:
-    commands = fabric.changes(vpc(nodes=(node(4), node(5))), seen(vpc()), True)
+    commands = fabric.ip_commands(vpc(nodes=(node(4), node(5))), seen(vpc()), True)
     assert commands == ["link delete dev n6"]
 
 
 def test_a_route_that_changed_is_replaced_and_not_deleted_first() -> None:
     before = with_routes(model.Route("0.0.0.0/0", "internet"), model.Route(PODS, "instance", "i-5"))
     after = with_routes(model.Route("0.0.0.0/0", "internet"), model.Route(PODS, "instance", "i-4"))
-    commands = fabric.changes(after, seen(before), True)
+    commands = fabric.ip_commands(after, seen(before), True)
     assert not [command for command in commands if "delete" in command]
     assert f"route replace {PODS} via 10.0.0.4 dev n4 onlink table {PUBLIC}" in commands
 
 
 def test_a_removed_route_and_a_removed_subnet_go() -> None:
     before = with_routes(model.Route("0.0.0.0/0", "internet"), model.Route(PODS, "instance", "i-5"))
-    assert f"route delete {PODS} via 10.0.0.5 dev n5 onlink table {PUBLIC}" in fabric.changes(vpc(), seen(before), True)
+    assert f"route delete {PODS} via 10.0.0.5 dev n5 onlink table {PUBLIC}" in fabric.ip_commands(
+        vpc(), seen(before), True
+    )
     after = vpc(subnets=vpc().subnets[:1], nodes=(node(4), node(5)))
-    assert f"rule delete priority 200 fwmark {PRIVATE} table {PRIVATE}" in fabric.changes(after, seen(vpc()), True)
-    assert "address delete 10.0.1.1/32 dev lo" in fabric.changes(after, seen(vpc()), True)
+    assert f"rule delete priority 200 fwmark {PRIVATE} table {PRIVATE}" in fabric.ip_commands(after, seen(vpc()), True)
+    assert "address delete 10.0.1.1/32 dev lo" in fabric.ip_commands(after, seen(vpc()), True)
