@@ -5,7 +5,7 @@
 
     release    what a release is made of, read from releases/<minor>.yml
     plan       what is missing and where it will come from; pure
-    fill       makes it so: downloads, builds, pulls, assembles
+    fill       carries the plan out: downloads, builds, pulls, assembles
     store      the directory itself and its manifest.json
 
 Runs on the controller. Helpers raise MirrorError; only the action plugin turns it into a failed task.

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Programs out of a publisher's archive."""
+"""Extracts programs from a publisher's archive."""
 
 # Paths come and go as text here.
 # ruff: noqa: PTH118, PTH119
@@ -16,9 +16,9 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import
 
 
 def extract(archive: str, members: Iterable[str], directory: str) -> dict[str, str]:
-    """Place `members` of a tar archive, each as a program under its base name; base name -> path.
+    """Extract `members` of a tar archive, each as a program under its base name; returns {base name: path}.
 
-    A member may stand below one directory of any name, as in etcd-v3.6.14-linux-amd64/etcd, or after `./`.
+    A member may be below one directory of any name, as in etcd-v3.6.14-linux-amd64/etcd, or after `./`.
     """
     placed = {}
     try:
@@ -37,7 +37,7 @@ def extract(archive: str, members: Iterable[str], directory: str) -> dict[str, s
                     copy_stream(stream, target)
                 placed[name] = path
     except (tarfile.TarError, EOFError) as error:
-        raise MirrorError(f"{archive}: is no readable tar archive: {error}") from error
+        raise MirrorError(f"{archive}: is not a readable tar archive: {error}") from error
     return placed
 
 

@@ -1,10 +1,10 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sums: what a publisher's file says, and the lock file in which it is pinned.
+"""Checksums: read from a publisher's file, and pinned in a lock file.
 
-The forms that publishers use: a bare sum (dl.k8s.io), `sum  name` lines (sha256sum, goreleaser), and the asset digests
-of https://docs.github.com/rest/releases/releases.
+Publishers use these forms: a bare sum (dl.k8s.io), `sum  name` lines (sha256sum, goreleaser), and the asset digests of
+https://docs.github.com/rest/releases/releases.
 """
 
 # Paths come and go as text here.
@@ -23,13 +23,13 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors impor
 
 _SUM = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _HEADER = """\
-# Sums that publishers gave over HTTPS, and digests of image tags, pinned when they were first seen. Commit this file.
-# Written by k8sgu.cluster.mirror. What differs later is refused; remove a line only if the change is meant.
+# Checksums that publishers gave over HTTPS, and digests of image tags, pinned when first seen. Commit this file.
+# Written by k8sgu.cluster.mirror. A file that differs later is refused; remove a line only if the change is intended.
 """
 
 
 def published_sum(text: str, file_name: str) -> str | None:
-    """The SHA-256 that a publisher's file gives for `file_name`, or None where it gives none."""
+    """The SHA-256 that a publisher's file gives for `file_name`, or None when it gives none."""
     stripped = text.strip()
     bare = _SUM.fullmatch(stripped.lower())
     if bare:
@@ -56,7 +56,7 @@ def _github_digest(text: str, file_name: str) -> str | None:
 
 
 class Lock:
-    """The lock file: address of a file, or name of an image -> its SHA-256."""
+    """The lock file: {address of a file, or name of an image: its SHA-256}."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -75,7 +75,7 @@ class Lock:
             found = (data or {}).get(kind) or {}
             for key, digest in found.items():
                 if not isinstance(digest, str) or not _SUM.fullmatch(digest):
-                    raise MirrorError(f"{path}: {kind}: {key}: '{digest}' is no SHA-256 (64 hexadecimal digits)")
+                    raise MirrorError(f"{path}: {kind}: {key}: '{digest}' is not a SHA-256 (64 hexadecimal digits)")
                 sums[str(key)] = digest
 
     def get(self, kind: str, key: str) -> str | None:
@@ -83,12 +83,14 @@ class Lock:
             return self._sums[kind].get(key)
 
     def pin(self, kind: str, key: str, digest: str) -> None:
-        """Keep a sum seen for the first time; the file on the disk has it before this returns."""
+        """Record a sum seen for the first time; it is in the file on disk before this returns."""
         with self._lock:
             known = self._sums[kind].get(key)
             if known is not None:
                 if known != digest:
-                    raise MirrorError(f"{key}: its publisher now says {digest}, but {self.path} has {known}; not used")
+                    raise MirrorError(
+                        f"{key}: its publisher now gives {digest}, but {self.path} has {known}; it was not used"
+                    )
                 return
             self._sums[kind][key] = digest
             lines = [_HEADER]
@@ -100,5 +102,5 @@ class Lock:
             except FileError as error:
                 raise MirrorError(
                     f"the sum of {key} cannot be pinned: {error}; make {os.path.dirname(self.path)} writable, or "
-                    "commit the lock file from a machine where it is"
+                    "commit the lock file from a machine where it is writable"
                 ) from error

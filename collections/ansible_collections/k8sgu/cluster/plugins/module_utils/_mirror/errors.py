@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one error of the mirror."""
+"""The errors of the mirror."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Iterator
 
 
 class MirrorError(Exception):
-    """What is wrong, where, and the way out, as one sentence or two that a user can act on."""
+    """The message says in one or two sentences what is wrong, where, and what the user can do."""
 
 
 class Unavailable(MirrorError):
-    """A publisher that does not give what it should have. What it gives and is wrong is no such case."""
+    """A publisher does not serve what it should. (Wrong content is a plain MirrorError.)"""
 
 
 @contextlib.contextmanager
 def storage_errors(path: str) -> Iterator[None]:
-    """Turn what the file system says about `path` into a MirrorError that names it."""
+    """Turn an OSError about `path` into a MirrorError that names the path."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise MirrorError(
                 f"{path}: no space left ({_free(path)} free); free some, or point mirror_dir and cache_dir at a larger "
-                "file system, and run again: what is complete is kept"
+                "file system, and run again: finished items are kept"
             ) from error
         raise MirrorError(f"{path}: {error.strerror or error}") from error
 

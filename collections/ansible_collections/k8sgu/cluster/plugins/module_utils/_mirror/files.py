@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Large files, placed whole: a temporary beside the target, fsync, rename. Hard links where they can be."""
+"""Places large files atomically: a temporary file beside the target, fsync, rename; by hard link where possible."""
 
 # Paths come and go as text here.
 # ruff: noqa: PTH101, PTH103, PTH105, PTH108, PTH116, PTH118, PTH120, PTH123
@@ -24,13 +24,13 @@ DATA_MODE = 0o644
 
 
 def temporary_name(path: str) -> str:
-    """A name beside `path` that _files.stray_temporaries recognizes when its writer is gone."""
+    """A name beside `path` that _files.stray_temporaries recognises once its writer is gone."""
     directory, name = os.path.split(path)
     return os.path.join(directory, f".{name}.{os.getpid()}.{secrets.token_hex(4)}.k8sgu")
 
 
 def clear_strays(path: str) -> None:
-    """Remove what killed runs left beside `path`."""
+    """Remove temporary files that killed runs left beside `path`."""
     for stray in stray_temporaries(path):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(stray)
@@ -38,7 +38,7 @@ def clear_strays(path: str) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str, mode: int) -> Iterator[IO[bytes]]:
-    """A stream whose content becomes `path` when the block ends well, and is removed when it does not."""
+    """A stream whose content becomes `path` when the block succeeds, and is removed when it raises."""
     with storage_errors(path):
         os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
         clear_strays(path)
@@ -58,7 +58,7 @@ def replacing(path: str, mode: int) -> Iterator[IO[bytes]]:
 
 
 def sync_file(path: str) -> None:
-    """Put what was written to a file on the disk, before its final name can be there without it."""
+    """Flush a file to disk, so that its final name never appears without its content."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -74,7 +74,7 @@ def copy_stream(source: IO[bytes], target: IO[bytes], on_chunk: Callable[[bytes]
 
 
 def place(source: str, path: str, mode: int) -> None:
-    """Make `path` the same file as `source`: a hard link where both are on one file system, otherwise a copy."""
+    """Make `path` the same file as `source`: a hard link on the same file system, otherwise a copy."""
     with storage_errors(path):
         os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
         clear_strays(path)
@@ -84,7 +84,7 @@ def place(source: str, path: str, mode: int) -> None:
             if os.stat(temporary).st_mode & 0o777 != mode:
                 os.chmod(temporary, mode)
             sync_file(temporary)
-            # rename(2) of two names of one file does nothing, and leaves the first.
+            # rename(2) does nothing when both names are links to the same file, so remove the temporary one.
             os.replace(temporary, path)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)

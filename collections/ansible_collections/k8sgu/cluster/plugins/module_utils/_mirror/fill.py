@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fills the mirror: the only part with side effects. Every item is placed whole, and recorded when it is."""
+"""Fills the mirror: the only part with side effects. Every item is placed atomically, then recorded."""
 
 # Paths come and go as text here.
 # ruff: noqa: PTH103, PTH110, PTH116, PTH118, PTH119
@@ -33,14 +33,14 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import
     place,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.gobuild import Builder, Order, Sources, orders
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.plan import Step, fill, image_key, instead
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.plan import Step, fallback, fill, image_key
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.progress import Progress, megabytes
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.registry import Registry, pull, resolve
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import Component, Image, ImageBuild, Recipe
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.store import Store, file_path, image_path
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.transport import Limits, download, read_small
 
-# Compiling fills every core by itself; a second build fills what linking, one core's work, leaves idle.
+# One build uses every core while it compiles; a second one uses the cores that linking (one core) leaves idle.
 _BUILDS_AT_ONCE = 2
 _LOCK_TIMEOUT_S = 3600
 _USERLAND_MAX_AGE_S = 7 * 86400
@@ -53,7 +53,7 @@ _GROUP = b"root:x:0:\nnobody:x:65534:\nnonroot:x:65532:\n"
 
 @contextlib.contextmanager
 def cache_lock(cache_dir: str, progress: Progress) -> Iterator[None]:
-    """One run of a user fills at a time: a second one would only take the cores from the first."""
+    """Lets one run of a user fill at a time: a second one would only slow the first down."""
     with storage_errors(cache_dir):
         os.makedirs(cache_dir, exist_ok=True)
         handle = os.open(os.path.join(cache_dir, "lock"), os.O_RDWR | os.O_CREAT, 0o644)
@@ -66,7 +66,7 @@ def cache_lock(cache_dir: str, progress: Progress) -> Iterator[None]:
 
 @contextlib.contextmanager
 def mirror_lock(root: str, progress: Progress) -> Iterator[None]:
-    """One run fills a mirror at a time, since each writes the whole manifest. The directory is the lock."""
+    """Lets one run fill a mirror at a time, since each writes the whole manifest. The directory is the lock."""
     with storage_errors(root):
         os.makedirs(root, 0o755, exist_ok=True)
         handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
@@ -78,7 +78,7 @@ def mirror_lock(root: str, progress: Progress) -> Iterator[None]:
 
 
 def _wait_for(handle: int, busy: str, where: str, progress: Progress) -> None:
-    """Lock an open file or directory; the lock goes with the process."""
+    """Lock an open file or directory; the lock ends with the process."""
     deadline = time.monotonic() + _LOCK_TIMEOUT_S
     told = False
     while True:
@@ -93,7 +93,7 @@ def _wait_for(handle: int, busy: str, where: str, progress: Progress) -> None:
                 told = True
             time.sleep(0.2)
         except OSError:
-            return  # a file system without locks: as good as it gets there
+            return  # the file system has no locks: go on without
 
 
 class Filler:
@@ -122,10 +122,10 @@ class Filler:
         self._yielded: list[Step] = []
 
     def fill(self, steps: Iterable[Step], yielding: bool) -> list[Step]:
-        """Carry the steps out. Raises MirrorError at the first that fails; what was complete by then is recorded.
+        """Carry the steps out. Raises MirrorError when one fails; what was finished by then is recorded.
 
-        yielding: a publisher that does not give an item is no failure where there is another way to it. Those ways are
-        returned, to be carried out in turn.
+        yielding: when a publisher does not serve an item that another source has, do not fail. Return steps that use
+        the other source, to be carried out next.
         """
         steps = list(steps)
         self._yielding = yielding
@@ -135,7 +135,7 @@ class Filler:
         images = [step for step in built if step.want.image]
         others = [step for step in steps if step.source != "build"]
         self._progress.expect(len(plan) + len(images) + len(others))
-        # Programs that images need are kept in the cache only, and are found there again in the second round.
+        # Programs that images need are only in the cache; the second round finds them there.
         self._round(
             [(self._build, (order, built)) for order in _longest_first(plan)],
             [(self._other, (step,)) for step in others],
@@ -211,7 +211,7 @@ class Filler:
                 return self._download(step.want.component, step.want.arches[0], title)
             return self._pull(step, title)
         except Unavailable as problem:
-            other = instead(step, str(problem)) if self._yielding else None
+            other = fallback(step, str(problem)) if self._yielding else None
             if other is None:
                 raise
             self._yielded.append(other)
@@ -251,18 +251,18 @@ class Filler:
         return f"downloaded from {url} ({megabytes(os.stat(kept).st_size)})"
 
     def _sum(self, component: Component, arch: str, url: str) -> tuple[str, str]:
-        """(SHA-256 of a published file, where it was read now; empty when it was pinned before)."""
+        """(SHA-256 of a published file, address from which it was read; empty when it was pinned before)."""
         upstream = present(component.upstream, "its address was found when the source was decided")
         pinned = upstream.sha256.get(arch) or self._lock.get("files", url)
         if pinned:
             return pinned, ""
         if not upstream.checksums:
-            raise MirrorError(f"{component.name}: no sum is known for {arch}, and its publisher's sums have no address")
+            raise MirrorError(f"{component.name}: no checksum is known for {arch}, nor an address to read one from")
         address = fill(upstream.checksums, component.version, arch)
         body = read_small(address, self._limits, self._progress.stop)
         digest = published_sum(body.decode("utf-8", "replace"), os.path.basename(url))
         if digest is None:
-            raise MirrorError(f"{address}: gives no SHA-256 for {os.path.basename(url)}; nothing unverified is used")
+            raise MirrorError(f"{address}: gives no SHA-256 for {os.path.basename(url)}; unverified files are not used")
         return digest, address
 
     def _pull(self, step: Step, title: str) -> str:
@@ -358,7 +358,7 @@ class Filler:
 
 
 def clean_work(cache_dir: str) -> None:
-    """Working directories of runs that were killed."""
+    """Remove working directories of killed runs."""
     for entry in os.scandir(cache_dir):
         match = re.fullmatch(r"userland-(\d+)-.*", entry.name)
         if match and not os.path.exists(f"/proc/{match.group(1)}"):
@@ -366,7 +366,7 @@ def clean_work(cache_dir: str) -> None:
 
 
 def _copy_image(source: str, layout: str, image: Image, arches: Iterable[str]) -> str:
-    """Bring a tag's blobs into another layout, then name it there; the digest."""
+    """Copy a tag's blobs into another layout, then set the tag there; returns the digest."""
     descriptor = oci.tags(source)[image.tag]
     needed, _found = oci.blobs(source, descriptor, arches)
     for digest, _size in needed:
@@ -376,7 +376,7 @@ def _copy_image(source: str, layout: str, image: Image, arches: Iterable[str]) -
 
 
 def _other_version(image: Image, build: ImageBuild, versions: Mapping[str, str]) -> list[str]:
-    """A warning where an image that is all packages has another version than its tag: that of the first of them."""
+    """A warning if an image made only of packages has a version (its first package's) that is not its tag's."""
     if build.recipe is not None or build.userland is None:
         return []
     package = build.userland.packages[0]
@@ -390,12 +390,12 @@ def _other_version(image: Image, build: ImageBuild, versions: Mapping[str, str])
 
 
 def upstream_version(version: str) -> str:
-    """A package's version without the distribution's epoch and revision: 5:7.0.15-1~deb12u1 -> 7.0.15."""
+    """A package's version without the distribution's epoch and revision: 5:7.0.15-1~deb12u1 gives 7.0.15."""
     return re.sub(r"[-+~].*", "", version.rpartition(":")[2])
 
 
 def _fresh(layout: str, image: Image, arches: Iterable[str]) -> bool:
-    """Whether an image assembled earlier is whole, and its packages young enough to lack no security fix for long."""
+    """Whether an assembled image is complete, and recent enough that its packages lack no security fix for long."""
     try:
         descriptor = oci.tags(layout)[image.tag]
         needed, found = oci.blobs(layout, descriptor, arches)
@@ -408,7 +408,7 @@ def _fresh(layout: str, image: Image, arches: Iterable[str]) -> bool:
 
 
 def builds_of(steps: Iterable[Step]) -> list[Order]:
-    """The builds that the steps ask for which build."""
+    """The builds that the steps need."""
     return orders(_recipes(step for step in steps if step.source == "build"))
 
 
@@ -425,7 +425,7 @@ def _recipes(steps: Iterable[Step]) -> list[tuple[Recipe, str]]:
 
 
 def _longest_first(plan: list[Order]) -> list[Order]:
-    """Kubernetes first: it takes as long as all the others, which then share the second place."""
+    """Puts Kubernetes first: it takes as long as all the others together, which run beside it."""
     return sorted(plan, key=lambda order: -len(order.packages) if order.module.startswith("kubernetes/") else 0)
 
 

@@ -1,10 +1,10 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Programs from their Go modules, the same bytes every time.
+"""Builds programs from their Go modules, reproducibly.
 
-A recipe's directory below releases/build has the go.mod and go.sum that pin every source. What is built is kept in the
-user's cache under a key of everything that it is made from, so that a second mirror costs a hard link.
+A recipe's directory below releases/build has the go.mod and go.sum that pin every source. Programs are kept in the
+user's cache, under a key made from everything that goes into them, so that a second mirror costs only a hard link.
 """
 
 # Paths come and go as text here.
@@ -28,10 +28,10 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors impor
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import place
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import Recipe, program_name
 
-# Part of the key: a change here is a change of the programs.
+# Part of the key: a change here changes the programs.
 _FLAGS = ("-mod=readonly", "-trimpath", "-buildvcs=false")
 _LINKER = "-s -w -buildid="
-# Settings that change the result; those of the user must not, whether from the environment or from `go env -w` (GOENV).
+# Settings that change the result. The user's own must not, whether from the environment or from `go env -w` (GOENV).
 _FIXED = {
     "GOENV": "off",
     "CGO_ENABLED": "0",
@@ -44,19 +44,19 @@ _FIXED = {
     "GOTOOLCHAIN": "local",
     "GO111MODULE": "on",
 }
-# Settings that change how long it takes alone, for where memory is plenty and the user has none: compilers live for
-# seconds, and with Go's usual 100 a quarter of a build's time goes to collecting garbage. Below the limit, which one
-# package comes near to (kube-router's EC2 client), a compiler would do nothing else.
+# Settings that only make it faster, used if memory is plenty and the user has set none: compilers live for seconds, and
+# with Go's default of 100 a quarter of a build's time goes to garbage collection. With a lower limit, which one package
+# comes near to (kube-router's EC2 client), a compiler would do nothing but collect garbage.
 # https://pkg.go.dev/runtime#hdr-Environment_Variables
 _PACE = {"GOGC": "400", "GOMEMLIMIT": "4GiB"}
 _PACE_FROM_BYTES = 15 << 30  # what a machine sold with 16 GiB has
-# The user's, however they are set: where sources come from, how they are checked, where they are kept.
+# Settings of the user's that are kept: where sources come from, how they are verified, where they are cached.
 _USERS = ("GOPROXY", "GOPRIVATE", "GONOPROXY", "GOSUMDB", "GONOSUMDB", "GOINSECURE", "GOCACHE", "GOMODCACHE")
 INSTALL_GO = (
     "install it from https://go.dev/dl/ (or the distribution's golang package where that is new enough) and put it on "
     "PATH, or choose "
 )
-# A run that is killed takes its builds along: their parent can no longer end them.
+# The kernel ends the builds of a killed run, since their parent can no longer do so.
 _LEASH = ("setpriv", "--pdeathsig", "KILL", "--")
 _BUILD_TIMEOUT_S = 2 * 3600
 _FETCH_TIMEOUT_S = 600
@@ -66,18 +66,18 @@ _FETCH_TIMEOUT_S = 600
 class Toolchain:
     path: str
     version: str  # "1.26.8"
-    # Those of _USERS. Not shown: the address of a proxy may hold a password.
+    # The settings of _USERS. Not shown: the address of a proxy may contain a password.
     settings: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def environment(self, **changes: str) -> dict[str, str]:
-        """For the go command: what the user has set beside what the recipes fix."""
+        """The environment of the go command: the user's settings, and those that the recipes fix."""
         users = {name: os.environ.get(name) or value for name, value in self.settings}
         return {**pace(_memory()), **os.environ, **users, **_FIXED, **changes}
 
 
 @dataclass(frozen=True)
 class Order:
-    """One `go build`: recipes of one module with the same flags share it, and so their compiled packages."""
+    """One `go build`: recipes of one module with the same flags share it, and with it their compiled packages."""
 
     module: str
     tags: tuple[str, ...]
@@ -89,12 +89,12 @@ class Order:
 
     @property
     def flags(self) -> Order:
-        """The order without its programs: what two recipes must share to be built together."""
+        """The order without its programs: two recipes that agree in this are built together."""
         return replace(self, packages=())
 
 
 def orders(recipes: Iterable[tuple[Recipe, str]]) -> list[Order]:
-    """The builds for (recipe, architecture) pairs, those that can be one made one."""
+    """The builds for (recipe, architecture) pairs, merged where possible."""
     merged: dict[Order, dict[str, str]] = {}
     for recipe, arch in recipes:
         flags = Order(recipe.module, recipe.tags, recipe.stamp, arch, recipe.tree, recipe.instead, ())
@@ -103,7 +103,7 @@ def orders(recipes: Iterable[tuple[Recipe, str]]) -> list[Order]:
 
 
 class Sources:
-    """The directory releases/build: keys of what is in it, read once."""
+    """The directory releases/build: the keys of its recipes, read once."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -114,7 +114,7 @@ class Sources:
         return os.path.join(self.root, module)
 
     def key(self, recipe: Recipe | Order, package: str, arch: str) -> str:
-        """What a program is made from, as a sum: sources and their pins, flags, architecture. Not the Go version."""
+        """A hash of what a program is made from: sources and their pins, flags, architecture; not the Go version."""
         flags = [recipe.tags, recipe.stamp, recipe.tree, recipe.instead, _FLAGS, _LINKER, _FIXED]
         parts = [self._digest(recipe.module), package, arch, *flags]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -135,13 +135,13 @@ class Sources:
                     with open(os.path.join(directory, name), "rb") as stream:
                         digest.update(f"{name}\0".encode() + hashlib.sha256(stream.read()).digest())
         except OSError as error:
-            raise MirrorError(f"{directory}: {error.strerror}; the recipe of a build is missing") from error
+            raise MirrorError(f"{directory}: {error.strerror}; the recipe of the build cannot be read") from error
         if "go.mod" not in names:
-            raise MirrorError(f"{directory}/go.mod is missing; a build without its pins is not made")
+            raise MirrorError(f"{directory}/go.mod is missing; nothing is built without its pins")
         return digest.hexdigest()
 
     def required_go(self, module: str) -> str:
-        """The lowest Go version that the module builds with, from its go.mod's go line."""
+        """The lowest Go version that builds the module, from the go line of its go.mod."""
         path = os.path.join(self.directory(module), "go.mod")
         with open(path, encoding="utf-8") as stream:
             match = re.search(r"^go (\d+\.\d+(?:\.\d+)?)\s*$", stream.read(), re.MULTILINE)
@@ -151,7 +151,7 @@ class Sources:
 
 
 def find_toolchain() -> Toolchain | None:
-    """The Go toolchain on PATH, or where https://go.dev/doc/install puts it; None where there is none."""
+    """The Go toolchain on PATH, or where https://go.dev/doc/install puts it; None when there is none."""
     path = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
     if path is None:
         return None
@@ -174,9 +174,9 @@ def find_toolchain() -> Toolchain | None:
 def check_toolchain(
     toolchain: Toolchain | None, sources: Sources, modules: Iterable[str], why: str, otherwise: str
 ) -> Toolchain:
-    """Raises MirrorError where Go is missing, or too old for one of the modules.
+    """Raises MirrorError if Go is missing, or too old for one of the modules.
 
-    The message begins with `why` something is built and ends with what to choose `otherwise`.
+    The message begins with `why` (something is built) and ends with `otherwise` (what to choose instead).
     """
     needed = {module: sources.required_go(module) for module in modules}
     if not needed:
@@ -197,7 +197,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def pace(memory: int) -> Mapping[str, str]:
-    """The garbage collector's settings for a machine with so many bytes of memory."""
+    """The garbage collector's settings for a machine with `memory` bytes."""
     return _PACE if memory >= _PACE_FROM_BYTES else {}
 
 
@@ -215,13 +215,13 @@ class Builder:
         self._stop = stop
 
     def cached(self, order: Order, package: str) -> str:
-        """Where the program of `package` is kept."""
+        """The path of `package`'s program in the cache."""
         key = f"{self._sources.key(order, package, order.arch)} {self._toolchain.version}"
         name = next(program for program, offered in order.packages if offered == package)
         return os.path.join(self._cache, hashlib.sha256(key.encode()).hexdigest(), name)
 
     def unbuilt(self, plan: Iterable[Order]) -> list[Order]:
-        """The orders of which a program is not there; whether those that are there are whole is looked at later."""
+        """The orders with a program that is not in the cache. Does not check whether cached ones are intact."""
         return [
             order
             for order in plan
@@ -229,7 +229,7 @@ class Builder:
         ]
 
     def build(self, order: Order, on_progress: Callable[[str], None]) -> dict[str, str]:
-        """Program -> path in the cache, building those that are not there. Raises MirrorError."""
+        """{program: path in the cache}, after building those that are missing. Raises MirrorError."""
         kept = {program: self.cached(order, package) for program, package in order.packages}
         missing = [(program, package) for program, package in order.packages if not self._complete(kept[program])]
         if missing:
@@ -253,12 +253,12 @@ class Builder:
         with open(made, "rb") as stream:
             os.fsync(stream.fileno())
         place(made, path, 0o755)
-        # The sum last: a program without one counts as unfinished.
+        # Write the checksum last: a program without one counts as unfinished.
         with open(path + ".sha256", "w", encoding="ascii") as stream:
             stream.write(sha256_of(path))
 
     def _clean(self) -> None:
-        """Working directories of runs that were killed."""
+        """Remove working directories of killed runs."""
         for entry in os.scandir(self._cache):
             match = re.fullmatch(r"building-(\d+)-.*", entry.name)
             if match and not os.path.exists(f"/proc/{match.group(1)}"):
@@ -303,7 +303,7 @@ class Builder:
             raise MirrorError(_explain(order, status, lines))
 
     def _tree(self, order: Order, directory: str, copy: str, environment: Mapping[str, str]) -> str:
-        """A copy of a module's published sources, verified by the recipe's go.sum, with some packages left out."""
+        """A copy of a module's published sources, verified by the recipe's go.sum, without some packages."""
         argv = [self._toolchain.path, "mod", "download", "-json", order.tree]
         try:
             answer = subprocess.run(
@@ -332,7 +332,7 @@ class Builder:
         return copy
 
     def _watch(self, process: subprocess.Popen[str]) -> None:
-        """End the build when another part failed, or when it takes longer than any build does."""
+        """End the build when another part failed, or when it takes longer than any build should."""
         waited = 0.0
         while process.poll() is None:
             if self._stop.wait(0.5) or waited > _BUILD_TIMEOUT_S:
@@ -343,12 +343,12 @@ class Builder:
 
 
 def _leash() -> tuple[str, ...]:
-    """Before a command that shall not outlive this process; empty where there is no such means."""
+    """The prefix of a command that must not outlive this process; empty if the machine has no such program."""
     return _LEASH if shutil.which(_LEASH[0]) else ()
 
 
 def _output_name(module: str, package: str) -> str:
-    """What `go build -o DIR/` calls a program: `.` is called after the module's path, k8sgu.io/build/<module>."""
+    """The name that `go build -o DIR/` gives a program: `.` is named after its module, k8sgu.io/build/<module>."""
     return module.split("/")[0] if package == "." else program_name(package)
 
 

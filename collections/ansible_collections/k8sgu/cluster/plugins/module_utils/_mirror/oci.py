@@ -36,7 +36,7 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 INDEXES = (INDEX, DOCKER_LIST)
 MANIFESTS = (MANIFEST, DOCKER_MANIFEST)
 REF_NAME = "org.opencontainers.image.ref.name"
-# containerd's importer names an image after this one: https://github.com/containerd/containerd/blob/main/images/annotations.go
+# containerd's importer takes an image's name from it: https://github.com/containerd/containerd/blob/main/images/annotations.go
 CONTAINERD_NAME = "io.containerd.image.name"
 
 _layouts = threading.Lock()
@@ -44,7 +44,7 @@ _layouts = threading.Lock()
 
 @dataclass
 class Layer:
-    """Files of one layer: path -> where its bytes are (a path on this machine, or the bytes)."""
+    """Files of one layer, by path in the image; a source is a path on this machine, or the bytes themselves."""
 
     files: dict[str, tuple[str | bytes, int]] = field(default_factory=dict)  # path -> (source, mode)
     links: dict[str, str] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Layer:
 def blob_path(layout: str, digest: str) -> str:
     algorithm, _colon, value = digest.partition(":")
     if algorithm != "sha256" or len(value) != 64 or not all(letter in "0123456789abcdef" for letter in value):
-        raise MirrorError(f"{layout}: '{digest}' is no sha256 digest")
+        raise MirrorError(f"{layout}: '{digest}' is not a sha256 digest")
     return os.path.join(layout, "blobs", "sha256", value)
 
 
@@ -70,7 +70,7 @@ def put_blob(layout: str, data: bytes) -> str:
 
 
 def has_blob(layout: str, digest: str) -> bool:
-    """Whether a blob is there and undamaged."""
+    """Whether a blob exists and is undamaged."""
     try:
         return sha256_of(blob_path(layout, digest)) == digest.partition(":")[2]
     except OSError:
@@ -78,7 +78,7 @@ def has_blob(layout: str, digest: str) -> bool:
 
 
 def put_json(layout: str, media_type: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Store a document; its descriptor."""
+    """Store a document and return its descriptor."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
     return {"mediaType": media_type, "digest": put_blob(layout, text), "size": len(text)}
 
@@ -91,12 +91,12 @@ def read_json(layout: str, digest: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise MirrorError(f"{path}: cannot be read: {error}") from error
     if not isinstance(data, dict):
-        raise MirrorError(f"{path}: is no JSON object")
+        raise MirrorError(f"{path}: is not a JSON object")
     return data
 
 
 def tags(layout: str) -> dict[str, dict[str, Any]]:
-    """Tag -> descriptor, from index.json; empty where there is no layout."""
+    """{tag: descriptor} from index.json; empty when there is no layout."""
     try:
         with open(os.path.join(layout, "index.json"), "rb") as stream:
             manifests = json.loads(stream.read())["manifests"]
@@ -108,7 +108,7 @@ def tags(layout: str) -> dict[str, dict[str, Any]]:
 
 
 def set_tag(layout: str, name: str, tag: str, descriptor: Mapping[str, Any]) -> None:
-    """Make `tag` name `descriptor`; its blobs are there already."""
+    """Make `tag` point to `descriptor`, whose blobs must be in the layout already."""
     with _layouts, storage_errors(layout):
         os.makedirs(layout, 0o755, exist_ok=True)
         known = tags(layout)
@@ -121,9 +121,9 @@ def set_tag(layout: str, name: str, tag: str, descriptor: Mapping[str, Any]) -> 
 
 
 def write_image(layout: str, name: str, tag: str, images: Mapping[str, tuple[Layer, Mapping[str, Any]]]) -> str:
-    """Assemble one image from a layer and a configuration for each architecture; the digest that the tag names.
+    """Assemble one image from a layer and a configuration for each architecture; returns the tag's digest.
 
-    Nothing depends on the time or the machine: the same files give the same digest.
+    The same files give the same digest, at any time and on any machine.
     """
     manifests = []
     for arch, (layer, config) in sorted(images.items()):
@@ -147,7 +147,7 @@ def write_image(layout: str, name: str, tag: str, images: Mapping[str, tuple[Lay
 
 
 def _put_layer(layout: str, layer: Layer) -> dict[str, Any]:
-    """An uncompressed layer: nodes of the same network gain nothing from compression and lose the time to undo it."""
+    """Store an uncompressed layer: in the same network, compression would only cost the nodes time."""
     directory = os.path.join(layout, "blobs", "sha256")
     with storage_errors(layout):
         os.makedirs(directory, 0o755, exist_ok=True)
@@ -206,7 +206,7 @@ def _add(tar: tarfile.TarFile, info: tarfile.TarInfo, source: str | bytes) -> No
 
 
 def _bind_capability() -> str:
-    """cap_net_bind_service=ep as the kernel stores it: struct vfs_cap_data, revision 2, of linux/capability.h."""
+    """cap_net_bind_service=ep in the kernel's form: struct vfs_cap_data, revision 2, of linux/capability.h."""
     revision_2, effective, net_bind_service = 0x02000000, 1, 1 << 10
     return struct.pack("<5I", revision_2 | effective, net_bind_service, 0, 0, 0).decode("ascii")
 
@@ -237,9 +237,9 @@ def config_of(
 
 
 def blobs(layout: str, descriptor: Mapping[str, Any], arches: Iterable[str]) -> tuple[list[tuple[str, int]], set[str]]:
-    """(digest, size) of every blob that the architectures need below a tag's descriptor, and the architectures found.
+    """(digest, size) of every blob below a tag's descriptor that the architectures need, and the architectures found.
 
-    Raises MirrorError where a document among them is missing.
+    Raises MirrorError when a document among them is missing.
     """
     wanted = set(arches)
     needed = [(str(descriptor["digest"]), int(descriptor["size"]))]

@@ -1,10 +1,10 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is missing, and where it will come from. Nothing here changes anything.
+"""Decides what is missing and where it will come from. Pure.
 
-wanted(release, options)                what the chosen options need
-missing(wants, store, options, sources) what of it the mirror does not have, each with its reason
+wanted(release, options)                the items that the options need
+missing(wants, store, options, sources) those that the mirror lacks, each with its reason
 decide(missing, options, unreachable)   each missing item with its source
 """
 
@@ -29,7 +29,7 @@ SOURCES = ("auto", "upstream", "build", "directory")
 
 @dataclass(frozen=True)
 class Options:
-    """What the user chose; releases/<minor>.yml follows from kubernetes_version."""
+    """The user's choices; kubernetes_version determines which releases/<minor>.yml is used."""
 
     source: str
     architectures: tuple[str, ...]
@@ -66,7 +66,7 @@ class Step:
 
 
 def wanted(release: Release, options: Options) -> list[Want]:
-    """Raises MirrorError where an architecture is not in the release."""
+    """The items that the options need. Raises MirrorError when an architecture is not in the release."""
     unknown = [arch for arch in options.architectures if arch not in release.architectures]
     if unknown or not options.architectures:
         raise MirrorError(
@@ -88,7 +88,7 @@ def _chosen(needed_for: Mapping[str, Any], options: Options) -> bool:
 
 
 def missing(wants: Iterable[Want], store: Store, options: Options, sources: Sources) -> list[Step]:
-    """The wanted items that the mirror lacks. An item from another source than the chosen one counts as missing."""
+    """The wanted items that the mirror lacks. An item from a source other than the chosen one counts as missing."""
     steps = []
     for want in wants:
         reason = (
@@ -124,14 +124,14 @@ def _component_lack(want: Want, store: Store, options: Options, sources: Sources
 
 
 def build_keys(component: Component, arch: str, sources: Sources) -> dict[str, str]:
-    """Program -> what it would be made from."""
+    """{program: key of what it would be made from}."""
     return {
         name: sources.key(recipe, package, arch) for recipe in component.builds for name, package in recipe.packages
     }
 
 
 def image_key(image: Image, arches: Iterable[str], sources: Sources) -> str:
-    """What an image would be made from."""
+    """The key of what an image would be made from."""
     build = image.build
     if build is None:
         return ""
@@ -146,12 +146,12 @@ def image_key(image: Image, arches: Iterable[str], sources: Sources) -> str:
 
 
 def _choice(options: Options, published: bool) -> Options:
-    """The options with the source that counts for an item: what nobody publishes is built even with `upstream`."""
+    """The options with the item's actual source: an unpublished item is built even with `upstream`."""
     return replace(options, source="build") if options.source == "upstream" and not published else options
 
 
 def _unsuitable(entry: Mapping[str, Any], key: str, options: Options) -> str:
-    """Why an entry of the manifest does not serve, though it is there."""
+    """Why an existing entry of the manifest cannot be used; empty when it can."""
     source = entry.get("source")
     if options.source in ("upstream", "build") and source != options.source and source != "distribution":
         return f"comes from {source}"
@@ -192,11 +192,11 @@ def _image_lack(want: Want, store: Store, options: Options, sources: Sources) ->
     return ""
 
 
-Pinned = Callable[[str], bool]  # whether the sum of an address is known already
+Pinned = Callable[[str], bool]  # whether the checksum of an address is known already
 
 
 def publishers(steps: Iterable[Step], pinned: Pinned) -> dict[str, str]:
-    """Publisher -> one address to try, of those that the missing items need."""
+    """{publisher: one address to try} of the publishers that the missing items need."""
     addresses: dict[str, str] = {}
     for step in steps:
         for url in _addresses(step.want, pinned):
@@ -205,7 +205,7 @@ def publishers(steps: Iterable[Step], pinned: Pinned) -> dict[str, str]:
 
 
 def _addresses(want: Want, pinned: Pinned) -> list[str]:
-    """What an item needs from upstream: where it is and, where that is not known yet, what its sum should be."""
+    """The addresses that an item needs from upstream: its own and, unless it is pinned, that of its checksum."""
     url = upstream_address(want)
     upstream = want.component.upstream if want.component else None
     if upstream is None or upstream.sha256.get(want.arches[0]) or pinned(url):
@@ -214,7 +214,7 @@ def _addresses(want: Want, pinned: Pinned) -> list[str]:
 
 
 def upstream_address(want: Want) -> str:
-    """Where an item can be had from its publisher; empty where it cannot."""
+    """The address of an item at its publisher; empty when it is not published."""
     if want.component is not None:
         upstream = want.component.upstream
         return fill(upstream.url, want.component.version, want.arches[0]) if upstream else ""
@@ -235,12 +235,12 @@ def fill(template: str, version: str, arch: str) -> str:
 def decide(
     steps: Iterable[Step], options: Options, unreachable: Mapping[str, str], pinned: Pinned = lambda _url: False
 ) -> list[Step]:
-    """Each step with its source. unreachable: publisher -> why it does not answer. Raises MirrorError."""
+    """Each step with its source. unreachable: {publisher: why it does not answer}. Raises MirrorError."""
     return [_decide(step, options.source, unreachable, pinned) for step in steps]
 
 
-def instead(step: Step, problem: str) -> Step | None:
-    """How an item is had that its publisher did not give after all; None where there is no other way."""
+def fallback(step: Step, problem: str) -> Step | None:
+    """A step that gets an item from another source after its publisher failed; None when there is no other source."""
     try:
         return replace(_decide(step, "build", {}, lambda _url: True), because=problem)
     except MirrorError:
@@ -257,7 +257,7 @@ def _decide(step: Step, source: str, unreachable: Mapping[str, str], pinned: Pin
         if url:
             return replace(step, source="upstream")
         if can_build:
-            return replace(step, source="build", because="nobody publishes it")
+            return replace(step, source="build", because="it is not published")
         raise MirrorError(f"{step.want.title}: is not published; choose source: build or auto")
     if source == "auto" and url:
         silent = [publisher(needed) for needed in _addresses(step.want, pinned) if unreachable.get(publisher(needed))]
@@ -269,7 +269,7 @@ def _decide(step: Step, source: str, unreachable: Mapping[str, str], pinned: Pin
                 f"{step.want.title}: {problem}, and there is no recipe to build it; try again, or use source: directory"
             )
     else:
-        because = "" if url else "nobody publishes it"
+        because = "" if url else "it is not published"
     if can_build:
         return replace(step, source="build", because=because)
     if package:

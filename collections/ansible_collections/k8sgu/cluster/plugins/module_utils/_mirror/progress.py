@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a person sees while the mirror fills.
+"""Reports progress while the mirror fills.
 
 Work happens in threads; only the thread that called `follow` prints, since Ansible's display belongs to it.
 """
@@ -15,12 +15,12 @@ from concurrent.futures import Future
 from typing import Any, Callable, Iterable
 
 Say = Callable[[str], None]
-# Often enough to see that it lives, seldom enough to read.
+# Often enough to show that it is working, rarely enough to read.
 HEARTBEAT_S = 10.0
 
 
 class Progress:
-    """Counts finished items and knows what is under way; safe to use from any thread."""
+    """Counts finished items and tracks running ones; safe to use from any thread."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
@@ -36,7 +36,7 @@ class Progress:
             self._total += more
 
     def say_now(self, text: str) -> None:
-        """For the thread that called follow, or will."""
+        """Print at once. Only for the thread that calls `follow`."""
         self._say(text)
 
     def note(self, text: str) -> None:
@@ -64,7 +64,7 @@ class Progress:
         self.note(f"[{done:{width}}/{self._total}] {text}")
 
     def follow(self, futures: Iterable[Future[Any]]) -> None:
-        """Print until every future is done; re-raises the first failure after the others have stopped."""
+        """Print until every future is done; then raise the first failure, if any."""
         waiting = set(futures)
         failure: BaseException | None = None
         beat = time.monotonic() + HEARTBEAT_S

@@ -1,8 +1,8 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Images from a registry: https://github.com/opencontainers/distribution-spec, with the token authentication that
-https://distribution.github.io/distribution/spec/auth/token/ describes. Every blob is verified by its digest."""
+"""Pulls images from a registry: https://github.com/opencontainers/distribution-spec, with token authentication as in
+https://distribution.github.io/distribution/spec/auth/token/. Every blob is verified by its digest."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.transport im
 )
 
 _ACCEPT = ", ".join((*oci.INDEXES, *oci.MANIFESTS))
-# docker.io is a name, not an address.
+# docker.io is a name; the registry has another address.
 _HOSTS = {"docker.io": "registry-1.docker.io"}
 
 
 def base_url(registry: str) -> str:
-    """The address of a registry's API: HTTPS, but for one on this machine."""
+    """The address of a registry's API: HTTPS, except for a registry on this machine."""
     url = f"https://{_HOSTS.get(registry, registry)}"
     return url.replace("https:", "http:", 1) if is_loopback(url) else url
 
 
 class Registry:
-    """One repository of a registry. A token is fetched when it asks, and renewed in time."""
+    """One repository of a registry. Fetches a token when the registry asks for one, and renews it in time."""
 
     def __init__(self, registry: str, repository: str, limits: Limits, stop: threading.Event) -> None:
         self._base = base_url(registry)
@@ -51,7 +51,7 @@ class Registry:
         self._lock = threading.Lock()
 
     def manifest(self, reference: str) -> tuple[bytes, str]:
-        """(document, media type) of a tag or digest; verified where the reference is a digest."""
+        """(document, media type) of a tag or digest; verified when the reference is a digest."""
         url = f"{self._base}/v2/{self._repository}/manifests/{reference}"
 
         def attempt() -> tuple[bytes, str]:
@@ -66,7 +66,7 @@ class Registry:
         return body, media_type
 
     def blob(self, digest: str, layout: str, on_progress: Callable[[int, int], None]) -> None:
-        """Bring a blob into the layout, continuing one that broke off."""
+        """Download a blob into the layout, resuming an interrupted download."""
         path = oci.blob_path(layout, digest)
         if oci.has_blob(layout, digest):
             return
@@ -94,7 +94,7 @@ class Registry:
         fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
         realm = fields.get("realm", "")
         if scheme.lower() != "bearer" or not realm:
-            raise Failure(f"{self._base}: asks for '{scheme}' authentication, which is not known here", passing=False)
+            raise Failure(f"{self._base}: asks for '{scheme}' authentication, which is not supported", passing=False)
         query = {
             "service": fields.get("service", ""),
             "scope": fields.get("scope", f"repository:{self._repository}:pull"),
@@ -116,7 +116,7 @@ class Registry:
 
 
 def resolve(registry: Registry, image: str, tag: str, pinned: str | None) -> tuple[bytes, str, str]:
-    """(document, media type, digest) that a tag names; a tag that moved away from its pin is an error."""
+    """(document, media type, digest) of a tag. Raises MirrorError when the tag is not what is pinned."""
     body, media_type = registry.manifest(tag)
     digest = "sha256:" + hashlib.sha256(body).hexdigest()
     if pinned is not None and digest != f"sha256:{pinned}":
@@ -133,7 +133,7 @@ def pull(
     resolved: tuple[bytes, str, str],
     on_progress: Callable[[int, int], None],
 ) -> str:
-    """Bring an image's architectures into a layout and name it; the digest is the registry's own."""
+    """Pull an image's architectures into a layout and tag it there; returns the digest, which is the registry's."""
     body, media_type, digest = resolved
     document = _object(name, body)
     media_type = str(document.get("mediaType") or media_type)
@@ -157,7 +157,7 @@ def pull(
         if set(arches) - found:
             raise MirrorError(f"{name}: has no {', '.join(sorted(set(arches) - found))}")
     else:
-        raise MirrorError(f"{name}: is of the unknown type '{media_type}'")
+        raise MirrorError(f"{name}: has the unknown media type '{media_type}'")
     oci.set_tag(layout, name, tag, {"mediaType": media_type, "digest": digest, "size": len(body)})
     return digest
 
@@ -177,7 +177,7 @@ def _object(name: str, body: bytes) -> dict[str, Any]:
     try:
         data = json.loads(body)
     except ValueError as error:
-        raise MirrorError(f"{name}: its manifest is no JSON") from error
+        raise MirrorError(f"{name}: its manifest is not JSON") from error
     if not isinstance(data, dict):
-        raise MirrorError(f"{name}: its manifest is no JSON object")
+        raise MirrorError(f"{name}: its manifest is not a JSON object")
     return data

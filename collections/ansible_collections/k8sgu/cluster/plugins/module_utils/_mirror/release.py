@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a release is made of: releases/<minor>.yml as typed data.
+"""The contents of a release: releases/<minor>.yml as typed data.
 
-docs/releases.md describes the file for people; every field is checked here, and an unknown one is an error.
+docs/releases.md describes the file; every field is checked here, and an unknown one is an error.
 """
 
 # Paths come and go as text here.
@@ -21,7 +21,7 @@ from ansible.module_utils.common.yaml import HAS_YAML, yaml_load
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
 
-# Configuration files and flags of the roles are those of this minor version and later ones.
+# The roles' configuration files and flags are for this minor version and later ones.
 FLOOR = (1, 36)
 SELECTORS = ("container_runtime", "pod_network", "demo")
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
@@ -32,10 +32,10 @@ _IMAGE = re.compile(r"([a-z0-9.-]+(?::\d+)?)/([a-z0-9._/-]+):([A-Za-z0-9_][A-Za-
 
 @dataclass(frozen=True)
 class Upstream:
-    """A file that its publisher offers. `url` and `checksums` may hold {version} and {arch}.
+    """A file that its publisher offers. `url` and `checksums` may contain {version} and {arch}.
 
-    files: members of the archive that are wanted; empty: the file is the program itself.
-    sha256: known sums by architecture. checksums: where the publisher's own sum is read where none is known.
+    files: the members of the archive to extract; empty: the file is the program itself.
+    sha256: known checksums by architecture. checksums: address of the publisher's checksums, for the others.
     """
 
     url: str
@@ -48,8 +48,8 @@ class Upstream:
 class Recipe:
     """One `go build`: `packages` maps a program's name to its Go package; `module` is a directory below releases/build.
 
-    tree: a module that is built in a copy of its own sources, where some of its packages are left out: `instead` maps a
-    package's directory to a file of the recipe's directory that is all of the package then.
+    tree: a module that is built in a copy of its own sources, with some packages replaced: `instead` maps a package's
+    directory to a file of the recipe's directory that is the whole package then.
     """
 
     module: str
@@ -90,7 +90,7 @@ class Userland:
 
 @dataclass(frozen=True)
 class ImageBuild:
-    """How an image is made here: built programs, a userland, directories and links, and its configuration."""
+    """How to build an image: programs, a userland, directories, links, and its configuration."""
 
     recipe: Recipe | None
     layout: tuple[tuple[str, str], ...]  # path in the image -> program of the recipe
@@ -181,7 +181,7 @@ def _known_versions(releases_dir: str) -> dict[str, str]:
             path = os.path.join(releases_dir, name)
             known[load_release(path).kubernetes] = path
     if not known:
-        raise MirrorError(f"releases_dir: {releases_dir} holds no <minor>.yml, such as 1.36.yml")
+        raise MirrorError(f"releases_dir: {releases_dir} has no <minor>.yml, such as 1.36.yml")
     return known
 
 
@@ -190,7 +190,7 @@ def _distance(known: tuple[int, int, int], wanted: tuple[int, int, int]) -> tupl
 
 
 def read_release(path: str) -> Any:
-    """What a release file holds, its fields unchecked, parsed once a process; not to be changed. Raises MirrorError."""
+    """A release file's content, unchecked; parsed once per process, so do not change it. Raises MirrorError."""
     try:
         status = os.stat(path)
         return _parsed(path, status.st_mtime_ns, status.st_size)
@@ -209,7 +209,7 @@ def _parsed(path: str, _changed_ns: int, _size: int) -> Any:
             return yaml_load(stream)
         except OSError:
             raise
-        except Exception as error:  # PyYAML's classes are not there where it is missing
+        except Exception as error:  # PyYAML's exception classes cannot be named when it is missing
             raise MirrorError(f"{path}: is not YAML: {error}") from error
 
 
@@ -232,11 +232,11 @@ def load_release(path: str) -> Release:
 
 
 class Fields:
-    """A mapping of the file, each field read once with its type; what nobody read is an error."""
+    """A mapping of the file. Each field is read with its type; a field that was never read is an error in `end`."""
 
     def __init__(self, data: Any, where: str) -> None:
         if not isinstance(data, dict):
-            raise MirrorError(f"{where}: is no mapping")
+            raise MirrorError(f"{where}: is not a mapping")
         self._data: dict[str, Any] = data
         self._where = where
         self._read: set[str] = set()
@@ -254,19 +254,19 @@ class Fields:
     def text(self, name: str, default: str | None = None) -> str:
         value = self.get(name, default)
         if not isinstance(value, str) or (not value and default is None):
-            raise self.error(name, "must be a text; quote it where YAML would read a number")
+            raise self.error(name, "must be text; quote it if YAML would read a number")
         return value
 
     def texts(self, name: str) -> tuple[str, ...]:
         value = self.get(name, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self.error(name, "must be a list of texts")
+            raise self.error(name, "must be a list of strings")
         return tuple(value)
 
     def pairs(self, name: str) -> tuple[tuple[str, str], ...]:
         value = self.get(name, {})
         if not isinstance(value, dict) or not all(isinstance(item, str) for pair in value.items() for item in pair):
-            raise self.error(name, "must be a mapping of texts")
+            raise self.error(name, "must be a mapping of strings")
         return tuple(value.items())
 
     def flag(self, name: str, default: bool) -> bool:
@@ -281,7 +281,7 @@ class Fields:
             raise self.error(name, "must be a mapping")
         for key in value:
             if not isinstance(key, str) or not _NAME.fullmatch(key):
-                raise self.error(name, f"'{key}' is no name (lower case letters, digits, '.', '_', '-')")
+                raise self.error(name, f"'{key}' is not a name (lower case letters, digits, '.', '_', '-')")
         return list(value)
 
     def below(self, name: str, key: str) -> Fields:
@@ -345,10 +345,10 @@ def _upstream(fields: Fields | None) -> Upstream | None:
             raise fields.error(name, f"{url}: must be an https address")
     for arch, digest in upstream.sha256.items():
         if not _SHA256.fullmatch(digest):
-            raise fields.error("sha256", f"{arch}: '{digest}' is no SHA-256 (64 hexadecimal digits)")
+            raise fields.error("sha256", f"{arch}: '{digest}' is not a SHA-256 (64 hexadecimal digits)")
     if not upstream.sha256 and not upstream.checksums:
         raise fields.error(
-            "checksums", "no sum is known and no address to read one from; a file that cannot be verified is not used"
+            "checksums", "there is neither a checksum nor an address to read one from; unverified files are not used"
         )
     fields.end()
     return upstream
@@ -371,18 +371,18 @@ def _recipe(fields: Fields, whole: bool) -> Recipe:
         instead=fields.pairs("instead"),
     )
     if bool(recipe.tree) != bool(recipe.instead):
-        raise fields.error("tree", "goes together with instead")
+        raise fields.error("tree", "must be given together with instead")
     if recipe.module.startswith("/") or ".." in recipe.module.split("/"):
         raise fields.error("module", "must be a directory below releases/build")
     if any(re.search(r"[\s'\"]", text) for pair in recipe.stamp for text in pair):
-        raise fields.error("stamp", "the linker takes no spaces or quotes")
+        raise fields.error("stamp", "the linker allows no spaces or quotes")
     if whole:
         fields.end()
     return recipe
 
 
 def program_name(package: str) -> str:
-    """The name that the go command gives a package's program: its last element that is no major version."""
+    """The name that the go command gives a package's program: its last element that is not a major version."""
     elements = package.split("/")
     if len(elements) > 1 and re.fullmatch(r"v\d+", elements[-1]):
         return elements[-2]
@@ -399,7 +399,7 @@ def _image(name: str, fields: Fields) -> Image:
     )
     image.repository  # noqa: B018 - checks the name
     if not image.published and image.build is None:
-        raise fields.error("build", "an image that no registry has needs one")
+        raise fields.error("build", "an image that is not published needs one")
     fields.end()
     return image
 
@@ -430,6 +430,6 @@ def _image_build(fields: Fields | None) -> ImageBuild | None:
     programs = {name for name, _package in build.recipe.packages} if build.recipe else set()
     missing = {program for _path, program in build.layout} - programs
     if missing:
-        raise fields.error("layout", f"{', '.join(sorted(missing))}: no program of its packages")
+        raise fields.error("layout", f"{', '.join(sorted(missing))}: not a program of its packages")
     fields.end()
     return build

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether there is room for what a plan will write, known before the first of its minutes is spent."""
+"""Checks before the first build whether there is room for what a plan will write."""
 
 # Paths come and go as text here.
 # ruff: noqa: PTH100, PTH112, PTH116, PTH118, PTH120
@@ -13,13 +13,13 @@ from typing import Iterable, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.gobuild import Order
 
-# MiB, somewhat below what a release has been seen to take, so that nobody is sent away who has enough: what a build
-# leaves in Go's caches of compiled packages and of sources, in ours, and in the mirror. What is not built is there
-# within minutes, and whoever runs out of room then has lost nothing.
+# MiB that a build leaves in Go's caches of compiled packages and of sources, in ours, and in the mirror. Somewhat below
+# what a release was measured to take, so that nobody with enough room is refused. Downloads are not counted: they take
+# minutes, so that little is lost when they run out of room.
 _KUBERNETES = {"GOCACHE": 2500, "GOMODCACHE": 900, "cache_dir": 600, "mirror_dir": 400}
 _OTHER = {"GOCACHE": 300, "GOMODCACHE": 200, "cache_dir": 40}
 _ENOUGH_WHEN_WARM = 4
-WAY_OUT = {
+SETTINGS = {
     "GOCACHE": "GOCACHE",
     "GOMODCACHE": "GOMODCACHE",
     "cache_dir": "cache_dir (XDG_CACHE_HOME)",
@@ -28,7 +28,7 @@ WAY_OUT = {
 
 
 def needs(builds: Iterable[Order]) -> dict[str, int]:
-    """MiB by what they are for, of the builds that are yet to be made."""
+    """MiB that the pending builds need, by purpose."""
     total: dict[str, int] = {}
     for order in builds:
         for name, size in (_KUBERNETES if order.module.startswith("kubernetes/") else _OTHER).items():
@@ -36,11 +36,10 @@ def needs(builds: Iterable[Order]) -> dict[str, int]:
     return total
 
 
-def lacking(wanted: Mapping[str, int], places: Mapping[str, tuple[str, int, int]]) -> list[str]:
-    """A sentence for each file system that has too little room. Pure.
+def shortages(wanted: Mapping[str, int], places: Mapping[str, tuple[str, int, int]]) -> list[str]:
+    """One sentence for each file system that has too little room. Pure.
 
-    wanted: of `needs`. places: by the same names, a directory, a number that tells its file system from others, and
-    the MiB that are free there.
+    wanted: the result of `needs`. places: by the same names (directory, number of its file system, free MiB).
     """
     by_system: dict[int, list[str]] = {}
     for name in wanted:
@@ -52,13 +51,13 @@ def lacking(wanted: Mapping[str, int], places: Mapping[str, tuple[str, int, int]
             where = ", ".join(sorted({places[name][0] for name in names}))
             faults.append(
                 f"{where}: {free} MiB are free, and what is missing takes about {need}; free some, or point "
-                f"{', '.join(WAY_OUT[name] for name in names)} at a larger file system"
+                f"{', '.join(SETTINGS[name] for name in names)} at a larger file system"
             )
     return faults
 
 
-def existing(path: str) -> str:
-    """A directory, or the nearest one above it that is there."""
+def nearest_existing(path: str) -> str:
+    """A directory, or its nearest parent that exists."""
     path = os.path.abspath(path)
     while not os.path.isdir(path):
         path = os.path.dirname(path)
@@ -66,20 +65,23 @@ def existing(path: str) -> str:
 
 
 def place(path: str) -> tuple[str, int, int]:
-    """A directory as `lacking` takes it."""
-    here = existing(path)
+    """(directory, number of its file system, free MiB), as `shortages` needs it."""
+    here = nearest_existing(path)
     return path, os.stat(here).st_dev, shutil.disk_usage(here).free // 2**20
 
 
 def check(builds: Sequence[Order], directories: Mapping[str, str]) -> list[str]:
-    """What lacks room; `directories` by the names of `WAY_OUT`. What Go's caches hold already is not needed again."""
+    """One sentence for each file system with too little room. Subtracts what Go's caches already have.
+
+    directories: by the names of `SETTINGS`.
+    """
     wanted = {name: size for name, size in needs(builds).items() if name in directories}
     places = {name: place(directories[name]) for name in wanted}
-    if lacking(wanted, places):
+    if shortages(wanted, places):
         for name in ("GOCACHE", "GOMODCACHE"):
             if name in wanted:
                 wanted[name] = max(wanted[name] // _ENOUGH_WHEN_WARM, wanted[name] - _size(directories[name]))
-    return lacking(wanted, places)
+    return shortages(wanted, places)
 
 
 def _size(directory: str) -> int:
@@ -89,6 +91,6 @@ def _size(directory: str) -> int:
         for name in names:
             try:
                 total += os.lstat(os.path.join(parent, name)).st_blocks * 512
-            except OSError:  # gone meanwhile
+            except OSError:  # it was removed meanwhile
                 continue
     return total // 2**20

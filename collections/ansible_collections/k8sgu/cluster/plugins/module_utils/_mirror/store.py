@@ -1,9 +1,10 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The mirror's directory: manifest.json, what it says, and whether the disk agrees.
+"""The mirror's directory: reads and writes manifest.json, and checks the files against it.
 
-docs/interfaces.md fixes the layout. Fields of ours beyond it: `key` (what a built file was made from) and `origin`.
+docs/interfaces.md describes the layout, with the additional fields `key` (hash of what a built file was made from) and
+`origin`.
 """
 
 # Paths come and go as text here.
@@ -20,7 +21,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors impor
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
-# What was hashed, with the size, the time and the inode that the file had then: a check that reads no file twice.
+# Files that were hashed, with their size, time and inode, so that no unchanged file is read twice.
 _VERIFIED = ".verified.json"
 
 
@@ -38,7 +39,7 @@ class Store:
         self.load()
 
     def path(self, relative: str) -> str:
-        """The absolute path of a manifest's path; a path that leaves the mirror is an error."""
+        """The absolute path of a path in the manifest. Raises MirrorError for a path outside the mirror."""
         full = os.path.normpath(os.path.join(self.root, relative))
         if not full.startswith(self.root + os.sep):
             raise MirrorError(f"{self.root}/{MANIFEST}: path '{relative}' leads out of the mirror")
@@ -54,12 +55,12 @@ class Store:
         try:
             self.files = {str(entry["path"]): entry for entry in data.get("files", [])}
             self.images = {str(entry["name"]): entry for entry in data.get("images", [])}
-            # An entry without a version is of a time when it stood for any.
+            # Older manifests have entries without a version, which stood for any.
             packages = [entry for entry in data.get("packages", []) if "version" in entry and "arch" in entry]
             self.packages = {_item(entry): entry for entry in packages}
         except (KeyError, TypeError, AttributeError) as error:
             raise MirrorError(f"{self.root}/{MANIFEST}: is damaged ({error}); remove it and run again") from error
-        # What was hashed since counts too: each says of which size, time and inode.
+        # Keep what was hashed since: each record has the size, time and inode that it is valid for.
         self._verified = {**self._read(_VERIFIED, lenient=True), **self._verified}
 
     def _read(self, name: str, lenient: bool = False) -> dict[str, Any]:
@@ -82,7 +83,7 @@ class Store:
         return data
 
     def intact(self, relative: str, sha256: str, size: int) -> str:
-        """Empty when the file is there with this sum, otherwise what is wrong with it."""
+        """Empty when the file exists with this checksum, otherwise what is wrong with it."""
         path = self.path(relative)
         try:
             status = os.stat(path)
@@ -108,12 +109,12 @@ class Store:
         return ""
 
     def forget(self, relative: str) -> None:
-        """Hash this file anew at the next check."""
+        """Hash this file again at the next check."""
         with self._lock:
             self._verified.pop(relative, None)
 
     def add_files(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Record placed files; the manifest on the disk says so before this returns."""
+        """Record placed files; the manifest on disk has them before this returns."""
         with self._lock:
             for entry in entries:
                 self.files[str(entry["path"])] = dict(entry)
@@ -126,18 +127,18 @@ class Store:
             self._save()
 
     def package(self, component: str, version: str, arch: str) -> dict[str, Any] | None:
-        """The entry of a component that the nodes' distribution has."""
+        """The entry of a component that comes from the nodes' distribution, or None."""
         return self.packages.get(file_path(component, version, arch, ""))
 
     def add_package(self, entry: Mapping[str, Any]) -> None:
-        """Record what the nodes' distribution has in the place of files, which then count no more."""
+        """Record that a component comes from the nodes' distribution; its files no longer count."""
         with self._lock:
             self.packages[_item(entry)] = dict(entry)
             self.files = {path: known for path, known in self.files.items() if _item(known) != _item(entry)}
             self._save()
 
     def remember_verified(self) -> None:
-        """Keep what was hashed; a mirror that cannot be written is hashed anew next time."""
+        """Save what was hashed; a mirror that is not writable is hashed again next time."""
         with self._lock:
             if not self._verified_changed or not os.access(self.root, os.W_OK):
                 return
@@ -167,7 +168,7 @@ class Store:
 
 
 def _item(entry: Mapping[str, Any]) -> str:
-    """What an entry is of: a component, its version and its architecture, as one text."""
+    """An entry's component, version and architecture as one string."""
     return file_path(str(entry["component"]), str(entry["version"]), str(entry["arch"]), "")
 
 

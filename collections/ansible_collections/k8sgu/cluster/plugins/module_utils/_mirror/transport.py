@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""HTTP as the mirror needs it: verified, bounded in time, retried, resumed where it broke off."""
+"""HTTP for the mirror: verified, with timeouts and retries; interrupted downloads are resumed."""
 
 # Paths come and go as text here.
 # ruff: noqa: PTH103, PTH105, PTH108, PTH116, PTH120, PTH123
@@ -29,14 +29,14 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors impor
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import CHUNK, sync_file
 
 AGENT = "k8sgu-mirror"
-# Answers that may be different a moment later.
+# Statuses that may change after a moment.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _SMALL = 8 << 20
 
 
 @dataclass(frozen=True)
 class Limits:
-    """timeout_s: silence after which a connection counts as broken. attempts: how often one is made in all."""
+    """timeout_s: silence after which a connection counts as broken. attempts: how often to try in all."""
 
     timeout_s: float = 30.0
     attempts: int = 5
@@ -44,7 +44,7 @@ class Limits:
 
 
 class Failure(Exception):
-    """An attempt that failed; `passing` says whether another one may succeed."""
+    """A failed attempt; `passing` says whether another attempt may succeed."""
 
     def __init__(self, message: str, passing: bool, status: int = 0, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class Failure(Exception):
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never from HTTPS to plain HTTP, and takes no credentials to another host."""
+    """Follows redirects, but never from HTTPS to plain HTTP, and sends no credentials to another host."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
@@ -75,13 +75,13 @@ def is_loopback(url: str) -> bool:
 
 
 def open_url(url: str, timeout: float, headers: Mapping[str, str] | None = None, method: str = "GET") -> Any:
-    """The answer of one request. Raises Failure. The trusted authorities are OpenSSL's (SSL_CERT_FILE sets others)."""
+    """Send one request and return the answer. Raises Failure. Trusts OpenSSL's CAs (SSL_CERT_FILE sets others)."""
     if urlsplit(url).scheme != "https" and not (urlsplit(url).scheme == "http" and is_loopback(url)):
         raise Failure(f"{url}: is not an https address", passing=False)
     request = urllib.request.Request(url, headers={"User-Agent": AGENT, **(headers or {})}, method=method)  # noqa: S310
     handlers: list[Any] = [_SafeRedirects, urllib.request.HTTPSHandler(context=ssl.create_default_context())]
     if is_loopback(url):
-        handlers.append(urllib.request.ProxyHandler({}))  # else what the environment says of proxies counts
+        handlers.append(urllib.request.ProxyHandler({}))  # otherwise the environment's proxies would be used
     opener = urllib.request.build_opener(*handlers)
     try:
         return opener.open(request, timeout=timeout)
@@ -100,7 +100,7 @@ def open_url(url: str, timeout: float, headers: Mapping[str, str] | None = None,
 
 
 def retrying(limits: Limits, stop: threading.Event, attempt: Callable[[], Any]) -> Any:
-    """What `attempt` returns, tried again after a passing Failure, with doubling pauses. Raises Unavailable."""
+    """The result of `attempt`, repeated after a passing Failure with doubling pauses. Raises Unavailable."""
     pause = limits.pause_s
     for number in range(1, limits.attempts + 1):
         try:
@@ -117,7 +117,7 @@ def retrying(limits: Limits, stop: threading.Event, attempt: Callable[[], Any]) 
 
 
 def read_small(url: str, limits: Limits, stop: threading.Event, headers: Mapping[str, str] | None = None) -> bytes:
-    """The body of a small answer, such as a file of sums. Raises Unavailable."""
+    """The body of a small answer, such as a file of checksums. Raises Unavailable."""
 
     def attempt() -> bytes:
         with open_url(url, limits.timeout_s, headers) as answer:
@@ -133,12 +133,12 @@ def read_bounded(url: str, answer: Any) -> bytes:
     except (OSError, http.client.HTTPException) as error:
         raise Failure(f"{url}: broke off: {error or type(error).__name__}", passing=True) from error
     if len(body) > _SMALL:
-        raise Failure(f"{url}: is larger than {_SMALL} bytes, no file of this kind is", passing=False)
+        raise Failure(f"{url}: is larger than {_SMALL} bytes, too large for a file of this kind", passing=False)
     return body
 
 
 def answers(url: str, timeout: float) -> str:
-    """Empty when the server of `url` answers for it (refusing an anonymous caller counts), otherwise why not."""
+    """Empty when the server of `url` answers (also if it refuses anonymous access), otherwise why not."""
     try:
         with open_url(url, timeout, method="HEAD"):
             return ""
@@ -155,9 +155,9 @@ def download(
     on_progress: Callable[[int, int], None],
     headers: Callable[[], Mapping[str, str]] = dict,
 ) -> None:
-    """Bring `url` to `path`, verified. What a broken or killed run left in `path`.part is continued, not fetched again.
+    """Download `url` to `path` and verify it. Resumes what a failed or killed run left in `path`.part.
 
-    on_progress gets the bytes at hand and the total (0: unknown). Raises MirrorError; `path` exists only when complete.
+    on_progress gets the bytes so far and the total (0: unknown). Raises MirrorError; `path` exists only when complete.
     """
     part = path + ".part"
     resumed = _size(part) > 0
@@ -170,7 +170,7 @@ def download(
         retrying(limits, stop, attempt)
         actual = sha256_of(part)
         if actual != sha256 and resumed:
-            # The first half may be of another time, or of a server that miscounts: once more, from the start.
+            # The resumed part may be outdated, or the server may have miscounted: try once more from the start.
             os.unlink(part)
             retrying(limits, stop, attempt)
             actual = sha256_of(part)
@@ -178,7 +178,7 @@ def download(
             os.unlink(part)
             raise MirrorError(
                 f"{url}: has the sha256 {actual}, but {sha256} is pinned; the file was removed. Its "
-                "publisher changed it, or something on the way did: find out which before the pin is changed"
+                "publisher changed it, or something in between did: find out which before you change the pin"
             )
         sync_file(part)
         os.replace(part, path)
@@ -199,18 +199,18 @@ def _transfer(
         answer = open_url(url, timeout, wanted)
     except Failure as failure:
         if failure.status == 416 and offset:
-            # Nothing lies behind what is here: complete, or not a piece of this file at all. The sum tells.
+            # Nothing follows what is here: it is complete, or not part of this file. The checksum decides.
             total = failure.headers.get("Content-Range", "").rpartition("/")[2]
             if total == str(offset):
                 return
             os.unlink(part)
-            raise Failure(f"{url}: cannot be continued", passing=True) from failure
+            raise Failure(f"{url}: cannot be resumed", passing=True) from failure
         raise
     with answer:
         if offset and answer.status == 206:
             if not str(answer.headers.get("Content-Range", "")).startswith(f"bytes {offset}-"):
                 os.unlink(part)
-                raise Failure(f"{url}: continued at another place than asked", passing=True)
+                raise Failure(f"{url}: did not resume where it was asked to", passing=True)
         else:
             offset = 0
         length = answer.headers.get("Content-Length")
@@ -243,9 +243,9 @@ def _size(path: str) -> int:
 
 
 def probe(addresses: Mapping[str, str], timeout: float) -> dict[str, str]:
-    """Publisher -> empty when it answers, otherwise why not; one address is tried for each, all at once.
+    """{publisher: empty when it answers, otherwise why not}; tries one address of each, all at once.
 
-    A name server that does not answer blocks its caller for longer than any timeout, so the threads are left behind.
+    A name server that does not answer blocks its caller beyond any timeout, so the threads are not waited for.
     """
     results: dict[str, str] = {}
 

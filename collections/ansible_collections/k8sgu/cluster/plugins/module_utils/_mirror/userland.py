@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A small userland out of the distribution's packages: chosen programs, and just the libraries that they load.
+"""A small userland from the distribution's packages: chosen programs, and only the libraries that they load.
 
-apt verifies what it downloads (apt-secure(8)); nothing is installed on this machine, and no maintainer script runs.
+apt verifies downloads (apt-secure(8)); nothing is installed on this machine, and no maintainer script runs.
 """
 
 # Paths come and go as text here.
@@ -22,7 +22,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.oci import L
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import Userland
 
 _TIMEOUT_S = 600
-# Not needed to run a program: what merely installs it.
+# Only needed to install a program, not to run it.
 _INSTALL_ONLY = {
     "adduser",
     "init-system-helpers",
@@ -38,14 +38,14 @@ _INSTALL_ONLY = {
 
 @dataclass(frozen=True)
 class Packages:
-    """What a userland was made of: package -> version, on one architecture of the distribution."""
+    """What a userland was made from: {package: version}, on one architecture of the distribution."""
 
     versions: dict[str, str]
     layer: Layer
 
 
 def machine_architecture() -> str:
-    """The distribution's architecture, named as Go names it; empty where there is no dpkg."""
+    """The distribution's architecture by its Go name; empty when there is no dpkg."""
     if shutil.which("dpkg") is None or shutil.which("apt-get") is None:
         return ""
     return _run(["dpkg", "--print-architecture"]).strip()
@@ -81,7 +81,7 @@ def assemble(userland: Userland, work: str) -> Packages:
 
 
 def _closure(packages: tuple[str, ...]) -> list[str]:
-    """The packages and what they depend on, without what only installs them."""
+    """The packages and their dependencies, without those that are only for installing."""
     argv = ["apt-cache", "depends", "--recurse", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks"]
     answer = _run([*argv, "--no-replaces", "--no-enhances", *packages])
     dependencies: dict[str, list[str]] = {}
@@ -108,7 +108,7 @@ def _closure(packages: tuple[str, ...]) -> list[str]:
 
 
 def _libraries(root: str, program: str) -> list[str]:
-    """What the dynamic linker of the extracted libc would load for the program; empty for a static one."""
+    """The libraries that the dynamic linker of the extracted libc would load; empty for a static program."""
     path = os.path.join(root, program.lstrip("/"))
     with open(path, "rb") as stream:
         head = stream.read(1 << 16)
@@ -142,7 +142,7 @@ def _multiarch(root: str) -> list[str]:
 
 
 def _add(layer: Layer, root: str, path: str) -> None:
-    """Put a file into the layer, and every link on the way to it."""
+    """Add a file to the layer, with every link on its path."""
     full = os.path.join(root, path.lstrip("/"))
     if os.path.islink(full):
         target = os.readlink(full)

@@ -45,7 +45,7 @@ def test_pins_survive_and_a_difference_is_an_error(tmp_path: Path) -> None:
     again = Lock(str(path))
     assert (again.get("files", "https://e.org/a"), again.get("images", "e.org/a:1")) == (SUM, OTHER)
     before = path.read_bytes()
-    with pytest.raises(MirrorError, match=f"now says {OTHER}, but .*{SUM}"):
+    with pytest.raises(MirrorError, match=f"now gives {OTHER}, but .*{SUM}"):
         again.pin("files", "https://e.org/a", OTHER)
     assert path.read_bytes() == before
 
@@ -54,5 +54,5 @@ def test_pins_survive_and_a_difference_is_an_error(tmp_path: Path) -> None:
 def test_damaged_lock(tmp_path: Path, text: str) -> None:
     path = tmp_path / "lock.yml"
     path.write_text(text)
-    with pytest.raises(MirrorError, match=r"is no SHA-256|is not YAML"):
+    with pytest.raises(MirrorError, match=r"is not a SHA-256|is not YAML"):
         Lock(str(path))

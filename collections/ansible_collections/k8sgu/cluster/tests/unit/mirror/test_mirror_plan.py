@@ -17,7 +17,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.plan import 
     Step,
     Want,
     decide,
-    instead,
+    fallback,
     missing,
     publishers,
     wanted,
@@ -144,5 +144,5 @@ def test_whoever_has_the_sum_is_probed_too(tmp_path: Path) -> None:
     ("build", "package", "expected"), [(True, "", "build"), (False, "runc", "distribution"), (False, "", None)]
 )
 def test_what_is_left_where_the_publisher_gives_nothing(build: bool, package: str, expected: str | None) -> None:
-    other = instead(step(True, build, package), "404")
+    other = fallback(step(True, build, package), "404")
     assert (other and (other.source, other.because)) == (expected and (expected, "404"))

@@ -81,7 +81,7 @@ def test_leading_v_is_accepted() -> None:
 
 
 def test_directory_without_releases(tmp_path: Path) -> None:
-    with pytest.raises(MirrorError, match=r"^releases_dir: .*holds no <minor>.yml"):
+    with pytest.raises(MirrorError, match=r"^releases_dir: .*has no <minor>.yml"):
         find_release(str(tmp_path), "1.36.4")
     with pytest.raises(MirrorError, match=r"^releases_dir: .*No such file"):
         find_release(str(tmp_path / "none"), "1.36.4")
@@ -91,9 +91,9 @@ def test_directory_without_releases(tmp_path: Path) -> None:
     ("component", "expected"),
     [
         ({"version": "1", "upstream": {**URL, "url": "http://example.org/x"}}, "upstream: url: .*must be an https"),
-        ({"version": "1", "upstream": {"url": "https://e.org/x"}}, "cannot be verified is not used"),
-        ({"version": "1", "upstream": {**URL, "sha256": {"amd64": "abc"}}}, "sha256: amd64: 'abc' is no SHA-256"),
-        ({"version": 1.5, "upstream": URL}, "version: must be a text; quote it"),
+        ({"version": "1", "upstream": {"url": "https://e.org/x"}}, "unverified files are not used"),
+        ({"version": "1", "upstream": {**URL, "sha256": {"amd64": "abc"}}}, "sha256: amd64: 'abc' is not a SHA-256"),
+        ({"version": 1.5, "upstream": URL}, "version: must be text; quote it"),
         ({"version": "1", "upstream": URL, "bild": {}}, "unknown field bild; there are .*build"),
         ({"version": "1"}, "needs at least one of upstream, build, distribution"),
         ({"version": "1", "build": {"module": "../x", "packages": ["a/b"]}}, "module: must be a directory below"),
@@ -116,8 +116,8 @@ def test_wrong_component(tmp_path: Path, component: dict[str, Any], expected: st
     ("image", "expected"),
     [
         ({"name": "pause"}, "is not of the form registry/repository:tag"),
-        ({"name": "e.org/a:1", "published": False}, "an image that no registry has needs one"),
-        ({"name": "e.org/a:1", "build": {"layout": {"/a": "b"}}}, "layout: b: no program of its packages"),
+        ({"name": "e.org/a:1", "published": False}, "an image that is not published needs one"),
+        ({"name": "e.org/a:1", "build": {"layout": {"/a": "b"}}}, "layout: b: not a program of its packages"),
     ],
 )
 def test_wrong_image(tmp_path: Path, image: dict[str, Any], expected: str) -> None:

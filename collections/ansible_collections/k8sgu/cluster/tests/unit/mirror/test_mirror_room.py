@@ -22,7 +22,7 @@ def test_what_is_built_already_needs_nothing() -> None:
 
 def test_every_build_adds_its_own() -> None:
     one, two = room.needs([KUBERNETES]), room.needs([KUBERNETES, DNS, DNS])
-    assert set(one) == set(two) == set(room.WAY_OUT)
+    assert set(one) == set(two) == set(room.SETTINGS)
     assert two["GOCACHE"] - one["GOCACHE"] == 2 * room.needs([DNS])["GOCACHE"] > 0
 
 
@@ -39,7 +39,7 @@ def test_every_build_adds_its_own() -> None:
     ],
 )
 def test_what_lies_on_one_file_system_is_added_up(places: dict[str, tuple[str, int, int]], faults: list[str]) -> None:
-    found = room.lacking({"GOCACHE": 200, "cache_dir": 100}, places)
+    found = room.shortages({"GOCACHE": 200, "cache_dir": 100}, places)
     assert [text[: len(expected)] for text, expected in zip(found, faults)] == faults
     assert len(found) == len(faults)
     assert all("at a larger file system" in text for text in found)

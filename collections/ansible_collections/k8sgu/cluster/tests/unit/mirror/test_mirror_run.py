@@ -160,7 +160,7 @@ def test_sum_that_does_not_match_pins_nothing(releases: Path, publisher: Publish
         fill(releases, tmp_path)
     assert not (releases / "1.36.lock.yml").exists()
     publisher.files["/SUMS"] = b"<html>sign in</html>"
-    with pytest.raises(MirrorError, match=r"gives no SHA-256 for db-amd64\.tgz; nothing unverified is used"):
+    with pytest.raises(MirrorError, match=r"gives no SHA-256 for db-amd64\.tgz; unverified files are not used"):
         fill(releases, tmp_path)
 
 
@@ -308,7 +308,7 @@ def test_automatic_choice_without_go(
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda _name, path=None: None)
     expected = (
-        r"^tool 1\.0 amd64 would be built here, since nobody publishes it: that needs Go 1\.21 or newer, and there is "
+        r"^tool 1\.0 amd64 would be built here, since it is not published: that needs Go 1\.21 or newer, and there is "
         r"no `go` on PATH; install it .*source: directory with a mirror that was filled elsewhere$"
     )
     with pytest.raises(MirrorError, match=expected):
