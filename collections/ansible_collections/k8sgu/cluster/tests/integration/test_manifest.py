@@ -468,7 +468,7 @@ def test_a_pod_waits_for_its_service_account(programs: tuple[Path, Path], tmp_pa
     with api_server.running(tmp_path, *programs, accounts_required=True) as server:
         client = Client(kubeconfig.load(str(server.kubeconfig), None), 3)
         for waiting in ({"wait": False}, {"wait": True, "wait_timeout": 2}):
-            with pytest.raises(KubernetesError, match="`default` is made by the controller manager: is it up"):
+            with pytest.raises(KubernetesError, match="the controller manager makes `default`: is it running"):
                 apply(client, name, pod, **waiting)
         accounts = f"/api/v1/namespaces/{name}/serviceaccounts"
         late = threading.Timer(6, client.request, ["POST", accounts, {}, account])

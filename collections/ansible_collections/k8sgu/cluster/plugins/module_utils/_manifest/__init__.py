@@ -1,4 +1,4 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sets of Kubernetes objects: read, applied by server-side apply, pruned, waited for. Controller only."""
+"""Sets of Kubernetes objects: reads them, applies them by server-side apply, prunes, waits. Controller only."""

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Objects for comparison and for people: without what the server keeps for itself, secrets masked. Pure."""
+"""Objects for comparison and diffs: without the fields that the server sets, and with secrets masked. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 def content(body: dict[str, Any] | None) -> dict[str, Any] | None:
-    """What of an object is its users' and not its controllers'."""
+    """The part of an object that users set, without what controllers set."""
     if body is None:
         return None
     metadata = {key: value for key, value in body["metadata"].items() if key not in _SERVERS_OWN}
@@ -22,7 +22,7 @@ def content(body: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def entry(title: str, before: dict[str, Any] | None, after: dict[str, Any] | None) -> dict[str, str]:
-    """One entry of Ansible's diff; values of Secrets are told apart but not shown."""
+    """One entry of Ansible's diff; it shows which values of a Secret differ, but not the values."""
     old, new = content(before), content(after)
     return {
         "before_header": title,

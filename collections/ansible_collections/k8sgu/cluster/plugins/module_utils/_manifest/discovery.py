@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which resource a kind is, by aggregated discovery: two requests, https://kubernetes.io/docs/concepts/overview/kubernetes-api/."""
+"""Finds the resource of a kind by aggregated discovery (https://kubernetes.io/docs/concepts/overview/kubernetes-api/)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ACCEPT = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 
 class Resource(NamedTuple):
-    """A kind as it is served: the plural of its address and whether it lives in namespaces."""
+    """A kind as the server has it: the plural in its address, and whether it is namespaced."""
 
     group: str
     version: str
@@ -32,7 +32,7 @@ class Resource(NamedTuple):
 
 
 class Discovery:
-    """What the server serves, asked for once; `refresh` asks again, after definitions were added."""
+    """The kinds that the server has, read once; `refresh` reads them again after definitions were added."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -62,11 +62,11 @@ class Discovery:
         return self._resources.get((group, version, kind))
 
     def preferred(self, key: Key) -> Resource | None:
-        """The kind in whichever version the server prefers; None where it no longer serves it."""
+        """The kind in the version that the server prefers; None if the server no longer has it."""
         return next((r for r in self._resources.values() if (r.group, r.kind) == (key.group, key.kind)), None)
 
     def advice(self, group: str, version: str, kind: str) -> str:
-        """How an unknown kind may have been meant."""
+        """A hint what an unknown kind may have been meant to be."""
         same = [r for r in self._resources.values() if r.kind == kind]
         if same:
             served = ", ".join(sorted({f"{r.group}/{r.version}".strip("/") for r in same}))

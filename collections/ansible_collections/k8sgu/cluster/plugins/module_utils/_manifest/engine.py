@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Applies a set: rank by rank, objects of one rank at the same time; prunes; waits."""
+"""Applies a set, rank by rank, with the objects of one rank at the same time; then prunes and waits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Options:
-    """The options of the module that matter here; times in seconds."""
+    """The module's options that are needed here; times in seconds."""
 
     name: str
     namespace: str
@@ -55,7 +55,7 @@ class Options:
 
 @dataclass
 class Outcome:
-    """One object: created, configured, unchanged or deleted."""
+    """What happened to one object: created, configured, unchanged or deleted."""
 
     key: Key
     action: str
@@ -91,7 +91,7 @@ class Result:
 
 
 class Engine:
-    """One run over one set; `result` holds what was reached, also after an error."""
+    """One run over one set; `result` has what was done so far, also after an error."""
 
     def __init__(self, client: Client, options: Options) -> None:
         self.client, self.options = client, options
@@ -100,7 +100,7 @@ class Engine:
         self._secrets: set[str] = set()
 
     def run(self, given: list[Object]) -> Result:
-        """Raises KubernetesError."""
+        """Apply or remove the objects. Raises KubernetesError."""
         self.result.server_version = str(self.client.get("/version").get("gitVersion", ""))
         self.discovery = Discovery(self.client)
         wanted = self._settle(given)
@@ -115,7 +115,7 @@ class Engine:
         return self.result
 
     def _settle(self, given: list[Object]) -> list[Object]:
-        """Every kind known and every namespace settled, or an error with all that are not."""
+        """The objects with their namespaces filled in. Raises KubernetesError that lists every unknown kind."""
         coming = self._coming = objects.defined_kinds(given)
         faults, settled = [], []
         for item in given:
@@ -125,7 +125,7 @@ class Engine:
                 resource = Resource(item.group, item.version, item.kind, plural, namespaced)
             if resource is None:
                 advice = self.discovery.advice(item.group, item.version, item.kind)
-                # What is to be absent is absent already when nobody knows its kind.
+                # An object of an unknown kind cannot exist, so it is absent already.
                 if self.options.present:
                     faults.append(f"{item.origin}: the server knows no {item.kind} of {item.api_version}; {advice}")
                 continue
@@ -141,7 +141,7 @@ class Engine:
     def _present(self, wanted: list[Object], recorded: set[Key], config_map: dict[str, Any] | None) -> None:
         keys = {item.key for item in wanted}
         doomed = inventory.superfluous(recorded, keys) if self.options.prune else set()
-        # Recorded before anything is made, so that a run that is cut off leaves nothing that no inventory knows.
+        # Record the objects before making any, so that those of an interrupted run are in the inventory too.
         self._record(recorded | keys, config_map)
         ranks = sorted({objects.rank(item.kind) for item in wanted})
         for rank in ranks:
@@ -157,7 +157,7 @@ class Engine:
             self._await_ready(wanted)
 
     def _record(self, keys: set[Key], config_map: dict[str, Any] | None) -> None:
-        """Writes the inventory unless it says so already."""
+        """Writes the inventory unless it has these keys already."""
         if self.options.check_mode:
             return
         if config_map is None:
@@ -173,7 +173,7 @@ class Engine:
                 self.client.request("PATCH", path, query, body, "application/apply-patch+yaml")
                 return
             except ApiError as error:
-                # A server that has just started makes the namespace a moment later.
+                # A server that has just started creates the namespace a moment later.
                 if error.code != 404 or time.monotonic() >= deadline:
                     raise KubernetesError(f"the inventory of the set {self.options.name}: {error.message}") from error
                 time.sleep(_FIRST_PAUSE_S)
@@ -202,10 +202,11 @@ class Engine:
         return Outcome(item.key, "configured", before, after)
 
     def _patch(self, item: Object, path: str, query: dict[str, str]) -> dict[str, Any]:
-        """A kind is served only a moment after its definition is established; until then its address is not found.
+        """Patches the object; retries while its kind's definition or a service account that it needs is too new.
 
-        A service account comes from the controller manager, which starts late where it must first become the leader
-        again. That is waited for as readiness is.
+        A kind is served only a moment after its definition is established; until then its address is not found. A
+        service account comes from the controller manager, which starts late if it must become the leader again first.
+        Both waits last as long as the one for readiness.
         """
         begun = time.monotonic()
         defined_here = (item.group, item.version, item.kind) in self._coming and not self.options.check_mode
@@ -225,7 +226,7 @@ class Engine:
                 time.sleep(_FIRST_PAUSE_S)
 
     def _predicted(self, item: Object, error: ApiError) -> Outcome:
-        """In check mode the namespace or the definition of an object may itself be only predicted."""
+        """Check mode's outcome if the namespace or the definition of an object would be made only by this run."""
         made = {(outcome.key.kind, outcome.key.name) for outcome in self.result.outcomes if outcome.action == "created"}
         known = self.discovery.exact(item.group, item.version, item.kind)
         if known is None or ("Namespace", item.namespace) in made:
@@ -236,7 +237,7 @@ class Engine:
         owner = _set_of(live)
         if owner and owner != self.options.name and not self.options.take_over:
             raise KubernetesError(
-                f"{key}: belongs to the set {owner}; take it out of that set, or set take_over to have it here"
+                f"{key}: belongs to the set {owner}; remove it from that set, or set take_over to move it to this one"
             )
 
     # Removing
@@ -249,7 +250,7 @@ class Engine:
             self._remove(inventory.path(self.options.name))
 
     def _delete(self, keys: set[Key]) -> None:
-        """The highest rank first, each gone before the next where waiting is wanted."""
+        """Deletes the highest rank first; if told to wait, each rank must be gone before the next."""
         for rank in sorted({objects.rank(key.kind) for key in keys}, reverse=True):
             members = sorted(key for key in keys if objects.rank(key.kind) == rank)
             deleted = [outcome for outcome in self._all(self._delete_one, members) if outcome is not None]
@@ -262,7 +263,7 @@ class Engine:
         live = self.client.find(path) if path else None
         if path is None or live is None:
             return None
-        # Somebody may have given it to another set, or made it anew for themselves.
+        # It may belong to another set by now, or someone may have made a new object with the name.
         if _set_of(live) != self.options.name:
             return None
         if not self.options.check_mode and not live["metadata"].get("deletionTimestamp"):
@@ -280,7 +281,7 @@ class Engine:
         try:
             self.client.request("DELETE", path, None, body)
         except ApiError as error:
-            if error.code not in (404, 409):  # gone, or another object of that name by now
+            if error.code not in (404, 409):  # it is gone, or another object has the name now
                 raise
 
     def _await_gone(self, outcomes: list[Outcome]) -> None:
@@ -299,7 +300,7 @@ class Engine:
             pause = min(pause * 1.5, _LONGEST_PAUSE_S)
 
     def _still_there(self, outcome: Outcome) -> str:
-        """Empty when the object is gone, else what holds it."""
+        """Empty when the object is gone, otherwise why it is still there."""
         path = self._path(outcome.key)
         live = self.client.find(path) if path else None
         if live is None or live["metadata"]["uid"] != (outcome.before or {})["metadata"]["uid"]:
@@ -332,16 +333,16 @@ class Engine:
     def _readiness(self, item: Object) -> readiness.Readiness:
         live = self.client.find(self._resources[item.key].path(item.namespace, item.name))
         if live is None:
-            return readiness.Readiness(False, "was removed by somebody else", failed=True)
+            return readiness.Readiness(False, "someone else has removed it", failed=True)
         state = readiness.readiness(live)
         if not state.ready and item.kind == "PersistentVolumeClaim" and self._waits_for_consumer(live):
             return readiness.Readiness(True)
         return state
 
     def _replace_failed(self, item: Object) -> None:
-        """Takes a DaemonSet's failed pods away from nodes that are well again.
+        """Deletes a DaemonSet's failed pods from nodes that are ready again.
 
-        Its controller does so too, but up to 15 minutes later where they failed often, as on a node whose disk was full
+        Its controller does so too, but up to 15 minutes later if they failed often, for example because a disk was full
         (failedPodsBackoff in https://github.com/kubernetes/kubernetes/blob/v1.36.0/pkg/controller/daemon).
         """
         path = f"/api/v1/namespaces/{item.namespace}/pods"
@@ -361,7 +362,7 @@ class Engine:
     def _unready(self, pending: Iterable[tuple[Object, readiness.Readiness]], seconds: float) -> str:
         lines = []
         for item, state in pending:
-            # Of a pod the explanation has it all.
+            # The explanation of a pod includes this already.
             message = "is not ready" if item.kind == "Pod" else state.message
             lines.append(shown(f"{item.key}: {message}", self._secrets))
             path = self._resources[item.key].path(item.namespace, item.name)
@@ -371,7 +372,7 @@ class Engine:
     def _all(
         self, work: Callable[[_Item], _Result], items: Sequence[_Item], reached: list[_Result] | None = None
     ) -> list[_Result]:
-        """`work` for all items at the same time; every error is told, and `reached` takes what succeeded even so."""
+        """Runs `work` for all items at the same time; raises all errors together; `reached` gets what succeeded."""
         futures = [self.pool.submit(work, item) for item in items]
         results, faults = [], []
         for future in futures:
@@ -391,22 +392,22 @@ def _set_of(live: dict[str, Any] | None) -> str:
 
 
 def _refusal(item: Object, error: ApiError) -> KubernetesError:
-    """The server's answer in terms of the object and of what can be done."""
+    """The server's refusal as an error that names the object and says what to do."""
     where = f"{item.key} ({item.origin})"
     owned = conflicts(error)
     if owned:
         told = "; ".join(f"{place}: {message}" for place, message in owned)
         return KubernetesError(
-            f"{where}: others own fields of it: {told}. Drop these fields, or set force_conflicts to take them over"
+            f"{where}: others own fields of it: {told}. Remove these fields, or set force_conflicts to take them over"
         )
     if error.code == 404:
         return KubernetesError(
-            f"{where}: the namespace {item.namespace} does not exist; add it to the set or make it before"
+            f"{where}: the namespace {item.namespace} does not exist; add it to the set or create it first"
         )
     if lacks_service_account(error):
         return KubernetesError(
-            f"{where}: {error.message}. Add that account to the set; `default` is made by the controller manager: "
-            "is it up?"
+            f"{where}: {error.message}. Add that account to the set; the controller manager makes `default`: "
+            "is it running?"
         )
     if "field is immutable" in error.message or "updates to" in error.message:
         return KubernetesError(

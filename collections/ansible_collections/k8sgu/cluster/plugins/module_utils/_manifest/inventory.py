@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a set holds, kept in a ConfigMap, so that the next run knows what is no longer wanted."""
+"""The inventory of a set, kept in a ConfigMap, so that the next run knows which objects to prune."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def keys(config_map: dict[str, Any] | None) -> set[Key]:
         metadata = config_map["metadata"]
         raise KubernetesError(
             f"ConfigMap {metadata['namespace']}/{metadata['name']}: is not an inventory of k8sgu ({error}); delete it, "
-            f"and remove by hand what carries the label {SET_LABEL} and is no longer wanted"
+            f"and remove unwanted objects with the label {SET_LABEL} by hand"
         ) from error
 
 
 def superfluous(recorded: set[Key], wanted: Iterable[Key]) -> set[Key]:
-    """What the set held and no longer holds. Pure."""
+    """The objects to prune: those that the set had and no longer has. Pure."""
     return recorded - set(wanted)

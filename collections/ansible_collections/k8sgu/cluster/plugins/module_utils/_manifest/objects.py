@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Objects of a set: parsed, checked, named and ranked. Pure."""
+"""Parses, checks, names and ranks the objects of a set. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors i
 
 SET_LABEL = "k8sgu.io/set"
 
-# Kinds by the order in which they are applied; the last rank holds whatever is not listed.
+# Kinds in the order in which they are applied; the last rank has every kind that is not listed.
 _RANKS: list[frozenset[str]] = [
     frozenset({"Namespace"}),
     frozenset({"CustomResourceDefinition"}),
@@ -32,7 +32,7 @@ CRD_RANK = 1
 
 
 class Key(NamedTuple):
-    """What an object is known by, whatever version it is written in; `namespace` is empty for cluster-wide ones."""
+    """The identity of an object, independent of its API version; `namespace` is empty for cluster-scoped ones."""
 
     group: str
     kind: str
@@ -45,7 +45,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Object:
-    """One object as it is to be; `origin` says where it was written."""
+    """One wanted object; `origin` says where it was read from."""
 
     body: dict[str, Any]
     origin: str
@@ -80,7 +80,7 @@ class Object:
 
 
 def rank(kind: str) -> int:
-    """Position of a kind in the order of application."""
+    """A kind's position in the order of application."""
     return next((number for number, kinds in enumerate(_RANKS) if kind in kinds), len(_RANKS))
 
 
@@ -90,7 +90,7 @@ def parse(text: str, origin: str) -> list[Any]:
 
 
 def collect(documents: Iterable[tuple[Any, str]], set_name: str) -> list[Object]:
-    """Checked objects, with the set's label and lists unfolded; KubernetesError tells all that is wrong."""
+    """The objects, checked, with the set's label and with Lists unfolded. Raises KubernetesError with all faults."""
     faults: list[str] = []
     found: list[Object] = []
     for document, origin in documents:
@@ -106,7 +106,7 @@ def collect(documents: Iterable[tuple[Any, str]], set_name: str) -> list[Object]
 
 
 def check_unique(objects: Iterable[Object]) -> None:
-    """Once namespaces are settled, no two objects may be the same one."""
+    """Raises KubernetesError if an object is given twice; call it when namespaces are filled in."""
     origins: dict[Key, str] = {}
     faults = []
     for item in objects:
@@ -134,16 +134,14 @@ def _fault(body: Any) -> str:
     metadata = body.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not metadata["name"]:
         if isinstance(metadata, dict) and metadata.get("generateName"):
-            return (
-                f"a {body['kind']} has generateName, which would make another object on every run; give metadata.name"
-            )
+            return f"a {body['kind']} has generateName, which would make a new object in every run; give metadata.name"
         return f"a {body['kind']} lacks metadata.name, a text"
     for key in ("labels", "annotations"):
         wrong = [
             f"{name}: {value!r}" for name, value in (metadata.get(key) or {}).items() if not isinstance(value, str)
         ]
         if wrong:
-            return f"{body['kind']} {metadata['name']}: {key} are texts; quote {', '.join(wrong)}"
+            return f"{body['kind']} {metadata['name']}: {key} must be strings; quote {', '.join(wrong)}"
     return ""
 
 
@@ -154,14 +152,14 @@ def _hint(body: dict[str, Any]) -> str:
 def _labelled(body: dict[str, Any], set_name: str) -> dict[str, Any]:
     metadata = dict(body["metadata"])
     metadata["labels"] = {**(metadata.get("labels") or {}), SET_LABEL: set_name}
-    # These belong to the server; as part of what is applied they would only cause conflicts.
+    # The server sets these; to apply them would only cause conflicts.
     for key in ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink"):
         metadata.pop(key, None)
     return {key: value for key, value in {**body, "metadata": metadata}.items() if key != "status"}
 
 
 def plain(value: Any) -> Any:
-    """Builtin types in place of Ansible's, which carry where a value came from."""
+    """The value with builtin types in place of Ansible's tagged ones."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -177,7 +175,7 @@ def plain(value: Any) -> Any:
 
 
 def with_namespace(item: Object, namespaced: bool, default: str) -> Object:
-    """The object with its namespace settled, now that its kind's scope is known."""
+    """The object with its namespace filled in, given its kind's scope."""
     metadata = dict(item.body["metadata"])
     if namespaced:
         metadata["namespace"] = metadata.get("namespace") or default
@@ -187,7 +185,7 @@ def with_namespace(item: Object, namespaced: bool, default: str) -> Object:
 
 
 def defined_kinds(objects: Iterable[Object]) -> dict[tuple[str, str, str], tuple[str, bool]]:
-    """(group, version, kind) to (plural, namespaced), as the set's own custom resource definitions will serve them."""
+    """{(group, version, kind): (plural, namespaced)} of the set's own custom resource definitions."""
     kinds = {}
     for item in objects:
         spec = item.body.get("spec")

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Carrying plans out: keys, signatures, files."""
+"""Carries plans out: makes keys, signs, writes files."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ _Result = TypeVar("_Result")
 
 @dataclass
 class Made:
-    """What became of a plan."""
+    """The result of a plan."""
 
     certificate: Certificate | None = None
     backups: list[str] = field(default_factory=list)
 
 
 def finish_interrupted(directories: Iterable[str]) -> None:
-    """Complete what killed runs left in these directories."""
+    """Finish the file changes of killed runs in these directories."""
     for directory in directories:
         finish_replace(directory)
 
 
 def apply(plans: list[Plan], authorities: Authorities) -> dict[str, Made]:
-    """Plans with CAs first. Everything is made in memory, then every file is replaced.
+    """Carry out the plans, CAs first. Makes everything in memory, then replaces the files.
 
-    Returns what was made by the path of its certificate.
+    Returns {path of the certificate: what was made}.
     """
     made = {plan.entry.certificate_path: Made(plan.current.certificate) for plan in plans}
     new_keys = _make_keys(plans)
@@ -89,7 +89,7 @@ def _make_keys(plans: list[Plan]) -> dict[str, keys.PrivateKey]:
         for plan in plans
         if plan.new_key and plan.entry.wanted is not None and plan.entry.wanted.request.key is not None
     ]
-    # The largest first, so that no core waits for a last large one.
+    # The largest first, so that a large one at the end does not leave the other cores idle.
     wanted.sort(key=lambda pair: (pair[1].algo == "rsa", pair[1].size), reverse=True)
     slow = sum(spec.algo == "rsa" for _path, spec in wanted) > 1
     made = _each(lambda pair: keys.generate(pair[1]), wanted, slow)
@@ -97,7 +97,7 @@ def _make_keys(plans: list[Plan]) -> dict[str, keys.PrivateKey]:
 
 
 def _sign(plans: list[Plan], new_keys: dict[str, keys.PrivateKey], authorities: Authorities) -> dict[str, Certificate]:
-    """Certificates by path; one level after the other, since a CA must exist before it signs."""
+    """{path: certificate}; signs level by level, since a CA must exist before it signs."""
     signed: dict[str, Certificate] = {}
     left = [plan for plan in plans if plan.issue]
 
@@ -151,7 +151,7 @@ def _public_key(der: bytes) -> keys.PublicKey:
 
 
 def _each(work: Callable[[_Item], _Result], items: list[_Item], slow: bool) -> list[_Result]:
-    """`work` on every item, on all cores where it is slow: RSA lets go of the interpreter, ECDSA pays no threads."""
+    """Run `work` on every item; in threads if it is slow: RSA releases the GIL, ECDSA is too fast to gain from them."""
     if not slow:
         return [work(item) for item in items]
     from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The CAs that sign: as plans see them, and their keys, checked before anything is changed."""
+"""The CAs that sign, with their keys; checked before anything is changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.store import Di
 
 @dataclass
 class Authorities:
-    """CAs of one call: those that are made in it, by the path of their certificate, and those on the disk."""
+    """The CAs of one call: those that it makes, by the path of their certificate, and those on disk."""
 
     disk: Disk
     plans: dict[str, Plan] = field(default_factory=dict)
@@ -30,11 +30,11 @@ class Authorities:
     loaded: dict[tuple[str, str, str | None], keys.PrivateKey] = field(default_factory=dict)
 
     def planned(self, wanted: Wanted) -> Plan | None:
-        """The plan of the CA, where it is part of the call."""
+        """The CA's plan if this call makes it, else None."""
         return self.plans.get(os.path.realpath(wanted.ca))
 
     def issuer(self, entry: Entry, wanted: Wanted) -> Issuer | None:
-        """None for a certificate that signs itself. Raises PkiError for a CA that is none."""
+        """The CA that signs; None for a self-signed certificate. Raises PkiError if it is not a CA."""
         if wanted.initca:
             return None
         plan = self.planned(wanted)
@@ -57,7 +57,7 @@ class Authorities:
         )
 
     def certificate(self, entry: Entry, wanted: Wanted) -> Certificate:
-        """The CA's certificate on the disk."""
+        """The CA's certificate on disk. Raises PkiError if it cannot be used."""
         path = wanted.ca
         if path not in self.certificates:
             try:
@@ -77,7 +77,7 @@ class Authorities:
         return certificate
 
     def check_key(self, entry: Entry, wanted: Wanted) -> None:
-        """Raises PkiError where the CA cannot sign, so that nothing is changed then."""
+        """Raises PkiError if the CA cannot sign, before anything is changed."""
         plan = self.planned(wanted)
         if plan is None:
             self.key(entry, wanted)
@@ -90,7 +90,7 @@ class Authorities:
             raise entry.error("ca", f"{wanted.ca} is made from a request whose key is elsewhere; sign there")
 
     def key(self, entry: Entry, wanted: Wanted) -> keys.PrivateKey:
-        """The key of a CA on the disk."""
+        """The key of a CA on disk. Raises PkiError if it cannot be used."""
         cached = self.loaded.get((wanted.ca, wanted.ca_key, wanted.ca_passphrase))
         if cached is not None:
             return cached

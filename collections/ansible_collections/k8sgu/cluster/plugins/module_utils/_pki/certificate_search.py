@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Certificates in files and kubeconfigs, without their keys. Standard library only: it runs on nodes."""
+"""Finds certificates in files and kubeconfigs; keys are left out. Standard library only: it runs on nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
-# Larger files are no certificates; an audit log below a scanned directory must not be read whole.
+# Larger files do not hold certificates; an audit log below a scanned directory must not be read.
 _MAX_BYTES = 1 << 20
 _SUFFIXES = (".pem", ".crt", ".cer", ".conf", ".kubeconfig")
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -20,16 +20,16 @@ _EMBEDDED = re.compile(r"client-certificate-data:\s*[\"']?([A-Za-z0-9+/=]+)")
 
 
 class Found(NamedTuple):
-    """One certificate. `place` tells several in one file apart, such as ca-bundle.pem#2."""
+    """One certificate. `place` distinguishes several in one file, such as ca-bundle.pem#2."""
 
     place: str
     pem: str
 
 
 def find(paths: list[str]) -> tuple[list[Found], list[str]]:
-    """The certificates in `paths` (files, and directories with what is below them), and what could not be read.
+    """The certificates in `paths` (files and directories, recursively), and the errors of what could not be read.
 
-    A path that does not exist holds none. Of certificates that a kubelet rotates, the current one counts.
+    A path that does not exist holds none. Of certificates that a kubelet rotates, only the current one counts.
     """
     found: list[Found] = []
     errors: list[str] = []

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a certificate says, as plain values that can be compared and returned."""
+"""Reads certificates into plain values that can be compared and returned."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ try:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
 except ImportError:
-    pass  # said by library.require before anything here is called
+    pass  # library.require reports it before anything here is called
 
 _BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 
 
 class CertificateUnreadable(Exception):
-    """Text that is no certificate, or a part of one."""
+    """The text is not a certificate, or only part of one."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate's facts. `key` is None for a kind of key that is not dealt with here."""
+    """A certificate's properties. `key` is None for an unsupported kind of key."""
 
     subject: Subject
     issuer: Subject
@@ -65,7 +65,7 @@ class Certificate:
 
 
 def days_between(now: datetime, moment: datetime) -> int:
-    """Whole days from `now`, negative once `moment` is over."""
+    """Whole days from `now` until `moment`; negative once it is past."""
     return int((moment - now).total_seconds() // 86400)
 
 
@@ -81,7 +81,7 @@ def read_certificate(pem: bytes) -> Certificate:
         raise CertificateUnreadable("its end is missing")
     try:
         return facts_of(x509.load_pem_x509_certificate(pem))
-    except Exception as error:  # ValueError, and what the parser makes of broken extensions
+    except Exception as error:  # ValueError, and other errors of the parser for broken extensions
         raise CertificateUnreadable(_short(error)) from error
 
 
@@ -130,7 +130,7 @@ def subject_of(name: x509.Name) -> Subject:
 
 
 def hosts_of(found: Any) -> tuple[Host, ...]:
-    """The subject alternative names of an extension; kinds that CFSSL does not know are left out."""
+    """The subject alternative names of an extension, without kinds that CFSSL does not know."""
     kinds = {"IPAddress": "ip", "RFC822Name": "email", "UniformResourceIdentifier": "uri", "DNSName": "dns"}
     return tuple(
         Host(kinds[type(name).__name__], str(name.value)) for name in (found or ()) if type(name).__name__ in kinds
@@ -138,7 +138,7 @@ def hosts_of(found: Any) -> tuple[Host, ...]:
 
 
 def describe(certificate: Certificate, now: datetime) -> dict[str, Any]:
-    """The values that modules return for a certificate."""
+    """A certificate's properties as modules return them."""
     return {
         "serial": str(certificate.serial),
         "fingerprint_sha256": certificate.fingerprint_sha256,
@@ -154,7 +154,7 @@ def describe(certificate: Certificate, now: datetime) -> dict[str, Any]:
 
 def usage_bits(usage: x509.KeyUsage) -> frozenset[str]:
     known = set(KEY_USAGES.values())
-    if not usage.key_agreement:  # the two others may not even be asked for then
+    if not usage.key_agreement:  # reading the two others would raise an error then
         known -= {"encipher_only", "decipher_only"}
     return frozenset(name for name in known if getattr(usage, name))
 

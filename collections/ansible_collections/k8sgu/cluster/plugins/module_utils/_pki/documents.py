@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reading CFSSL's JSON documents: keys in any case, as Go reads them, and none that is not known."""
+"""Reads CFSSL's JSON documents: keys in any case, as in Go, and no unknown ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import P
 
 
 def read_document(path: str, option: str) -> str:
-    """The text of a document; raises PkiError naming `option`."""
+    """The text of the file `path`. Raises PkiError that names `option`."""
     try:
         with open(path, encoding="utf-8") as stream:  # noqa: PTH123 - half the time of a Path
             return stream.read()
@@ -34,9 +34,9 @@ def parse_json(text: str, path: str, option: str) -> dict[str, Any]:
 
 
 def fold(document: object, known: Iterable[str], option: str, unsupported: Iterable[str] = ()) -> dict[str, Any]:
-    """`document` with its keys as spelled in `known`; raises PkiError for any other key, naming the nearest.
+    """`document` with its keys spelled as in `known`. Raises PkiError for any other key, naming the nearest.
 
-    Of the `unsupported` those that ask for nothing (false, empty) are left out.
+    `unsupported` keys are left out if they are false or empty, and otherwise are an error too.
     """
     if not isinstance(document, dict):
         raise PkiError(option, f"must be a mapping, not {kind(document)}")
@@ -54,7 +54,7 @@ def fold(document: object, known: Iterable[str], option: str, unsupported: Itera
 
             near = difflib.get_close_matches(lower, list(spelled), 1)
             hint = f"did you mean {spelled[near[0]]}?" if near else f"known are {', '.join(spelled.values())}"
-            raise PkiError(f"{option}.{key}", f"is not a key of such a document; {hint}")
+            raise PkiError(f"{option}.{key}", f"is not a known key; {hint}")
         if spelled[lower] in result:
             raise PkiError(f"{option}.{key}", "is given twice, in different spellings; leave one")
         result[spelled[lower]] = value
@@ -62,7 +62,7 @@ def fold(document: object, known: Iterable[str], option: str, unsupported: Itera
 
 
 def text_of(value: object, option: str) -> str:
-    """A text value; nothing counts as empty. A number is none: YAML makes 63 of 0077 before anybody could look."""
+    """A text value; None counts as empty. Numbers are refused, since YAML has already turned 0077 into 63."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -72,7 +72,7 @@ def text_of(value: object, option: str) -> str:
 
 
 def number_of(value: object, option: str) -> int:
-    """A whole number of 0 or more; digits in a text count, since templates make texts."""
+    """A whole number of 0 or more; also text made of digits, since templates give text."""
     if isinstance(value, str) and value.strip().isdigit():
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Durations as Go writes them, which is how CFSSL's documents give lives: https://pkg.go.dev/time#ParseDuration."""
+"""Durations in Go's form, which CFSSL's documents use: https://pkg.go.dev/time#ParseDuration."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ _LONGEST = timedelta(hours=2562047)
 
 
 def parse_duration(value: object, option: str, days: bool = False, zero: bool = False) -> timedelta:
-    """A positive duration such as `8760h` or `1h30m`; with `days`, `60d` too, which Go and CFSSL do not know; with
-    `zero`, none at all.
+    """A positive duration such as `8760h` or `1h30m`.
 
-    Raises PkiError naming `option`.
+    days: also allow `60d`, which Go and CFSSL do not know. zero: also allow 0. Raises PkiError that names `option`.
     """
     example = "8760h or 60d" if days else "8760h"
     text = str(value).strip() if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
@@ -51,6 +50,6 @@ def parse_duration(value: object, option: str, days: bool = False, zero: bool = 
 
 
 def format_duration(duration: timedelta) -> str:
-    """A duration for messages, in hours, or minutes where it is short."""
+    """A duration for messages, in hours, or in minutes if it is short."""
     minutes = int(duration.total_seconds() // 60)
     return f"{minutes // 60}h" if minutes >= 60 else f"{minutes}m"

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One certificate that is asked for: options checked and turned into what the plan compares with."""
+"""Checks the options of a certificate and turns them into what the plan compares with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RENEW_BEFORE = timedelta(hours=720)
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a certificate shall be, and how it is renewed."""
+    """The wanted properties of a certificate, and how it is renewed."""
 
     request: Request
     profile: Profile
@@ -39,8 +39,8 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Entry:
-    """One certificate of a call. `label` is where it stands in a list, empty for a single one; `wanted` is None for
-    state absent."""
+    """One certificate of a call. `label` is its place in the list, empty for a single one; `wanted` is None for state
+    absent."""
 
     label: str
     name: str
@@ -77,7 +77,7 @@ class Entry:
 
 
 def entries_of(options: Mapping[str, Any], now: datetime) -> list[Entry]:
-    """Every certificate of a call; raises PkiError for the first option at fault."""
+    """Every certificate of a call. Raises PkiError for the first wrong option."""
     files: dict[str, Any] = {}
     listed = options.get("certificates")
     if listed is None:
@@ -104,7 +104,7 @@ def entries_of(options: Mapping[str, Any], now: datetime) -> list[Entry]:
 
 
 def _inherit(own: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry with what it does not say taken from the options beside the list; what belongs together stays so."""
+    """An entry completed with the options beside the list; options that belong together come from the same place."""
     entry = {key: value for key, value in own.items() if value is not None}
     groups = [("path",), ("state",), ("config", "config_file"), ("profile",), ("ca", "ca_key", "ca_passphrase")]
     groups += [("renew_before",), ("cap_at_ca",), ("rotate_key",), ("force",), ("backup",)]
@@ -242,7 +242,7 @@ def _profile(options: Mapping[str, Any], files: dict[str, Any]) -> Profile:
 
 
 def _granted(request: Request, profile: Profile, option: str) -> Profile:
-    """The profile, narrowed by the request where that asks for less; raises PkiError where it asks for more."""
+    """The profile, narrowed if the request asks for less. Raises PkiError if it asks for more."""
     import re
 
     allowed = profile.request_may_bring
@@ -253,7 +253,7 @@ def _granted(request: Request, profile: Profile, option: str) -> Profile:
             if host.kind not in allowed:
                 raise PkiError(
                     f"{option}.hosts",
-                    f"{host.value!r} is a host that {profile.option}.CSRWhitelist does not let through",
+                    f"{host.value!r} is a host that {profile.option}.CSRWhitelist does not allow",
                 )
     if profile.name_whitelist:
         names = [value for relative in request.subject for oid, value in relative if oid == "2.5.4.3"]

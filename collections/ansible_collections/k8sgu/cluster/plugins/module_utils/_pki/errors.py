@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class PkiError(Exception):
-    """Something that was asked for and cannot be done; `option` is where, the message what would do."""
+    """A request that cannot be fulfilled; `option` is the option to change, the message says how."""
 
     def __init__(self, option: str, message: str) -> None:
         super().__init__(f"{option}: {message}" if option else message)

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What certificates say, sorted by the days that they have left. Runs on the controller, where cryptography is."""
+"""Reports certificates by the days that they have left. Runs on the controller, which has cryptography."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _COLUMNS = ("days left", "expires", "host", "certificate", "subject", "issuer")
 
 
 def report(scans: Mapping[str, Sequence[Mapping[str, str]]], min_days: int, now: datetime.datetime) -> dict[str, Any]:
-    """`scans` is, by host, what was found there (place, pem).
+    """`scans` has the certificates found on each host: {host: [{"place": ..., "pem": ...}, ...]}.
 
-    Returns certificates (a list of dictionaries, the first to end first), table (lines of text) and below (those with
+    Returns certificates (a list of dictionaries, sorted by their end), table (lines of text) and below (those with
     fewer than `min_days` whole days left).
     """
     certificates = sorted(
@@ -44,7 +44,7 @@ def _describe(host: str, place: str, pem: str, now: datetime.datetime) -> dict[s
         certificate = x509.load_pem_x509_certificate(pem.encode("ascii"))
         not_after = certificate.not_valid_after_utc
     except ValueError as error:
-        # What cannot be read will not be accepted by anybody either: it stands at the top, below any threshold.
+        # A certificate that cannot be read is not accepted by any peer either: list it first, below any threshold.
         return {
             **item,
             "days_left": -1,
@@ -89,5 +89,5 @@ def _table(certificates: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _name(subject: str) -> str:
-    """The common name alone, which is what tells these certificates apart."""
+    """The common name, which is enough to distinguish these certificates."""
     return next((part[3:] for part in subject.split(",") if part.startswith("CN=")), subject)

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A PEM request that was made elsewhere, to be signed as `cfssl sign` does."""
+"""Reads a PEM request that was made elsewhere, to be signed as `cfssl sign` does."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.requests import
 try:  # noqa: SIM105 - linters of modules look for this form
     from cryptography import x509
 except ImportError:
-    pass  # said by library.require before anything here is called
+    pass  # library.require reports it before anything here is called
 
 
 def read_request(pem: bytes, path: str, option: str) -> Request:
-    """The request in `pem`; raises PkiError naming `option`."""
+    """The request in `pem`. Raises PkiError that names `option`."""
     try:
         parsed = x509.load_pem_x509_csr(pem)
         valid = parsed.is_signature_valid
         extensions: dict[str, Any] = {one.oid.dotted_string: one.value for one in parsed.extensions}
         public_key = parsed.public_key()
         subject = subject_of(x509_names.subject_of(parsed))
-    except Exception as error:  # ValueError, and what the parser makes of broken extensions
+    except Exception as error:  # ValueError, and other errors of the parser for broken extensions
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise PkiError(option, f"{path} is not a PEM certificate request: {reason}") from None
     if not valid:
@@ -45,7 +45,7 @@ def read_request(pem: bytes, path: str, option: str) -> Request:
     der = keys.public_der(public_key)  # type: ignore[arg-type]  # spec_of has seen that it is one of ours
     key_usage, extended = extensions.get("2.5.29.15"), extensions.get("2.5.29.37")
     return Request(
-        # A value that is there twice counts once, as in a JSON request.
+        # A duplicate value counts once, as in a JSON request.
         tuple(tuple(dict.fromkeys(relative)) for relative in subject),
         hosts,
         None,

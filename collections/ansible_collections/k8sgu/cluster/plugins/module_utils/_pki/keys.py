@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Private keys: made, read, written, recognised.
+"""Makes, reads, writes and recognises private keys.
 
-File forms are CFSSL's, SEC 1 and PKCS #1, and PKCS #8 where a key is encrypted or Ed25519.
+File formats are CFSSL's: SEC 1 and PKCS #1, and PKCS #8 for encrypted and Ed25519 keys.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ try:
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 except ImportError:
-    pass  # said by library.require before anything here is called
+    pass  # library.require reports it before anything here is called
 
 if TYPE_CHECKING:
     from typing import Union
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 
 class KeyUnreadable(Exception):
-    """Text that is no private key, is truncated, or is of a kind that is not dealt with here."""
+    """The text is not a private key, is truncated, or is an unsupported kind of key."""
 
 
 class PassphraseNeeded(Exception):
-    """An encrypted key and no passphrase."""
+    """The key is encrypted and there is no passphrase."""
 
 
 class PassphraseWrong(Exception):
-    """An encrypted key that the passphrase does not open."""
+    """The passphrase does not decrypt the key."""
 
 
 def generate(spec: KeySpec) -> PrivateKey:
@@ -48,7 +48,7 @@ def generate(spec: KeySpec) -> PrivateKey:
 
 
 def spec_of(key: object) -> KeySpec | None:
-    """Kind of a private or public key; None where it is none of ours."""
+    """Algorithm and size of a private or public key; None for an unsupported kind."""
     if isinstance(key, (rsa.RSAPrivateKey, rsa.RSAPublicKey)):
         return KeySpec("rsa", key.key_size)
     if isinstance(key, (ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey)):
@@ -60,7 +60,7 @@ def spec_of(key: object) -> KeySpec | None:
 
 
 def signature_hash(key: PrivateKey) -> SignatureHash | None:
-    """The hash that CFSSL signs with for such a key (signer.DefaultSigAlgo); None for Ed25519, which has its own."""
+    """The hash with which CFSSL signs for such a key (signer.DefaultSigAlgo); None for Ed25519, which has its own."""
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return None
     if isinstance(key, rsa.RSAPrivateKey):
@@ -71,7 +71,7 @@ def signature_hash(key: PrivateKey) -> SignatureHash | None:
 
 
 def public_der(key: PublicKey) -> bytes:
-    """The SubjectPublicKeyInfo, by which keys are compared."""
+    """The SubjectPublicKeyInfo (DER), used to compare keys."""
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -83,19 +83,19 @@ def load(pem: bytes, passphrase: str | None) -> PrivateKey:
         secret: bytes | None = passphrase.encode()
     else:
         secret = None
-    # CFSSL's own label for PKCS #8 of such a key, which nothing else knows.
+    # CFSSL's own PEM label for a PKCS #8 key of this kind, which no other program knows.
     pem = pem.replace(b" Ed25519 PRIVATE KEY-----", b" PRIVATE KEY-----")
     try:
-        # The checks that are skipped guard against forged primes; they take long, and these are our own files.
+        # The skipped checks detect forged primes; they are slow, and these files are our own.
         key = serialization.load_pem_private_key(pem, secret, unsafe_skip_rsa_key_validation=True)
     except (ValueError, TypeError) as error:
         if secret is not None and "-----END" in pem.decode("ascii", "replace"):
             raise PassphraseWrong from error
         raise KeyUnreadable(_reason(pem, error)) from error
-    except Exception as error:  # cryptography's UnsupportedAlgorithm, and whatever OpenSSL makes of broken data
+    except Exception as error:  # cryptography's UnsupportedAlgorithm, and OpenSSL's errors for broken data
         raise KeyUnreadable(str(error) or type(error).__name__) from error
     if not isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey, ed25519.Ed25519PrivateKey)):
-        raise KeyUnreadable("it is neither an ECDSA, an RSA nor an Ed25519 key")
+        raise KeyUnreadable("it is not an ECDSA, RSA or Ed25519 key")
     return key
 
 
@@ -142,4 +142,4 @@ def _reason(pem: bytes, error: Exception) -> str:
     if b"-----END" not in pem:
         return "its end is missing"
     text = str(error).partition("(")[0].strip().rstrip(".")
-    return text or "it is no private key"
+    return text or "it is not a private key"

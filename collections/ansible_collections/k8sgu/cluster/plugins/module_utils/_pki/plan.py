@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What has to be done for a certificate, and why: pure, without side effects."""
+"""Decides what has to be done for a certificate, and why. Pure."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.store import Cu
 if TYPE_CHECKING:
     from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import keys
 
-# The last spelling wins, and that shall be the first.
+# Reversed, because the last spelling wins and the first one is wanted.
 _USAGE_NAMES = {value: name for name, value in reversed((*KEY_USAGES.items(), *EXTENDED_KEY_USAGES.items()))}
-# A clock that is a little behind must not make every certificate look wrong.
+# Tolerated, so that a clock that is a little behind does not make every certificate look wrong.
 _CLOCK_SLACK = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
 class Issuer:
-    """The CA as it will be when the certificate is signed; `public_key` is None where its key is yet to be made."""
+    """The CA as it will be when the certificate is signed; `public_key` is None if its key is still to be made."""
 
     path: str
     subject: Subject
@@ -42,7 +42,7 @@ class Issuer:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do for an entry; nothing where there is no reason."""
+    """What to do for an entry; nothing if there are no reasons."""
 
     entry: Entry
     current: Current
@@ -60,7 +60,7 @@ class Plan:
 
 
 def order(entries: list[Entry]) -> list[Entry]:
-    """CAs before what they sign. Raises PkiError for a circle and for a CA that is to be removed."""
+    """The entries, CAs before what they sign. Raises PkiError for a cycle and for a CA that is to be removed."""
     owners = {entry.certificate_path: entry for entry in entries}
     done: dict[str, None] = {}
     result: list[Entry] = []
@@ -93,7 +93,7 @@ def plan_removal(entry: Entry, current: Current) -> Plan:
 
 
 def plan_entry(entry: Entry, wanted: Wanted, current: Current, issuer: Issuer | None, now: datetime) -> Plan:
-    """Raises PkiError where a certificate has to be signed and must not be."""
+    """The plan for one entry. Raises PkiError if a certificate would have to be signed but must not be."""
     wanted = _capped(wanted, issuer)
     entry = replace(entry, wanted=wanted)
     key_reasons = _key_reasons(entry, wanted, current)
@@ -116,12 +116,12 @@ def plan_entry(entry: Entry, wanted: Wanted, current: Current, issuer: Issuer | 
     if not issue and not _request_fits(wanted, current):
         write_csr = True
         missing = entry.csr_path not in current.existing
-        reasons.append(f"{_name(entry.csr_path)} {'is missing' if missing else 'is of another key'}")
+        reasons.append(f"{_name(entry.csr_path)} {'is missing' if missing else 'has another key'}")
     written = {entry.certificate_path: issue, entry.key_path: write_key, entry.csr_path: write_csr}
     close = tuple(path for path in current.open_files if not written[path])
-    reasons += [f"{_name(path)} is open to others" for path in close]
+    reasons += [f"{_name(path)} is accessible to others" for path in close]
     if current.interrupted:
-        reasons.insert(0, "a run that was killed is completed")
+        reasons.insert(0, "the changes of a killed run are completed")
     return Plan(entry, current, tuple(reasons), issue, new_key, write_key, write_csr, close)
 
 
@@ -138,7 +138,7 @@ def _key_reasons(entry: Entry, wanted: Wanted, current: Current) -> list[str]:
             raise entry.error(
                 "path",
                 f"{entry.certificate_path} is a CA whose key {_name(entry.key_path)} is missing. Restore it, or set"
-                " force to make a new CA, which ends the trust in all that the old one has signed",
+                " force to make a new CA, after which nothing that the old one has signed is trusted",
             )
         return [f"{_name(entry.key_path)} is missing"]
     spec = keys.spec_of(current.key)
@@ -150,7 +150,7 @@ def _key_reasons(entry: Entry, wanted: Wanted, current: Current) -> list[str]:
 def _certificate_reasons(
     entry: Entry, wanted: Wanted, current: Current, issuer: Issuer | None, now: datetime
 ) -> list[str]:
-    """Why the certificate has to be issued, whatever becomes of its key."""
+    """Why the certificate has to be issued, apart from changes of its key."""
     found = current.certificate
     if entry.certificate_path in current.unreadable:
         return [f"{_name(entry.certificate_path)} cannot be read"]
@@ -161,13 +161,13 @@ def _certificate_reasons(
     if entry.own_key and current.key is not None and current.key_public != found.public_key:
         reasons.append(f"{_name(entry.certificate_path)} and {_name(entry.key_path)} do not belong together")
     if not entry.own_key and wanted.request.public_key != found.public_key:
-        reasons.append("key: is not that of the request")
+        reasons.append("key: is not the request's")
     if _bag(found.subject) != _bag(template.subject):
         reasons.append(f"subject: is {format_subject(found.subject)}, to be {format_subject(template.subject)}")
     reasons += _difference("hosts", map(_host_name, found.hosts), map(_host_name, template.hosts))
     reasons += _difference("usages", usage_names(found), wanted_usage_names(wanted))
     if found.is_ca != profile.is_ca:
-        reasons.append("constraints: is a CA, to be none" if found.is_ca else "constraints: is no CA, to be one")
+        reasons.append("constraints: is a CA, to be none" if found.is_ca else "constraints: is not a CA, to be one")
     elif found.pathlen != profile.pathlen:
         reasons.append(f"constraints: path length is {_limit(found.pathlen)}, to be {_limit(profile.pathlen)}")
     reasons += _issuer_reasons(found, issuer)
@@ -178,7 +178,7 @@ def _certificate_reasons(
         reasons.append(
             f"ends at {timestamp(found.not_after)}, in less than {format_duration(wanted.renew_before)} (renew_before)"
         )
-    # A profile may fix a start that is yet to come: to issue again would change nothing.
+    # A profile may fix a start in the future: to issue it again would change nothing.
     if found.not_before - _CLOCK_SLACK > max(now, template.not_before):
         reasons.append(f"is not valid before {timestamp(found.not_before)}")
     return reasons
@@ -197,7 +197,7 @@ def _issuer_reasons(found: Certificate, issuer: Issuer | None) -> list[str]:
 
 
 def _capped(wanted: Wanted, issuer: Issuer | None) -> Wanted:
-    """The same, ending with its CA where that is asked for and the CA ends first."""
+    """`wanted`, ending with its CA if `cap_at_ca` is set and the CA ends first."""
     template = wanted.template
     if not wanted.cap_at_ca or issuer is None or template.not_after <= issuer.not_after:
         return wanted
@@ -205,7 +205,7 @@ def _capped(wanted: Wanted, issuer: Issuer | None) -> Wanted:
 
 
 def _with_its_name(wanted: Wanted, current: Current) -> Wanted:
-    """A CA that keeps its name keeps its encoding too: verifiers written in Go compare issuers byte for byte."""
+    """`wanted` with the present encoding of a CA's unchanged name: Go's verifiers compare issuers byte by byte."""
     found, template = current.certificate, wanted.template
     if found is None or not wanted.profile.is_ca or _bag(found.subject) != _bag(template.subject):
         return wanted
@@ -213,7 +213,7 @@ def _with_its_name(wanted: Wanted, current: Current) -> Wanted:
 
 
 def _check_issuable(entry: Entry, wanted: Wanted, issuer: Issuer | None, now: datetime) -> None:
-    """The rules that bind a CA when it signs, beyond those of the profile."""
+    """Raises PkiError if the CA may not sign this, by the rules that apply in addition to the profile's."""
     if issuer is None:
         return
     if not issuer.is_ca:
@@ -237,7 +237,7 @@ def _check_issuable(entry: Entry, wanted: Wanted, issuer: Issuer | None, now: da
             f" {timestamp(issuer.not_after)}; use at most {format_duration(longest)}, set cap_at_ca to let the"
             " certificate end with its CA, or renew the CA first",
         )
-    # With less left it would be due at once, in every run again until nothing is left.
+    # With less time left it would be due for renewal at once, in every run until the CA ends.
     if wanted.cap_at_ca and issuer.not_after - max(now, template.not_before) <= wanted.renew_before:
         raise entry.error(
             "cap_at_ca",
@@ -254,7 +254,7 @@ def _request_fits(wanted: Wanted, current: Current) -> bool:
 
 
 def _bag(subject: Subject) -> list[tuple[str, str]]:
-    """A subject without what programs differ in: the order of its parts, and whether one is there twice."""
+    """A subject without details in which programs differ: the order of its parts, and duplicates."""
     return sorted({attribute for relative in subject for attribute in relative})
 
 
@@ -266,7 +266,7 @@ def _difference(what: str, found: Iterable[str], wanted: Iterable[str]) -> list[
 
 
 def _host_name(host: Host) -> str:
-    # Old versions of CFSSL wrote a URI as a DNS name, which is not the same.
+    # Old versions of CFSSL wrote URIs as DNS names, which is not the same.
     return f"URI {host.value}" if host.kind == "uri" else host.value
 
 

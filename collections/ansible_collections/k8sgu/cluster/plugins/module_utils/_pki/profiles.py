@@ -18,7 +18,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.durations impor
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import PkiError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.requests import path_length
 
-# CFSSL's names -> ours for the bits of RFC 5280, 4.2.1.3, which are those of the cryptography library.
+# CFSSL's names of the bits of RFC 5280, 4.2.1.3, and those of the cryptography library, which we use.
 KEY_USAGES = {
     "signing": "digital_signature",
     "digital signature": "digital_signature",
@@ -32,7 +32,7 @@ KEY_USAGES = {
     "encipher only": "encipher_only",
     "decipher only": "decipher_only",
 }
-# CFSSL's names -> object identifiers of RFC 5280, 4.2.1.12, and of Microsoft and Netscape.
+# CFSSL's names of the object identifiers of RFC 5280, 4.2.1.12, and of Microsoft and Netscape.
 EXTENDED_KEY_USAGES = {
     "any": "2.5.29.37.0",
     "server auth": "1.3.6.1.5.5.7.3.1",
@@ -62,7 +62,7 @@ _PROFILE_KEYS = (
     "ocsp_no_check",
     "name_whitelist",
     "CSRWhitelist",
-    # These say nothing about a certificate that is signed here.
+    # These have no meaning for certificates that are signed here.
     "auth_key",
     "prev_auth_key",
     "allowed_extensions",
@@ -79,7 +79,7 @@ _ELSEWHERE = (
     "lint_error_level",
     "ClientProvidesSerialNumbers",
 )
-# Go's classes of characters that Python's expressions lack.
+# Go's character classes that Python's regular expressions lack.
 _CLASSES = {
     "alnum": "0-9A-Za-z",
     "alpha": "A-Za-z",
@@ -103,7 +103,7 @@ _WHITELIST_KEYS = (
 
 @dataclass(frozen=True)
 class Profile:
-    """What a certificate of this profile may be. `option` is where it stands, for errors."""
+    """What a certificate of this profile may be. `option` is the option that holds it, for errors."""
 
     option: str
     key_usages: frozenset[str]
@@ -119,12 +119,12 @@ class Profile:
     crl_url: str = ""
     ocsp_no_check: bool = False
     name_whitelist: str = ""
-    # Kinds of hosts, and "subject", that a request may not bring; None where CFSSL would take all.
+    # Kinds of hosts, and "subject", that a request may not choose; None if it may choose everything.
     request_may_bring: frozenset[str] | None = None
 
 
 def default_profile() -> Profile:
-    """What CFSSL signs with where nothing is configured."""
+    """The profile with which CFSSL signs when nothing is configured."""
     return _profile(
         {"usages": ["signing", "key encipherment", "server auth", "client auth"], "expiry": "8760h"}, "config", {}
     )
@@ -133,7 +133,7 @@ def default_profile() -> Profile:
 def initca_profile(
     pathlen: int | None, expiry: timedelta | None, backdate: timedelta | None, crl_url: str, option: str
 ) -> Profile:
-    """The policy of `cfssl gencert -initca`, with what the request's `ca` section says."""
+    """The profile of `cfssl gencert -initca`, with the settings of the request's `ca` section."""
     return Profile(
         option=option,
         key_usages=frozenset(("key_cert_sign", "crl_sign")),
@@ -147,9 +147,9 @@ def initca_profile(
 
 
 def find_profile(config: object, name: str | None, option: str) -> Profile:
-    """The profile `name`, or the default one, of a configuration (None: CFSSL's own).
+    """The profile `name`, or the default one, of a configuration (None: CFSSL's own default).
 
-    Raises PkiError naming what is at fault below `option`, or `profile` where there is none of that name.
+    Raises PkiError that names the wrong part of `option`, or `profile` if there is no profile of that name.
     """
     if config is None:
         if name:
@@ -190,7 +190,7 @@ def _profile(fields: dict[str, Any], option: str, inherited: dict[str, Any]) -> 
         )
     if not is_ca and "key_cert_sign" in key_usages:
         raise PkiError(
-            f"{option}.usages", "grants 'cert sign' to what is no CA; set ca_constraint.is_ca, or leave it out"
+            f"{option}.usages", "grants 'cert sign' without being a CA; set ca_constraint.is_ca, or leave it out"
         )
     urls = documents.list_of(fields.get("issuer_urls", inherited.get("issuer_urls")), f"{option}.issuer_urls")
     not_before = _moment(fields.get("not_before"), f"{option}.not_before")
@@ -202,7 +202,7 @@ def _profile(fields: dict[str, Any], option: str, inherited: dict[str, Any]) -> 
         key_usages=key_usages,
         extended_key_usages=extended,
         expiry=parse_duration(fields["expiry"], f"{option}.expiry"),
-        # None at all counts as not given, as in CFSSL.
+        # An empty list counts as not given, as in CFSSL.
         backdate=parse_duration(fields.get("backdate") or "0", f"{option}.backdate", zero=True) or _BACKDATE,
         is_ca=is_ca,
         pathlen=length if is_ca else None,
@@ -253,7 +253,7 @@ def _moment(value: object, option: str) -> datetime | None:
 
 
 def _pattern(value: object, option: str) -> str:
-    """A regular expression of Go's in Python's terms."""
+    """A regular expression of Go's, translated to Python's syntax."""
     given = documents.text_of(value, option)
 
     def replaced(found: re.Match[str]) -> str:
@@ -263,9 +263,7 @@ def _pattern(value: object, option: str) -> str:
 
     text = re.sub(r"\\.|\[:(\w+):\]", replaced, given)
     if re.search(r"\[:\^?\w+:\]", text):
-        raise PkiError(
-            option, f"{given!r} has a class of characters that is not known here; known are {', '.join(_CLASSES)}"
-        )
+        raise PkiError(option, f"{given!r} has an unknown character class; known are {', '.join(_CLASSES)}")
     try:
         re.compile(text)
     except re.error as error:

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The certificates that a server shows in a TLS handshake, whoever signed them."""
+"""Reads the certificates that a server presents in a TLS handshake, without verifying them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import P
 
 
 def served_chain(address: str, server_name: str | None, timeout: int, option: str) -> bytes:
-    """PEM of what `address` (host:port) shows; raises PkiError naming `option`."""
+    """The PEM chain that `address` (host:port) presents. Raises PkiError that names `option`."""
     host, port = split_address(address, option)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # To look at a certificate is not to trust it: expired and unknown ones are what one wants to see.
+    # Nothing is verified: reading a certificate is not trusting it, and expired and unknown ones matter most.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
@@ -35,7 +35,7 @@ def served_chain(address: str, server_name: str | None, timeout: int, option: st
     except OSError as error:
         raise PkiError(option, f"{address} cannot be reached: {error.strerror or error}") from None
     if not chain:
-        raise PkiError(option, f"{address} shows no certificate")
+        raise PkiError(option, f"{address} presents no certificate")
     return "".join(ssl.DER_cert_to_PEM_cert(der) for der in chain).encode()
 
 
@@ -59,7 +59,7 @@ def _name_of(host: str) -> str | None:
 
 
 def _chain(secured: ssl.SSLSocket) -> list[bytes]:
-    """The whole chain: a public method since Python 3.13, an inner one since 3.10, none before."""
+    """The whole chain: a public method since Python 3.13, a private one since 3.10; before, only the first."""
     public: Any = getattr(secured, "get_unverified_chain", None)
     if public is not None:
         return [bytes(der) for der in public() or ()]

@@ -20,7 +20,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.hosts import Ho
 # Relative distinguished names in order, each a tuple of (object identifier, value).
 Subject = Tuple[Tuple[Tuple[str, str], ...], ...]
 
-# In the order of their encoding, which is that of Go's crypto/x509/pkix, with the upper bounds of RFC 5280, appendix A.
+# In the order in which Go's crypto/x509/pkix encodes them, with the upper bounds of RFC 5280, appendix A.
 _NAME_PARTS = (
     ("C", "2.5.4.6", 2),
     ("ST", "2.5.4.8", 128),
@@ -56,7 +56,7 @@ class KeySpec(NamedTuple):
 
 @dataclass(frozen=True)
 class CaSection:
-    """What a request for a CA says about it: path length (None: no limit) and life."""
+    """The `ca` section of a request: path length (None: no limit) and life."""
 
     pathlen: int | None = None
     expiry: timedelta | None = None
@@ -65,7 +65,7 @@ class CaSection:
 
 @dataclass(frozen=True)
 class Request:
-    """A validated request. `key` is None, and `pem` the request itself, where it was made elsewhere."""
+    """A validated request. If it was made elsewhere, `key` is None and `pem` is the request itself."""
 
     subject: Subject
     hosts: tuple[Host, ...]
@@ -74,12 +74,12 @@ class Request:
     crl_url: str = ""
     pem: bytes | None = None
     public_key: bytes = b""
-    # Key usages and extended ones that a request from elsewhere asks for.
+    # Key usages and extended key usages that such a request asks for.
     asked_usages: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
 
 
 def parse_request(document: object, option: str) -> Request:
-    """The request that `document` makes; raises PkiError naming the part at fault below `option`."""
+    """The request in `document`. Raises PkiError that names the wrong part of `option`."""
     if document is None or document == {}:
         raise PkiError(option, "is empty; give at least CN, as in {CN: web, hosts: [web.example.com]}")
     fields = documents.fold(
@@ -102,9 +102,9 @@ def parse_request(document: object, option: str) -> Request:
 
 
 def _subject(fields: dict[str, object], option: str) -> Subject:
-    """Values of one kind stand together in one relative name, as Go encodes them, and each email address in its own.
+    """Values of one kind share one relative name, as in Go's encoding; each email address has its own.
 
-    A value that is given twice stands there once, since a set has it once; CFSSL writes it twice.
+    A duplicate value is encoded once, since a set cannot hold it twice; CFSSL writes it twice.
     """
     values: dict[str, list[str]] = {}
     for index, name in enumerate(documents.list_of(fields.get("names"), f"{option}.names")):
@@ -159,7 +159,7 @@ def _key(value: object, option: str) -> KeySpec:
             raise PkiError(f"{option}.size", f"{size} is not a size of rsa; use {_RSA_SMALLEST} to {_RSA_LARGEST}")
         return KeySpec(algo, size)
     if algo == "ed25519":
-        # The size of such a key is fixed; CFSSL reads the number and goes on.
+        # The size of such a key is fixed; CFSSL ignores the number.
         return KeySpec(algo, 256)
     if size not in KEY_SIZES[algo]:
         raise PkiError(f"{option}.size", f"{size} is not a size of {algo}; use 256, 384 or 521")
@@ -172,7 +172,7 @@ def _ca(value: object, option: str) -> CaSection:
     return CaSection(
         pathlen=path_length(fields.get("pathlen", 0), zero, f"{option}.pathlen"),
         expiry=parse_duration(fields["expiry"], f"{option}.expiry") if fields.get("expiry") else None,
-        # None at all counts as not given, as in CFSSL.
+        # An empty section counts as not given, as in CFSSL.
         backdate=parse_duration(fields["backdate"], f"{option}.backdate", zero=True) or None
         if fields.get("backdate")
         else None,
@@ -180,7 +180,7 @@ def _ca(value: object, option: str) -> CaSection:
 
 
 def path_length(value: object, zero: bool, option: str) -> int | None:
-    """How many CAs may follow. None for any number: 0 without `zero` means that, and so does -1 to Go."""
+    """How many CAs may follow. None for any number: that is what 0 without `zero` means, and -1 in Go."""
     length = 0 if value == -1 and not isinstance(value, bool) else documents.number_of(value, option)
     return length if length or (zero and value != -1) else None
 

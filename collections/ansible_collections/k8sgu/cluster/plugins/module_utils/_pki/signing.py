@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Requests and certificates made as CFSSL makes them: same fields, same extensions, same encodings.
+"""Makes requests and certificates as CFSSL does: same fields, same extensions, same encodings.
 
 Upstream: signer.FillTemplate and local.Signer in https://github.com/cloudflare/cfssl/tree/master/signer, and Go's
 x509.CreateCertificate, which adds the authority key identifier unless a certificate signs itself.
@@ -24,39 +24,39 @@ try:
     from cryptography.x509.name import _ASN1Type
     from cryptography.x509.oid import AuthorityInformationAccessOID
 except ImportError:
-    pass  # said by library.require before anything here is called
+    pass  # library.require reports it before anything here is called
 
 _PRINTABLE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 '()+,-./:=?")
 
 
 @dataclass(frozen=True)
 class Template:
-    """A certificate to be: everything but its keys, serial number and issuer."""
+    """A certificate to make: everything but its keys, serial number and issuer."""
 
     subject: Subject
     hosts: tuple[Host, ...]
     profile: Profile
     not_before: datetime
     not_after: datetime
-    # The subject as it is encoded in a CA's certificate that is renewed; what it has signed names it so.
+    # The encoded subject of a CA that is renewed: the certificates that it has signed name their issuer in this form.
     encoded: x509.Name | None = None
 
 
 def validity(profile: Profile, now: datetime) -> tuple[datetime, datetime]:
-    """Start and end as CFSSL counts them: from the nearest minute less the backdate, or as the profile fixes them."""
+    """Start and end as CFSSL computes them: from the nearest minute less the backdate, or as the profile fixes them."""
     minute = (now + timedelta(seconds=30)).replace(second=0, microsecond=0)
     not_before = profile.not_before or (minute - profile.backdate).replace(microsecond=0)
     return not_before, profile.not_after or (not_before + profile.expiry).replace(microsecond=0)
 
 
 def effective_hosts(hosts: tuple[Host, ...], is_ca: bool) -> tuple[Host, ...]:
-    """The hosts that CFSSL puts into a certificate: a CA's keeps addresses only."""
+    """The hosts that CFSSL puts into a certificate; for a CA, IP addresses only."""
     return tuple(host for host in hosts if host.kind == "ip") if is_ca else hosts
 
 
 def encode_subject(subject: Subject) -> x509.Name:
-    """In Go's encoding: PrintableString where that can hold the value, UTF8String otherwise. Verifiers written in Go
-    compare issuers byte for byte, so a renewed CA must not change its encoding."""
+    """The subject in Go's encoding: PrintableString if that can hold the value, otherwise UTF8String. Go's verifiers
+    compare issuers byte by byte, so a renewed CA must not change its encoding."""
     return x509.Name(
         x509.RelativeDistinguishedName(
             x509.NameAttribute(
@@ -72,7 +72,7 @@ def encode_subject(subject: Subject) -> x509.Name:
 
 
 def make_request(request: Request, key: keys.PrivateKey) -> bytes:
-    """The PEM request, as `cfssl genkey` would make it."""
+    """The PEM request that `cfssl genkey` would make."""
     builder = x509.CertificateSigningRequestBuilder().subject_name(encode_subject(request.subject))
     if request.hosts:
         builder = builder.add_extension(_alternative_names(request.hosts), critical=not request.subject)
@@ -87,7 +87,7 @@ def make_certificate(
     issuer: x509.Certificate | None,
     issuer_key: keys.PrivateKey,
 ) -> x509.Certificate:
-    """A certificate for `public_key` signed by `issuer` (None: by itself)."""
+    """A certificate for `public_key`, signed by `issuer` (None: self-signed)."""
     profile = template.profile
     subject = template.encoded if template.encoded is not None else encode_subject(template.subject)
     issuer_name = x509_names.subject_of(issuer) if issuer is not None else subject

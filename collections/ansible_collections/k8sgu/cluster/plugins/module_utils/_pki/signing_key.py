@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A private key and its public key in two files, made once and kept: what service-account tokens are signed with."""
+"""The key pair that signs service-account tokens: a private and a public key file, made once and kept."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _PUBLIC_KEY = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY----
 
 
 class SigningKeyError(Exception):
-    """Keys or options that cannot be used; the text names the option and the way out."""
+    """Keys or options cannot be used; the text names the option and says what to do."""
 
 
 class Plan(NamedTuple):
-    """`create`: a key must be made. `public`: what else the public file keeps, None where it is right."""
+    """`create`: whether to make a key. `public`: other keys that the public file keeps; None if the file is right."""
 
     create: bool
     public: list[bytes] | None
@@ -48,7 +48,7 @@ class Plan(NamedTuple):
 
 
 def ensure(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Make the pair what `options` say; returns the module's result. Raises SigningKeyError and FileError."""
+    """Make the pair as `options` say and return the module's result. Raises SigningKeyError and FileError."""
     paths = (options["path"], options["public_path"])
     algorithm = options["algorithm"]
     size = SIZES[algorithm][0] if options["size"] is None else options["size"]
@@ -66,34 +66,34 @@ def plan(private: bytes | None, public: bytes | None, algorithm: str, size: int,
     """What must change, given the content of the two files (None: no file). Raises SigningKeyError."""
     path, public_path = paths
     if size not in SIZES[algorithm]:
-        raise SigningKeyError(f"size: {size} is no size of {algorithm}; use {', '.join(map(str, SIZES[algorithm]))}")
+        raise SigningKeyError(f"size: {size} is not a size of {algorithm}; use {', '.join(map(str, SIZES[algorithm]))}")
     if public is not None and not _PUBLIC_KEY.search(public):
         raise SigningKeyError(f"public_path: {public_path} holds no PEM public key; restore or remove it")
     if private is None:
         if public is not None:
             raise SigningKeyError(
-                f"path: {path} is gone while {public_path} is there. A new key would make every token invalid that the"
-                f" lost one signed: restore it, or remove {public_path} to have a new pair made"
+                f"path: {path} is missing, but {public_path} exists. A new key would invalidate every token that the"
+                f" lost key signed: restore it, or remove {public_path} to make a new pair"
             )
         return Plan(True, [], [f"a key is made: {algorithm} {size}"])
     key = _load(private, path)
     kind = ("rsa", key.key_size) if isinstance(key, rsa.RSAPrivateKey) else ("ecdsa", key.key_size)
     if kind != (algorithm, size):
         raise SigningKeyError(
-            f"algorithm: {path} is {kind[0]} {kind[1]} and {algorithm} {size} is asked for. It is never replaced, since"
-            " every token would become invalid: ask for what is there, or remove both files to have a new pair made"
+            f"algorithm: {path} is {kind[0]} {kind[1]}, not {algorithm} {size}. The key is never replaced, since that"
+            f" would invalidate every token: ask for {kind[0]} {kind[1]}, or remove both files to make a new pair"
         )
     if public is None:
         return Plan(False, [], ["the public key is written"])
     ours = public_pem(key)
     others = [block for block in _PUBLIC_KEY.findall(public) if block.strip() != ours.strip()]
     if len(others) == len(_PUBLIC_KEY.findall(public)):
-        return Plan(False, others, ["the public key that belongs to the private one is added"])
+        return Plan(False, others, ["the private key's public key is added"])
     return Plan(False, None, [])
 
 
 def apply(planned: Plan, algorithm: str, size: int, paths: tuple[str, str]) -> None:
-    """Carry `planned` out: the private key first, since the public one can be made from it again. Raises FileError."""
+    """Carry out `planned`: writes the private key first, since the public one follows from it. Raises FileError."""
     path, public_path = paths
     if planned.create:
         key: Any
@@ -115,7 +115,7 @@ def apply(planned: Plan, algorithm: str, size: int, paths: tuple[str, str]) -> N
 
 
 def read(path: str) -> bytes | None:
-    """The content of a key file, None where there is none. Raises SigningKeyError and FileError."""
+    """The content of a key file, None if it does not exist. Raises SigningKeyError and FileError."""
     target = resolve_destination(path)
     try:
         return Path(target).read_bytes()
@@ -140,13 +140,13 @@ def _load(content: bytes, path: str) -> Any:
         key = serialization.load_pem_private_key(content, password=None)
     except TypeError:
         raise SigningKeyError(
-            f"path: {path} is encrypted, and a component cannot ask for its passphrase; decrypt it"
+            f"path: {path} is encrypted, and a component cannot ask for a passphrase; decrypt it"
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
         raise SigningKeyError(
-            f"path: {path} is not a readable RSA or ECDSA key. It was left untouched: restore it from a backup;"
-            " removing it and its public key makes a new pair, and every token that the old one signed invalid"
+            f"path: {path} is not a readable RSA or ECDSA key. It was left untouched: restore it from a backup, or"
+            " remove it and its public key to make a new pair, which invalidates every token that the old one signed"
         )
     return key

@@ -4,8 +4,8 @@
 
 """An Ed25519 key pair in OpenSSH's own format: plan first, then the two files.
 
-The private key is the one truth; the public file is derived from it, so that a run cut off between the two mends
-itself. The format: https://cvsweb.openbsd.org/src/usr.bin/ssh/PROTOCOL.key
+The public file is derived from the private key, so the next run repairs one that was interrupted between the two.
+The format: https://cvsweb.openbsd.org/src/usr.bin/ssh/PROTOCOL.key
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ try:
         PublicFormat,
         load_ssh_private_key,
     )
-except ImportError:  # the module refuses before it comes here
+except ImportError:  # the module reports it before anything here is called
     pass
 
 
@@ -40,12 +40,12 @@ SPECIFICATION: dict[str, Any] = {
 
 
 class KeyFileError(Exception):
-    """The private key's file cannot be used; the message says why and what would do."""
+    """The private key's file cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`private` is None where the key stays as it is; `fix_mode` where only its mode is wrong."""
+    """`private` is None if the key stays as it is; `fix_mode` is True if only its mode is wrong."""
 
     private: bytes | None
     public: str
@@ -58,7 +58,7 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """As `ssh-keygen -l` shows it."""
+        """The fingerprint in the form of `ssh-keygen -l`."""
         digest = hashlib.sha256(base64.b64decode(self.public.split()[1])).digest()
         return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
@@ -68,7 +68,7 @@ def public_path(path: Path) -> Path:
 
 
 def ensure(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Makes the pair what `options` say; returns the module's result. Raises KeyFileError and FileError."""
+    """Makes the pair as `options` say and returns the module's result. Raises KeyFileError and FileError."""
     path = Path(options["path"])
     wanted = plan(path, options["comment"])
     if wanted.changed and not check_mode:
@@ -86,7 +86,7 @@ def ensure(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 
 
 def plan(path: Path, comment: str) -> Plan:
-    """What is missing at `path` and beside it. Raises KeyFileError where another file stands there."""
+    """What is missing at `path` and beside it. Raises KeyFileError if `path` is another kind of file."""
     fix_mode = False
     private: bytes | None = None
     try:
@@ -118,7 +118,7 @@ def plan(path: Path, comment: str) -> Plan:
 
 
 def apply(path: Path, wanted: Plan) -> None:
-    """Writes what the plan says is missing, the private key first."""
+    """Carries out the plan, the private key first."""
     if wanted.private is not None:
         atomic_write(str(path), wanted.private, mode=0o600, directory_mode=0o700)
     elif wanted.fix_mode:

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is on the disk for a certificate, read once and without changing anything."""
+"""Reads a certificate's files once, without changing anything."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.entries import 
 try:  # noqa: SIM105 - linters of modules look for this form
     from cryptography import x509
 except ImportError:
-    pass  # said by library.require before anything here is called
+    pass  # library.require reports it before anything here is called
 
 
 @dataclass(frozen=True)
 class Current:
     """The files of an entry. `unreadable` are those that `force` allows to replace, `open_files` those that others can
-    read (keys) or change, `interrupted` tells of a killed run whose renames are not all done."""
+    read (keys) or change; `interrupted` is True if a killed run has not finished its renames."""
 
     existing: tuple[str, ...] = ()
     certificate: Certificate | None = None
@@ -46,7 +46,7 @@ class Current:
 
 @dataclass
 class Disk:
-    """Reads through a journal that a killed run left, so that check mode sees what the next run will."""
+    """Reads files through the journal of a killed run, so that check mode sees the same as the next run."""
 
     pending: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -57,7 +57,7 @@ class Disk:
         return self.pending[directory].get(name, path)
 
     def read(self, path: str) -> tuple[bytes, int] | None:
-        """Content and permission bits; None where there is no such file. Raises OSError."""
+        """Content and permission bits; None if there is no such file. Raises OSError."""
         try:
             with open(self.source(path), "rb") as stream:  # noqa: PTH123 - half the time of a Path
                 return stream.read(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
@@ -66,7 +66,7 @@ class Disk:
 
 
 def check_destinations(entry: Entry) -> None:
-    """Raises PkiError for a path that cannot be written, before anything is changed."""
+    """Raises PkiError if a path cannot be written, before anything is changed."""
     try:
         for path in entry.paths:
             resolve_destination(path)
@@ -82,7 +82,7 @@ def check_destinations(entry: Entry) -> None:
 
 
 def read_current(entry: Entry, disk: Disk) -> Current:
-    """Raises PkiError for what cannot be read, unless `force` allows to replace it."""
+    """The entry's files. Raises PkiError for one that cannot be read, unless `force` allows to replace it."""
     contents = {}
     for path in entry.paths:
         try:
@@ -124,7 +124,7 @@ def read_current(entry: Entry, disk: Disk) -> Current:
     if csr_pem is not None:
         try:
             csr_key = keys.public_der(x509.load_pem_x509_csr(csr_pem).public_key())  # type: ignore[arg-type]
-        except Exception as error:  # ValueError, and what the parser makes of broken data
+        except Exception as error:  # ValueError, and other errors of the parser for broken data
             refuse(entry.csr_path, "a certificate request", str(error).partition("\n")[0])
     closed_to = {entry.key_path: 0o077}
     return Current(

@@ -1,10 +1,10 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Subjects and issuers, those too that the cryptography library refuses to read: with one attribute twice in a set.
+"""Reads subjects and issuers, also those that the cryptography library refuses: with an attribute twice in a set.
 
-Such names are not as X.501 has them, but programs written in Go make them (CFSSL of `C` in two of its `names`), and
-OpenSSL and Go take them. A certificate must name its issuer byte for byte, so they are kept as they are.
+X.501 does not allow such names, but Go programs make them (CFSSL does for `C` in two of its `names`), and OpenSSL and
+Go accept them. A certificate must name its issuer byte by byte, so they are kept unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ try:
     from cryptography import x509
     from cryptography.x509.name import _ASN1Type
 except ImportError:
-    pass  # said by the callers before anything here is called
+    pass  # the callers report it before anything here is called
 
 if TYPE_CHECKING:
     from typing import Union
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     Parsed = Union[x509.Certificate, x509.CertificateSigningRequest]
 
 _SEQUENCE, _OBJECT_IDENTIFIER = 0x30, 0x06
-# Universal tags (X.680, 8.4) of the strings that are no UTF-8 -> their encodings.
+# Encodings of the strings that are not UTF-8, by their universal tags (X.680, 8.4).
 _ENCODINGS = {20: "latin-1", 28: "utf-32-be", 30: "utf-16-be"}
 
 
 def subject_of(parsed: Parsed) -> x509.Name:
-    """The subject of a certificate or request. Raises ValueError where it cannot be read at all."""
+    """The subject of a certificate or request. Raises ValueError if it cannot be read at all."""
     try:
         return parsed.subject
     except ValueError:
@@ -38,7 +38,7 @@ def subject_of(parsed: Parsed) -> x509.Name:
 
 
 def issuer_of(parsed: x509.Certificate) -> x509.Name:
-    """The issuer of a certificate. Raises ValueError where it cannot be read at all."""
+    """The issuer of a certificate. Raises ValueError if it cannot be read at all."""
     try:
         return parsed.issuer
     except ValueError:
@@ -46,8 +46,8 @@ def issuer_of(parsed: x509.Certificate) -> x509.Name:
 
 
 def _read(signed: bytes, position: int) -> x509.Name:
-    """The SEQUENCE at `position` among those of a certificate (algorithm, issuer, validity, subject: RFC 5280, 4.1) or
-    of a request (subject: RFC 2986, 4.1), as a name."""
+    """The name in the SEQUENCE at `position` among those of a certificate (algorithm, issuer, validity, subject: RFC
+    5280, 4.1) or of a request (subject: RFC 2986, 4.1)."""
     [(_tag, body)] = _values(signed)
     name = [content for tag, content in _values(body) if tag == _SEQUENCE][position]
     return x509.Name([_relative(content) for _set, content in _values(name)])
@@ -71,7 +71,7 @@ def _relative(content: bytes) -> x509.RelativeDistinguishedName:
 
 
 def _relative_name(attributes: list[x509.NameAttribute[str]]) -> x509.RelativeDistinguishedName:
-    """As the library makes it, but for its refusal of an attribute that is there twice."""
+    """A relative name as the library makes it, but also with a duplicate attribute."""
     made = x509.RelativeDistinguishedName(attributes[:1])
     made._attributes = list(attributes)
     made._attribute_set = frozenset(attributes)
@@ -79,7 +79,7 @@ def _relative_name(attributes: list[x509.NameAttribute[str]]) -> x509.RelativeDi
 
 
 def _values(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tag and content of each value in `content` (X.690, 8.1). Raises ValueError for what is cut off."""
+    """Tag and content of each value in `content` (X.690, 8.1). Raises ValueError for truncated values."""
     position = 0
     while position < len(content):
         tag, length = content[position], content[position + 1]
@@ -89,7 +89,7 @@ def _values(content: bytes) -> Iterator[tuple[int, bytes]]:
             length = int.from_bytes(content[position : position + count], "big")
             position += count
         if position + length > len(content):
-            raise ValueError("the name is cut off")
+            raise ValueError("the name is truncated")
         yield tag, content[position : position + length]
         position += length
 

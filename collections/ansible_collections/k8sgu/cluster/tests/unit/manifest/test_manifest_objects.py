@@ -44,8 +44,11 @@ def test_lists_are_unfolded_and_dates_stay_text() -> None:
         ("{apiVersion: v1}", "lacks kind"),
         ("{apiVersion: v1, kind: Pod}", "a Pod lacks metadata.name"),
         ("{apiVersion: v1, kind: Pod, metadata: {name: 1}}", "a Pod lacks metadata.name, a text"),
-        ("{apiVersion: v1, kind: Pod, metadata: {generateName: a}}", "another object on every run"),
-        ("{apiVersion: v1, kind: Pod, metadata: {name: a, labels: {b: true}}}", "labels are texts; quote b: True"),
+        ("{apiVersion: v1, kind: Pod, metadata: {generateName: a}}", "a new object in every run"),
+        (
+            "{apiVersion: v1, kind: Pod, metadata: {name: a, labels: {b: true}}}",
+            "labels must be strings; quote b: True",
+        ),
         ("a: [", "is not YAML"),
         ("a: 1\na: 2", "line 2, column 1: is not YAML: the key 'a' is given twice"),
         ("a: {1: 2}", "the key 1 is no text"),

@@ -134,7 +134,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     ),
     "constraints": (
         lambda pki: {"profile": "intermediate"},
-        "constraints: is no CA, to be one",
+        "constraints: is not a CA, to be one",
     ),
 }
 
@@ -369,7 +369,7 @@ def test_open_keys_are_closed_and_requests_restored(tmp_path: Path) -> None:
     (tmp_path / "ca.csr").unlink()
     certificate = (tmp_path / "ca.pem").read_bytes()
     done = make_ca(tmp_path)
-    assert done["reasons"] == ["ca.csr is missing", "ca-key.pem is open to others"]
+    assert done["reasons"] == ["ca.csr is missing", "ca-key.pem is accessible to others"]
     assert not done["issued"]
     assert (tmp_path / "ca-key.pem").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "ca.pem").read_bytes() == certificate

@@ -44,7 +44,7 @@ FORMER = ec.generate_private_key(ec.SECP256R1())
             public_pem(FORMER),
             False,
             [public_pem(FORMER)],
-            ["the public key that belongs to the private one is added"],
+            ["the private key's public key is added"],
         ),
     ],
 )
@@ -57,15 +57,15 @@ def test_plan(
 @pytest.mark.parametrize(
     ("private", "public", "algorithm", "size", "message"),
     [
-        (None, None, "rsa", 1024, "size: 1024 is no size of rsa; use 2048, 3072, 4096"),
-        (None, public_pem(KEY), "ecdsa", 256, "path: sa.key is gone while sa.pub is there"),
+        (None, None, "rsa", 1024, "size: 1024 is not a size of rsa; use 2048, 3072, 4096"),
+        (None, public_pem(KEY), "ecdsa", 256, "path: sa.key is missing, but sa.pub exists"),
         (pem(KEY), b"nonsense", "ecdsa", 256, "public_path: sa.pub holds no PEM public key"),
         (pem(KEY)[:60], None, "ecdsa", 256, "path: sa.key is not a readable RSA or ECDSA key"),
         (b"", public_pem(KEY), "ecdsa", 256, "path: sa.key is not a readable RSA or ECDSA key"),
         (pem(ed25519.Ed25519PrivateKey.generate()), None, "ecdsa", 256, "is not a readable RSA or ECDSA key"),
         (pem(KEY, b"passphrase"), None, "ecdsa", 256, "path: sa.key is encrypted"),
-        (pem(KEY), public_pem(KEY), "rsa", 2048, "algorithm: sa.key is ecdsa 256 and rsa 2048 is asked for"),
-        (pem(KEY), public_pem(KEY), "ecdsa", 384, "algorithm: sa.key is ecdsa 256 and ecdsa 384 is asked for"),
+        (pem(KEY), public_pem(KEY), "rsa", 2048, "algorithm: sa.key is ecdsa 256, not rsa 2048"),
+        (pem(KEY), public_pem(KEY), "ecdsa", 384, "algorithm: sa.key is ecdsa 256, not ecdsa 384"),
     ],
 )
 def test_refused(private: bytes | None, public: bytes | None, algorithm: str, size: int, message: str) -> None:
