@@ -399,7 +399,7 @@ def test_an_eviction_is_explained_by_its_node_and_events(client: Client, name: s
         apply(client, name, web(name), wait=True, wait_timeout=1)
     lines = [line.strip() for line in str(caught.value).splitlines()]
     assert lines[-3:] == [
-        f"Pod web-0 on {name}: its node's kubelet has not begun with it; "
+        f"Pod web-0 on {name}: its node's kubelet has not started it; "
         "FailedMount (3 times): secret of (secret) is not there",
         f"11 pods ended on {name}: Evicted: The node had condition: [DiskPressure].",
         f"Node {name}: DiskPressure: kubelet has disk pressure",

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Items 1.1 to 1.4 and 3: files of the control plane, flags of its three programs, authentication, audit.
 
-The benchmark has kubeadm's layout in mind, where the programs are pods with manifests. Here they are systemd units:
-a unit stands for a manifest.
+The benchmark assumes kubeadm's layout, where the programs are pods with manifests. Here they are systemd units, so the
+units are checked instead of the manifests.
 """
 
 from __future__ import annotations
@@ -45,9 +45,17 @@ def _unit(program: str) -> str:
 def _unit_items(number: int, program: str) -> list[Item]:
     select = is_path(_unit(program))
     return [
-        Item(f"1.1.{number}", f"{program}'s unit is for root's eyes", program, files_mode("0600", select, "the unit")),
         Item(
-            f"1.1.{number + 1}", f"{program}'s unit is root's", program, files_owner(["root:root"], select, "the unit")
+            f"1.1.{number}",
+            f"{program}'s unit is readable by root only",
+            program,
+            files_mode("0600", select, "the unit"),
+        ),
+        Item(
+            f"1.1.{number + 1}",
+            f"{program}'s unit is owned by root",
+            program,
+            files_owner(["root:root"], select, "the unit"),
         ),
     ]
 
@@ -81,7 +89,7 @@ def no_administrator_owner(node: Node) -> Verdict:
     others = [path for path in found if (node.files[path]["owner"], node.files[path]["group"]) != ("root", "root")]
     if not found:
         return passed("no administrator's credentials are on the node; they stay on the controller")
-    return judged(not others, f"not root's: {', '.join(others)}" if others else ", ".join(found))
+    return judged(not others, f"not owned by root: {', '.join(others)}" if others else ", ".join(found))
 
 
 def _below_pki(path: str) -> bool:
@@ -97,12 +105,12 @@ def _is_key(path: str) -> bool:
 
 
 def anonymous(node: Node) -> Verdict:
-    """Off, or confined to health paths by an AuthenticationConfiguration."""
+    """Anonymous requests are off, or limited to health paths by an AuthenticationConfiguration."""
     if node.flag(API, "anonymous-auth") == "false":
         return passed("--anonymous-auth=false")
     path = node.flag(API, "authentication-config")
     if not path:
-        return failed("anonymous requests are on, and no authentication configuration confines them")
+        return failed("anonymous requests are on, and no authentication configuration limits them")
     document: dict[str, Any] = mapping(node.texts.get(path, ""))
     settings = document.get("anonymous") or {}
     if settings.get("enabled") is False:
@@ -114,7 +122,7 @@ def anonymous(node: Node) -> Verdict:
 
 
 def encryption(node: Node) -> Verdict:
-    """The first provider writes."""
+    """The first provider is the one that writes."""
     providers = node.encryption_providers
     if not node.flag(API, "encryption-provider-config"):
         return failed("--encryption-provider-config is not set")
@@ -139,7 +147,7 @@ def always_pull(node: Node) -> Verdict:
     value = node.flag(API, "enable-admission-plugins") or ""
     if "AlwaysPullImages" in value.split(","):
         return passed("AlwaysPullImages is on")
-    return manual("AlwaysPullImages is off: wanted where tenants share nodes; every start then needs the registry")
+    return manual("AlwaysPullImages is off: turn it on if tenants share nodes; every start then needs the registry")
 
 
 def scheduler_profiling(node: Node) -> Verdict:
@@ -176,7 +184,7 @@ def audit_policy(node: Node) -> Verdict:
 
 
 def _level(rules: list[dict[str, Any]], group: str, resource: str, verb: str) -> str:
-    """What the policy does with a request of an ordinary user."""
+    """The level at which the policy records a request of an ordinary user."""
     for rule in rules:
         if rule.get("users") or rule.get("userGroups") or rule.get("nonResourceURLs"):
             continue
@@ -193,7 +201,7 @@ def _level(rules: list[dict[str, Any]], group: str, resource: str, verb: str) ->
 
 
 def audit_coverage(node: Node) -> Verdict:
-    """Secrets and token reviews by metadata, changes of workloads with bodies, exec and forwarding at all."""
+    """Records Secrets and token reviews by metadata, changes of workloads with bodies, and exec and forwarding."""
     rules = _audit_rules(node)
     wrong = []
     secret = (("", "secrets"), ("", "configmaps"), ("authentication.k8s.io", "tokenreviews"))
@@ -220,12 +228,12 @@ def items() -> list[Item]:
         *_unit_items(3, MANAGER),
         *_unit_items(5, SCHEDULER),
         *_unit_items(7, ETCD),
-        Item("1.1.9", "The pod network's files are for root's eyes", API, cni_mode),
-        Item("1.1.10", "The pod network's files are root's", API, cni_owner),
-        Item("1.1.11", "etcd's data are etcd's to read alone", ETCD, etcd_data_mode),
-        Item("1.1.12", "etcd's data belong to etcd", ETCD, etcd_data_owner),
-        Item("1.1.13", "Administrators' credentials are readable by their owner alone", API, no_administrator),
-        Item("1.1.14", "Administrators' credentials are root's", API, no_administrator_owner),
+        Item("1.1.9", "The pod network's files are readable by root only", API, cni_mode),
+        Item("1.1.10", "The pod network's files are owned by root", API, cni_owner),
+        Item("1.1.11", "etcd's data is readable by etcd only", ETCD, etcd_data_mode),
+        Item("1.1.12", "etcd's data is owned by etcd", ETCD, etcd_data_owner),
+        Item("1.1.13", "Administrators' credentials are readable by their owner only", API, no_administrator),
+        Item("1.1.14", "Administrators' credentials are owned by root", API, no_administrator_owner),
     ]
     for number, path, program in (
         (15, "/etc/kubernetes/scheduler.conf", SCHEDULER),
@@ -233,20 +241,25 @@ def items() -> list[Item]:
     ):
         mode, owner = files_mode("0600", is_path(path), path), files_owner(["root:root"], is_path(path), path)
         rows += [
-            Item(f"1.1.{number}", f"{program}'s kubeconfig is for root's eyes", program, mode),
-            Item(f"1.1.{number + 1}", f"{program}'s kubeconfig is root's", program, owner),
+            Item(f"1.1.{number}", f"{program}'s kubeconfig is readable by root only", program, mode),
+            Item(f"1.1.{number + 1}", f"{program}'s kubeconfig is owned by root", program, owner),
         ]
     return [
         *rows,
-        Item("1.1.19", "Certificates and keys are root's", API, files_owner(["root:root"], _below_pki, "certificates")),
+        Item(
+            "1.1.19",
+            "Certificates and keys are owned by root",
+            API,
+            files_owner(["root:root"], _below_pki, "certificates"),
+        ),
         Item(
             "1.1.20",
-            "Nobody but root writes certificates",
+            "Certificates are writable by root only",
             API,
             files_mode("0644", _is_certificate, "certificates"),
         ),
-        Item("1.1.21", "Keys are for root's eyes", API, files_mode("0600", _is_key, "keys")),
-        Item("1.2.1", "Anonymous requests are refused, but for health", API, anonymous),
+        Item("1.1.21", "Keys are readable by root only", API, files_mode("0600", _is_key, "keys")),
+        Item("1.2.1", "Anonymous requests are refused, except for health", API, anonymous),
         Item("1.2.2", "No static tokens", API, flag_absent(API, "token-auth-file")),
         Item(
             "1.2.3",
@@ -278,10 +291,10 @@ def items() -> list[Item]:
         Item("1.2.10", "Admission is not skipped", API, flag_lacks(API, "enable-admission-plugins", "AlwaysAdmit")),
         Item("1.2.11", "Images are pulled with the pod's own credentials", API, always_pull),
         Item("1.2.12", "Service accounts are admitted", API, _not_disabled("ServiceAccount")),
-        Item("1.2.13", "Namespaces that end take nothing new", API, _not_disabled("NamespaceLifecycle")),
+        Item("1.2.13", "Terminating namespaces accept nothing new", API, _not_disabled("NamespaceLifecycle")),
         Item(
             "1.2.14",
-            "A kubelet changes its own node alone",
+            "A kubelet can change only its own node",
             API,
             flag_holds(API, "enable-admission-plugins", "NodeRestriction"),
         ),
@@ -291,8 +304,8 @@ def items() -> list[Item]:
         Item("1.2.16", "There is an audit log", API, flags_set(API, "audit-log-path")),
         Item("1.2.17", "The audit log is kept 30 days", API, flag_at_least(API, "audit-log-maxage", 30)),
         Item("1.2.18", "The audit log is kept in 10 files", API, flag_at_least(API, "audit-log-maxbackup", 10)),
-        Item("1.2.19", "The audit log's files have 100 MB", API, flag_at_least(API, "audit-log-maxsize", 100)),
-        Item("1.2.20", "Requests end in time", API, request_timeout),
+        Item("1.2.19", "The audit log's files can have 100 MB", API, flag_at_least(API, "audit-log-maxsize", 100)),
+        Item("1.2.20", "Requests time out", API, request_timeout),
         Item(
             "1.2.21",
             "Tokens of removed service accounts are refused",
@@ -304,13 +317,13 @@ def items() -> list[Item]:
             "1.2.23", "The API server has a certificate for etcd", API, flags_set(API, "etcd-certfile", "etcd-keyfile")
         ),
         Item("1.2.24", "The API server serves with TLS", API, flags_set(API, "tls-cert-file", "tls-private-key-file")),
-        Item("1.2.25", "Clients are checked by a CA", API, flags_set(API, "client-ca-file")),
+        Item("1.2.25", "Clients are verified by a CA", API, flags_set(API, "client-ca-file")),
         Item("1.2.26", "The API server checks etcd's certificate", API, flags_set(API, "etcd-cafile")),
         Item("1.2.27", "Encryption at rest is configured", API, flags_set(API, "encryption-provider-config")),
-        Item("1.2.28", "What writes at rest encrypts", API, encryption),
-        Item("1.2.29", "The API server has strong cipher suites alone", API, ciphers),
-        Item("1.2.30", "Service accounts' tokens end when they say", API, _extend),
-        Item("1.3.1", "Ended pods are removed", MANAGER, flags_set(MANAGER, "terminated-pod-gc-threshold")),
+        Item("1.2.28", "The provider that writes at rest encrypts", API, encryption),
+        Item("1.2.29", "The API server uses only strong cipher suites", API, ciphers),
+        Item("1.2.30", "Service accounts' tokens are not extended", API, _extend),
+        Item("1.3.1", "Terminated pods are removed", MANAGER, flags_set(MANAGER, "terminated-pod-gc-threshold")),
         Item(
             "1.3.2",
             "The controller manager does not offer profiling",
@@ -329,9 +342,7 @@ def items() -> list[Item]:
             MANAGER,
             flags_set(MANAGER, "service-account-private-key-file"),
         ),
-        Item(
-            "1.3.5", "Pods are given the CA to check the API server with", MANAGER, flags_set(MANAGER, "root-ca-file")
-        ),
+        Item("1.3.5", "Pods get the CA that verifies the API server", MANAGER, flags_set(MANAGER, "root-ca-file")),
         Item("1.3.6", "Renewal of kubelets' serving certificates is not turned off", MANAGER, server_rotation(MANAGER)),
         Item(
             "1.3.7",
@@ -355,7 +366,7 @@ def bootstrap_tokens(node: Node) -> Verdict:
 
 
 def _cni(node: Node) -> list[str]:
-    """The configuration's files, and what the plugins keep: which pod has which address."""
+    """The configuration files, and the plugins' records of which pod has which address."""
     return [
         path
         for path, found in node.files.items()

@@ -27,7 +27,7 @@ def certificates(text: str) -> set[str]:
 
 
 def own_authority(node: Node) -> Verdict:
-    """No certificate that the API server accepts clients by is etcd's."""
+    """etcd's CA is not among the CAs by which the API server accepts clients."""
     path = node.flag(ETCD, "trusted-ca-file") or ""
     clients = node.flag("kube-apiserver", "client-ca-file") or ""
     if path not in node.texts or clients not in node.texts:
@@ -45,15 +45,15 @@ def items() -> list[Item]:
             Item("2.2", "etcd's clients need a certificate", ETCD, flag_is(ETCD, "client-cert-auth", "true")),
             Item(
                 "2.3",
-                "etcd's certificate is not its own invention",
+                "etcd's certificate is not self-generated",
                 ETCD,
                 flag_is(ETCD, "auto-tls", "false", default="false"),
             ),
-            Item("2.4", "etcd's members speak TLS", ETCD, flags_set(ETCD, "peer-cert-file", "peer-key-file")),
+            Item("2.4", "etcd's members use TLS", ETCD, flags_set(ETCD, "peer-cert-file", "peer-key-file")),
             Item("2.5", "etcd's members need a certificate", ETCD, flag_is(ETCD, "peer-client-cert-auth", "true")),
             Item(
                 "2.6",
-                "etcd's members' certificates are not their own invention",
+                "etcd's members' certificates are not self-generated",
                 ETCD,
                 flag_is(ETCD, "peer-auto-tls", "false", default="false"),
             ),

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an item says, and the questions that many items ask of a node."""
+"""Items, their findings, and the questions that many items ask about a node."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PASS, FAIL, MANUAL = "PASS", "FAIL", "MANUAL"
 
 @dataclass(frozen=True)
 class Finding:
-    """`number` and `title` of the item, its `status`, and what was seen; `node` is empty for the cluster as a whole."""
+    """`number` and `title` of the item, its `status`, and what was found; `node` is empty for the whole cluster."""
 
     number: str
     title: str
@@ -47,7 +47,7 @@ def judged(good: bool, reason: str) -> Verdict:
 
 
 class Node:
-    """What one node showed (`node.show`)."""
+    """What was read from one node (`node.show`)."""
 
     def __init__(self, shown: dict[str, Any]) -> None:
         self.processes: dict[str, dict[str, Any]] = shown["processes"]
@@ -55,7 +55,7 @@ class Node:
         self.texts: dict[str, str] = shown["texts"]
         self.encryption_providers: list[str] = shown["encryption_providers"]
         self.administrators: list[str] = shown["administrators"]
-        # What the kubelet says that it runs with (`report.kubelets`); empty where it did not answer.
+        # The kubelet's running configuration (`report.kubelets`); empty if the kubelet did not answer.
         self.kubelet: dict[str, Any] = shown.get("kubelet") or {}
 
     def flag(self, program: str, name: str) -> str | None:
@@ -71,7 +71,7 @@ Question = Callable[[Node], Verdict]
 
 @dataclass(frozen=True)
 class Item:
-    """`program` is what must run on the node for the question to make sense."""
+    """`program` must run on the node for the question to make sense."""
 
     number: str
     title: str
@@ -83,7 +83,7 @@ def ask(items: Iterable[Item], name: str, node: Node) -> list[Finding]:
     findings = []
     for item in items:
         if item.program not in node.processes:
-            verdict = failed(f"{item.program} does not run here, so nothing can be said")
+            verdict = failed(f"{item.program} does not run here, so this cannot be checked")
         else:
             verdict = item.question(node)
         findings.append(Finding(item.number, item.title, verdict.status, verdict.reason, name))
@@ -91,7 +91,7 @@ def ask(items: Iterable[Item], name: str, node: Node) -> list[Finding]:
 
 
 def from_flags(program: str, name: str, items: Iterable[Item]) -> list[Item]:
-    """With a configuration file (the flag `name`) the program ignores its other flags, so that they prove nothing."""
+    """The items, failing if the flag `name` names a configuration file: the program then ignores its other flags."""
 
     def asked(item: Item) -> Item:
         def question(node: Node) -> Verdict:
@@ -104,7 +104,7 @@ def from_flags(program: str, name: str, items: Iterable[Item]) -> list[Item]:
 
 
 def flag_is(program: str, name: str, *allowed: str, default: str | None = None) -> Question:
-    """The flag has one of the allowed values; `default` is what the program does without it."""
+    """The flag has one of the allowed values; `default` is its value if it is not set."""
 
     def question(node: Node) -> Verdict:
         value = node.flag(program, name)
@@ -123,7 +123,7 @@ def flag_absent(program: str, name: str) -> Question:
 
 
 def flags_set(program: str, *names: str) -> Question:
-    """Every one of the flags is set to something."""
+    """Each of the flags is set."""
 
     def question(node: Node) -> Verdict:
         missing = [f"--{name}" for name in names if not node.flag(program, name)]
@@ -134,7 +134,7 @@ def flags_set(program: str, *names: str) -> Question:
 
 
 def flag_holds(program: str, name: str, wanted: str, default: Iterable[str] = ()) -> Question:
-    """The flag's list has an element, or the program's own defaults (`default`) have it and it is not turned off."""
+    """The flag's list has an element, or the program's defaults (`default`) have it and it is not turned off."""
 
     def question(node: Node) -> Verdict:
         value = node.flag(program, name) or ""
@@ -144,7 +144,7 @@ def flag_holds(program: str, name: str, wanted: str, default: Iterable[str] = ()
 
 
 def flag_lacks(program: str, name: str, unwanted: str, default: str = "") -> Question:
-    """The flag's list is without an element; `default` is what the program takes where the flag is not set."""
+    """The flag's list does not have an element; `default` is the list if the flag is not set."""
 
     def question(node: Node) -> Verdict:
         value = node.flag(program, name) or default
@@ -157,13 +157,13 @@ def flag_at_least(program: str, name: str, least: int) -> Question:
     def question(node: Node) -> Verdict:
         value = node.flag(program, name)
         good = value is not None and value.lstrip("-").isdigit() and int(value) >= least
-        return judged(good, f"--{name}={value or 'not set'}, at least {least} is asked for")
+        return judged(good, f"--{name}={value or 'not set'}, should be at least {least}")
 
     return question
 
 
 def strong_ciphers(suites: Iterable[str]) -> Verdict:
-    """Forward secrecy and authenticated encryption; what the benchmark lists beside that uses static RSA."""
+    """All suites have forward secrecy and authenticated encryption. Others on the benchmark's list use static RSA."""
     given = [suite for suite in suites if suite]
     weak = [
         suite
@@ -179,12 +179,12 @@ def strong_ciphers(suites: Iterable[str]) -> Verdict:
 
 
 def mode_at_most(mode: str, limit: str) -> bool:
-    """Whether a mode allows nothing that `limit` does not."""
+    """Whether a mode allows nothing that `limit` does not allow."""
     return int(mode, 8) & ~int(limit, 8) == 0
 
 
 def files_mode(limit: str, select: Callable[[str], bool], what: str) -> Question:
-    """Every file that `select` chooses has at most this mode; none at all fails."""
+    """Every file that `select` chooses has at most this mode; fails if there is no such file."""
 
     def question(node: Node) -> Verdict:
         chosen = {path: found for path, found in node.files.items() if select(path) and found["kind"] != "link"}
@@ -197,7 +197,7 @@ def files_mode(limit: str, select: Callable[[str], bool], what: str) -> Question
 
 
 def files_owner(owners: Iterable[str], select: Callable[[str], bool], what: str) -> Question:
-    """Every path that `select` chooses belongs to one of "user:group"."""
+    """Every path that `select` chooses is owned by one of `owners` ("user:group")."""
     allowed = list(owners)
 
     def question(node: Node) -> Verdict:
@@ -220,6 +220,6 @@ def is_path(*paths: str) -> Callable[[str], bool]:
 
 
 def mapping(text: str) -> dict[str, Any]:
-    """A configuration file's first document, {} of an empty one. Raises KubernetesError for what is not YAML."""
+    """A configuration file's first document, {} if it is empty. Raises KubernetesError if it is not YAML."""
     found = documents(text, "a node's file")
     return found[0] if found and isinstance(found[0], dict) else {}

@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a node shows: command lines of running programs, owners and modes of files, contents of files without secrets.
+"""Reads a node: command lines of running programs, owners and modes of files, contents of files without secrets.
 
-Standard library only: it runs on nodes. Of secret files only owners and modes leave the node.
+Standard library only: it runs on nodes. Only owners and modes of secret files leave the node.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ PROGRAMS = (
     "kube-proxy",
     "kube-router",
 )
-# Copies of keys, for the programs that do not run as root (their units make them).
+# Copies of keys for the programs that do not run as root; their units make them.
 COPIES = tuple(f"/run/{program}" for program in PROGRAMS[:4])
 TREES = ("/etc/kubernetes", "/etc/etcd", "/etc/cni/net.d", "/var/lib/cni/networks", "/var/lib/kubelet/pki", *COPIES)
 PLACES = ("/var/lib/kubelet", "/root/.kube", "/home", "/etc/systemd/system")
 UNITS = "/etc/systemd/system"
-# No secret is in any of them; what is in the others stays on the node.
+# Files without secrets; the content of all others stays on the node.
 TEXTS = (
     "/etc/kubernetes/scheduler.yml",
     "/etc/kubernetes/authentication.yml",
@@ -41,7 +41,7 @@ TEXTS = (
 )
 ENCRYPTION = "/etc/kubernetes/encryption.yml"
 _PROVIDER = re.compile(r"^\s*-\s*(aescbc|aesgcm|secretbox|kms|identity)\s*:", re.MULTILINE)
-# Credentials of an administrator, by what upstream's tools call such files.
+# An administrator's credentials, by the names that upstream's tools give such files.
 _ADMINISTRATORS = re.compile(r"(^|[/.-])(super-)?admin[^/]*\.(conf|kubeconfig|pem)$")
 
 
@@ -64,7 +64,7 @@ def access(path: Path) -> dict[str, Any]:
 
 
 def processes(proc: Path = Path("/proc")) -> dict[str, dict[str, Any]]:
-    """By program name: its user and its flags (without dashes; those without a value are "true")."""
+    """{program: its user and its flags}; flags are without dashes, and "true" if they have no value."""
     found = {}
     for process in proc.glob("[0-9]*"):
         try:
@@ -80,7 +80,7 @@ def processes(proc: Path = Path("/proc")) -> dict[str, dict[str, Any]]:
 
 
 def flags(arguments: list[str]) -> dict[str, str]:
-    """Go's flags: --name=value, --name value, --name."""
+    """Parses flags in Go's forms: --name=value, --name value, --name."""
     result: dict[str, str] = {}
     name = ""
     for argument in arguments:
@@ -93,13 +93,13 @@ def flags(arguments: list[str]) -> dict[str, str]:
     return result
 
 
-def named(running: dict[str, dict[str, Any]]) -> list[str]:
-    """The paths that the programs' flags name, wherever they are."""
+def paths_in_flags(running: dict[str, dict[str, Any]]) -> list[str]:
+    """The paths that the programs' flags name."""
     return [value for process in running.values() for value in process["flags"].values() if value.startswith("/")]
 
 
 def files(more: list[str]) -> dict[str, dict[str, Any]]:
-    """Owner, group and mode by path, of everything that the items look at and of `more`."""
+    """{path: owner, group and mode} of all files that the items check, and of `more`."""
     paths = [Path(place) for place in (*TREES, *PLACES, *more)]
     for tree in TREES:
         paths += [Path(directory, name) for directory, below, names in os.walk(tree) for name in (*below, *names)]
@@ -120,7 +120,7 @@ def administrators(paths: list[str]) -> list[str]:
 
 
 def show() -> dict[str, Any]:
-    """Everything of this node, as plain data."""
+    """Everything that the items need from this node, as plain data."""
     texts = {}
     for name in TEXTS:
         try:
@@ -132,7 +132,7 @@ def show() -> dict[str, Any]:
     except OSError:
         providers = []
     running = processes()
-    found = files(named(running))
+    found = files(paths_in_flags(running))
     return {
         "processes": running,
         "files": found,

@@ -1,11 +1,11 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Items 3.1 and 5: who may do what (RBAC), what pods may be (asked by dry runs), NetworkPolicies, Secrets.
+"""Items 3.1 and 5: who may do what (RBAC), which pods are admitted (tried by dry runs), NetworkPolicies, Secrets.
 
-Kubernetes' own roles and bindings carry the label `kubernetes.io/bootstrapping=rbac-defaults`; what this project adds
-beside them is looked at as what a user adds. The benchmark leaves nearly all of these items to a person: what a machine
-can prove is PASS or FAIL, and for the rest the report says what a person should look at.
+Kubernetes' own roles and bindings have the label `kubernetes.io/bootstrapping=rbac-defaults`; those that this project
+adds are treated like a user's. The benchmark leaves nearly all of these items to a person: what a machine can prove is
+PASS or FAIL, and for the rest the report says what a person should check.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client i
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 BOOTSTRAPPED = ("kubernetes.io/bootstrapping", "rbac-defaults")
 ADMINISTRATORS = {"Group system:masters", "Group k8sgu:cluster-admins"}
-# Everybody, or every pod: what these may do needs no break-in.
+# Everyone, or every pod: an attacker gets these rights without breaking in.
 EVERYBODY = {
     "Group system:authenticated",
     "Group system:unauthenticated",
@@ -45,7 +45,7 @@ def _pod(spec: dict[str, Any] | None = None, **container: Any) -> dict[str, Any]
     return {**(spec or {}), "containers": [{**_CONTAINER, **container}]}
 
 
-# By number: title, a pod that should be refused, and whether Pod Security's `baseline` does (else `restricted` does).
+# By number: title, a pod that should be refused, and whether Pod Security's `baseline` refuses it (or `restricted`).
 PODS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "5.2.2": ("Privileged containers are refused", _pod(securityContext={"privileged": True}), True),
     "5.2.3": ("Pods do not see the host's processes", _pod({"hostPID": True}), True),
@@ -91,7 +91,7 @@ def _bootstrapped(item: dict[str, Any]) -> bool:
 
 
 def _of_kubernetes(subject: str) -> bool:
-    """Whom Kubernetes' own bindings name; somebody else in one of them was put there."""
+    """Whether Kubernetes' own bindings name this subject; any other subject in them was added."""
     return subject.startswith(("User system:", "Group system:", f"ServiceAccount {SYSTEM_NAMESPACE}/"))
 
 
@@ -119,7 +119,7 @@ def allows(rule: dict[str, Any], group: str, resource: str, verbs: Iterable[str]
 
 
 class Cluster:
-    """What the API says, read once."""
+    """The API's objects, read once."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -148,7 +148,7 @@ class Cluster:
         return []
 
     def granted(self, test: Callable[[dict[str, Any]], bool]) -> tuple[set[str], set[str]]:
-        """Whom a binding gives such a rule: groups of everybody; others beside administrators and Kubernetes' own."""
+        """Who has such a rule by a binding: groups of everyone; others except administrators and Kubernetes' own."""
         everybody, others = set(), set()
         for binding in self.objects["cluster_bindings"] + self.objects["bindings"]:
             if any(test(rule) for rule in self.rules(binding)):
@@ -163,7 +163,7 @@ Right = Tuple[str, str, Tuple[str, ...]]
 
 
 def access(*rights: Right) -> Callable[[Cluster], Verdict]:
-    """Who has any of the rights, each an API group, a resource and verbs."""
+    """Who has any of the rights, each (API group, resource, verbs)."""
     what = ", ".join(f"{'/'.join(verbs)} {resource}" for _group, resource, verbs in rights)
 
     def question(cluster: Cluster) -> Verdict:
@@ -171,14 +171,14 @@ def access(*rights: Right) -> Callable[[Cluster], Verdict]:
         if everybody:
             return failed(f"{what}: {', '.join(sorted(everybody))}")
         if others:
-            return manual(f"{what}: beside administrators and Kubernetes' own controllers {', '.join(sorted(others))}")
-        return passed(f"{what}: administrators and Kubernetes' own controllers alone")
+            return manual(f"{what}: besides administrators and Kubernetes' controllers, {', '.join(sorted(others))}")
+        return passed(f"{what}: only administrators and Kubernetes' controllers")
 
     return question
 
 
 def cluster_admin(cluster: Cluster) -> Verdict:
-    """In the whole cluster, or in a namespace by a RoleBinding."""
+    """cluster-admin is bound only to administrators, in the whole cluster and by RoleBindings."""
     found = {
         subject + (f" in {binding['metadata']['namespace']}" if binding["metadata"].get("namespace") else "")
         for binding in cluster.objects["cluster_bindings"] + cluster.objects["bindings"]
@@ -190,11 +190,11 @@ def cluster_admin(cluster: Cluster) -> Verdict:
         return failed(f"cluster-admin is bound to {', '.join(sorted(everybody))}")
     if found - ADMINISTRATORS:
         return manual(f"cluster-admin is also bound to {', '.join(sorted(found - ADMINISTRATORS))}")
-    return passed(f"cluster-admin is bound to {', '.join(sorted(found))} alone")
+    return passed(f"cluster-admin is bound only to {', '.join(sorted(found))}")
 
 
 def masters(cluster: Cluster) -> Verdict:
-    """The group may do everything without a binding: one that names it shows that it is in use."""
+    """No binding names system:masters: the group needs none, so one that names it shows that it is in use."""
     found = sorted(
         _binding_name(binding)
         for binding in cluster.objects["cluster_bindings"] + cluster.objects["bindings"]
@@ -214,11 +214,7 @@ def wildcards(cluster: Cluster) -> Verdict:
         wide = any("*" in (rule.get(part) or []) for rule in rules for part in ("verbs", "resources", "apiGroups"))
         if wide and not _bootstrapped(role) and not role.get("aggregationRule"):
             found.append(role["metadata"]["name"])
-    return (
-        manual(f"roles with *: {', '.join(sorted(found))}")
-        if found
-        else passed("none but Kubernetes' own roles have *")
-    )
+    return manual(f"roles with *: {', '.join(sorted(found))}") if found else passed("only Kubernetes' own roles have *")
 
 
 def _mounts_token(cluster: Cluster, pod: dict[str, Any]) -> bool:
@@ -259,9 +255,9 @@ def default_accounts(cluster: Cluster) -> Verdict:
     )
     if giving:
         return manual(
-            f"not used, but pods would be given its token in {', '.join(giving)}: automountServiceAccountToken"
+            f"not used, but pods would get its token in {', '.join(giving)}: set automountServiceAccountToken: false"
         )
-    return passed("no pod is given the token of a `default` account, and no role is bound to one")
+    return passed("no pod gets the token of a `default` account, and no role is bound to one")
 
 
 def tokens(cluster: Cluster) -> Verdict:
@@ -292,7 +288,7 @@ def isolated(cluster: Cluster) -> Verdict:
         return manual(
             f"namespaces with pods and without a NetworkPolicy: {', '.join(open_ones)}; docs/security.md has a template"
         )
-    return passed(f"every namespace with pods but {SYSTEM_NAMESPACE} has a NetworkPolicy")
+    return passed(f"every namespace with pods except {SYSTEM_NAMESPACE} has a NetworkPolicy")
 
 
 def default_namespace(cluster: Cluster) -> Verdict:
@@ -304,11 +300,11 @@ def default_namespace(cluster: Cluster) -> Verdict:
     ]
     if pods or services:
         return manual(f"in the namespace default: {len(pods)} pods, {len(services)} services")
-    return passed("nothing but the API's own service is in the namespace default")
+    return passed("only the API's own service is in the namespace default")
 
 
 def refusal(client: Client, namespace: str, spec: dict[str, Any]) -> str:
-    """Why Pod Security refuses a pod, asked by a dry run; empty where it would be taken. Raises ApiError otherwise."""
+    """Why Pod Security refuses a pod, by a dry run; empty if it admits the pod. Raises ApiError for other errors."""
     body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "asked-"}, "spec": spec}
     try:
         client.request("POST", f"/api/v1/namespaces/{namespace}/pods", {"dryRun": "All"}, body)
@@ -320,7 +316,7 @@ def refusal(client: Client, namespace: str, spec: dict[str, Any]) -> str:
 
 
 def pod_security(cluster: Cluster) -> list[Finding]:
-    """A pod of each kind in every namespace: which of them take it."""
+    """Tries a pod of each kind in every namespace, by dry runs, and reports where it is admitted."""
     namespaces = [
         item["metadata"]["name"]
         for item in cluster.objects["namespaces"]
@@ -333,7 +329,7 @@ def pod_security(cluster: Cluster) -> list[Finding]:
         try:
             return "" if refusal(cluster.client, namespace, PODS[number][1]) else namespace
         except ApiError as error:
-            return f"{namespace} (not asked: {error.message})"
+            return f"{namespace} (not tried: {error.message})"
 
     with ThreadPoolExecutor(max_workers=WORKERS) as pool:
         answers = list(zip(questions, pool.map(look, questions)))
@@ -341,19 +337,19 @@ def pod_security(cluster: Cluster) -> list[Finding]:
     privileged = sorted({namespace for (number, namespace), taken in answers if number == "5.2.2" and taken})
     verdict = judged(
         not privileged,
-        f"Pod Security Admission lets everything into {', '.join(privileged)}"
+        f"Pod Security Admission admits everything to {', '.join(privileged)}"
         if privileged
-        else f"Pod Security Admission acts in every namespace but {SYSTEM_NAMESPACE}",
+        else f"Pod Security Admission is active in every namespace except {SYSTEM_NAMESPACE}",
     )
-    findings.append(Finding("5.2.1", "A policy decides what pods may be", verdict.status, verdict.reason))
+    findings.append(Finding("5.2.1", "A policy decides which pods are admitted", verdict.status, verdict.reason))
     for number, (title, _spec, baseline) in PODS.items():
         taken = sorted(where for (asked, _namespace), where in answers if asked == number and where)
         if not taken:
-            verdict = passed(f"refused in every namespace but {SYSTEM_NAMESPACE}")
+            verdict = passed(f"refused in every namespace except {SYSTEM_NAMESPACE}")
         elif baseline:
-            verdict = failed(f"taken in {', '.join(taken)}")
+            verdict = failed(f"admitted in {', '.join(taken)}")
         else:
-            verdict = manual(f"taken, with a warning, in {', '.join(taken)}: label them restricted to refuse it")
+            verdict = manual(f"admitted, with a warning, in {', '.join(taken)}: label them restricted to refuse it")
         findings.append(Finding(number, title, verdict.status, verdict.reason))
     return findings
 
@@ -370,14 +366,14 @@ ROWS: tuple[Row, ...] = (
     (
         "3.1.2",
         "People do not sign in with service accounts' tokens",
-        lambda _c: manual("who was given a token cannot be seen; they last a day at most"),
+        lambda _c: manual("who got a token cannot be seen; tokens last a day at most"),
     ),
-    ("5.1.1", "cluster-admin is for administrators alone", cluster_admin),
+    ("5.1.1", "cluster-admin is only for administrators", cluster_admin),
     ("5.1.2", "Few may read Secrets", access(("", "secrets", ("get", "list", "watch")))),
     ("5.1.3", "Roles name what they allow", wildcards),
     ("5.1.4", "Few may create pods", access(("", "pods", ("create",)))),
     ("5.1.5", "The default service accounts are not used", default_accounts),
-    ("5.1.6", "Pods have a token only where they need one", tokens),
+    ("5.1.6", "Pods have a token only if they need one", tokens),
     ("5.1.7", "system:masters is not used", masters),
     (
         "5.1.8",
@@ -389,10 +385,10 @@ ROWS: tuple[Row, ...] = (
         ),
     ),
     ("5.1.9", "Few may create persistent volumes", access(("", "persistentvolumes", ("create",)))),
-    ("5.1.10", "Few reach nodes through the proxy", access(("", "nodes/proxy", ("get", "create")))),
+    ("5.1.10", "Few may reach nodes through the proxy", access(("", "nodes/proxy", ("get", "create")))),
     (
         "5.1.11",
-        "Few approve certificates",
+        "Few may approve certificates",
         access(("certificates.k8s.io", "certificatesigningrequests/approval", ("update", "patch"))),
     ),
     (
@@ -405,27 +401,27 @@ ROWS: tuple[Row, ...] = (
             )
         ),
     ),
-    ("5.1.13", "Few may make service accounts' tokens", access(("", "serviceaccounts/token", ("create",)))),
+    ("5.1.13", "Few may create service accounts' tokens", access(("", "serviceaccounts/token", ("create",)))),
     ("5.3.2", "Namespaces have NetworkPolicies", isolated),
-    ("5.4.1", "Secrets are given to pods as files", secrets_as_files),
-    ("5.4.2", "Secrets may be kept outside", lambda _c: manual("an external store of secrets is a choice of its own")),
-    ("5.5.1", "Where images come from is checked", lambda _c: manual("no image policy webhook is installed")),
+    ("5.4.1", "Pods get Secrets as files", secrets_as_files),
+    ("5.4.2", "Secrets may be kept outside", lambda _c: manual("an external store of secrets is your decision")),
+    ("5.5.1", "The origin of images is checked", lambda _c: manual("no image policy webhook is installed")),
     (
         "5.6.1",
-        "Namespaces separate what belongs apart",
-        lambda _c: manual("how resources are divided is a choice of its own"),
+        "Namespaces separate resources",
+        lambda _c: manual("how resources are divided is your decision"),
     ),
     (
         "5.6.3",
         "Pods have a security context",
-        lambda _c: manual("the level restricted asks for one, and warns everywhere"),
+        lambda _c: manual("the level restricted requires one, and warns everywhere"),
     ),
     ("5.6.4", "The default namespace is empty", default_namespace),
 )
 
 
 def nodes_findings(nodes: dict[str, Node]) -> list[Finding]:
-    """Items that the nodes answer together."""
+    """Findings of the items that concern all nodes together."""
     without = ", ".join(sorted(name for name, node in nodes.items() if "kube-router" not in node.processes))
     bare = ", ".join(sorted(name for name, node in nodes.items() if setting(node, "seccompDefault") is not True))
     policy = failed(f"nothing enforces it on {without}") if without else passed("kube-router runs on every node")

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Items X: what this project asks for and the benchmark does not. X.9 is in `policies`, beside its like."""
+"""Items X: what this project requires beyond the benchmark. X.9 is in `policies`, with similar items."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ LONGEST_TOKEN_S = 24 * 3600
 _SECONDS = {"h": 3600, "m": 60, "s": 1}
 
 
-def unread(expected: Iterable[str], read: Iterable[str]) -> list[Finding]:
-    """A node that gave nothing is no reason to pass."""
+def coverage(expected: Iterable[str], read: Iterable[str]) -> list[Finding]:
+    """Fails for each node that was not read, so that it does not count as passed."""
     there, findings = set(read), []
     for name in expected:
         status = PASS if name in there else FAIL
-        reason = "read" if name in there else "nothing was read of it: is it up, and was the play limited to others?"
+        reason = "read" if name in there else "it was not read: is it running, and was the play limited to other nodes?"
         findings.append(Finding("X.1", "Every node of the inventory was read", status, reason, name))
     return findings
 
 
 def copies(node: Node) -> Verdict:
-    """Keys for the programs that do not run as root: in directories that nobody else may enter."""
+    """Copies of keys for programs that do not run as root are in directories that nobody else can enter."""
     wrong, number = [], 0
     for directory in COPIES:
         program = directory.rpartition("/")[2]
@@ -57,7 +57,7 @@ def copies(node: Node) -> Verdict:
 
 
 def seconds(duration: str) -> int | None:
-    """Of a Go duration in whole hours, minutes and seconds; None for any other text."""
+    """The seconds of a Go duration of whole hours, minutes and seconds; None for any other text."""
     if not re.fullmatch(r"(\d+[hms])+", duration):
         return None
     return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"(\d+)([hms])", duration))
@@ -71,7 +71,7 @@ def token_life(node: Node) -> Verdict:
 
 
 def limits(node: Node) -> Verdict:
-    """In the kubelet 0 events a second are as many as there are (CIS 4.2.8 lets that pass)."""
+    """Pods and events have limits. To the kubelet, 0 events a second means no limit (CIS 4.2.8 accepts that)."""
     names = ("maxPods", "eventRecordQPS", "eventBurst")
     values = {name: setting(node, name) for name in names}
     without = [name for name, value in values.items() if not isinstance(value, int) or value <= 0]
@@ -89,7 +89,7 @@ def kubelet_profiling(node: Node) -> Verdict:
 def control_plane_items() -> list[Item]:
     no_profiling = flag_is(ETCD, "enable-pprof", "false", default="false")
     return [
-        Item("X.2", "Copies of keys are their program's alone", API, copies),
+        Item("X.2", "Copies of keys are readable by their program only", API, copies),
         *from_flags(ETCD, "config-file", [Item("X.3", "etcd does not offer profiling", ETCD, no_profiling)]),
         Item("X.4", "Service accounts' tokens last a day at most", API, token_life),
     ]
@@ -101,7 +101,7 @@ def items() -> list[Item]:
     return [
         *configured(
             [
-                Item("X.5", "The kubelet takes the kernel as it was set", KUBELET, kernel),
+                Item("X.5", "The kubelet does not change kernel settings", KUBELET, kernel),
                 Item("X.6", "Pods and events have limits", KUBELET, limits),
                 Item("X.7", "The kubelet does not offer profiling", KUBELET, kubelet_profiling),
             ]

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All findings of a cluster, in the order of their numbers, as data and as a table."""
+"""All findings of a cluster by number, as data and as a table."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _RANK = {FAIL: 0, MANUAL: 1, PASS: 2}
 
 
 def order(number: str) -> list[int]:
-    """Our own items, X, come last."""
+    """The sort key of an item; our own items, X, come last."""
     return [int(part) if part.isdigit() else 99 for part in number.split(".")]
 
 
 def node_findings(name: str, node: Node, control: bool) -> list[Finding]:
-    """`control` is whether the node should run the control plane."""
+    """The findings of one node; `control`: whether the node should run the control plane."""
     items = [*control_plane.items(), *etcd.items(), *project_items.control_plane_items()] if control else []
     return ask([*items, *worker.items(), *project_items.items()], name, node)
 
 
 def accept(findings: Iterable[Finding], accepted: Mapping[str, str]) -> list[Finding]:
-    """What the user knows and lives with is no FAIL; the report says so, with the user's reason."""
+    """Turns a FAIL that the user accepts into MANUAL, with the user's reason in the report."""
     return [
         replace(finding, status=MANUAL, reason=f"accepted ({accepted[finding.number]}): {finding.reason}")
         if finding.status == FAIL and finding.number in accepted
@@ -47,9 +47,9 @@ def accept(findings: Iterable[Finding], accepted: Mapping[str, str]) -> list[Fin
 
 
 def kubelets(client: Client, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """By node what its kubelet says that it runs with; nothing of one that does not answer.
+    """{node: its kubelet's running configuration}, without kubelets that do not answer.
 
-    Its file says less: flags and drop-ins win over that.
+    The configuration file is not enough: flags and drop-ins override it.
     """
 
     def ask_one(name: str) -> tuple[str, dict[str, Any]]:
@@ -68,22 +68,22 @@ def all_findings(
     inventory: Mapping[str, list[str]],
     accepted: Mapping[str, str],
 ) -> list[Finding]:
-    """`shown` is what was read, by node; `inventory` has all names of the groups `control_plane` and `worker`."""
+    """`shown`: {node: what was read}; `inventory`: all names of the groups `control_plane` and `worker`."""
     asked = kubelets(client, shown)
     nodes = {name: Node({**facts, "kubelet": asked[name]}) for name, facts in shown.items()}
     controls = inventory["control_plane"]
-    found = project_items.unread(sorted({*controls, *inventory["worker"]}), shown)
+    found = project_items.coverage(sorted({*controls, *inventory["worker"]}), shown)
     found += [one for name, node in nodes.items() for one in node_findings(name, node, name in controls)]
     found += policies.findings(client, nodes)
     return sorted(accept(found, accepted), key=lambda one: (order(one.number), _RANK[one.status], one.node))
 
 
 def table(findings: Iterable[Finding]) -> list[str]:
-    """A line for each item and answer; nodes that answer the same share it."""
+    """A line for each item and finding; nodes with the same finding share it."""
     grouped: dict[tuple[str, str, str, str], list[str]] = {}
     for one in findings:
         grouped.setdefault((one.number, one.status, one.title, one.reason), []).append(one.node)
-    rows = [("item", "", "what it asks for", "where", "what was seen")]
+    rows = [("item", "", "what it requires", "where", "what was found")]
     for (number, status, title, reason), nodes in grouped.items():
         where = "cluster" if nodes == [""] else nodes[0] if len(nodes) == 1 else f"{len(nodes)} nodes"
         rows.append((number, status, title, where, reason))
@@ -92,7 +92,7 @@ def table(findings: Iterable[Finding]) -> list[str]:
 
 
 def counts(findings: Iterable[Finding]) -> dict[str, int]:
-    """By status, how many items; an item counts by its worst answer."""
+    """{status: number of items}; an item counts by its worst finding."""
     worst: dict[str, str] = {}
     for one in findings:
         if one.number not in worst or _RANK[one.status] < _RANK[worst[one.number]]:

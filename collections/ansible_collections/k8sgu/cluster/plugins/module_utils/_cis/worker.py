@@ -30,7 +30,7 @@ Select = Callable[[Node], str]
 
 
 def setting(node: Node, name: str) -> Any:
-    """A field of the configuration that the kubelet runs with, by its dotted name; None where it says nothing."""
+    """A field of the kubelet's running configuration by its dotted name; None if it is not set."""
     value: Any = node.kubelet
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -38,12 +38,14 @@ def setting(node: Node, name: str) -> Any:
 
 
 def configured(items: list[Item]) -> list[Item]:
-    """A kubelet that did not say what it runs with proves nothing."""
+    """The items, failing if the kubelet did not report its running configuration."""
 
     def asked(item: Item) -> Item:
         def question(node: Node) -> Verdict:
             return (
-                item.question(node) if node.kubelet else failed("the kubelet did not say what it runs with (/configz)")
+                item.question(node)
+                if node.kubelet
+                else failed("the kubelet did not report its running configuration (/configz)")
             )
 
         return replace(item, question=question)
@@ -52,7 +54,7 @@ def configured(items: list[Item]) -> list[Item]:
 
 
 def setting_is(name: str, *allowed: Any, default: Any = None) -> Question:
-    """`default` is what the kubelet does where nothing is said."""
+    """The setting has one of the allowed values; `default` is its value if it is not set."""
 
     def question(node: Node) -> Verdict:
         value = setting(node, name)
@@ -118,12 +120,13 @@ def process_limit(node: Node) -> Verdict:
 
 
 def server_rotation(node: Node) -> Verdict:
-    """Either the kubelet asks for its serving certificate itself, or it is given one."""
+    """The kubelet either requests its serving certificate itself, or is given one."""
     gates = setting(node, "featureGates") or {}
     if gates.get("RotateKubeletServerCertificate") is False:
         return failed("featureGates.RotateKubeletServerCertificate: false")
     given = setting(node, "tlsCertFile")
-    return passed(f"on by default; the serving certificate is {'renewed by the playbooks' if given else 'asked for'}")
+    origin = "renewed by the playbooks" if given else "requested by the kubelet"
+    return passed(f"on by default; the serving certificate is {origin}")
 
 
 def proxy_metrics(node: Node) -> Verdict:
@@ -139,8 +142,8 @@ def _file_items(number: int, title: str, program: str, path: Select) -> list[Ite
         return files_owner(["root:root"], is_path(path(node)), path(node) or title)(node)
 
     return [
-        Item(f"4.1.{number}", f"{title} is for root's eyes", program, mode),
-        Item(f"4.1.{number + 1}", f"{title} is root's", program, owner),
+        Item(f"4.1.{number}", f"{title} is readable by root only", program, mode),
+        Item(f"4.1.{number + 1}", f"{title} is owned by root", program, owner),
     ]
 
 
@@ -156,16 +159,19 @@ def items() -> list[Item]:
         *configured(
             [
                 Item(
-                    "4.1.7", "Nobody but root writes the CA that the kubelet checks clients by", KUBELET, authority_mode
+                    "4.1.7",
+                    "The kubelet's client CA is writable by root only",
+                    KUBELET,
+                    authority_mode,
                 ),
-                Item("4.1.8", "The CA that the kubelet checks clients by is root's", KUBELET, authority_owner),
+                Item("4.1.8", "The kubelet's client CA is owned by root", KUBELET, authority_owner),
             ]
         ),
         *_file_items(9, "kubelet's configuration", KUBELET, _named(KUBELET, "config")),
-        Item("4.2.7", "The node's name is not made up", KUBELET, host_name),
+        Item("4.2.7", "The node's name is not overridden", KUBELET, host_name),
         *configured(_settings()),
         *from_flags(
-            PROXY, "config", [Item("4.3.1", "kube-proxy's metrics are for the node alone", PROXY, proxy_metrics)]
+            PROXY, "config", [Item("4.3.1", "kube-proxy's metrics are for the node only", PROXY, proxy_metrics)]
         ),
     ]
 
@@ -178,10 +184,10 @@ def _settings() -> list[Item]:
             KUBELET,
             setting_is("authentication.anonymous.enabled", False),
         ),
-        Item("4.2.2", "The kubelet asks the API server who may", KUBELET, authorization),
-        Item("4.2.3", "The kubelet checks clients by a CA", KUBELET, setting_set("authentication.x509.clientCAFile")),
+        Item("4.2.2", "The kubelet asks the API server for authorization", KUBELET, authorization),
+        Item("4.2.3", "The kubelet verifies clients by a CA", KUBELET, setting_set("authentication.x509.clientCAFile")),
         Item("4.2.4", "The kubelet's read-only port is closed", KUBELET, setting_is("readOnlyPort", 0, default=0)),
-        Item("4.2.5", "Silent streams end", KUBELET, streams_end),
+        Item("4.2.5", "Idle streams end", KUBELET, streams_end),
         Item(
             "4.2.6",
             "The kubelet keeps its packet rules",
@@ -194,7 +200,7 @@ def _settings() -> list[Item]:
         ),
         Item("4.2.10", "The kubelet's client certificate is renewed", KUBELET, setting_is("rotateCertificates", True)),
         Item("4.2.11", "Renewal of the kubelet's serving certificate is not turned off", KUBELET, server_rotation),
-        Item("4.2.12", "The kubelet has strong cipher suites alone", KUBELET, ciphers),
-        Item("4.2.13", "Pods have a limit of processes", KUBELET, process_limit),
+        Item("4.2.12", "The kubelet uses only strong cipher suites", KUBELET, ciphers),
+        Item("4.2.13", "Pods have a process limit", KUBELET, process_limit),
         Item("4.2.14", "Pods have a seccomp profile by default", KUBELET, setting_is("seccompDefault", True)),
     ]

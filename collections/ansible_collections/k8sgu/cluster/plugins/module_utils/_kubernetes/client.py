@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The API server over HTTPS: one kept-alive connection per thread, retries while it is unreachable or overloaded."""
+"""A client of the API server: one kept-alive connection per thread; retries while it is unreachable or overloaded."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconf
 
 _ATTEMPT_TIMEOUT_S = 20.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
-# Answers that pass by themselves; 500 is what the server says while etcd elects a leader or a webhook's pod starts.
+# Statuses that pass by themselves; the server answers 500 while etcd elects a leader or a webhook's pod starts.
 _PASSING = (429, 500, 502, 503, 504)
 
 
 class ApiError(KubernetesError):
-    """An answer that refuses; `code` is the HTTP status, `reason` and `details` are those of the Status object."""
+    """The server refused a request; `code` is the HTTP status, `reason` and `details` come from the Status object."""
 
     def __init__(self, method: str, path: str, code: int, status: Mapping[str, Any]) -> None:
         self.code = code
@@ -36,7 +36,7 @@ class ApiError(KubernetesError):
 
 
 class _HttpsConnection(http.client.HTTPSConnection):
-    """With another name to be verified than the one that is connected to, and perhaps a proxy on the way."""
+    """Connects through a proxy if there is one, and verifies the certificate for a name other than the address's."""
 
     def __init__(self, access: Access, timeout: float) -> None:
         super().__init__(access.host, access.port, timeout=timeout, context=access.tls)
@@ -47,7 +47,7 @@ class _HttpsConnection(http.client.HTTPSConnection):
 
 
 class Client:
-    """`patience` is how many seconds a request is tried again before it fails; the audit log shows the user agent."""
+    """`patience` is how long a request is retried before it fails, in seconds; the audit log shows the user agent."""
 
     def __init__(self, access: Access, patience: float, user_agent: str = "k8sgu") -> None:
         self.access, self.patience, self.user_agent = access, patience, user_agent
@@ -64,7 +64,7 @@ class Client:
         return self.request("GET", path, query, accept=accept)
 
     def find(self, path: str) -> dict[str, Any] | None:
-        """The object at `path`, None where there is none."""
+        """The object at `path`, None if there is none."""
         try:
             return self.get(path)
         except ApiError as error:
@@ -82,9 +82,9 @@ class Client:
         accept: str = "application/json",
         passes: Callable[[ApiError], bool] | None = None,
     ) -> dict[str, Any]:
-        """The answer as data. Raises ApiError for a refusal, KubernetesError where there is no answer in time.
+        """The answer as data. Raises ApiError for a refusal, KubernetesError if there is no answer in time.
 
-        `passes` says which refusals are worth another attempt, by default those that pass by themselves.
+        `passes` decides which refusals are retried, by default those that pass by themselves.
         """
         passing = passes or _passes
         target = self.access.prefix + path + (f"?{urlencode(query)}" if query else "")
@@ -105,11 +105,11 @@ class Client:
                     f"does {self.access.path} belong to this cluster?"
                 ) from error
             except (OSError, http.client.HTTPException) as error:
-                # A reset while TLS is set up is how a server refuses a client certificate with TLS 1.3.
+                # With TLS 1.3 a server refuses a client certificate by a reset during the handshake.
                 if time.monotonic() + pause >= deadline:
                     raise KubernetesError(
                         f"{self._server()}: cannot be reached for {self.patience:g} s "
-                        f"({type(error).__name__}: {error}); is it up, and is {self.access.path} right?"
+                        f"({type(error).__name__}: {error}); is it running, and is {self.access.path} right?"
                     ) from error
                 after = 0.0
             else:
@@ -142,7 +142,7 @@ class Client:
             response = connection.getresponse()
             content = response.read()
         except BaseException:
-            connection.close()  # the next attempt connects anew
+            connection.close()  # the next attempt opens a new one
             raise
         after = 0.0
         with contextlib.suppress(ValueError):
@@ -154,7 +154,7 @@ def _decoded(content: bytes, request: str) -> dict[str, Any]:
     try:
         return dict(json.loads(content))
     except (ValueError, TypeError) as error:
-        raise KubernetesError(f"{request}: the answer is not JSON; is there something else at that address?") from error
+        raise KubernetesError(f"{request}: the answer is not JSON; is that the address of the API server?") from error
 
 
 def _status(content: bytes) -> dict[str, Any]:
@@ -167,16 +167,16 @@ def _status(content: bytes) -> dict[str, Any]:
 
 def _passes(refusal: ApiError) -> bool:
     if refusal.code in _PASSING:
-        # Also told as an internal error, though it is the object that does not fit its kind.
+        # The server calls this an internal error too, although the object does not fit its kind.
         return "failed to create typed patch object" not in refusal.message
     if refusal.code == 409:
-        # Somebody else wrote at the same time; a conflict of field owners, though, stays.
+        # Someone else wrote at the same time, which passes; a conflict of field owners does not.
         return not conflicts(refusal) and refusal.reason == "Conflict"
     return lacks_service_account(refusal)
 
 
 def lacks_service_account(refusal: ApiError) -> bool:
-    """Right after a namespace or a cluster is made, a pod's service account is not there yet."""
+    """Whether a pod's service account does not exist yet, as right after a namespace or a cluster is made."""
     return refusal.code == 403 and "error looking up service account" in refusal.message
 
 

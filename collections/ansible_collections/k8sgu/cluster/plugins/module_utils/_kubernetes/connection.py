@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A TLS connection to the API server: directly, or through the proxy that the kubeconfig or the environment names."""
+"""Opens a TLS connection to the API server, directly or through the kubeconfig's or the environment's proxy."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.proxy_rules
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconfig import Access
 
-# What a proxy answers while the server behind it is not up; any other refusal is its last word.
+# A proxy answers these while the server behind it is down; any other refusal is final.
 _PASSING = (502, 503, 504)
 
 
 def connect(access: Access, timeout: float) -> ssl.SSLSocket:
-    """The caller closes it. Raises OSError for what may pass with time, KubernetesError for what the proxy refuses."""
+    """The caller closes it. Raises OSError if a later attempt may succeed, KubernetesError if the proxy refuses."""
     place = access.proxy or access
     plain = socket.create_connection((place.host, place.port), timeout)
     try:
-        # Small packets are sent at once.
+        # Send small packets at once.
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if access.proxy:
             _open_tunnel(plain, access.proxy, access)
@@ -39,7 +39,7 @@ def _open_tunnel(plain: socket.socket, proxy: Proxy, access: Access) -> None:
     if proxy.authorization:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
     plain.sendall("\r\n".join([*lines, "", ""]).encode())
-    # The server says nothing before the client does, so nothing of TLS is read here.
+    # The server sends nothing before the client does, so this reads no part of the TLS stream.
     response = http.client.HTTPResponse(plain, method="CONNECT")
     try:
         response.begin()
@@ -52,5 +52,5 @@ def _open_tunnel(plain: socket.socket, proxy: Proxy, access: Access) -> None:
         raise OSError(said)
     way_out = "its user and password are wrong or missing" if response.status == 407 else "it refuses this server"
     raise KubernetesError(
-        f"the API server https://{target}: {said}: {way_out}; mend {proxy.named}, or name {access.host} in NO_PROXY"
+        f"the API server https://{target}: {said}: {way_out}; correct {proxy.named}, or name {access.host} in NO_PROXY"
     )

@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Why a workload does not run, in a few lines: what controllers, scheduler and kubelets say of it, its pods and nodes.
+"""Explains in a few lines why a workload does not run: what controllers, scheduler and kubelets report about it.
 
-`explanation` is pure; `explain` reads what it needs, for whoever has waited in vain.
+`explanation` is pure; `explain` reads what it needs. Call it when a wait for the workload has timed out.
 https://kubernetes.io/docs/tasks/debug/debug-application/debug-pods/
 """
 
@@ -21,19 +21,19 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.readines
     readiness,
 )
 
-# What is told at most: pods, nodes, events of one object, characters of a line.
+# Limits: pods, nodes, events of one object, characters of a line.
 MOST_PODS, MOST_NODES, MOST_EVENTS, LONGEST_LINE = 3, 5, 2, 400
-# So many pods are read; after a storm of evictions there are more.
+# Pods to read; after many evictions there are more.
 _PAGE = 200
 CORDONED = "is cordoned"
-# A shorter value would be found in every other word.
+# Shorter secrets are not masked: they would occur in ordinary words.
 _SHORTEST_SECRET = 4
 _PRESSURES = ("DiskPressure", "MemoryPressure", "PIDPressure", "NetworkUnavailable")
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What there is to tell of, as the API has it; `events` are warnings of the workload and of its pods."""
+    """The API's objects that an explanation needs; `events` are warnings of the workload and of its pods."""
 
     workload: dict[str, Any]
     pods: list[dict[str, Any]] = field(default_factory=list)
@@ -42,9 +42,9 @@ class Seen:
 
 
 def explain(client: Client, path: str, secrets: Collection[str] = ()) -> list[str]:
-    """Lines that say why the object at `path` of the API is not ready; `secrets` are values that are not shown.
+    """Lines that say why the object at `path` of the API is not ready; `secrets` are values to mask.
 
-    Empty where it is ready. An explanation alone: what cannot be read ends it, and is no error of its own.
+    Empty if it is ready. Raises nothing: an error of the API ends the explanation and is its last line.
     """
     seen = Seen({})
     try:
@@ -53,7 +53,7 @@ def explain(client: Client, path: str, secrets: Collection[str] = ()) -> list[st
             return []
         _read(client, seen)
     except KubernetesError as error:
-        return [*explanation(seen, secrets), shown(f"nothing more could be read: {error}", secrets)]
+        return [*explanation(seen, secrets), one_line(f"nothing more could be read: {error}", secrets)]
     return explanation(seen, secrets)
 
 
@@ -78,13 +78,13 @@ def _pods(client: Client, workload: dict[str, Any], namespace: str) -> list[dict
     if workload.get("kind") == "Pod":
         return [workload]
     selector = (workload.get("spec") or {}).get("selector") or {}
-    # A ReplicationController's selector has no matchLabels around it, and a volume claim's is not of pods.
+    # A ReplicationController's selector is the labels themselves, and a volume claim's does not select pods.
     labels = selector if workload.get("kind") == "ReplicationController" else selector.get("matchLabels")
     if not labels or workload.get("kind") == "PersistentVolumeClaim":
         return []
     query = {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items()), "limit": str(_PAGE)}
     path = f"/api/v1/namespaces/{namespace}/pods"
-    # Evicted pods stay as objects, up to a thousand: they must not take the place of the one that should run.
+    # Up to a thousand evicted pods stay as objects: they must not hide the one that should run.
     found: list[dict[str, Any]] = []
     for phases in ("status.phase!=Failed,status.phase!=Succeeded", "status.phase=Failed"):
         found += client.get(path, {**query, "fieldSelector": phases}).get("items") or []
@@ -92,23 +92,23 @@ def _pods(client: Client, workload: dict[str, Any], namespace: str) -> list[dict
 
 
 def explain_removal(client: Client, path: str) -> list[str]:
-    """Why the object at `path` is still there: what a namespace still holds, or the node that does not end its pod."""
+    """Why the object at `path` still exists: what a namespace still contains, or the node that does not end its pod."""
     try:
         live = client.find(path) or {}
         if live.get("kind") == "Pod" and live["spec"].get("nodeName"):
             name = live["spec"]["nodeName"]
             trouble = node_trouble(client.find(f"/api/v1/nodes/{name}") or {"status": None})
-            return [shown(f"Node {name}: {'; '.join(trouble)}", ())] if trouble else []
+            return [one_line(f"Node {name}: {'; '.join(trouble)}", ())] if trouble else []
     except KubernetesError:
         return []
     # https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/namespace-v1/#NamespaceStatus
     conditions = (live.get("status") or {}).get("conditions") or [] if live.get("kind") == "Namespace" else []
     told = [entry for entry in conditions if entry.get("status") == "True" and entry.get("message")]
-    return [shown(f"Namespace {live['metadata']['name']}: {entry['message']}", ()) for entry in told]
+    return [one_line(f"Namespace {live['metadata']['name']}: {entry['message']}", ()) for entry in told]
 
 
 def explanation(seen: Seen, secrets: Collection[str] = ()) -> list[str]:
-    """Bounded in number and length."""
+    """The explanation, limited in number and length of lines. Pure."""
     waiting = [pod for pod in seen.pods if not _finished(pod) and not _ready(pod)]
     lines = [
         f"{entry.get('reason')}: {entry.get('message')}"
@@ -130,11 +130,11 @@ def explanation(seen: Seen, secrets: Collection[str] = ()) -> list[str]:
     lines += _failed([pod for pod in seen.pods if (pod.get("status") or {}).get("phase") == "Failed"])
     troubled = [(node["metadata"]["name"], node_trouble(node)) for node in seen.nodes]
     lines += [f"Node {name}: {'; '.join(trouble)}" for name, trouble in troubled if trouble][:MOST_NODES]
-    return [shown(line, secrets) for line in lines]
+    return [one_line(line, secrets) for line in lines]
 
 
 def node_trouble(node: dict[str, Any]) -> list[str]:
-    """What keeps pods from running on a node, a phrase each."""
+    """What keeps pods from running on a node, one phrase each."""
     if node.get("status", {}) is None:
         return ["is not registered"]
     ready = condition(node, "Ready")
@@ -151,7 +151,7 @@ def node_trouble(node: dict[str, Any]) -> list[str]:
 
 
 def secret_values(bodies: Iterable[dict[str, Any]]) -> set[str]:
-    """What the Secrets among some objects hold, in clear text and encoded; of longer texts each line too."""
+    """The values of the Secrets among some objects, in clear text and encoded; each line of longer texts too."""
     found: set[str] = set()
     for body in bodies:
         if body.get("kind") == "Secret":
@@ -164,12 +164,12 @@ def secret_values(bodies: Iterable[dict[str, Any]]) -> set[str]:
 def _decoded(value: str) -> str:
     try:
         return base64.b64decode(value, validate=True).decode()
-    except ValueError:  # not base64, or no text
+    except ValueError:  # not base64, or not text
         return ""
 
 
-def shown(text: str, secrets: Collection[str]) -> str:
-    """A text as one line of bounded length, without the secrets."""
+def one_line(text: str, secrets: Collection[str]) -> str:
+    """`text` as one line of limited length, with the secrets masked."""
     for value in sorted(secrets, key=len, reverse=True):
         text = text.replace(value, "(secret)")
     text = " ".join(text.split())
@@ -189,7 +189,7 @@ def _nodes_of(pods: Iterable[dict[str, Any]]) -> set[str]:
 
 
 def _failed(pods: list[dict[str, Any]]) -> list[str]:
-    """Pods that have ended, by why: as many as a storm leaves would hide all else."""
+    """Failed pods, counted by reason: after many evictions a line each would hide everything else."""
     by_reason: dict[str, list[dict[str, Any]]] = {}
     for pod in pods:
         by_reason.setdefault(str(pod["status"].get("reason") or pod_trouble(pod) or "failed"), []).append(pod)
@@ -205,7 +205,7 @@ def _failed(pods: list[dict[str, Any]]) -> list[str]:
 
 
 def _told(about: dict[str, Any], events: Iterable[dict[str, Any]]) -> list[str]:
-    """The newest warnings of an object, one of a reason."""
+    """The newest warnings of an object, one for each reason."""
     uid = about["metadata"].get("uid") if about else None
     own = [event for event in events if uid and (event.get("involvedObject") or {}).get("uid") == uid]
     newest: dict[str, str] = {}
@@ -217,7 +217,7 @@ def _told(about: dict[str, Any], events: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def _repeats(told: str, trouble: str) -> bool:
-    """Whether an event says what the pod's own status says."""
+    """Whether an event repeats the pod's own status."""
     return told.partition(": ")[2] in trouble
 
 

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A kubeconfig as one connection: https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/."""
+"""Reads a kubeconfig (https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/) for one connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors i
 
 @dataclass(frozen=True)
 class Access:
-    """Where the API server is and how to speak to it; `path` is the kubeconfig, for messages."""
+    """The API server's address and the credentials for it; `path` is the kubeconfig, for messages."""
 
     path: str
     host: str
@@ -36,7 +36,7 @@ class Access:
 
 
 def load(path: str, context: str | None) -> Access:
-    """Reads the file and the certificates that it holds or names."""
+    """Reads the file and the certificates that it contains or names. Raises KubernetesError."""
     try:
         raw = yaml_text.secret_document(Path(path).read_text(encoding="utf-8"), f"kubeconfig: {path}")
     except FileNotFoundError as error:
@@ -84,7 +84,7 @@ class _Reader:
         )
 
     def _proxy(self, cluster: dict[str, Any]) -> Proxy | None:
-        """As kubectl chooses it: the kubeconfig's own, whatever is excepted, else that of the environment."""
+        """The proxy that kubectl would use: the kubeconfig's, regardless of NO_PROXY, or else the environment's."""
         try:
             if cluster.get("proxy-url"):
                 return proxy_rules.parse(str(cluster["proxy-url"]), f"proxy-url of {self.path}")
@@ -118,7 +118,7 @@ class _Reader:
         return tls
 
     def _load_pair(self, tls: ssl.SSLContext, pem: bytes) -> None:
-        """The ssl module takes a pair only from a file: one in memory where the system has such, else a private one."""
+        """Loads the pair from a file in memory if possible, else a private one: the ssl module reads only files."""
         try:
             if hasattr(os, "memfd_create"):
                 handle = os.memfd_create("client", os.MFD_CLOEXEC)

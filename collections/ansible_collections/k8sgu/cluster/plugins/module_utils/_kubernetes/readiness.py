@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether an object is ready. Pure; the rules are those of the controllers that keep the statuses."""
+"""Decides whether an object is ready, by the rules of the controllers that set its status. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Callable, NamedTuple
 
 
 class Readiness(NamedTuple):
-    """`message` says what is missing; `failed` that waiting longer is in vain."""
+    """`message` says what is missing; `failed` is True if waiting longer is useless."""
 
     ready: bool
     message: str = ""
@@ -20,19 +20,19 @@ _READY = Readiness(True)
 
 
 def readiness(body: dict[str, Any]) -> Readiness:
-    """Kinds without a notion of readiness are ready as soon as they exist."""
+    """The readiness of an object; kinds that have none are ready as soon as they exist."""
     group = str(body.get("apiVersion", "")).rpartition("/")[0]
     rule = _RULES.get((group, str(body.get("kind"))))
     return rule(body) if rule else _READY
 
 
 def waits(group: str, kind: str) -> bool:
-    """Whether there is anything to wait for with this kind."""
+    """Whether objects of this kind can be unready."""
     return (group, kind) in _RULES
 
 
 def condition(body: dict[str, Any], kind: str) -> dict[str, Any]:
-    """A condition of an object's status by its type; empty where it has none."""
+    """The condition of type `kind` in an object's status; empty if it has none."""
     conditions = (body.get("status") or {}).get("conditions") or []
     return next((entry for entry in conditions if entry.get("type") == kind), {})
 
@@ -134,7 +134,7 @@ def _api_service(body: dict[str, Any]) -> Readiness:
     available = condition(body, "Available")
     if available.get("status") == "True":
         return _READY
-    return Readiness(False, f"not available: {available.get('message') or 'not yet looked at'}")
+    return Readiness(False, f"not available: {available.get('message') or 'not checked yet'}")
 
 
 def _namespace(body: dict[str, Any]) -> Readiness:
@@ -165,7 +165,7 @@ _RULES: dict[tuple[str, str], Callable[[dict[str, Any]], Readiness]] = {
 
 
 def pod_trouble(pod: dict[str, Any]) -> str:
-    """Why a pod does not run, in the words of the kubelet or the scheduler; empty where nobody says anything."""
+    """Why a pod does not run, in the words of the kubelet or the scheduler; empty if they report nothing."""
     status = pod.get("status") or {}
     if status.get("phase") == "Failed" and (status.get("reason") or status.get("message")):
         return ": ".join(str(status[key]) for key in ("reason", "message") if status.get(key))
@@ -173,7 +173,7 @@ def pod_trouble(pod: dict[str, Any]) -> str:
     if scheduled.get("status") == "False":
         return f"not scheduled: {scheduled.get('message')}"
     if (pod.get("metadata") or {}).get("deletionTimestamp"):
-        return f"is being deleted since {pod['metadata']['deletionTimestamp']}"
+        return f"has been terminating since {pod['metadata']['deletionTimestamp']}"
     for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
         trouble = _container_trouble(container)
         if trouble:
@@ -181,8 +181,8 @@ def pod_trouble(pod: dict[str, Any]) -> str:
     if status.get("phase") != "Pending":
         return ""
     if not (pod.get("spec") or {}).get("nodeName"):
-        return "not scheduled, and nobody says why; is the scheduler up?"
-    return "" if status.get("containerStatuses") else "its node's kubelet has not begun with it"
+        return "not scheduled, without a reason; is the scheduler running?"
+    return "" if status.get("containerStatuses") else "its node's kubelet has not started it"
 
 
 def _container_trouble(container: dict[str, Any]) -> str:
@@ -198,7 +198,7 @@ def _container_trouble(container: dict[str, Any]) -> str:
 
 
 def _end(terminated: dict[str, Any]) -> str:
-    """How a container ended, such as "exit code 137 OOMKilled"; empty where it has not."""
+    """How a container ended, such as "exit code 137 OOMKilled"; empty if it has not."""
     if "exitCode" not in terminated:
         return ""
     words = [terminated.get("reason") if terminated.get("reason") != "Error" else "", terminated.get("message")]

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""YAML as Kubernetes reads it; the one place that needs PyYAML, which every Ansible controller has."""
+"""Reads YAML as Kubernetes does; the only module here that needs PyYAML, which every Ansible controller has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ else:
     HAS_YAML = True
 
     class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        """No timestamps, and a key given twice is an error instead of the last one winning."""
+        """Reads no timestamps, and refuses duplicate keys instead of using the last one."""
 
         yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own attribute
             first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -33,7 +33,7 @@ else:
                     continue
                 key = self.construct_object(key_node, deep=True)
                 if not isinstance(key, str):
-                    raise _fault(f"the key {key!r} is no text; quote it", key_node.start_mark)
+                    raise _fault(f"the key {key!r} is not text; quote it", key_node.start_mark)
                 if key in seen:
                     raise _fault(f"the key {key!r} is given twice", key_node.start_mark)
                 seen.add(key)
@@ -62,7 +62,7 @@ def documents(text: str, origin: str) -> list[Any]:
 
 
 def secret_document(text: str, origin: str) -> Any:
-    """One document whose content must not be quoted in an error."""
+    """Parses one document whose content must not appear in errors."""
     _require()
     try:
         return yaml.safe_load(text)

@@ -22,8 +22,8 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.explain 
     explain,
     explain_removal,
     node_trouble,
+    one_line,
     secret_values,
-    shown,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import diff, inventory, objects
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.discovery import Discovery, Resource
@@ -140,7 +140,7 @@ class Engine:
 
     def _present(self, wanted: list[Object], recorded: set[Key], config_map: dict[str, Any] | None) -> None:
         keys = {item.key for item in wanted}
-        doomed = inventory.superfluous(recorded, keys) if self.options.prune else set()
+        doomed = inventory.to_prune(recorded, keys) if self.options.prune else set()
         # Record the objects before making any, so that those of an interrupted run are in the inventory too.
         self._record(recorded | keys, config_map)
         ranks = sorted({objects.rank(item.kind) for item in wanted})
@@ -364,7 +364,7 @@ class Engine:
         for item, state in pending:
             # The explanation of a pod includes this already.
             message = "is not ready" if item.kind == "Pod" else state.message
-            lines.append(shown(f"{item.key}: {message}", self._secrets))
+            lines.append(one_line(f"{item.key}: {message}", self._secrets))
             path = self._resources[item.key].path(item.namespace, item.name)
             lines += [f"  {why}" for why in explain(self.client, path, self._secrets)]
         return f"the set {self.options.name} is not ready after {seconds:.0f} s:\n" + "\n".join(lines)

@@ -50,6 +50,6 @@ def keys(config_map: dict[str, Any] | None) -> set[Key]:
         ) from error
 
 
-def superfluous(recorded: set[Key], wanted: Iterable[Key]) -> set[Key]:
+def to_prune(recorded: set[Key], wanted: Iterable[Key]) -> set[Key]:
     """The objects to prune: those that the set had and no longer has. Pure."""
     return recorded - set(wanted)

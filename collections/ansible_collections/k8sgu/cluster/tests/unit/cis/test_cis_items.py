@@ -328,7 +328,7 @@ def test_items_count_by_their_worst_answer_and_nodes_share_lines():
 
 
 def test_a_node_that_was_not_read_fails():
-    found = project_items.unread(["a", "b"], ["b"])
+    found = project_items.coverage(["a", "b"], ["b"])
     assert [(one.node, one.status) for one in found] == [("a", "FAIL"), ("b", "PASS")]
 
 

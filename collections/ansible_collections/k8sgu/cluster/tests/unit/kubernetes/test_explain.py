@@ -87,7 +87,7 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
     ),
     "no scheduler": (
         Seen(WEB, [pod(node="", phase="Pending")]),
-        ["Pod web-1: not scheduled, and nobody says why; is the scheduler up?"],
+        ["Pod web-1: not scheduled, without a reason; is the scheduler running?"],
     ),
     "events": (
         Seen(
@@ -99,7 +99,7 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
                 event("u-web-0", "FailedMount", "of another pod"),
             ],
         ),
-        ["Pod web-1 on a: its node's kubelet has not begun with it; FailedMount (7 times): no such secret"],
+        ["Pod web-1 on a: its node's kubelet has not started it; FailedMount (7 times): no such secret"],
     ),
     "not made": (
         Seen({**WEB, "kind": "DaemonSet"}, events=[event("u-web", "FailedCreate", "exceeded quota: pods")]),
@@ -141,18 +141,18 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
     ),
     "a node that is gone": (
         Seen(WEB, [pod(phase="Pending")], nodes=[{"metadata": {"name": "a"}, "status": None}]),
-        ["Pod web-1 on a: its node's kubelet has not begun with it", "Node a: is not registered"],
+        ["Pod web-1 on a: its node's kubelet has not started it", "Node a: is not registered"],
     ),
     "a pod on its way out": (
         Seen(WEB, [{**pod(phase="Running"), "metadata": {"name": "w", "deletionTimestamp": "2026-01-01T00:00:00Z"}}]),
-        ["Pod w on a: is being deleted since 2026-01-01T00:00:00Z"],
+        ["Pod w on a: has been terminating since 2026-01-01T00:00:00Z"],
     ),
     "only what is not ready": (
         Seen(
             WEB,
             [pod(phase="Running", conditions=[{"type": "Ready", "status": "True"}]), pod("web-2", phase="Pending")],
         ),
-        ["Pod web-2 on a: its node's kubelet has not begun with it"],
+        ["Pod web-2 on a: its node's kubelet has not started it"],
     ),
 }  # fmt: skip
 

@@ -51,7 +51,7 @@ def test_lists_are_unfolded_and_dates_stay_text() -> None:
         ),
         ("a: [", "is not YAML"),
         ("a: 1\na: 2", "line 2, column 1: is not YAML: the key 'a' is given twice"),
-        ("a: {1: 2}", "the key 1 is no text"),
+        ("a: {1: 2}", "the key 1 is not text"),
     ],
 )
 def test_faults_of_objects(text: str, fault: str) -> None:
@@ -117,8 +117,8 @@ UNREADY = [
     (status("DaemonSet", **SEEN, desiredNumberScheduled=3, updatedNumberScheduled=3), "on 0 of 3 nodes"),
     (status("StatefulSet", **SEEN, updatedReplicas=1), "0 of 1 replicas ready"),
     (status("Job", "batch/v1", active=1), "not complete: 0 succeeded, 1 active"),
-    (status("Pod", "v1", phase="Pending"), "is the scheduler up?"),
-    (status("Pod", "v1", {"nodeName": "a"}, phase="Pending"), "kubelet has not begun"),
+    (status("Pod", "v1", phase="Pending"), "is the scheduler running?"),
+    (status("Pod", "v1", {"nodeName": "a"}, phase="Pending"), "kubelet has not started it"),
     (status("Namespace", "v1", phase="Terminating"), "phase Terminating"),
     (status("CustomResourceDefinition", "apiextensions.k8s.io/v1"), "not established"),
     (status("APIService", "apiregistration.k8s.io/v1", **condition("Available", "False", message="gone")), "gone"),
@@ -178,12 +178,12 @@ def test_secrets_are_told_apart_but_not_shown() -> None:
         assert value not in entry["before"] + entry["after"]
 
 
-def test_an_inventory_survives_and_tells_what_is_superfluous() -> None:
+def test_an_inventory_survives_and_names_what_to_prune() -> None:
     keys = {Key("apps", "Deployment", "a", "x"), Key("", "Namespace", "", "a")}
     body = inventory.body("set", keys)
     assert inventory.keys(body) == keys
     assert inventory.body("set", sorted(keys, reverse=True)) == body
-    assert inventory.superfluous(keys, [Key("", "Namespace", "", "a")]) == {Key("apps", "Deployment", "a", "x")}
+    assert inventory.to_prune(keys, [Key("", "Namespace", "", "a")]) == {Key("apps", "Deployment", "a", "x")}
     assert inventory.keys(None) == set()
     body["data"]["objects"] = "what is this"
     with pytest.raises(KubernetesError, match="not an inventory of k8sgu"):
