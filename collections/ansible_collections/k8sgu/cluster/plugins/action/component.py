@@ -17,7 +17,6 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model imp
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.prepare import (
     ARCHITECTURES,
     Mirror,
-    component_options,
     prepare,
     validate_options,
 )
@@ -56,8 +55,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
         return result
 
     def _job(self, variables: dict[str, Any]) -> tuple[Job, Mirror]:
-        given = dict(self._task.args)
-        options = validate_options(given)
+        options = validate_options(self._task.args)
         sources = Sources(self, variables)
 
         def load(entry: dict[str, Any]) -> bytes:
@@ -71,7 +69,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
 
         mirror = Mirror(options["mirror_dir"])
         components = prepare(
-            component_options(options, given),
+            options["components"],
             mirror,
             lambda: options["architecture"] or self._architecture(variables),
             load,

@@ -70,29 +70,50 @@ options:
   components:
     description:
       - The components, in the order in which they are brought up. The next is begun when the one before is healthy.
-      - A single component can be given by the options of the same names at the top instead.
+      - Required in a task.
     type: list
     elements: dict
     suboptions:
-      name: &name
+      name:
         description: Name of the component, unique on the node. Its record on the node is C(/var/lib/k8sgu/component/<name>.json).
         type: str
         required: true
-      binaries: &binaries
+      binaries:
         description:
-          - Programs from the mirror, a dictionary or a list of dictionaries.
+          - Programs from the mirror.
           - They are installed to C(/opt/k8sgu/<component>/<version>/), and C(/opt/k8sgu/<component>/current) is switched to that version in one step.
-          - "C(component) (string, required) and C(version) (string, required): the name and version in the mirror."
-          - "C(files) (list of strings): which of its files, by default all that the mirror has."
-          - "C(links) (list of strings): files that get a link in C(link_dir) (path, default C(/usr/local/bin))."
-          - "C(restart) (boolean, default V(true)): whether another version restarts the units."
-        type: raw
-      packages: &packages
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          component:
+            description: Name in the mirror.
+            type: str
+            required: true
+          version:
+            description: Version in the mirror.
+            type: str
+            required: true
+          files:
+            description: Which of its files, by default all that the mirror has.
+            type: list
+            elements: str
+            default: []
+          links:
+            description: Files that get a link in C(/usr/local/bin).
+            type: list
+            elements: str
+            default: []
+          restart:
+            description: Whether another version restarts the units.
+            type: bool
+            default: true
+      packages:
         description: Distribution packages that must be installed. APT is called only when one is missing.
         type: list
         elements: str
         default: []
-      user: &user
+      user:
         description: System user that the component runs as, without a login shell.
         type: dict
         suboptions:
@@ -107,12 +128,7 @@ options:
             description: Home directory. It is not created; list it in O(components[].directories).
             type: path
             default: /nonexistent
-          groups:
-            description: Supplementary groups, which must exist or are made as system groups. Memberships beyond these are kept.
-            type: list
-            elements: str
-            default: []
-      directories: &directories
+      directories:
         description: Directories that must exist, in order. Parents that are missing are made with mode V(0755).
         type: list
         elements: dict
@@ -134,7 +150,7 @@ options:
             description: Permissions, four octal digits in quotes.
             type: str
             default: "0755"
-      files: &files
+      files:
         description: Files, written atomically. Exactly one of C(template), C(src) and C(content) gives what is in a file that is present.
         type: list
         elements: dict
@@ -189,29 +205,7 @@ options:
             type: str
             choices: [present, absent]
             default: present
-      links: &links
-        description: Symbolic links.
-        type: list
-        elements: dict
-        default: []
-        suboptions:
-          dest:
-            description: Absolute path of the link.
-            type: path
-            required: true
-          target:
-            description: What the link holds. Required unless O(components[].links[].state=absent).
-            type: str
-          restart:
-            description: Whether a change restarts the units.
-            type: bool
-            default: true
-          state:
-            description: V(absent) removes the link.
-            type: str
-            choices: [present, absent]
-            default: present
-      unit: &unit
+      unit:
         description: The systemd unit. Use O(components[].units) for several.
         type: dict
         suboptions: &unit_options
@@ -234,7 +228,7 @@ options:
             type: str
             choices: [started, stopped, absent]
             default: started
-      units: &units
+      units:
         description:
           - The systemd units, started in this order and stopped in the reverse one.
           - A unit file is installed to C(/etc/systemd/system/); without C(template), C(src) or C(content) the unit is one that the distribution brings.
@@ -242,12 +236,12 @@ options:
         elements: dict
         default: []
         suboptions: *unit_options
-      on_change: &on_change
+      on_change:
         description: Commands, each a list of arguments, that are run after any of the component's files changed and before its units are started.
         type: list
         elements: list
         default: []
-      health: &health
+      health:
         description: What shows that the component works. Checked on every run; without it, a unit that was started must stay active for a second.
         type: dict
         suboptions:
@@ -284,30 +278,15 @@ options:
             description: Seconds until the component counts as unhealthy.
             type: int
             default: 60
-      rollback: &rollback
+      rollback:
         description: Whether a changed component that does not become healthy is put back to what it was.
         type: bool
         default: true
-      overlap: &overlap
+      overlap:
         description:
           - Whether the next of O(components) is begun while this one becomes healthy, for programs that can start without each other.
         type: bool
         default: false
-  name:
-    description: Name of a single component. See O(components[].name).
-    type: str
-  binaries: *binaries
-  packages: *packages
-  user: *user
-  directories: *directories
-  files: *files
-  links: *links
-  unit: *unit
-  units: *units
-  on_change: *on_change
-  health: *health
-  rollback: *rollback
-  overlap: *overlap
   prepared:
     description: What the controller hands to the node. It is filled in by the action plugin and cannot be given.
     type: str
@@ -322,10 +301,10 @@ EXAMPLES = r"""
     components:
       - name: etcd
         binaries:
-          component: etcd
-          version: 3.6.14
-          files: [etcd, etcdctl, etcdutl]
-          links: [etcdctl, etcdutl]
+          - component: etcd
+            version: 3.6.14
+            files: [etcd, etcdctl, etcdutl]
+            links: [etcdctl, etcdutl]
         user:
           name: etcd
           home: /var/lib/etcd
@@ -345,16 +324,17 @@ EXAMPLES = r"""
           key: /etc/etcd/pki/client-key.pem
           expect_body: '"health":"true"'
 
-- name: Kernel settings, a single component without a unit
+- name: Kernel settings, a component without a unit
   become: true
   k8sgu.cluster.component:
-    name: sysctl
-    files:
-      - dest: /etc/sysctl.d/90-k8sgu.conf
-        content: |
-          net.ipv4.ip_forward = 1
-    on_change:
-      - [sysctl, --system]
+    components:
+      - name: sysctl
+        files:
+          - dest: /etc/sysctl.d/90-k8sgu.conf
+            content: |
+              net.ipv4.ip_forward = 1
+        on_change:
+          - [sysctl, --system]
 """
 
 RETURN = r"""

@@ -43,7 +43,7 @@ class Host:
         """The task's result."""
         component = {"name": "kept", "files": [{"dest": "/etc/kept", "content": "kept\n"}]}
         given, environment, result = ansible_program.one_task(
-            self.directory, self.variables, {"k8sgu.cluster.component": component}, self.configuration
+            self.directory, self.variables, {"k8sgu.cluster.component": {"components": [component]}}, self.configuration
         )
         done = ansible_program.run("ansible-playbook", *given, *arguments, cwd=self.directory, environment=environment)
         assert result.exists(), done.stdout + done.stderr

@@ -145,7 +145,7 @@ class Greeter:
         greeting = {"dest": f"/etc/{self.name}/greeting", "template": "greeting.j2", "group": self.name, "mode": "0640"}
         return {
             "name": self.name,
-            "binaries": {"component": self.name, "version": self.version},
+            "binaries": [{"component": self.name, "version": self.version}],
             "user": {"name": self.name, "home": f"/var/lib/{self.name}"},
             "directories": [{"path": f"/var/lib/{self.name}", "owner": self.name, "group": self.name, "mode": "0700"}],
             "files": [{**greeting, "vars": {"greeting": self.greeting}}, *self.files],

@@ -25,11 +25,10 @@ _APT_TIMEOUT_S = 900
 
 @dataclass(frozen=True)
 class Account:
-    """A user as the node has it; `groups` are the supplementary ones."""
+    """A user as the node has it."""
 
     group: str
     home: str
-    groups: frozenset[str]
 
 
 def account(name: str) -> Account | None:
@@ -41,7 +40,7 @@ def account(name: str) -> Account | None:
         primary = grp.getgrgid(entry.pw_gid).gr_name
     except KeyError:
         primary = str(entry.pw_gid)
-    return Account(primary, entry.pw_dir, frozenset(g.gr_name for g in grp.getgrall() if name in g.gr_mem))
+    return Account(primary, entry.pw_dir)
 
 
 def user_id(name: str) -> int | None:
@@ -60,34 +59,14 @@ def group_id(name: str) -> int | None:
 
 def user_commands(user: User, current: Account | None, groups: frozenset[str]) -> list[list[str]]:
     """The commands that make the user what it should be; pure. `groups` are the groups that exist."""
-    commands = [
-        ["groupadd", "--system", name] for name in dict.fromkeys([user.group, *user.groups]) if name not in groups
-    ]
+    commands = [] if user.group in groups else [["groupadd", "--system", user.group]]
     if current is None:
-        extra = ["--groups", ",".join(user.groups)] if user.groups else []
-        shell = ["--shell", "/usr/sbin/nologin"]
-        return [
-            *commands,
-            [
-                "useradd",
-                "--system",
-                "--gid",
-                user.group,
-                *extra,
-                "--home-dir",
-                user.home,
-                "--no-create-home",
-                *shell,
-                user.name,
-            ],
-        ]
+        command = ["useradd", "--system", "--gid", user.group, "--home-dir", user.home, "--no-create-home"]
+        return [*commands, [*command, "--shell", "/usr/sbin/nologin", user.name]]
     if current.group != user.group:
         commands.append(["usermod", "--gid", user.group, user.name])
     if current.home != user.home:
         commands.append(["usermod", "--home", user.home, user.name])
-    missing = [name for name in user.groups if name not in current.groups]
-    if missing:
-        commands.append(["usermod", "--append", "--groups", ",".join(missing), user.name])
     return commands
 
 

@@ -148,10 +148,7 @@ class Application:
             os.chown(directory.path, _uid(directory.owner), _gid(directory.group))
             os.chmod(directory.path, directory.mode)
         for link in plan.links:
-            if link.target is None:
-                remove_file(link.dest)
-            else:
-                undo.replace_link(link.dest, link.target)
+            undo.replace_link(link.dest, link.target)
         for file in plan.files:
             self._write(file)
         if plan.enable:

@@ -55,10 +55,10 @@ class Directory:
 
 @dataclass(frozen=True)
 class Link:
-    """A symbolic link; `target` None stands for its absence."""
+    """A symbolic link to a program, or to a version of one."""
 
     dest: str
-    target: str | None
+    target: str
     effect: str = RESTART
 
 
@@ -78,7 +78,6 @@ class User:
     name: str
     group: str
     home: str
-    groups: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

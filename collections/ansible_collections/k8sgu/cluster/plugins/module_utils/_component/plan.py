@@ -144,7 +144,7 @@ class _Planner:
 
     def _known_account(self, path: str, kind: str, name: str, number: int | None) -> None:
         user = self.component.user
-        made = {user.name, user.group, *user.groups} if user else set()
+        made = {user.name, user.group} if user else set()
         # A package may bring the account; that is seen only when it is installed.
         if number is None and name not in made and name not in self.coming and not self.result.packages:
             self.faults.append(f"{path}: its {kind} {name} does not exist on the node; name it in user, or correct it")
@@ -182,10 +182,7 @@ class _Planner:
         if (now.target if now.kind == LINK else None) == link.target:
             return
         self.result.links.append(link)
-        if link.target is None:
-            why = "to be absent"
-        else:
-            why = "not there" if now.kind == ABSENT else f"points to {now.target} instead of {link.target}"
+        why = "not there" if now.kind == ABSENT else f"points to {now.target} instead of {link.target}"
         self._because(f"link {link.dest}: {why}")
         if link.effect == RESTART:
             self.changed[RESTART].append(link.dest)

@@ -31,14 +31,11 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model imp
     Unit,
     User,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._component.spec import (
-    argument_spec,
-    binaries_spec,
-    component_spec,
-)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.spec import argument_spec
 
 ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
+_LINKS = "/usr/local/bin"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]*")
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _MODE = re.compile(r"0?[0-7]{3,4}")
@@ -107,19 +104,9 @@ def validate_options(args: Mapping[str, Any]) -> dict[str, Any]:
     result = ArgumentSpecValidator(argument_spec()).validate(dict(args))
     if result.error_messages:
         raise ComponentError("; ".join(result.error_messages))
+    if args.get("components") is None:
+        raise ComponentError("components: required; give a list, even of one")
     return dict(result.validated_parameters)
-
-
-def component_options(options: Mapping[str, Any], given: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The list of components, whichever way they were written; `given` are the options as the task has them."""
-    beside = sorted(key for key in component_spec() if key in given)
-    if options["components"] is not None:
-        if beside:
-            raise ComponentError(f"components: excludes {', '.join(beside)} beside it; move them into the list")
-        return list(options["components"])
-    if not options["name"]:
-        raise ComponentError("name: required where there is no list of components")
-    return [{key: options[key] for key in component_spec()}]
 
 
 def prepare(
@@ -172,8 +159,6 @@ class _Builder:
         if not _NAME.fullmatch(raw["name"]):
             self.fault("name: use letters, digits, dots, dashes and underscores")
         self._binaries()
-        for link in raw["links"]:
-            self._link(link)
         return Component(
             name=raw["name"],
             artifacts=self.artifacts,
@@ -210,8 +195,8 @@ class _Builder:
         raw = self.raw["user"]
         if raw is None:
             return None
-        user = User(raw["name"], raw["group"] or raw["name"], raw["home"], raw["groups"])
-        for account in [user.name, user.group, *user.groups]:
+        user = User(raw["name"], raw["group"] or raw["name"], raw["home"])
+        for account in [user.name, user.group]:
             if not _ACCOUNT.fullmatch(account):
                 self.fault(
                     f"user: {account!r} is not a name for a system account; use lower-case letters, digits, - and _"
@@ -257,26 +242,10 @@ class _Builder:
             entry["validate"],
         )
 
-    def _link(self, entry: dict[str, Any]) -> None:
-        dest = self._path("links", entry["dest"])
-        absent = entry["state"] == "absent"
-        if not absent and not entry["target"]:
-            self.fault(f"links: {dest} has no target")
-        self.links.append(Link(dest, None if absent else entry["target"], RESTART if entry["restart"] else NOTHING))
-
     def _binaries(self) -> None:
-        raw = self.raw["binaries"]
-        entries = [] if raw is None else raw if isinstance(raw, list) else [raw]
-        for entry in entries:
-            if not isinstance(entry, dict):
-                self.fault(f"binaries: {entry!r} is not a dictionary with component and version")
-                continue
-            checked = ArgumentSpecValidator(binaries_spec()).validate(entry)
-            if checked.error_messages:
-                self.fault("binaries: " + "; ".join(checked.error_messages))
-                continue
+        for entry in self.raw["binaries"]:
             try:
-                self._binary_set(checked.validated_parameters)
+                self._binary_set(entry)
             except ComponentError as error:
                 self.fault(str(error))
 
@@ -301,9 +270,7 @@ class _Builder:
         for name in entry["links"]:
             if name not in names:
                 raise ComponentError(f"binaries: links: {name} is not among the files {', '.join(names)}")
-            self.links.append(
-                Link(f"{entry['link_dir']}/{name}", f"{INSTALL_ROOT}/{component}/current/{name}", NOTHING)
-            )
+            self.links.append(Link(f"{_LINKS}/{name}", f"{INSTALL_ROOT}/{component}/current/{name}", NOTHING))
 
     def _unit_entries(self) -> list[dict[str, Any]]:
         single = [self.raw["unit"]] if self.raw["unit"] else []

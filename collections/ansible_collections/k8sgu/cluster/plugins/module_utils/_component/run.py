@@ -131,7 +131,7 @@ class _Run:
         coming: frozenset[str] = frozenset()
         for component, current in zip(self.job.components, currents):
             if component.user:
-                coming |= {component.user.name, component.user.group, *component.user.groups}
+                coming |= {component.user.name, component.user.group}
             try:
                 plans.append(plan(component, current, coming))
             except ComponentError as error:

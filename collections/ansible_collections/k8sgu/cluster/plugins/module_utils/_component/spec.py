@@ -27,10 +27,6 @@ def _access(mode: str) -> Spec:
     }
 
 
-def _presence() -> Spec:
-    return {"type": "str", "choices": ["present", "absent"], "default": "present"}
-
-
 def _unit() -> Spec:
     return {
         "name": {"type": "str", "required": True},
@@ -40,23 +36,21 @@ def _unit() -> Spec:
     }
 
 
-def binaries_spec() -> Spec:
-    """The keys of one entry of `binaries`, which may be a dictionary or a list and so is checked apart."""
+def _component() -> Spec:
     return {
-        "component": {"type": "str", "required": True},
-        "version": {"type": "str", "required": True},
-        "files": {"type": "list", "elements": "str", "default": []},
-        "links": {"type": "list", "elements": "str", "default": []},
-        "link_dir": {"type": "path", "default": "/usr/local/bin"},
-        "restart": {"type": "bool", "default": True},
-    }
-
-
-def component_spec(name_required: bool = True) -> Spec:
-    """The options of one component; `name` is optional where they stand at the top, beside `components`."""
-    return {
-        "name": {"type": "str", "required": True} if name_required else {"type": "str"},
-        "binaries": {"type": "raw"},
+        "name": {"type": "str", "required": True},
+        "binaries": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "component": {"type": "str", "required": True},
+                "version": {"type": "str", "required": True},
+                "files": {"type": "list", "elements": "str", "default": []},
+                "links": {"type": "list", "elements": "str", "default": []},
+                "restart": {"type": "bool", "default": True},
+            },
+        },
         "packages": {"type": "list", "elements": "str", "default": []},
         "user": {
             "type": "dict",
@@ -64,7 +58,6 @@ def component_spec(name_required: bool = True) -> Spec:
                 "name": {"type": "str", "required": True},
                 "group": {"type": "str"},
                 "home": {"type": "path", "default": "/nonexistent"},
-                "groups": {"type": "list", "elements": "str", "default": []},
             },
         },
         "directories": {
@@ -85,18 +78,7 @@ def component_spec(name_required: bool = True) -> Spec:
                 "restart": {"type": "bool", "default": True},
                 "reload": {"type": "bool", "default": False},
                 "validate": {"type": "str"},
-                "state": _presence(),
-            },
-        },
-        "links": {
-            "type": "list",
-            "elements": "dict",
-            "default": [],
-            "options": {
-                "dest": {"type": "path", "required": True},
-                "target": {"type": "str"},
-                "restart": {"type": "bool", "default": True},
-                "state": _presence(),
+                "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             },
         },
         "unit": {"type": "dict", "options": _unit()},
@@ -131,8 +113,7 @@ def argument_spec() -> Spec:
         "mirror_proxy": {"type": "str", "default": "", "no_log": True},
         "architecture": {"type": "str", "choices": ["amd64", "arm64"]},
         "lock_timeout": {"type": "int", "default": 300},
-        "components": {"type": "list", "elements": "dict", "options": component_spec()},
-        **component_spec(name_required=False),
+        "components": {"type": "list", "elements": "dict", "options": _component()},
         # Holds the contents of secret files; as one opaque string it stays out of logs and of the recorded invocation.
         "prepared": {"type": "str", "no_log": True},
     }

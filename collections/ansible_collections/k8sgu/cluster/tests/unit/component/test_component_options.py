@@ -15,7 +15,6 @@ import yaml
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Component, ComponentError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.prepare import (
     Mirror,
-    component_options,
     prepare,
     validate_options,
 )
@@ -41,13 +40,13 @@ def mirror(tmp_path: Path) -> Mirror:
     return Mirror(str(tmp_path))
 
 
-def build(mirror: Mirror, options: dict[str, Any], architecture: str = "amd64") -> list[Component]:
-    checked = validate_options(options)
-    return prepare(component_options(checked, options), mirror, lambda: architecture, lambda entry: b"loaded")
+def build(mirror: Mirror, component: dict[str, Any]) -> list[Component]:
+    checked = validate_options({"components": [component]})
+    return prepare(checked["components"], mirror, lambda: "amd64", lambda entry: b"loaded")
 
 
 def test_binaries_become_artifacts_and_links(mirror: Mirror) -> None:
-    binaries = {"component": "etcd", "version": "3.6", "links": ["etcdctl"]}
+    binaries = [{"component": "etcd", "version": "3.6", "links": ["etcdctl"]}]
     (component,) = build(mirror, {"name": "etcd", "binaries": binaries})
     assert [artifact.path for artifact in component.artifacts] == [
         "/opt/k8sgu/etcd/3.6/etcd",
@@ -59,21 +58,13 @@ def test_binaries_become_artifacts_and_links(mirror: Mirror) -> None:
     ]
 
 
-def test_one_component_or_a_list_give_the_same(mirror: Mirror) -> None:
-    one = {"name": "x", "files": [{"dest": "/etc/x", "content": "1", "mode": "0600"}], "on_change": [["true"]]}
-    assert build(mirror, one) == build(mirror, {"components": [one]})
-
-
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        ({}, "name: required where there is no list"),
         ({"name": "a/b"}, "name: use letters"),
-        ({"name": "x", "components": []}, "components: excludes name"),
-        ({"prepared": "x"}, "prepared: is filled in by the action plugin"),
+        ({"files": []}, "missing required arguments: name"),
         ({"name": "x", "bogus": 1}, "bogus"),
         ({"name": "x", "files": [{"dest": "/x", "content": "", "bogus": 1}]}, "bogus"),
-        ({"components": [{"name": "x"}, {"name": "x"}]}, "x is given twice"),
         ({"name": "x", "files": [{"dest": "/x", "content": ""}] * 2}, "/x is already given by x"),
         ({"name": "x", "files": [{"dest": "x", "content": ""}]}, "not an absolute path"),
         ({"name": "x", "files": [{"dest": "/x"}]}, "exactly one of template, src and content, not none"),
@@ -86,7 +77,6 @@ def test_one_component_or_a_list_give_the_same(mirror: Mirror) -> None:
         ({"name": "x", "files": [{"dest": "/x", "content": "b", "mode": "420"}]}, ""),
         ({"name": "x", "files": [{"dest": "/x", "content": "b", "mode": "u=rw"}]}, "is not octal"),
         ({"name": "x", "files": [{"dest": "/x", "content": "b", "validate": "true"}]}, "lacks %s"),
-        ({"name": "x", "links": [{"dest": "/x"}]}, "has no target"),
         ({"name": "x", "user": {"name": "Root!"}}, "not a name for a system account"),
         ({"name": "x", "unit": {"name": "etcd"}}, "not the full name of a unit"),
         ({"name": "x", "on_change": ["sysctl --system"]}, "is not a list of arguments"),
@@ -98,17 +88,21 @@ def test_one_component_or_a_list_give_the_same(mirror: Mirror) -> None:
         ({"name": "x", "health": {"url": "https://a/", "cert": "/c"}}, "cert and key belong together"),
         ({"name": "x", "health": {"tcp": "a:1", "timeout": 0}}, "at least 1 second"),
         ({"name": "x", "health": {"url": "http://a/", "expect_body": "("}}, "not a regular expression"),
-        ({"name": "x", "binaries": "etcd"}, "is not a dictionary"),
-        ({"name": "x", "binaries": {"component": "etcd"}}, "version"),
-        ({"name": "x", "binaries": {"component": "etcd", "version": "../x"}}, "cannot be names of directories"),
-        ({"name": "x", "binaries": {"component": "etcd", "version": "9"}}, "no etcd 9 for amd64, only 3.6 for amd64"),
-        ({"name": "x", "binaries": {"component": "etdc", "version": "9"}}, "did you mean etcd?"),
+        ({"name": "x", "binaries": {"component": "etcd"}}, "binaries"),
+        ({"name": "x", "binaries": ["etcd"]}, "dict"),
+        ({"name": "x", "binaries": [{"component": "etcd"}]}, "version"),
+        ({"name": "x", "binaries": [{"component": "etcd", "version": "../x"}]}, "cannot be names of directories"),
+        ({"name": "x", "binaries": [{"component": "etcd", "version": "9"}]}, "no etcd 9 for amd64, only 3.6 for amd64"),
+        ({"name": "x", "binaries": [{"component": "etdc", "version": "9"}]}, "did you mean etcd?"),
         (
-            {"name": "x", "binaries": {"component": "etcd", "version": "3.6", "files": ["x"]}},
+            {"name": "x", "binaries": [{"component": "etcd", "version": "3.6", "files": ["x"]}]},
             "has no x, only etcd, etcdctl",
         ),
         (
-            {"name": "x", "binaries": {"component": "etcd", "version": "3.6", "files": ["etcd"], "links": ["etcdctl"]}},
+            {
+                "name": "x",
+                "binaries": [{"component": "etcd", "version": "3.6", "files": ["etcd"], "links": ["etcdctl"]}],
+            },
             "etcdctl is not among the files",
         ),
     ],
@@ -119,6 +113,21 @@ def test_faults_of_the_options(mirror: Mirror, options: dict[str, Any], fault: s
         return
     with pytest.raises(ComponentError) as caught:
         build(mirror, options)
+    assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({}, "components: required; give a list, even of one"),
+        ({"name": "x", "components": []}, "name. Supported parameters include"),
+        ({"components": [], "prepared": "x"}, "prepared: is filled in by the action plugin"),
+        ({"components": [{"name": "x"}, {"name": "x"}]}, "x is given twice"),
+    ],
+)
+def test_faults_of_the_list(mirror: Mirror, options: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ComponentError) as caught:
+        prepare(validate_options(options)["components"], mirror, lambda: "amd64", lambda entry: b"loaded")
     assert fault in str(caught.value)
 
 
@@ -136,7 +145,7 @@ def test_all_faults_are_told_at_once(mirror: Mirror) -> None:
 def test_faults_of_the_mirror(tmp_path: Path, content: str | None, fault: str) -> None:
     if content is not None:
         (tmp_path / "manifest.json").write_text(content)
-    binaries = {"component": "etcd", "version": "3.6"}
+    binaries = [{"component": "etcd", "version": "3.6"}]
     with pytest.raises(ComponentError, match=fault):
         build(Mirror(str(tmp_path)), {"name": "x", "binaries": binaries})
     with pytest.raises(ComponentError, match="mirror_dir: required where binaries are given"):

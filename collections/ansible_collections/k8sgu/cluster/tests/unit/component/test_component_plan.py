@@ -40,7 +40,7 @@ QUIET = File("/etc/etcd/quiet", b"1", effect="nothing")
 ETCD = Component(
     name="etcd",
     artifacts=[PROGRAM],
-    user=User("etcd", "etcd", "/var/lib/etcd", []),
+    user=User("etcd", "etcd", "/var/lib/etcd"),
     directories=[Directory("/var/lib/etcd", "etcd", "etcd", 0o700)],
     files=[CONFIG, RELOADED, QUIET],
     links=[Link("/opt/k8sgu/etcd/current", "3.6")],
@@ -55,7 +55,7 @@ def settled(component: Component = ETCD, **changes: Any) -> Current:
     paths = {
         f.dest: PathState("file", 0, 7 if f.group == "etcd" else 0, f.mode, f.content or b"") for f in component.files
     }
-    paths.update({link.dest: PathState("link", target=link.target or "") for link in component.links})
+    paths.update({link.dest: PathState("link", target=link.target) for link in component.links})
     paths.update({u.path: PathState("file", 0, 0, 0o600, u.content or b"") for u in component.units})
     paths.update({d.path: PathState("directory", 7, 7, d.mode) for d in component.directories})
     record = Record(
@@ -66,7 +66,7 @@ def settled(component: Component = ETCD, **changes: Any) -> Current:
     current = Current(
         paths=paths,
         binaries={artifact.path: artifact.sha256 for artifact in component.artifacts},
-        account=Account("etcd", "/var/lib/etcd", frozenset()),
+        account=Account("etcd", "/var/lib/etcd"),
         groups=frozenset({"etcd"}),
         uids={"root": 0, "etcd": 7},
         gids={"root": 0, "etcd": 7},
@@ -153,7 +153,7 @@ def test_everything_to_do_on_an_empty_node() -> None:
         ),
         (settled(record=Record()), ["restart"], "it is not known what it was started with"),
         (settled(interrupted=Undo()), ["restart"], "an earlier run was cut off"),
-        (settled(account=Account("etcd", "/home", frozenset())), [], "usermod --home /var/lib/etcd etcd"),
+        (settled(account=Account("etcd", "/home")), [], "usermod --home /var/lib/etcd etcd"),
     ],
 )
 def test_one_difference_leads_to_one_change(current: Current, actions: list[str], reason: str) -> None:
