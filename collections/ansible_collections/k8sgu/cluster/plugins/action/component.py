@@ -13,9 +13,9 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.architectures import mirror_name
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import ComponentError, Job, encode
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.prepare import (
-    ARCHITECTURES,
     Mirror,
     prepare,
     validate_options,
@@ -83,13 +83,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
         if host:
             variables = variables.get("hostvars", {}).get(host, {})
         facts = variables.get("ansible_facts") or {}
-        for machine in (
-            variables.get("ec2_architecture"),
-            variables.get("ansible_architecture"),
-            facts.get("architecture"),
-        ):
-            if machine in ARCHITECTURES:
-                return ARCHITECTURES[machine]
+        told = (variables.get("ec2_architecture"), variables.get("ansible_architecture"), facts.get("architecture"))
+        for name in map(mirror_name, filter(None, told)):
+            if name:
+                return name
         raise ComponentError(
             "architecture: ec2_architecture and ansible_architecture of the host do not tell; give it, or gather facts"
         )

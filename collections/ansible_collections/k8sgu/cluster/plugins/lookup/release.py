@@ -46,17 +46,17 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import is_release, three
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import parse_version, read_release
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import read_release
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         self.set_options(var_options=variables, direct=kwargs)
-        versions = [parse_version(str(term)) for term in terms]
-        if len(versions) != 1 or versions[0] is None:
+        if len(terms) != 1 or not is_release(str(terms[0])):
             raise AnsibleError(f"release: {terms!r} is not one Kubernetes version of the form 1.36.4")
-        major, minor, _patch = versions[0]
+        major, minor, _patch = three(str(terms[0]))
         try:
             return [read_release(str(Path(self.get_option("directory")) / f"{major}.{minor}.yml"))]
         except MirrorError as error:

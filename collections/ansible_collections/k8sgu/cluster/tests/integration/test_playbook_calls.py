@@ -29,7 +29,11 @@ REFUSED = [
     ("etcd", ["--limit=worker"], "it would be left out: Database."),
     ("etcd", ["--step"], "--step: "),
     ("cluster_dns", ["--limit=control_plane"], "leaves out what is done on the controller: Cluster DNS."),
-    ("certificate_report", ["--limit=worker"], "leaves out what is done on the controller: Certificates of the cluster."),
+    (
+        "certificate_report",
+        ["--limit=worker"],
+        "leaves out what is done on the controller: Certificates of the cluster.",
+    ),
     ("audit_report", ["--limit=control_plane"], "leaves out what is done on the controller: Audit report."),
     ("network_policy", ["--limit=control_plane"], "leaves out what is done on the controller: NetworkPolicy."),
     (

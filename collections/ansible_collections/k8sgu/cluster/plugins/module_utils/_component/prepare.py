@@ -33,8 +33,6 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model imp
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.spec import argument_spec
 
-ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
-
 _LINKS = "/usr/local/bin"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]*")
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")

@@ -23,6 +23,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import Callable, Iterable, Mapping
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import three
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError, storage_errors
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.files import place
@@ -181,19 +182,15 @@ def check_toolchain(
     needed = {module: sources.required_go(module) for module in modules}
     if not needed:
         raise AssertionError("nothing to build")
-    module, newest = max(needed.items(), key=lambda item: _numbers(item[1]))
+    module, newest = max(needed.items(), key=lambda item: three(item[1]))
     needs = f"{why} needs Go {newest} or newer"
     if toolchain is None:
         raise MirrorError(f"{needs}, and there is no `go` on PATH; {INSTALL_GO}{otherwise}")
-    if _numbers(toolchain.version) < _numbers(newest):
+    if three(toolchain.version) < three(newest):
         raise MirrorError(
             f"{needs} (for {module}), and {toolchain.path} is {toolchain.version}; {INSTALL_GO}{otherwise}"
         )
     return toolchain
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in version.split(".")) + (0,) * (3 - version.count(".") - 1)
 
 
 def pace(memory: int) -> Mapping[str, str]:

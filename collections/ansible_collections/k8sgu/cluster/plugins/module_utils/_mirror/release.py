@@ -19,12 +19,12 @@ from urllib.parse import urlsplit
 
 from ansible.module_utils.common.yaml import HAS_YAML, yaml_load
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import is_release, nearest, three
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
 
 # The roles' configuration files and flags are for this minor version and later ones.
 FLOOR = (1, 36)
 SELECTORS = ("container_runtime", "pod_network", "demo")
-_VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _IMAGE = re.compile(r"([a-z0-9.-]+(?::\d+)?)/([a-z0-9._/-]+):([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})")
@@ -144,29 +144,22 @@ class Release:
     images: tuple[Image, ...]
 
 
-def parse_version(text: str) -> tuple[int, int, int] | None:
-    match = _VERSION.fullmatch(text)
-    return (int(match.group(1)), int(match.group(2)), int(match.group(3))) if match else None
-
-
 def find_release(releases_dir: str, version: str) -> Release:
     """The release whose Kubernetes version is `version`. Raises MirrorError, naming the nearest that exists."""
-    wanted = parse_version(version)
-    if wanted is None:
+    if not is_release(version):
         raise MirrorError(f"kubernetes_version: '{version}' is not of the form 1.36.4")
     known = _known_versions(releases_dir)
-    canonical = ".".join(map(str, wanted))
+    canonical = ".".join(map(str, three(version)))
     if canonical in known:
         return load_release(known[canonical])
-    nearest = min(known, key=lambda text: _distance(parse_version(text) or (0, 0, 0), wanted))
-    if wanted[:2] < FLOOR:
+    if three(version)[:2] < FLOOR:
         raise MirrorError(
             f"kubernetes_version: {version} is below {FLOOR[0]}.{FLOOR[1]}, the oldest that the roles can configure; "
-            f"the nearest release is {nearest}"
+            f"the nearest release is {nearest(version, known)}"
         )
     raise MirrorError(
-        f"kubernetes_version: there is no release {version} in {releases_dir}; the nearest is {nearest} "
-        f"(there are {', '.join(sorted(known, key=lambda text: parse_version(text) or (0, 0, 0)))})"
+        f"kubernetes_version: there is no release {version} in {releases_dir}; the nearest is "
+        f"{nearest(version, known)} (there are {', '.join(sorted(known, key=three))})"
     )
 
 
@@ -183,10 +176,6 @@ def _known_versions(releases_dir: str) -> dict[str, str]:
     if not known:
         raise MirrorError(f"releases_dir: {releases_dir} has no <minor>.yml, such as 1.36.yml")
     return known
-
-
-def _distance(known: tuple[int, int, int], wanted: tuple[int, int, int]) -> tuple[int, ...]:
-    return tuple(abs(a - b) for a, b in zip(known, wanted))
 
 
 def read_release(path: str) -> Any:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import re
 import resource
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Callable
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import numbers
 from ansible_collections.k8sgu.cluster.plugins.module_utils._node.membership import membership
 
 # What must not be restarted on every node at once where it runs already.
@@ -97,11 +97,6 @@ def domain_name(hostname: str, resolver_file: str) -> str:
         if len(words) > 1 and words[0] in ("search", "domain") and words[1].strip("."):
             return "{}.{}".format(hostname.partition(".")[0], words[1].strip("."))
     return ""
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """The numbers of a version, such as (22, 4) of `22.04`; none of a release that has no number yet."""
-    return tuple(int(number) for number in re.findall(r"\d+", version))
 
 
 def kube_proxy_mode(kernel: str, distribution: str, version: str) -> str:

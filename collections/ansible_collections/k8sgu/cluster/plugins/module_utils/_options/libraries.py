@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import numbers
+
 OLDEST = 42  # the first with times that know their zone
 
 
@@ -27,4 +29,4 @@ def usable() -> bool:
         import cryptography
     except ImportError:
         return False
-    return int(cryptography.__version__.split(".")[0]) >= OLDEST
+    return numbers(cryptography.__version__)[0] >= OLDEST

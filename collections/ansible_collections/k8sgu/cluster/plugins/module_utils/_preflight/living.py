@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Any, Mapping, Sequence
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._node.facts import numbers
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import numbers
 
 # In the database, in every pod's resolv.conf, in the routes: none of it can be taken back from what runs.
 FIXED = (

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Iterable, Mapping, Tuple
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._node.facts import numbers
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.architectures import NAMES
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import numbers
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.ports import PROGRAMS
 
 # The oldest release of each distribution that still gets updates and has what the components need.
 DISTRIBUTIONS = {"ubuntu": (20, 4), "debian": (11,)}
-ARCHITECTURES = ("x86_64", "aarch64")
 FEATURES = {
     "br_netfilter": "Services of pods on one node would not find back",
     "overlay": "the container runtime stacks images with it",
@@ -81,10 +81,9 @@ def check_system(probe: Probe) -> list[str]:
             f"the operating system {seen} is not supported; use an image (k8sgu_image) of Ubuntu from 20.04 or Debian "
             "from 11"
         )
-    if probe["architecture"] not in ARCHITECTURES:
+    if probe["architecture"] not in NAMES:
         problems.append(
-            f"the architecture {probe['architecture']} is not supported; use an instance type with "
-            f"{' or '.join(ARCHITECTURES)}"
+            f"the architecture {probe['architecture']} is not supported; use an instance type with {' or '.join(NAMES)}"
         )
     return problems
 

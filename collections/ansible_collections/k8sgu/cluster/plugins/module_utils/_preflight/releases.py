@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._node.facts import numbers
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import nearest
 
 
 def released(directory: Path) -> list[str]:
@@ -27,17 +27,7 @@ def check_version(version: str, versions: list[str], directory: str) -> list[str
         return []
     if not versions:
         return [f"k8sgu_releases_dir: {directory} holds no release file; give the directory with <minor>.yml"]
-    wanted = list(numbers(version)[:3])
-    if not wanted:
-        nearest = versions[-1]
-    else:
-        wanted += [0] * (3 - len(wanted))
-
-        def distance(other: str) -> tuple[int, ...]:
-            return tuple(abs(mine - int(its)) for mine, its in zip(wanted, other.split(".")))
-
-        nearest = min(versions, key=distance)
     return [
         f"k8sgu_kubernetes_version: {version!r} is not on the release list ({', '.join(versions)}); the nearest is "
-        f"{nearest}"
+        f"{nearest(version, versions)}"
     ]

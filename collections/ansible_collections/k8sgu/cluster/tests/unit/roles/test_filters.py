@@ -1,0 +1,30 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters that roles share."""
+
+from __future__ import annotations
+
+import pytest
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.k8sgu.cluster.plugins.filter.architecture import architecture
+from ansible_collections.k8sgu.cluster.plugins.filter.flags import flags
+
+
+def test_flags_are_the_lines_of_a_unit() -> None:
+    values = {"name": "a", "pre-vote": True, "auto-tls": False, "gates": "A=true,B=false", "chance": 0.001, "port": 0}
+    assert flags(values) == (
+        "  --name=a \\\n  --pre-vote=true \\\n  --auto-tls=false \\\n  --gates=A=true,B=false \\\n  --chance=0.001 \\\n"
+        "  --port=0"
+    )
+    assert flags({}) == ""
+    with pytest.raises(AnsibleFilterError, match="takes a dictionary"):
+        flags(["name=a"])  # type: ignore[arg-type]
+
+
+def test_an_architecture_that_the_mirror_does_not_have() -> None:
+    assert architecture("aarch64") == "arm64"
+    assert architecture("Darwin arm64", "Darwin arm64") == "Darwin arm64"
+    with pytest.raises(AnsibleFilterError, match="riscv64 is not supported; use a machine with x86_64 or aarch64"):
+        architecture("riscv64")
