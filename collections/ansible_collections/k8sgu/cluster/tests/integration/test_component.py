@@ -314,7 +314,7 @@ def test_an_unhealthy_change_is_rolled_back(greeter: Greeter) -> None:
     outcome = greeter.run(ok=False)
     assert f"waited for http://127.0.0.1:{greeter.port}/ to answer 200" in outcome.message
     assert "last seen: ConnectionRefusedError" in outcome.message
-    assert f"put back to what they were, and {name}.service runs again as before" in outcome.message
+    assert f"were restored, and {name}.service runs as before" in outcome.message
     assert outcome.result["rolled_back"] == name
     assert any("cannot go on like this" in line for line in outcome.result["journal"])
     assert greeter.answer() == "1.0 hello 0"
@@ -388,7 +388,7 @@ def test_something_else_on_the_port_is_not_taken_for_the_unit(greeter: Greeter) 
     squatter.add_version("1.0")
     squatter.extra = {"health": {"url": f"http://127.0.0.1:{greeter.port}/", "timeout": 3}}
     outcome = squatter.run(ok=False)
-    assert f"answers already, though {squatter.name}.service does not run" in outcome.message
+    assert f"answers already, although {squatter.name}.service is not running" in outcome.message
 
 
 def test_a_stopped_unit_is_started_though_another_of_ours_answers_its_check(greeter: Greeter, tmp_path: Path) -> None:
@@ -416,7 +416,7 @@ def test_a_stopped_unit_is_started_though_another_of_ours_answers_its_check(gree
     # Without our certificate it might be anybody.
     greeter.node.run(f"systemctl stop {greeter.name}.service")
     greeter.extra = {"health": {"tcp": f"127.0.0.1:{port}", "timeout": 3}}
-    assert "answers already, though" in greeter.run(ok=False).message
+    assert "answers already, although" in greeter.run(ok=False).message
     greeter.node.run(f"systemctl stop {greeter.name}-tls.service")
 
 
@@ -510,7 +510,7 @@ def test_faults_of_the_node_are_found_before_anything_is_changed(greeter: Greete
     for arguments in ([], ["--check"]):
         message = greeter.run(*arguments, ok=False).message
         assert f"/etc/{name}/a: its owner nobody-knows does not exist" in message
-        assert "/etc/systemd: is a directory where a file shall be" in message
+        assert "/etc/systemd: is a directory where a file should be" in message
     assert greeter.state() == before
 
 
@@ -542,7 +542,7 @@ def test_root_is_asked_for(greeter: Greeter) -> None:
 def test_another_run_on_the_node_is_waited_for_and_then_named(greeter: Greeter) -> None:
     greeter.node.run("flock /run/k8sgu-component.lock sleep 30 >/dev/null 2>&1 &")
     outcome = greeter.run(ok=False, lock_timeout=1)
-    assert "another run is still at work on the node after 1 s" in outcome.message
+    assert "another run is still working on the node after 1 s" in outcome.message
     greeter.node.run("kill $(lslocks -n -o PID,PATH | awk '/k8sgu-component/ {print $1}')")
     greeter.run()
 
@@ -678,7 +678,7 @@ def test_killed_and_unhealthy_still_goes_back_to_what_worked_last(greeter: Greet
     assert greeter.node.run(f"cat /etc/{greeter.name}/greeting") == "broken\n"
     greeter.node.run(f"rm {marker}.block")
     outcome = greeter.run(ok=False)
-    assert "runs again as before" in outcome.message
+    assert "runs as before" in outcome.message
     assert greeter.node.run(f"cat /etc/{greeter.name}/greeting") == "hello\n"
     assert greeter.answer() == "1.0 hello 0"
 

@@ -1,8 +1,8 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Components of a node: desired and current state as data, a pure plan between them, and its application.
+"""Components of a node: desired and current state as data, a pure plan between them, and its execution.
 
-The controller (`prepare`) turns the options into plain data, `model` is that data, and on the node `node` examines,
-`plan` compares and `apply` carries out. Standard library only, Python 3.8.
+On the controller `prepare` turns the options into plain data (`model`). On the node, `node` reads the present state,
+`plan` compares and `apply` carries the plan out. Standard library only, Python 3.8.
 """

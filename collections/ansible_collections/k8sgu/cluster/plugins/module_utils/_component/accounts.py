@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Users, groups and distribution packages of a node."""
 
-# Paths are text here, as they are in the options and in what is reported.
+# Paths are text here, as in the options and in results.
 # ruff: noqa: PTH123, PTH207
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def group_id(name: str) -> int | None:
 
 
 def user_commands(user: User, current: Account | None, groups: frozenset[str]) -> list[list[str]]:
-    """The commands that make the user what it should be; pure. `groups` are the groups that exist."""
+    """The commands that create or change the user as wanted. `groups` are the groups that exist. Pure."""
     commands = [] if user.group in groups else [["groupadd", "--system", user.group]]
     if current is None:
         command = ["useradd", "--system", "--gid", user.group, "--home-dir", user.home, "--no-create-home"]
@@ -71,7 +71,7 @@ def user_commands(user: User, current: Account | None, groups: frozenset[str]) -
 
 
 def package_states(names: list[str], status: str | None = None) -> dict[str, str]:
-    """dpkg's status of each package, for example `install ok installed`; empty for what it does not know."""
+    """dpkg's status of each package, for example `install ok installed`; empty for an unknown package."""
     if not names:
         return {}
     if status is None:
@@ -90,9 +90,9 @@ def package_states(names: list[str], status: str | None = None) -> dict[str, str
 
 
 def install_packages(names: list[str]) -> None:
-    """Installs by APT, whose lists are fetched when there are none or when they are too old to find the package."""
+    """Installs by APT; fetches its lists if there are none, or if they are too old to find a package."""
     environment = ["env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C"]
-    # An interrupted run of dpkg refuses everything until it is completed.
+    # After an interrupted run dpkg refuses everything until that run is completed.
     systemd.run([*environment, "dpkg", "--configure", "-a", "--force-confold"], timeout=_APT_TIMEOUT_S)
     update = [*environment, *_APT, "update"]
     install = [

@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Carries a plan out, waits until the component is healthy, and puts everything back when it does not become so."""
+"""Carries a plan out, waits until the component is healthy, and rolls back if it does not become healthy."""
 
-# Paths are text here, as they are in the options and in what is reported.
+# Paths are text here, as in the options and in results.
 # ruff: noqa: PTH101, PTH102, PTH118, PTH119, PTH120
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files import (
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files.present import present
 
-# How long a unit without a health check must stay up after its start.
+# How long a unit without a health check must stay active after its start.
 _SETTLE_S = 1.0
-# A program may fail a few times until what it needs is there; after this many restarts it will not come up by itself.
+# A program may fail a few times until its dependencies are up; after this many restarts it will not recover by itself.
 _CRASH_LOOP = 10
-# systemd's default for a stop, which a restart begins with.
+# systemd's default timeout for a stop, which is the first part of a restart.
 _STOP_S = 95
 _ROLLBACK_HEALTH_S = 30
 
 
 class Unhealthy(ComponentError):
-    """The component did not come up; `journal` are its units' last lines."""
+    """The component did not become healthy; `journal` has the last lines of its units."""
 
     def __init__(self, message: str, journal: list[str]) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class Unhealthy(ComponentError):
 
 
 class Failed(ComponentError):
-    """Components that could not be brought about; `rolled_back` names the one after which the node is as before."""
+    """Components failed; `rolled_back` names the component that was rolled back, if that succeeded."""
 
     def __init__(self, message: str, journal: list[str], rolled_back: str | None) -> None:
         super().__init__(message)
@@ -62,7 +62,7 @@ class Failed(ComponentError):
 
 
 class Application:
-    """One component's plan on its way; `healthy_after` is in seconds and None where nothing was checked."""
+    """The execution of one component's plan; `healthy_after` is in seconds, and None if nothing was checked."""
 
     def __init__(self, component: Component, current: Current, plan: Plan) -> None:
         self.component, self.current, self.plan = component, current, plan
@@ -75,7 +75,7 @@ class Application:
         """Everything up to the start of the units. Raises Failed."""
         with self._put_back_on_failure():
             self._refuse_squatter()
-            # Neither is undone: a package or an account more does no harm.
+            # Packages and accounts are not rolled back: additional ones do no harm.
             if self.plan.packages:
                 accounts.install_packages(self.plan.packages)
             for command in self.plan.user_commands:
@@ -87,7 +87,7 @@ class Application:
             self._change()
 
     def finish(self) -> None:
-        """Waits until the component is healthy and remembers what it was started with. Raises Failed."""
+        """Waits until the component is healthy and records what it was started with. Raises Failed."""
         with self._put_back_on_failure():
             self._wait(self.component, self._timeout())
         self._remember()
@@ -106,22 +106,22 @@ class Application:
             raise Failed(f"component {name}: {error_text(error)}. {outcome}", journal, name) from error
 
     def _refuse_squatter(self) -> None:
-        """Else whatever has the unit's address already would pass for the unit until that gives up."""
+        """Raises ComponentError if something else answers the health check before the unit is started."""
         check = self.component.health
         if not check or not (check.url or check.tcp):
             return
-        # Who has our CA's certificate and takes ours is no stranger, such as the API server that answers for a kubelet.
+        # An answer under our CA that accepts our certificate is ours, such as an API server that answers for a kubelet.
         if check.ca and check.cert:
             return
         starting = [action.unit for action in self.plan.actions if action.verb == "start"]
         if starting and not any(state.running for state in self.current.units.values()) and not health.probe(check):
             raise ComponentError(
-                f"{check.url or check.tcp} answers already, though {', '.join(starting)} does not run: something is "
-                "in its place; stop that or choose another address"
+                f"{check.url or check.tcp} answers already, although {', '.join(starting)} is not running: another "
+                "program uses its address; stop that program or choose another address"
             )
 
     def _way_back(self) -> Undo:
-        """What an earlier run that was cut off had found counts, since that was the last state that worked."""
+        """The state to roll back to. An interrupted run's is used first: it was the last state that worked."""
         states = self.current.units
         paths = [*(link.dest for link in self.plan.links), *(file.dest for file in self.plan.files)]
         fresh = Undo(
@@ -174,20 +174,20 @@ class Application:
         self.touched.add(action.unit)
         state = self.current.units.get(action.unit)
         if state is not None and state.active == "failed" and action.verb != "stop":
-            # Else a unit that failed often may not be started again for a while.
+            # Otherwise systemd may refuse for a while to start a unit that failed often.
             systemd.systemctl("reset-failed", action.unit)
-        # A package may have started its unit already, with the settings that it came with.
+        # A package may have started its unit already, with its default settings.
         verb = "restart" if action.verb == "start" and self.plan.packages else action.verb
         command = ["systemctl", "--no-pager", verb, action.unit]
         try:
             systemd.run(command, timeout=_STOP_S + self._timeout())
         except ComponentError:
             state = systemd.show([action.unit])[action.unit]
-            # A unit that fails at first may come up by its own Restart=; the health check decides.
+            # A unit that fails at first may recover by its own Restart=; the health check decides.
             if action.verb in ("stop", "reload") or state.load != "loaded":
                 raise
             if state.result == "start-limit-hit":
-                # It was started often within seconds, by runs that were cut off. That says nothing of how it fares now.
+                # Interrupted runs started it often within seconds. That does not mean that it fails now.
                 systemd.systemctl("reset-failed", action.unit)
                 with contextlib.suppress(ComponentError):
                     systemd.run(command, timeout=_STOP_S + self._timeout())
@@ -232,7 +232,7 @@ class Application:
         undo.forget(component.name)
 
     def _roll_back(self) -> str:
-        """Puts back what was; returns a sentence about how that ended."""
+        """Restores the former state; returns a sentence that says how that went."""
         name = self.component.name
         try:
             new = [unit for unit, was in self.undo.units.items() if unit in self.touched and not was["running"]]
@@ -246,9 +246,9 @@ class Application:
                     systemd.run(command)
             outcome = self._restart_old()
         except (ComponentError, FileError, OSError) as error:
-            return f"Putting back its files, links and units failed ({error}); run it again when that is mended"
+            return f"Restoring its files, links and units failed ({error}); correct that and run it again"
         undo.forget(name)
-        return f"Its files, links and units were put back to what they were{outcome}"
+        return f"Its files, links and units were restored{outcome}"
 
     def _stop(self, names: list[str]) -> None:
         for name in reversed(names):
@@ -264,7 +264,7 @@ class Application:
         ):
             names = [name for name in changed if name in self.undo.units and self.undo.units[name]["enabled"] is was]
             for name in names:
-                # The unit's file may be gone again, and with it what could be disabled.
+                # The unit's file may be gone again, so that there is nothing to disable.
                 with contextlib.suppress(ComponentError):
                     systemd.systemctl("--no-reload", "--quiet", verb, name)
 
@@ -286,10 +286,10 @@ class Application:
             self._wait(before, min(self._timeout(), _ROLLBACK_HEALTH_S))
         except Unhealthy as error:
             record = records.read(self.component.name)
-            record.started_with = {}  # what runs now is not known to work
+            record.started_with = {}  # it is not known whether what runs now works
             records.write(self.component.name, record)
-            return f", but {', '.join(old)} did not become healthy that way either: {error}"
-        return f", and {', '.join(old)} runs again as before"
+            return f", but {', '.join(old)} did not become healthy again either: {error}"
+        return f", and {', '.join(old)} runs as before"
 
 
 def _healthy(component: Component, wanted: list[str], limit: float) -> str | None:
@@ -298,12 +298,12 @@ def _healthy(component: Component, wanted: list[str], limit: float) -> str | Non
         return answer
     for name, state in systemd.show(wanted).items():
         if state.active not in ("active", "reloading", "refreshing"):
-            return f"the check succeeds, but {name} is {state.describe()}; does something else answer in its place?"
+            return f"the check succeeds, but {name} is {state.describe()}; does another program answer at its address?"
     return None
 
 
 def _given_up(wanted: list[str], before: dict[str, int]) -> bool:
-    """Whether systemd has given a unit up, or restarts it again and again: waiting longer would show nothing new."""
+    """Whether systemd has given up a unit or restarts it repeatedly, so that waiting longer is useless."""
     return any(
         state.active == "failed" or state.restarts - before.get(name, 0) >= _CRASH_LOOP
         for name, state in systemd.show(wanted).items()
@@ -313,7 +313,7 @@ def _given_up(wanted: list[str], before: dict[str, int]) -> bool:
 def _settled(wanted: list[str]) -> str | None:
     first = systemd.show(wanted)
     if all(state.active == "active" and state.sub == "exited" for state in first.values()):
-        return None  # oneshot units that did their work: there is no process left that could still fail
+        return None  # finished oneshot units: no process is left that could still fail
     time.sleep(_SETTLE_S)
     for name, state in systemd.show(wanted).items():
         finished = state.active == "inactive" and state.result == "success"
@@ -323,10 +323,10 @@ def _settled(wanted: list[str]) -> str | None:
 
 
 def _validate(file: File) -> None:
-    """Raises ComponentError where the file's own command does not accept the content."""
+    """Raises ComponentError if the file's `validate` command does not accept the content."""
     content = present(file.content, "the caller has checked")
     validate = present(file.validate, "the caller has checked")
-    # In a directory that only root can enter, under the file's own name, since some programs go by that.
+    # In a directory that only root can enter, with the file's own name, because some programs depend on the name.
     with tempfile.TemporaryDirectory(prefix="k8sgu-") as directory:
         path = os.path.join(directory, os.path.basename(file.dest))
         atomic_write(path, content, 0o600)

@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Programs from the mirror: in parallel, verified against their SHA-256, put in place in one step."""
+"""Installs programs from the mirror: in parallel, verified by their SHA-256, each placed atomically."""
 
-# Paths are text here, as they are in the options and in what is reported.
+# Paths are text here, as in the options and in results.
 # ruff: noqa: PTH105, PTH110, PTH118, PTH120, PTH123, PTH208
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _MODE = 0o755
 
 
 def install(artifacts: list[Artifact], mirror_url: str, mirror_proxy: str, staged: str) -> None:
-    """Puts the artifacts in place, from the directory `staged` where they were pushed there, else from the mirror.
+    """Installs the artifacts, from the directory `staged` if they were pushed there, otherwise from the mirror.
 
-    `mirror_proxy` is the proxy to the mirror; without one the mirror is asked directly.
+    `mirror_proxy` is the proxy to the mirror; empty: the mirror is reached directly.
     """
     unique = list({artifact.path: artifact for artifact in artifacts}.values())
     if not unique:
@@ -36,11 +36,11 @@ def install(artifacts: list[Artifact], mirror_url: str, mirror_proxy: str, stage
         ensure_directory(directory, mode=0o755)
         _remove_partials(directory)
     _check_space(unique)
-    # Imported here, since it takes longer than all else in a run that has nothing to fetch.
+    # Imported here, since the import takes longer than all else in a run with nothing to fetch.
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        # The largest first, so that the last thread does not end long after the others.
+        # The largest first, so that all threads end at about the same time.
         unique.sort(key=lambda artifact: -artifact.size)
         for done in [pool.submit(_install, artifact, mirror_url, mirror_proxy, staged) for artifact in unique]:
             done.result()
@@ -56,7 +56,7 @@ def _partial(path: str) -> str:
 
 
 def _remove_partials(directory: str) -> None:
-    """What a killed run left; the caller holds the lock, so nobody is writing them."""
+    """Removes partial files of killed runs; the caller holds the lock, so nobody is writing them."""
     for name in os.listdir(directory):
         if name.startswith(".") and name.endswith(".partial"):
             remove_file(os.path.join(directory, name))
@@ -86,19 +86,19 @@ def _download(artifact: Artifact, url: str, proxy: str) -> None:
     import urllib.error
     import urllib.request
 
-    # Without a proxy it must be told so: a machine may have one for all programs (/etc/environment).
+    # Switch proxies off explicitly: a machine may have one for all programs (/etc/environment).
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({"http": proxy, "https": proxy} if proxy else {}))
     through = " through k8sgu_proxy" if proxy else ""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            # Not Ansible's open_url: it would be sent to every node with every run, for requests that need none of it.
+            # Not Ansible's open_url, which would be sent to every node in every run although this needs none of it.
             with contextlib.closing(opener.open(url, timeout=_TIMEOUT_S)) as stream:
                 _place(artifact, stream, url)
             return
         except urllib.error.HTTPError as error:
             if error.code < 500 or attempt == _ATTEMPTS:
                 raise ComponentError(
-                    f"binaries: {url} answers {error.code} {error.reason}{_said(error)}; fill the mirror anew"
+                    f"binaries: {url} answers {error.code} {error.reason}{_said(error)}; fill the mirror again"
                 ) from error
         except (OSError, http.client.HTTPException) as error:
             if attempt == _ATTEMPTS:
@@ -109,7 +109,7 @@ def _download(artifact: Artifact, url: str, proxy: str) -> None:
 
 
 def _said(answer: IO[bytes]) -> str:
-    """What the server says beside the status, such as where it looked: its first line, as long as it is text."""
+    """The first line of the server's answer if it is text: it may say where the server looked."""
     try:
         line = answer.read(_SAID).decode("utf-8", "replace").strip().split("\n")[0].strip()
     except (OSError, ValueError):
@@ -136,6 +136,6 @@ def _place(artifact: Artifact, stream: BinaryIO, source: str) -> None:
         remove_file(partial)
         raise ComponentError(
             f"binaries: {source} has {size} bytes and SHA-256 {total.hexdigest()}, not the {artifact.size} bytes and "
-            f"{artifact.sha256} of the mirror's manifest; fill the mirror anew"
+            f"{artifact.sha256} of the mirror's manifest; fill the mirror again"
         )
     os.replace(partial, artifact.path)

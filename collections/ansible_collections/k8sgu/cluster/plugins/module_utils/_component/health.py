@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Health checks of a component, each tried until it succeeds or its time is over."""
+"""Health checks of a component, repeated until they succeed or time out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component import sy
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import ComponentError, Health
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
-# Of what was waited already: who asks often delays what it waits for, on a machine that has more to do than it can.
+# The pause as a share of the time waited so far: on an overloaded machine, frequent checks delay what they wait for.
 _PAUSE_SHARE = 0.1
 _HOPELESS_EVERY_S = 0.5
 _ATTEMPT_TIMEOUT_S = 5.0
@@ -25,7 +25,7 @@ _SHOWN_BYTES = 300
 
 
 def probe(health: Health, timeout: float = _ATTEMPT_TIMEOUT_S) -> str | None:
-    """One attempt: None when healthy, else what was seen instead."""
+    """Makes one attempt; returns None when healthy, otherwise what was found instead."""
     try:
         if health.url:
             return _url(health, timeout)
@@ -51,7 +51,7 @@ def _url(health: Health, timeout: float) -> str | None:
     parts = urlsplit(health.url or "")
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
-        import ssl  # costs 20 ms, which a component without TLS need not pay
+        import ssl  # takes 20 ms, which only components with TLS need
 
         context = ssl.create_default_context(cafile=health.ca)
         if health.cert:
@@ -71,9 +71,9 @@ def _url(health: Health, timeout: float) -> str | None:
 
 
 def wait(attempt: Callable[[float], str | None], timeout: float, hopeless: Callable[[], bool]) -> str | None:
-    """Repeats `attempt`, which is told how long it may take, until it answers None; the last answer when time is over.
+    """Repeats `attempt` until it returns None or `timeout` (seconds) is over; returns its last result.
 
-    `hopeless` ends the wait early, for a unit that systemd has given up.
+    `attempt` gets the seconds that it may take. `hopeless` ends the wait early, for a unit that systemd has given up.
     """
     begun = asked = time.monotonic()
     deadline = begun + timeout

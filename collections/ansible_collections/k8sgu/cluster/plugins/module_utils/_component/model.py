@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a component is: plain data, made on the controller and read on the node."""
+"""Components as plain data, made on the controller and read on the node."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 UNIT_DIRECTORY = "/etc/systemd/system"
-# systemd tells anyone a unit's settings; the file itself is root's, as CIS 4.1.1 asks for the kubelet's.
+# systemd shows a unit's settings to anyone; still, only root can read the file, as CIS 4.1.1 requires for the kubelet.
 UNIT_MODE = 0o600
 INSTALL_ROOT = "/opt/k8sgu"
 
-# What a change of a file does to the component's units.
+# The effects that a change of a file can have on the component's units.
 RESTART, RELOAD, NOTHING = "restart", "reload", "nothing"
 
 
 class ComponentError(Exception):
-    """Something that the user must mend; the text names the option or the path and the way out."""
+    """Something that the user must correct; the text names the option or the path and says what to do."""
 
 
 def error_text(error: Exception) -> str:
-    """What an error says, an OSError with its path, which its text alone may not name."""
+    """The text of an error; for an OSError with its path, which the text alone may lack."""
     if isinstance(error, OSError):
         return f"{error.filename or 'component'}: {error.strerror or error}"
     return str(error)
@@ -33,7 +33,7 @@ def error_text(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class File:
-    """A file; `content` None stands for its absence."""
+    """A file; `content` None means that it is to be absent."""
 
     dest: str
     content: bytes | None
@@ -64,7 +64,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A program: `url_path` is its place in the mirror, `path` its place on the node, `size` in bytes."""
+    """A program: `url_path` is its path in the mirror, `path` its path on the node, `size` in bytes."""
 
     path: str
     url_path: str
@@ -82,7 +82,7 @@ class User:
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit; without `content` it is one that the distribution brings."""
+    """A unit; without `content` it comes from a package of the distribution."""
 
     name: str
     content: bytes | None
@@ -101,7 +101,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Health:
-    """One of url, tcp, unix and command is set; `timeout` in seconds."""
+    """A health check; one of url, tcp, unix and command is set; `timeout` in seconds."""
 
     url: str | None = None
     expect_status: int = 200
@@ -146,7 +146,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that one execution on a node is given; `staged` is a directory of pushed files, named by SHA-256."""
+    """The input of one execution on a node; `staged` is a directory of pushed files, named by SHA-256."""
 
     components: list[Component]
     mirror_url: str = ""
@@ -156,7 +156,7 @@ class Job:
 
 
 def encode(job: Job) -> str:
-    """The job as text that is safe in a module's arguments and small."""
+    """The job as compressed text that is safe in a module's arguments."""
     return base64.b64encode(zlib.compress(json.dumps(asdict(job), default=_bytes_to_json).encode(), 6)).decode()
 
 
@@ -189,7 +189,7 @@ def _component(raw: dict[str, Any]) -> Component:
 
 
 def bytes_to_json(data: bytes | None) -> Any:
-    """Text as it is, since it compresses better; anything else as base64."""
+    """Text unchanged, since it compresses better; anything else as base64."""
     return None if data is None else _bytes_to_json(data)
 
 

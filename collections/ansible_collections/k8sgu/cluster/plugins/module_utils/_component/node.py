@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a node has of what a component wants: the only part that reads the node's state."""
+"""Reads the node's present state of a component; nothing else reads the node's state."""
 
-# Paths are text here, as they are in the options and in what is reported.
+# Paths are text here, as in the options and in results.
 # ruff: noqa: PTH112, PTH113, PTH116
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT_ONLY_EXECUTABLE = 0o755
 
 @dataclass(frozen=True)
 class Current:
-    """paths hold files, links, units and directories; binaries the SHA-256 of what is there, empty for nothing."""
+    """`paths` has files, links, units and directories; `binaries` the SHA-256 of each program, empty if missing."""
 
     paths: dict[str, PathState] = field(default_factory=dict)
     binaries: dict[str, str] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Current:
 
 
 def examine(component: Component, binaries: dict[str, str], record: Record, units: dict[str, UnitState]) -> Current:
-    """The node as it is; `binaries` is from examine_binaries and `units` from systemd, once for all components."""
+    """The present state. `binaries` (of examine_binaries) and `units` (of systemd) are read once for all components."""
     paths = {file.dest: undo.examine(file.dest) for file in component.files}
     paths.update({link.dest: undo.examine(link.dest) for link in component.links})
     paths.update(
@@ -68,7 +68,7 @@ def unit_states(components: list[Component]) -> dict[str, UnitState]:
 
 
 def examine_binaries(artifacts: list[Artifact], record: Record) -> dict[str, str]:
-    """SHA-256 of each program; hashed only where its fingerprint is new. Keeps fingerprints in `record`."""
+    """{path: SHA-256} of the programs; hashes only those with a new fingerprint. Stores fingerprints in `record`."""
     found = {}
     for artifact in artifacts:
         before = fingerprint(artifact.path)
@@ -86,7 +86,7 @@ def examine_binaries(artifacts: list[Artifact], record: Record) -> dict[str, str
 
 
 def fingerprint(path: str) -> list[object]:
-    """Changes with any change of the file: ctime cannot be set back. Empty where there is no regular file."""
+    """A value that changes with the file, since ctime cannot be set back. Empty if it is not a regular file."""
     try:
         status = os.stat(path, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
@@ -97,13 +97,14 @@ def fingerprint(path: str) -> list[object]:
 
 
 def remember_binaries(artifacts: list[Artifact], record: Record) -> None:
-    """After an installation, whose content is known."""
+    """Records the fingerprints of programs that were just installed, without hashing them."""
     for artifact in artifacts:
         record.binaries[artifact.path] = [*fingerprint(artifact.path), artifact.sha256]
 
 
 def forget_started_with(artifacts: list[Artifact], record: Record) -> bool:
-    """Before programs are replaced in place: should the run be cut off, the next one must still restart the units."""
+    """Forgets, before programs are replaced in place, what units were started with: if this run is interrupted, the
+    next one must still restart them. Returns whether there was anything to forget."""
     changed = False
     for items in record.started_with.values():
         for artifact in artifacts:
@@ -119,11 +120,11 @@ def read_record(component: Component) -> Record:
 
 
 def _safe(path: str) -> bool:
-    """Root's, and closed to writing by others."""
+    """Whether the path is owned by root and not writable by others."""
     status = os.stat(path)
     return status.st_uid == 0 and status.st_gid == 0 and status.st_mode & 0o7777 == ROOT_ONLY_EXECUTABLE
 
 
 def _followed(path: str) -> PathState:
-    """A directory may be a link to one on another disk."""
+    """The state of a directory, through a link if it is one: directories may be linked to another disk."""
     return undo.examine(os.path.realpath(path) if os.path.isdir(path) else path)

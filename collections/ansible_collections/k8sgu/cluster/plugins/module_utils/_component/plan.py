@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Desired and current state in, changes with their reasons out. Pure: reads and writes nothing."""
+"""Compares desired and current state; gives the changes with their reasons. Pure: reads and writes nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.undo impo
 
 _LARGEST_DIFF = 256 * 1024
 _UNIT_PLACES = (UNIT_DIRECTORY + "/", "/run/systemd/system/", "/usr/lib/systemd/system/", "/lib/systemd/system/")
-_CUT_OFF = "an earlier run was cut off before it was done"
+_CUT_OFF = "an earlier run was interrupted before it was done"
 _MAY_BE_ENABLED = ("disabled", "")
 _ENABLED = ("enabled", "enabled-runtime")
 
@@ -49,7 +49,7 @@ class Action:
 
 @dataclass
 class Plan:
-    """Changes in the order of their execution, and the reason for each."""
+    """The changes in the order of their execution, with a reason for each."""
 
     fetch: list[Artifact] = field(default_factory=list)
     packages: list[str] = field(default_factory=list)
@@ -71,19 +71,19 @@ class Plan:
 
     @property
     def reversible(self) -> bool:
-        """Whether there is anything that a rollback could put back."""
+        """Whether there is anything that a rollback could restore."""
         return bool(self.links or self.files or self.enable or self.disable)
 
 
 def unit_file(unit: Unit) -> File:
-    """The unit's own file; it counts for that unit alone."""
+    """The unit's own file; its changes concern only that unit."""
     return File(unit.path, unit.content if unit.state != "absent" else None, mode=UNIT_MODE)
 
 
 def plan(component: Component, current: Current, coming: frozenset[str] = frozenset()) -> Plan:
-    """What is to be done. `coming` are accounts that components before this one are about to make.
+    """The plan for a component. `coming` are accounts that earlier components are about to make.
 
-    Raises ComponentError with everything that stands in the way.
+    Raises ComponentError with everything that makes the plan impossible.
     """
     return _Planner(component, current, coming).plan()
 
@@ -93,7 +93,7 @@ class _Planner:
         self.component, self.current, self.coming = component, current, coming
         self.result = Plan()
         self.faults: list[str] = []
-        # Paths whose content changes now, by what the change means for the units.
+        # Paths whose content changes now, by the effect of the change on the units.
         self.changed: dict[str, list[str]] = {RESTART: [], RELOAD: []}
         self.changed_units: dict[str, list[str]] = {}
 
@@ -124,7 +124,7 @@ class _Planner:
             if seen == artifact.sha256:
                 continue
             self.result.fetch.append(artifact)
-            why = {"": "not there", "permissions": "not root's alone with mode 0755"}.get(
+            why = {"": "missing", "permissions": "not owned by root with mode 0755"}.get(
                 seen, "content differs from the mirror's"
             )
             self._because(f"program {artifact.path}: {why}")
@@ -145,7 +145,7 @@ class _Planner:
     def _known_account(self, path: str, kind: str, name: str, number: int | None) -> None:
         user = self.component.user
         made = {user.name, user.group} if user else set()
-        # A package may bring the account; that is seen only when it is installed.
+        # A package may create the account; that is only known once it is installed.
         if number is None and name not in made and name not in self.coming and not self.result.packages:
             self.faults.append(f"{path}: its {kind} {name} does not exist on the node; name it in user, or correct it")
 
@@ -172,17 +172,17 @@ class _Planner:
         differs = self._access_differs(directory.path, directory, now)
         if now.kind == ABSENT or differs:
             self.result.directories.append(directory)
-            self._because(f"directory {directory.path}: {differs or 'not there'}")
+            self._because(f"directory {directory.path}: {differs or 'missing'}")
 
     def _link(self, link: Link) -> None:
         now = self.current.paths[link.dest]
         if now.kind not in (ABSENT, LINK):
-            self.faults.append(f"{link.dest}: is a {now.kind} where a link shall be; remove it")
+            self.faults.append(f"{link.dest}: is a {now.kind} where a link should be; remove it")
             return
         if (now.target if now.kind == LINK else None) == link.target:
             return
         self.result.links.append(link)
-        why = "not there" if now.kind == ABSENT else f"points to {now.target} instead of {link.target}"
+        why = "missing" if now.kind == ABSENT else f"points to {now.target} instead of {link.target}"
         self._because(f"link {link.dest}: {why}")
         if link.effect == RESTART:
             self.changed[RESTART].append(link.dest)
@@ -194,7 +194,7 @@ class _Planner:
             self.faults.append(f"{file.dest}: is masked; run systemctl unmask {file.dest.rsplit('/', 1)[1]}")
             return False
         if now.kind not in (ABSENT, FILE) and not (now.kind == LINK and file.content is None):
-            self.faults.append(f"{file.dest}: is a {now.kind} where a file shall be; remove it")
+            self.faults.append(f"{file.dest}: is a {now.kind} where a file should be; remove it")
             return False
         if file.content is None:
             if now.kind != ABSENT:
@@ -213,7 +213,7 @@ class _Planner:
         self.result.files.append(file)
         why = [differs] if differs else []
         if other_content:
-            why.insert(0, "not there" if now.kind == ABSENT else "content differs")
+            why.insert(0, "missing" if now.kind == ABSENT else "content differs")
             self._show(file, now)
         self._because(f"file {file.dest}: {', '.join(why)}")
         return other_content
@@ -256,7 +256,7 @@ class _Planner:
                 self._run(unit, state)
                 started.append(unit)
             elif state.running or state.active == "deactivating":
-                # The last one first: what depends on others ends before them.
+                # The last one first, so that units stop before those that they depend on.
                 result.actions.insert(0, Action(unit.name, "stop"))
                 self._because(f"stop {unit.name}: to be {unit.state}")
         self._reload(started)
@@ -281,7 +281,7 @@ class _Planner:
             before = self.current.paths[unit.path].content.partition(b"[Install]")[2]
             if unit.content is not None and before != unit.content.partition(b"[Install]")[2]:
                 self.result.enable.append(unit.name)
-                self._because(f"enable {unit.name} anew: its [Install] section changed")
+                self._because(f"enable {unit.name} again: its [Install] section changed")
         elif not unit.enabled and state.enabled in _ENABLED:
             self.result.disable.append(unit.name)
             self._because(
@@ -291,7 +291,7 @@ class _Planner:
     def _run(self, unit: Unit, state: UnitState) -> None:
         if not state.running:
             self.result.actions.append(Action(unit.name, "start"))
-            self._because(f"start {unit.name}: it is {state.describe() if state.load == 'loaded' else 'not there yet'}")
+            self._because(f"start {unit.name}: it is {state.describe() if state.load == 'loaded' else 'missing'}")
             return
         changed = self.changed[RESTART] + self.changed_units.get(unit.name, [])
         why = f"{', '.join(changed)} changed" if changed else self._started_with_another(unit)
@@ -328,7 +328,7 @@ class _Planner:
         if self.changed[RELOAD]:
             why = f"{', '.join(self.changed[RELOAD])} changed"
         elif wanted and wanted != self.current.record.reloaded_with:
-            why = "it has not yet read its files anew"
+            why = "it has not yet read its changed files"
         else:
             return
         for unit in started:

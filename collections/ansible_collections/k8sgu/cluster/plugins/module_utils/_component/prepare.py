@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The controller's half: options to components. Every fault of the options is found here, before a node is touched."""
+"""The controller's part: turns options into components; finds every fault of the options before a node is changed."""
 
-# Paths are text here, as they are in the options and in what is reported.
+# Paths are text here, as in the options and in results.
 # ruff: noqa: PTH118, PTH123
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ _ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _MODE = re.compile(r"0?[0-7]{3,4}")
 _UNIT = re.compile(r"[a-zA-Z0-9@:._\\-]+\.(service|socket|timer|mount|path|target|slice|automount|swap)")
 
-# Gives the bytes of an entry with `template` or `src`.
+# Returns the content of an entry with `template` or `src`.
 Load = Callable[[Dict[str, Any]], bytes]
 
 
 class Mirror:
-    """The manifest of the mirror, looked up by component, version, architecture and file."""
+    """The mirror's manifest, by component, version, architecture and file."""
 
     def __init__(self, directory: str | None) -> None:
         self.directory = directory
         self._files: dict[tuple[str, str, str], dict[str, dict[str, Any]]] | None = None
 
     def find(self, component: str, version: str, architecture: str, names: list[str]) -> list[dict[str, Any]]:
-        """The manifest's entries; all that there are where no name is given."""
+        """The manifest's entries with these names; all of the component's if no name is given."""
         index = self._index()
         there = index.get((component, version, architecture))
         if there is None:
@@ -81,7 +81,7 @@ class Mirror:
                 ) from error
             except (ValueError, KeyError, TypeError) as error:
                 raise ComponentError(
-                    f"mirror_dir: {path} is not a mirror's manifest ({error}); fill it anew"
+                    f"mirror_dir: {path} is not a mirror's manifest ({error}); fill the mirror again"
                 ) from error
             self._files = index
         return self._files
@@ -96,7 +96,7 @@ class Mirror:
 
 
 def validate_options(args: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with their defaults and types, or a ComponentError with every fault."""
+    """The options with defaults and types. Raises ComponentError with every fault."""
     if args.get("prepared") is not None:
         raise ComponentError("prepared: is filled in by the action plugin and cannot be given")
     result = ArgumentSpecValidator(argument_spec()).validate(dict(args))
@@ -110,7 +110,7 @@ def validate_options(args: Mapping[str, Any]) -> dict[str, Any]:
 def prepare(
     entries: list[dict[str, Any]], mirror: Mirror, architecture: Callable[[], str], load: Load
 ) -> list[Component]:
-    """The components, complete with contents and checksums; ComponentError tells all that is wrong with them."""
+    """The components with contents and checksums. Raises ComponentError with every fault."""
     faults: list[str] = []
     components = []
     for entry in entries:
@@ -141,7 +141,7 @@ def _duplicates(components: list[Component]) -> list[str]:
 
 
 class _Builder:
-    """One component; collects faults instead of stopping at the first."""
+    """Builds one component; collects faults instead of stopping at the first."""
 
     def __init__(self, raw: dict[str, Any], mirror: Mirror, architecture: Callable[[], str], load: Load) -> None:
         self.raw, self.mirror, self.architecture, self.load = raw, mirror, architecture, load
@@ -211,7 +211,7 @@ class _Builder:
         if not given:
             return None
         if entry["vars"] and given != ["template"]:
-            self.fault(f"{option}: vars of {label} have a meaning for a template alone")
+            self.fault(f"{option}: vars of {label} are only for a template")
         if given == ["content"]:
             return str(entry["content"]).encode("utf-8")
         try:
@@ -227,7 +227,7 @@ class _Builder:
             self.fault(f"files: {dest} is to be absent and has content; drop one")
         content = None if absent else self._content("files", entry, dest, needed=True)
         if entry["validate"] is not None and "%s" not in entry["validate"]:
-            self.fault(f"files: validate of {dest} lacks %s, which stands for the file to be checked")
+            self.fault(f"files: validate of {dest} lacks %s, the placeholder for the file to check")
         effect = RELOAD if entry["reload"] else RESTART if entry["restart"] else NOTHING
         return File(
             dest,
@@ -285,7 +285,7 @@ class _Builder:
     def _on_change(self) -> list[list[str]]:
         commands = []
         for command in self.raw["on_change"]:
-            whole = len(command) == 1 and " " in str(command[0])  # a command line instead of its words
+            whole = len(command) == 1 and " " in str(command[0])  # a command line instead of a list of arguments
             if not command or whole or not all(isinstance(word, (str, int, float)) for word in command):
                 self.fault(f"on_change: {command!r} is not a list of arguments such as [sysctl, --system]")
             commands.append([str(word) for word in command])
@@ -305,7 +305,7 @@ class _Builder:
         if bool(raw["cert"]) != bool(raw["key"]):
             self.fault("health: cert and key belong together; give both or neither")
         if raw["timeout"] < 1:
-            self.fault("health: timeout is at least 1 second")
+            self.fault("health: timeout must be at least 1 second")
         try:
             re.compile(raw["expect_body"] or "")
         except re.error as error:

@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the node remembers of a component: fingerprints of its programs and what its units were started with."""
+"""The node's record of a component: fingerprints of its programs, and what its units were started with."""
 
-# Paths are text here, as they are in the options and in what is reported.
+# Paths are text here, as in the options and in results.
 # ruff: noqa: PTH123
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ DIRECTORY = "/var/lib/k8sgu/component"
 LOCK = "/run/k8sgu-component.lock"
 _SCHEMA = 1
 
-# A thing's name, usually its path, and the digest of its content.
+# {name of an item, usually its path: digest of its content}
 Items = Dict[str, str]
 
 
 @dataclass
 class Record:
-    """Written when the component is healthy, so it tells what runs, not what was attempted.
+    """Written when the component is healthy, so that it describes what runs, not what was attempted.
 
-    binaries: path to [size, mtime, ctime, inode, SHA-256]; while the first four hold, the content is not hashed again.
-    started_with, reloaded_with, commands_for: what units, reloads and on_change commands last took notice of.
-    health: the check that succeeded then, which is the one that what was before must pass after a rollback.
+    binaries: {path: [size, mtime, ctime, inode, SHA-256]}; while the first four are unchanged, it is not hashed again.
+    started_with, reloaded_with, commands_for: what units, reloads and on_change commands used last.
+    health: the check that succeeded then, which the former state must pass again after a rollback.
     """
 
     binaries: dict[str, list[object]] = field(default_factory=dict)
@@ -59,7 +59,7 @@ def path_of(name: str) -> str:
 
 
 def read(name: str) -> Record:
-    """An unreadable record counts as none: everything is then looked at afresh."""
+    """The record; an empty one if it is unreadable, so that everything is examined again."""
     try:
         with open(path_of(name), "rb") as stream:
             raw = json.load(stream)
@@ -81,7 +81,7 @@ def sha256(content: bytes) -> str:
 
 
 def restart_items(component: Component, unit: Unit) -> Items:
-    """What the unit is started with: a difference in any of these restarts it."""
+    """What the unit is started with: a change of any item restarts it."""
     items = {a.path: a.sha256 for a in component.artifacts if a.effect == RESTART}
     items.update({x.dest: x.target or "absent" for x in component.links if x.effect == RESTART})
     items.update(_file_items(component, RESTART))
@@ -95,7 +95,7 @@ def reload_items(component: Component) -> Items:
 
 
 def command_items(component: Component) -> Items:
-    """What the on_change commands take notice of; empty where there are none."""
+    """The items whose changes run the on_change commands; empty if there are no commands."""
     if not component.on_change:
         return {}
     items = {file.dest: "absent" if file.content is None else sha256(file.content) for file in component.files}
@@ -114,7 +114,7 @@ def _file_items(component: Component, effect: str) -> Items:
 
 @contextlib.contextmanager
 def locked(timeout: int) -> Iterator[None]:
-    """One run at a time on a node: a run whose connection was lost may still be at work when the next one comes."""
+    """Allows one run at a time on a node: a run whose connection was lost may still be working."""
     handle = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + timeout
@@ -125,7 +125,7 @@ def locked(timeout: int) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise ComponentError(
-                        f"lock_timeout: another run is still at work on the node after {timeout} s ({LOCK})"
+                        f"lock_timeout: another run is still working on the node after {timeout} s ({LOCK})"
                     ) from None
                 time.sleep(0.2)
         yield

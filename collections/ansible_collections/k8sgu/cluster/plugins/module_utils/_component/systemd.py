@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""systemctl and journalctl, as far as components need them."""
+"""Calls of systemctl and journalctl for components."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Iterable, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import ComponentError
 
-# systemd itself ends a stop or a start job after 90 s unless a unit says otherwise.
+# By default systemd ends a start or stop job after 90 s.
 _JOB_TIMEOUT_S = 200
 
 _PROPERTIES = "Id,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,NRestarts,Result,ExecMainStatus"
@@ -19,7 +19,7 @@ _PROPERTIES = "Id,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload,
 
 @dataclass(frozen=True)
 class UnitState:
-    """A unit as systemd sees it; the names are those of `systemctl show`."""
+    """The state of a unit; the names are those of `systemctl show`."""
 
     load: str = "not-found"
     active: str = "inactive"
@@ -44,12 +44,12 @@ class UnitState:
 
 
 def show(names: Sequence[str]) -> dict[str, UnitState]:
-    """The states of the named units, by one call."""
+    """{name: state} of the units, read by one call."""
     if not names:
         return {}
     done = run(["systemctl", "show", "--no-pager", f"--property={_PROPERTIES}", "--", *names])
     states = {}
-    # An alias answers with another Id, so the order is what tells which answer belongs to which name.
+    # An alias has another Id in its answer, so match answers to names by their order.
     for name, block in zip(names, done.strip("\n").split("\n\n")):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         states[name] = UnitState(
@@ -70,7 +70,7 @@ def systemctl(*arguments: str) -> None:
 
 
 def journal(names: Iterable[str], lines: int = 40) -> list[str]:
-    """The last lines of the units' journal; the reason in their place where it cannot be read."""
+    """The last lines of the units' journal, or the reason why it cannot be read."""
     units = [word for name in names for word in ("--unit", name)]
     try:
         done = run(
@@ -82,7 +82,7 @@ def journal(names: Iterable[str], lines: int = 40) -> list[str]:
 
 
 def run(command: Sequence[str], timeout: int = _JOB_TIMEOUT_S) -> str:
-    """Standard output of a command; ComponentError with what it printed when it fails or does not end."""
+    """Standard output of a command. Raises ComponentError with its output when it fails or does not end."""
     shown = " ".join(command)
     try:
         done = subprocess.run(

@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The way back: a component's files, links and units before a change, kept until the change has proven itself."""
+"""Rollback data: a component's files, links and units before a change, kept until the changed component is healthy."""
 
-# Paths are text here, as they are in the options and in what is reported.
+# Paths are text here, as in the options and in results.
 # ruff: noqa: PTH105, PTH118, PTH123, PTH211
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ABSENT, FILE, LINK, OTHER, DIRECTORY_KIND = "absent", "file", "link", "other", "
 
 @dataclass(frozen=True)
 class PathState:
-    """What is at a path; `mode` are its permission bits."""
+    """What is at a path; `mode` has its permission bits."""
 
     kind: str = ABSENT
     uid: int = 0
@@ -44,14 +44,14 @@ class PathState:
 
 @dataclass
 class Undo:
-    """paths: each path to its state before; units: each unit to whether it was running and whether it was enabled."""
+    """paths: {path: its state before}; units: {unit: (whether it was running, whether it was enabled)}."""
 
     paths: dict[str, PathState] = field(default_factory=dict)
     units: dict[str, dict[str, bool]] = field(default_factory=dict)
 
 
 def examine(path: str) -> PathState:
-    """What is at `path` itself; a link is not followed."""
+    """What is at `path`; does not follow a link."""
     try:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -68,10 +68,10 @@ def examine(path: str) -> PathState:
 
 
 def replace_link(path: str, target: str) -> None:
-    """Points `path` at `target` in one step."""
+    """Points the link `path` to `target` atomically."""
     directory, name = os.path.split(path)
     ensure_directory(directory, mode=0o755)
-    # One fixed name, since the lock keeps other runs away: what a killed run left is replaced.
+    # A fixed name is safe, since the lock keeps other runs away; it replaces what a killed run left.
     temporary = os.path.join(directory, f".{name}.link.k8sgu")
     try:
         remove_file(temporary)
@@ -82,7 +82,7 @@ def replace_link(path: str, target: str) -> None:
 
 
 def restore(path: str, state: PathState) -> None:
-    """Puts back what was at `path`."""
+    """Restores what was at `path`."""
     if state.kind == ABSENT:
         remove_file(path)
     elif state.kind == LINK:
@@ -90,7 +90,7 @@ def restore(path: str, state: PathState) -> None:
     elif state.kind == FILE:
         atomic_write(path, state.content, state.mode, state.uid, state.gid)
     else:
-        raise ComponentError(f"{path}: a {state.kind} cannot be put back")
+        raise ComponentError(f"{path}: a {state.kind} cannot be restored")
 
 
 def path_of(name: str) -> str:
@@ -98,7 +98,7 @@ def path_of(name: str) -> str:
 
 
 def read(name: str) -> Undo | None:
-    """What a run that was cut off left; None where the last one ended."""
+    """The data that an interrupted run left; None if the last run finished."""
     try:
         with open(path_of(name), "rb") as stream:
             raw = json.load(stream)
@@ -110,11 +110,11 @@ def read(name: str) -> Undo | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Undo()  # it was cut off, but what was before is not known
+        return Undo()  # a run was interrupted, but the state before it is not known
 
 
 def write(name: str, undo: Undo) -> None:
-    """Readable by root alone, since it may hold the content of secret files."""
+    """Writes the data, readable by root only, since it may contain secret files."""
     ensure_directory(DIRECTORY, mode=0o700)
     raw: dict[str, Any] = {"paths": {}, "units": undo.units}
     for path, state in undo.paths.items():

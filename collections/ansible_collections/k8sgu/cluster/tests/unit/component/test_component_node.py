@@ -133,7 +133,7 @@ def test_programs_are_fetched_verified_and_put_in_place(tmp_path: Path, server: 
         (artifact(tmp_path, b"Healthy: yes", "ok"), "not the 12 bytes"),
         (artifact(tmp_path, b"healthy: yes", "nothing"), "503"),
         (artifact(tmp_path, b"healthy: yes", "gone"), r"404 Not Found \(there is no /gone in /lab/mirror\); fill the"),
-        (artifact(tmp_path, b"healthy: yes", "page"), "404 Not Found; fill the mirror anew"),
+        (artifact(tmp_path, b"healthy: yes", "page"), "404 Not Found; fill the mirror again"),
     ):
         with pytest.raises(ComponentError, match=fault):
             fetch.install([other], server, "", "")

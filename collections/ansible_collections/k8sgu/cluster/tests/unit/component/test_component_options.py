@@ -73,7 +73,7 @@ def test_binaries_become_artifacts_and_links(mirror: Mirror) -> None:
             {"name": "x", "files": [{"dest": "/x", "content": "b", "state": "absent"}]},
             "is to be absent and has content",
         ),
-        ({"name": "x", "files": [{"dest": "/x", "content": "b", "vars": {"a": 1}}]}, "a template alone"),
+        ({"name": "x", "files": [{"dest": "/x", "content": "b", "vars": {"a": 1}}]}, "are only for a template"),
         ({"name": "x", "files": [{"dest": "/x", "content": "b", "mode": "420"}]}, ""),
         ({"name": "x", "files": [{"dest": "/x", "content": "b", "mode": "u=rw"}]}, "is not octal"),
         ({"name": "x", "files": [{"dest": "/x", "content": "b", "validate": "true"}]}, "lacks %s"),

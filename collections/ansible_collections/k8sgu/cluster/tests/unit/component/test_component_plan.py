@@ -132,7 +132,7 @@ def test_everything_to_do_on_an_empty_node() -> None:
             [],
             "group 0 instead of etcd, mode 0600",
         ),
-        (with_path(CONFIG.dest, PathState()), ["restart"], "/etc/etcd/etcd.yml: not there"),
+        (with_path(CONFIG.dest, PathState()), ["restart"], "/etc/etcd/etcd.yml: missing"),
         (
             with_path("/opt/k8sgu/etcd/current", PathState("link", target="3.5")),
             ["restart"],
@@ -152,7 +152,7 @@ def test_everything_to_do_on_an_empty_node() -> None:
             "unit files changed since it read them",
         ),
         (settled(record=Record()), ["restart"], "it is not known what it was started with"),
-        (settled(interrupted=Undo()), ["restart"], "an earlier run was cut off"),
+        (settled(interrupted=Undo()), ["restart"], "an earlier run was interrupted"),
         (settled(account=Account("etcd", "/home")), [], "usermod --home /var/lib/etcd etcd"),
     ],
 )
@@ -194,11 +194,11 @@ def test_a_change_of_one_units_file_leaves_the_others_alone() -> None:
     ("component", "current", "fault"),
     [
         (replace(ETCD, files=[replace(CONFIG, owner="ghost")]), settled(), "owner ghost does not exist"),
-        (ETCD, with_path(CONFIG.dest, PathState("directory")), "is a directory where a file shall be"),
-        (ETCD, with_path(CONFIG.dest, PathState("link", target="/x")), "is a link where a file shall be"),
+        (ETCD, with_path(CONFIG.dest, PathState("directory")), "is a directory where a file should be"),
+        (ETCD, with_path(CONFIG.dest, PathState("link", target="/x")), "is a link where a file should be"),
         (ETCD, with_path(UNIT.path, PathState("link", target="/dev/null")), "systemctl unmask etcd.service"),
         (ETCD, with_path("/var/lib/etcd", PathState("file")), "is a file, not a directory"),
-        (ETCD, with_path("/opt/k8sgu/etcd/current", PathState("file")), "is a file where a link shall be"),
+        (ETCD, with_path("/opt/k8sgu/etcd/current", PathState("file")), "is a file where a link should be"),
         (
             Component("x", units=[Unit("no.service", None)]),
             Current(units={"no.service": UnitState()}),
