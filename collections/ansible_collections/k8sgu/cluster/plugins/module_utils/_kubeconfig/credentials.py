@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Certificates and keys as a kubeconfig takes them: base64 of PEM, a certificate with the key that belongs to it."""
+"""Certificates and keys in a kubeconfig's form, base64 of PEM; checks that a certificate and its key are a pair."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ else:
 
 
 class CryptographyMissing(Exception):
-    """A certificate must be compared with a key and the Python library cryptography is not there."""
+    """Comparing a certificate with a key needs the Python library cryptography, which is missing."""
 
 
-# Stands for the content of a file that only an earlier task's real run makes.
+# In check mode, the content of a file that an earlier task would have made.
 PENDING = "<not made yet>"
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 def decode(data: str) -> bytes:
-    """The bytes of a *-data field; b"" where it is not base64."""
+    """The bytes of a *-data field; b"" if it is not base64."""
     try:
         return base64.b64decode("".join(data.split()), validate=True)
     except (binascii.Error, ValueError):
@@ -44,7 +44,7 @@ def decode(data: str) -> bytes:
 
 
 def encode_pem(value: str, option: str) -> str:
-    """`value`, PEM text or base64 of it, as base64. Raises ConfigError naming `option`."""
+    """`value`, PEM text or base64 of it, as base64. Raises ConfigError that names `option`."""
     if "-----BEGIN " in value:
         return base64.b64encode(value.encode("utf-8")).decode("ascii")
     if b"-----BEGIN " not in decode(value):
@@ -53,7 +53,7 @@ def encode_pem(value: str, option: str) -> str:
 
 
 def read_pem(path: str, option: str, check_mode: bool = False) -> str:
-    """The content of the file `path` as base64; in check mode PENDING where it is missing. Raises ConfigError."""
+    """The content of the file `path` as base64; in check mode PENDING if it is missing. Raises ConfigError."""
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
@@ -68,32 +68,32 @@ def read_pem(path: str, option: str, check_mode: bool = False) -> str:
 
 
 def check_certificates(pem: bytes, option: str) -> None:
-    """Raises ConfigError unless `pem` holds at least one certificate and nothing that is cut off."""
+    """Raises ConfigError unless `pem` has at least one certificate and no truncated one."""
     blocks = _CERTIFICATE.findall(pem)
     if not blocks:
-        raise ConfigError(f"{option}: holds no certificate, or one that is cut off; give a PEM certificate")
+        raise ConfigError(f"{option}: holds no certificate, or a truncated one; give a PEM certificate")
     if HAS_CRYPTOGRAPHY:
         for block in blocks:
             _certificate(block, option)
 
 
 def check_pair(certificate: bytes, key: bytes, where: str) -> None:
-    """Raises ConfigError unless the first certificate and the key belong together. `where` names the two."""
+    """Raises ConfigError unless the first certificate and the key are a pair. `where` names the entry in errors."""
     if not HAS_CRYPTOGRAPHY:
         raise CryptographyMissing(where)
     blocks = _CERTIFICATE.findall(certificate)
     if not blocks:
-        raise ConfigError(f"{where}: the client certificate holds no PEM certificate, or one that is cut off")
+        raise ConfigError(f"{where}: the client certificate holds no PEM certificate, or a truncated one")
     try:
         private = serialization.load_pem_private_key(key, password=None)
     except TypeError:
         raise ConfigError(
-            f"{where}: the client key is encrypted, and a kubeconfig has no place for a passphrase; give it decrypted"
+            f"{where}: the client key is encrypted, and a kubeconfig cannot hold a passphrase; give it decrypted"
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise ConfigError(f"{where}: the client key is not a readable PEM key") from None
     if _public(_certificate(blocks[0], where).public_key()) != _public(private.public_key()):
-        raise ConfigError(f"{where}: the client certificate does not belong to the client key; give both of one pair")
+        raise ConfigError(f"{where}: the client certificate and the client key are not a pair; give both of one pair")
 
 
 def _certificate(block: bytes, option: str) -> Any:

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The text of a kubeconfig: YAML in, a document of plain dictionaries, YAML out, and a form of it without secrets."""
+"""Converts a kubeconfig between YAML and plain dictionaries, and masks its secrets."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ else:
 
 Document = Dict[str, Any]
 
-# The three lists of a kubeconfig: its key, and the key under which an entry has its fields.
+# The three lists of a kubeconfig, each with the key under which an entry has its fields.
 SECTIONS = {"clusters": "cluster", "users": "user", "contexts": "context"}
 
-# What kubectl reads as text and as nothing else.
+# Fields that kubectl accepts only as text.
 _TEXTS = {
     "clusters": ("server", "certificate-authority", "certificate-authority-data", "tls-server-name", "proxy-url"),
     "users": (
@@ -54,20 +54,20 @@ _USERINFO = re.compile(r"(?<=://)[^/@]*@")
 
 
 class ConfigError(Exception):
-    """A kubeconfig or an option that cannot be used; the text names it and the way out, and holds no secret."""
+    """A kubeconfig or an option cannot be used; the text names it and says what to do, and contains no secret."""
 
 
 def load(text: bytes, path: str) -> Document:
-    """The document in `text`; {} where it is empty. Raises ConfigError where it is not a kubeconfig."""
+    """The document in `text`; {} if it is empty. Raises ConfigError if it is not a kubeconfig."""
 
     def refuse(reason: str) -> ConfigError:
         return ConfigError(
             f"path: {path} is not a kubeconfig: {reason}. "
-            "It was left untouched; mend it, move it away or name another path"
+            "It was left untouched; correct it, move it away or name another path"
         )
 
     try:
-        # The parser's own message quotes the text around the error, which may be a secret: only the line is told.
+        # The parser's own message quotes the text around the error, which may be a secret: give only the line.
         document = yaml.load(text.decode("utf-8"), Loader=_loader())  # noqa: S506 - a SafeLoader
     except UnicodeDecodeError:
         raise refuse("it is not UTF-8 text") from None
@@ -143,7 +143,7 @@ def secrets_of(document: Document) -> Iterator[str]:
 
 
 def key_forms(data: str) -> Iterator[str]:
-    """A key as it stands in a kubeconfig (base64) and the PEM text in it."""
+    """A key as in a kubeconfig (base64), and its PEM text."""
     if not data:
         return
     yield data
@@ -156,7 +156,7 @@ def key_forms(data: str) -> Iterator[str]:
 
 
 def masked(document: Document | None, before: Document | None = None) -> str:
-    """`document` as YAML for a diff. What is secret shows only whether it differs from that of `before`."""
+    """`document` as YAML for a diff. Secrets are masked; the mask shows whether they differ from `before`."""
     if document is None:
         return ""
     clean = dict(document)
@@ -178,7 +178,7 @@ def masked(document: Document | None, before: Document | None = None) -> str:
 
 
 def find(document: Document | None, section: str, name: str) -> dict[str, Any] | None:
-    """The fields of the entry `name`, {} where it has none, None where there is no such entry."""
+    """The fields of the entry `name`, {} if it has none, None if there is no such entry."""
     for entry in (document or {}).get(section) or []:
         if entry["name"] == name:
             fields = entry.get(SECTIONS[section]) or {}
@@ -206,7 +206,7 @@ def _masked_user(fields: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
         elif key == "exec" and isinstance(value, dict):
             old_exec = old.get("exec") if isinstance(old.get("exec"), dict) else {}
             clean[key] = _masked_exec(value, old_exec or {})
-        else:  # unknown fields too: who can tell what they hold
+        else:  # unknown fields too: they may be secret
             clean[key] = _secret(value, old.get(key))
     return clean
 
@@ -262,7 +262,7 @@ def _digest(data: str) -> str:
     return f"<sha256 {hashlib.sha256(content).hexdigest()[:16]}>"
 
 
-# kubectl reads YAML by Go's rules. Where PyYAML's differ, data would change on its way through: both ways are pinned.
+# kubectl reads YAML by Go's rules. PyYAML's differ in details that would change data, so both directions are adjusted.
 _RESOLVERS: list[tuple[str, re.Pattern[str], str]] = [
     (
         "tag:yaml.org,2002:bool",
@@ -314,7 +314,7 @@ if HAS_YAML:
 
 
 def _construct_mapping(self: Any, node: Any, deep: bool = False) -> Any:
-    """As in SafeLoader, but a key that stands twice is an error: one of the two values would be lost."""
+    """As in SafeLoader, but a duplicate key is an error: one of its values would be lost."""
     keys = [key.value for key, _value in node.value if isinstance(key.value, str) and key.value != "<<"]
     for key in keys:
         if keys.count(key) > 1:

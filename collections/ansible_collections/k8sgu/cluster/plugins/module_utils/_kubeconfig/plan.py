@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What must change in a kubeconfig: a pure function of the file's document and of what is asked for.
+"""Decides what must change in a kubeconfig: a pure function of the present document and the desired entries.
 
-The rules that an entry must keep are client-go's: https://github.com/kubernetes/client-go/blob/master/tools/clientcmd/validation.go
+The rules for entries are client-go's: https://github.com/kubernetes/client-go/blob/master/tools/clientcmd/validation.go
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.document
     find,
 )
 
-# Of two fields that say the same, the one set by the user stays and the other goes.
+# Of two fields with the same meaning, the one that the user sets stays and the other is removed.
 _EXCLUDES = {
     "certificate-authority": "certificate-authority-data",
     "certificate-authority-data": "certificate-authority",
@@ -43,8 +43,8 @@ _INTERACTIVE_MODES = ("Never", "IfAvailable", "Always")
 
 
 class Entry(NamedTuple):
-    """One cluster, user or context as asked for. `fields` has kubeconfig's own keys; what is missing is left alone, and
-    so is what is in `kept` where the entry has it already."""
+    """One desired cluster, user or context. `fields` has kubeconfig's own keys; missing ones are left unchanged, and so
+    are those in `kept` if the entry has them already."""
 
     option: str
     name: str
@@ -54,8 +54,8 @@ class Entry(NamedTuple):
 
 
 class Desired(NamedTuple):
-    """What a kubeconfig must hold. `option` stands before the names of options in errors, such as kubeconfigs[1], and
-    `directory` is where the file's relative paths begin."""
+    """The desired content of a kubeconfig. `option` is the prefix of option names in errors, such as kubeconfigs[1];
+    relative paths in the file are relative to `directory`."""
 
     option: str
     clusters: list[Entry]
@@ -75,9 +75,9 @@ Reader = Callable[[str], Optional[bytes]]
 
 
 def plan(current: Document | None, desired: Desired, read: Reader = lambda path: None) -> Plan:
-    """The document that `current` (None: no file) becomes, and why. Raises ConfigError.
+    """The document that `current` (None: no file) becomes, with reasons. Raises ConfigError.
 
-    `read` gives the content of a referenced file, or None where there is none yet.
+    `read` returns the content of a referenced file, or None if it does not exist yet.
     """
     if current:
         document = copy.deepcopy(current)
@@ -144,7 +144,7 @@ def _merge(document: Document, section: str, entry: Entry, directory: str) -> li
 
 
 def _set_fields(fields: dict[str, Any], wanted: dict[str, Any], directory: str) -> list[str]:
-    """Put `wanted` into `fields`; returns the keys that differed."""
+    """Set `wanted` in `fields`; returns the keys that differed."""
     differing = []
     for key, value in wanted.items():
         if isinstance(value, dict) and key == "exec":
@@ -154,7 +154,7 @@ def _set_fields(fields: dict[str, Any], wanted: dict[str, Any], directory: str) 
                 fields[key] = inner
                 differing += [f"{key}.{name}" for name in below]
             continue
-        if value in ("", [], {}, False):  # empty is kubeconfig's default: the key goes
+        if value in ("", [], {}, False):  # empty is kubeconfig's default: remove the key
             if fields.get(key):
                 del fields[key]
                 differing.append(key)
@@ -173,7 +173,7 @@ def _same(key: str, old: Any, new: Any, directory: str) -> bool:
     if key in _PATHS and isinstance(old, str) and old:
         return os.path.normpath(Path(directory, old)) == os.path.normpath(Path(directory, new))
     if key.endswith("-data") and isinstance(old, str) and old:
-        return decode(old) == decode(new)  # another line length of base64 is no difference
+        return decode(old) == decode(new)  # base64 may differ in its line length
     return bool(old == new)
 
 
@@ -264,8 +264,8 @@ def _check_exec(entry: Entry, execution: dict[str, Any]) -> None:
         )
     if str(execution["command"]).startswith("~"):
         raise ConfigError(
-            f"{option}.command: begins with ~, which clients do not know; give the program's name, its path from the"
-            " root, or with a slash in it from the kubeconfig's directory"
+            f"{option}.command: begins with ~, which clients do not expand; give the program's name, its absolute"
+            " path, or a path with a slash, relative to the kubeconfig's directory"
         )
     version = execution.get("apiVersion")
     if not version:
@@ -276,7 +276,7 @@ def _check_exec(entry: Entry, execution: dict[str, Any]) -> None:
 
 
 def _check_references(document: Document, desired: Desired) -> list[str]:
-    """Errors where this call leaves a name without what it means; warnings where the file was so before."""
+    """Raises ConfigError if this call leaves a dangling name; returns warnings of those that were there before."""
     names = {section: [entry["name"] for entry in document.get(section) or []] for section in SECTIONS}
     gone = {
         section: {entry.name for entry in entries if entry.absent}

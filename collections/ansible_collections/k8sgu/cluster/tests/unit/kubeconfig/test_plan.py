@@ -168,9 +168,9 @@ TWO = {"client-certificate-data": b64(A.certificate), "client-key-data": b64(B.k
         ),
         (
             desired(clusters={"far": {"certificate-authority-data": b64(A.certificate[:-40])}}),
-            "clusters[0].certificate_authority: holds no certificate, or one that is cut off",
+            "clusters[0].certificate_authority: holds no certificate, or a truncated one",
         ),
-        (desired(users={"u": TWO}), "users[0] (user 'u'): the client certificate does not belong to the client key"),
+        (desired(users={"u": TWO}), "users[0] (user 'u'): the client certificate and the client key are not a pair"),
         (
             desired(
                 users={"u": {"client-certificate-data": b64(A.certificate), "client-key-data": b64(A.encrypted_key)}}
@@ -214,7 +214,7 @@ def test_a_name_given_twice_is_refused() -> None:
 
 def test_a_referenced_pair_is_checked_when_it_is_there() -> None:
     wanted = desired(users={"u": {"client-certificate": "a.pem", "client-key": "b-key.pem"}})
-    with pytest.raises(ConfigError, match="does not belong"):
+    with pytest.raises(ConfigError, match="are not a pair"):
         plan(None, wanted, {"a.pem": A.certificate, "b-key.pem": B.key}.get)
     assert plan(None, wanted, {"a.pem": A.certificate}.get).changes  # the kubelet, say, has yet to fetch the other
 
