@@ -1,11 +1,10 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is to be encrypted at rest and by what, held against what etcd already has.
+"""Checks the choice of what is encrypted at rest, and how, against what etcd already has.
 
-A record on the controller says what everything in etcd was last written with. The module encryption_rewrite keeps it,
-after every API server has its configuration and everything was stored anew; so a run that was cut off before that is
-seen by the next one.
+A record on the controller says with what everything in etcd was last written. The module encryption_rewrite writes it
+once every API server has its configuration and everything was rewritten, so the next run notices an interrupted one.
 """
 
 from __future__ import annotations
@@ -36,12 +35,12 @@ _ENDPOINT = re.compile(r"unix:///\S+")
 
 
 class RecordError(Exception):
-    """A record that cannot be read; the text says the way out."""
+    """The record cannot be read; the text says what to do."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What everything is written with: `key` is a key's name, empty with kms; `reads` is what all servers can read."""
+    """With what everything is written: `key` is a key's name, empty with kms; `reads` is what all servers can read."""
 
     provider: str
     key: str
@@ -50,25 +49,25 @@ class Written:
 
     @property
     def prefix(self) -> str:
-        """How each encrypted value in etcd begins."""
+        """The prefix of each encrypted value in etcd."""
         return f"k8s:enc:kms:v2:{KMS_NAME}:" if self.provider == KMS else f"k8s:enc:{self.provider}:v1:{self.key}:"
 
 
 def wanted(provider: str, key: str, resources: list[str], endpoint: str) -> Written:
-    """What a choice leads to. `key` is the writing key's name, empty where there are no keys on the controller."""
+    """The result of a choice. `key` is the writing key's name, empty if there are no keys on the controller."""
     reads = [*(LOCAL if key else ()), *([KMS] if endpoint else [])]
     return Written(provider, "" if provider == KMS else key, tuple(sorted(set(resources))), tuple(sorted(reads)))
 
 
 def from_options(options: dict[str, Any]) -> Written:
-    """The choice in a module's options (SPEC). Raises KeysError where the file of keys is damaged."""
+    """The choice in a module's options (SPEC). Raises KeysError if the file of keys is damaged."""
     path = Path(options["keys_file"])
     key = keys.parse(path.read_text(), str(path))[0].name if path.exists() else ""
     return wanted(options["provider"], key, options["resources"], options["kms_endpoint"])
 
 
 def read(path: Path) -> Written | None:
-    """The record; None where nothing was written yet. Raises RecordError."""
+    """The record; None if nothing was written yet. Raises RecordError."""
     if not path.exists():
         return None
     try:
@@ -78,7 +77,7 @@ def read(path: Path) -> Written | None:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordError(
-            f"record: {path} cannot be read ({error}); remove it, and everything is stored anew"
+            f"record: {path} cannot be read ({error}); remove it, then everything is rewritten"
         ) from error
 
 
@@ -88,10 +87,9 @@ def serialize(written: Written) -> str:
 
 
 def problems(choice: Written, endpoint: str, before: Written | None, servers: int) -> list[str]:
-    """Why a choice cannot be carried out, each with the way out. `servers` is how many API servers there are.
+    """Why a choice cannot be carried out, with what to do instead. `servers` is the number of API servers.
 
-    The rule behind it: whatever one API server writes, every other must be able to read, and nothing in etcd may be
-    left that none can read.
+    The rule: every API server must be able to read what another writes, and nothing in etcd may become unreadable.
     """
     found = [
         f"k8sgu_encryption_resources: {name!r} is not a resource; name each one, as secrets or deployments.apps"
@@ -106,8 +104,8 @@ def problems(choice: Written, endpoint: str, before: Written | None, servers: in
         return found
     if before.provider == KMS and not endpoint:
         found.append(
-            "k8sgu_encryption_kms_endpoint: is empty, but what is in etcd was written through it; keep it until a run "
-            "with another k8sgu_encryption_provider has stored everything anew"
+            "k8sgu_encryption_kms_endpoint: is empty, but etcd's content was encrypted through it; keep it until a run "
+            "with another k8sgu_encryption_provider has rewritten everything"
         )
     if choice.provider not in before.reads and servers > 1:
         first = (
@@ -117,13 +115,13 @@ def problems(choice: Written, endpoint: str, before: Written | None, servers: in
         )
         found.append(
             f"k8sgu_encryption_provider: {choice.provider} would write what the other API servers cannot read yet; "
-            f"first {first} and run playbooks/control_plane.yml with the provider as it was"
+            f"first {first} and run playbooks/control_plane.yml with the former provider"
         )
     if KMS in before.reads and endpoint and choice.resources != before.resources:
-        # A KMS v2 provider may stand in one list of resources alone, so it cannot also read what left the list.
+        # A KMS v2 provider can be in only one list of resources, so it cannot also read what left the list.
         found.append(
             f"k8sgu_encryption_resources: cannot change from {', '.join(before.resources)} with a KMS provider; "
-            "first run playbooks/control_plane.yml with another k8sgu_encryption_provider, then once more without "
+            "first run playbooks/control_plane.yml with another k8sgu_encryption_provider, then again without "
             "k8sgu_encryption_kms_endpoint, and then change them"
         )
     return found

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The keys with which Secrets are encrypted at rest, and the four steps of their rotation.
 
-The rule behind the steps: a key may write only after every API server can read with it, and may go only when nothing
-written with it is left. https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/#rotating-a-decryption-key
+The rule: a key may write only after every API server can read with it, and may be removed only when nothing written
+with it is left. https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/#rotating-a-decryption-key
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import secrets
 from dataclasses import asdict, dataclass
 from typing import Any, Callable
 
-# What secretbox wants, and the largest that aescbc takes.
+# The size that secretbox needs, and the largest for aescbc.
 KEY_BYTES = 32
 FIELDS = ("name", "secretbox", "aescbc")
-# Where a node keeps the keys, for whoever must bring them back from there.
+# Where a node keeps the keys; errors name it, so that a lost file of keys can be restored from there.
 ON_NODES = "/etc/kubernetes/encryption.yml"
 
 
 class KeysError(Exception):
-    """A key file that cannot be used, or a step taken out of turn; the text says the way out."""
+    """The key file cannot be used, or a step is out of order; the text says what to do."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """One name, and for each algorithm bytes of its own: what one algorithm gives away must not help against the other.
+    """A name with a separate secret for each algorithm, so that a weakness of one does not endanger the other.
 
     Each value is base64 of KEY_BYTES random bytes.
     """
@@ -53,7 +53,7 @@ def parse(text: str, path: str) -> list[Key]:
     if not keys or sizes != {KEY_BYTES} or len({key.name for key in keys}) != len(keys):
         raise KeysError(
             f"path: {path} is not a file of encryption keys; restore it from a backup. "
-            "Without it, what is encrypted in etcd cannot be read any more"
+            "Without it, encrypted data in etcd can no longer be read"
         )
     return keys
 
@@ -64,20 +64,20 @@ def serialize(keys: list[Key]) -> str:
 
 
 def next_name(keys: list[Key]) -> str:
-    """`key-N` with an N that none of the keys has."""
+    """`key-N` with an unused N."""
     numbers = [int(key.name[4:]) for key in keys if key.name.startswith("key-") and key.name[4:].isdigit()]
     return f"key-{max(numbers, default=0) + 1}"
 
 
 def refuse_loss(path: str, in_use: list[str]) -> None:
-    """Raises KeysError where nodes hold keys and the file is gone: a new key would take the place of the last copy."""
+    """Raises KeysError if nodes have keys and the file is gone: a new key would overwrite the last copy."""
     if in_use:
         raise KeysError(
-            f"path: {path} is not there, but {', '.join(in_use)} already encrypts with keys, and new ones in their "
-            "place would leave everything in etcd unreadable. Restore the file from a backup, or write it anew from "
+            f"path: {path} is missing, but {', '.join(in_use)} already encrypts with keys, and replacing them "
+            "would make everything in etcd unreadable. Restore the file from a backup, or rebuild it from "
             f"{ON_NODES} "
             'of that node: {"keys": [{"name": ..., "secretbox": ..., "aescbc": ...}]}, each name with its two secrets, '
-            f"in that order. Only where nothing in etcd is worth reading: remove {ON_NODES} and "
+            f"in that order. Only if you do not need the data in etcd: remove {ON_NODES} and "
             "/etc/systemd/system/kube-apiserver.service on every control-plane node"
         )
 
@@ -85,8 +85,8 @@ def refuse_loss(path: str, in_use: list[str]) -> None:
 def plan(keys: list[Key], step: str, new_secret: Callable[[], str] = random_secret) -> tuple[list[Key], list[str]]:
     """The keys after a step and what changes, each with its reason.
 
-    present: there is a key. added: a second key can be read with. promoted: the added key writes.
-    dropped: only the writing key is left. Each is the same state when taken twice.
+    present: there is a key. added: a second key can read. promoted: the added key writes.
+    dropped: only the writing key is left. Each step is idempotent.
     """
     if not keys:
         if step != "present":

@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stores every object of a resource anew, so that it is encrypted with the key that now writes.
+"""Rewrites every object of a resource, so that it is encrypted with the key that writes now.
 
-The API server writes an unchanged object only where its stored form is stale, that is, encrypted with another key:
+The API server writes an unchanged object only if its stored form is stale, that is, encrypted with another key:
 https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/#ensure-all-secrets-are-encrypted
 """
 
@@ -20,7 +20,7 @@ WORKERS = 8
 
 
 def collection_path(client: Client, resource: str) -> str:
-    """The API path of a resource as EncryptionConfiguration names it: "secrets" or "deployments.apps"."""
+    """The API path of a resource, named as in EncryptionConfiguration: "secrets" or "deployments.apps"."""
     name, _dot, group = resource.partition(".")
     if not group:
         return f"/api/v1/{name}"
@@ -31,7 +31,7 @@ def collection_path(client: Client, resource: str) -> str:
 
 
 def exists(client: Client, resource: str) -> bool:
-    """Whether the API server (still) has a resource: a custom one may be gone, and all its objects with it."""
+    """Whether the API server has a resource: a custom one may be gone, with all its objects."""
     try:
         client.get(collection_path(client, resource), {"limit": "1"})
     except ApiError as error:
@@ -46,7 +46,7 @@ def exists(client: Client, resource: str) -> bool:
 
 
 def objects(client: Client, path: str) -> Iterator[dict[str, Any]]:
-    """Every object of a collection, page by page."""
+    """Every object of a collection, read page by page."""
     query = {"limit": str(PAGE)}
     while True:
         page = client.get(path, query)
@@ -60,15 +60,15 @@ def objects(client: Client, path: str) -> Iterator[dict[str, Any]]:
 
 
 def object_path(path: str, item: dict[str, Any]) -> str:
-    """The path of an object of the collection at `path`."""
+    """The API path of an object of the collection at `path`."""
     base, _slash, plural = path.rpartition("/")
     namespace = item["metadata"].get("namespace")
     middle = f"/namespaces/{namespace}" if namespace else ""
     return f"{base}{middle}/{plural}/{item['metadata']['name']}"
 
 
-def store_anew(client: Client, path: str, item: dict[str, Any]) -> bool:
-    """Whether the object was stale. One that somebody else wrote or removed meanwhile needs no help."""
+def store_again(client: Client, path: str, item: dict[str, Any]) -> bool:
+    """Writes the object; returns whether it was stale. One that was written or removed meanwhile needs nothing."""
     try:
         after = client.request("PUT", object_path(path, item), body=item)
     except ApiError as error:
@@ -79,8 +79,8 @@ def store_anew(client: Client, path: str, item: dict[str, Any]) -> bool:
 
 
 def rewrite(client: Client, resource: str) -> tuple[int, int]:
-    """(objects looked at, objects that were stale) of one resource."""
+    """Rewrites one resource; returns (number of objects, number of stale ones)."""
     path = collection_path(client, resource)
     with ThreadPoolExecutor(max_workers=WORKERS) as pool:
-        stale = list(pool.map(lambda item: store_anew(client, path, item), objects(client, path)))
+        stale = list(pool.map(lambda item: store_again(client, path, item), objects(client, path)))
     return len(stale), sum(stale)

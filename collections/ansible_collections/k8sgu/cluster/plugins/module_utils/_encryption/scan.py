@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every value in etcd against the key that writes. Standard library only, since it runs on a node."""
+"""Checks every value in etcd for the key that writes. Standard library only, since it runs on a node."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Callable, Iterator
 
 ROOT = "/registry/"
 ENCRYPTED = b"k8s:enc:"
-# An encrypted value may be as large as a Secret, 1 MiB; etcd answers with 512 MiB at most.
+# An encrypted value can be as large as a Secret, 1 MiB; etcd's answers have at most 512 MiB.
 PAGE = 200
-# Where the API server does not keep a resource under its own name.
+# Resources that the API server keeps under another name.
 ELSEWHERE = {
     "services": ["services/specs"],
     "endpoints": ["services/endpoints"],
@@ -29,7 +29,7 @@ Etcdctl = Callable[..., bytes]
 
 @dataclass
 class Found:
-    """How many values were looked at, and the keys of those that something else wrote."""
+    """The number of values read, and the etcd keys of those that are not encrypted with the writing key."""
 
     values: int = 0
     others: list[str] = field(default_factory=list)
@@ -42,9 +42,9 @@ class Found:
 
 
 def places(resource: str) -> list[str]:
-    """Where in etcd a resource is kept, as EncryptionConfiguration names it: "secrets" or "deployments.apps".
+    """The prefixes in etcd of a resource, named as in EncryptionConfiguration: "secrets" or "deployments.apps".
 
-    Those of custom resources and of some groups have the group before them; the other place is then empty.
+    Custom resources and some groups have the group in their prefix; the other prefix is then empty.
     """
     name, _dot, group = resource.partition(".")
     paths = ELSEWHERE.get(resource, [name, *([f"{group}/{name}"] if group else [])])
@@ -52,7 +52,7 @@ def places(resource: str) -> list[str]:
 
 
 def values(etcdctl: Etcdctl, prefix: str) -> Iterator[tuple[str, bytes]]:
-    """(key, value) of everything below a prefix, page by page."""
+    """(key, value) of everything below a prefix, read page by page."""
     start, end, last = prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1), ""
     while True:
         page = json.loads(etcdctl("get", start, end, "-w", "json", "--limit", str(PAGE)))
@@ -63,12 +63,12 @@ def values(etcdctl: Etcdctl, prefix: str) -> Iterator[tuple[str, bytes]]:
             start = key
         if not page.get("more") or start == last:
             return
-        # A page begins with the last key of the one before: the smallest key after it would need a zero byte.
+        # Each page starts with the last key of the one before: the next possible key would contain a zero byte.
         last = start
 
 
 def scan(etcdctl: Etcdctl, resources: list[str], prefix: str, everything: bool = False) -> Found:
-    """Values of the resources that do not begin with `prefix`; with `everything` also what another key encrypted."""
+    """Finds values of the resources without `prefix`; with `everything` also others that another key encrypted."""
     found, mine = Found(), [place for resource in resources for place in places(resource)]
     for start in [ROOT] if everything else mine:
         for key, value in values(etcdctl, start):
