@@ -147,7 +147,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "10.0.0.1/24": "is a network",
         "10.0.0.1:6443": "has a port",
         "localhost:8080": "has a port",
-        "[2001:db8::1]": "stands in brackets",
+        "[2001:db8::1]": "is in brackets",
         "fe80::1%eth0": "is an address with a zone",
         "256.1.1.1": "is neither an IP address",
         "12345": "is neither an IP address",
