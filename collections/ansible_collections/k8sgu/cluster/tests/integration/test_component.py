@@ -26,6 +26,8 @@ import ansible_program
 import api_server
 import lab_node
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.packages import LOCKS
+
 # A service as small as one can be: answers with its version and the first line of its configuration as it was when it
 # started, counts its reloads, and refuses to start with a configuration that says so.
 GREETER = """\
@@ -595,6 +597,34 @@ def test_packages_are_installed_once(greeter: Greeter) -> None:
     assert not greeter.run().changed
     greeter.extra = {"packages": ["k8sgu-no-such-package"]}
     assert "k8sgu-no-such-package" in greeter.run(ok=False).message
+
+
+def test_an_image_that_updates_itself_is_waited_for(greeter: Greeter) -> None:
+    """As a cloud image does after its first boot: APT's and dpkg's locks are held while SSH answers already."""
+    package = "k8sgu-test-waits-" + greeter.name
+    offer_package(greeter.node, package)
+    holder = (
+        "import fcntl, time\\n"
+        f"files = [open(path, 'w') for path in {LOCKS!r}]\\n"
+        "[fcntl.lockf(file, fcntl.LOCK_EX) for file in files]\\n"
+        "open('/run/k8sgu-test-held', 'w').close()\\n"
+        "time.sleep(10)\\n"
+        "open('/run/k8sgu-test-given-up', 'w').close()\\n"
+    )
+    node = greeter.node
+    node.run(
+        f"""
+        rm -f /run/k8sgu-test-held /run/k8sgu-test-given-up
+        printf "{holder}" >/run/k8sgu-test-hold.py
+        systemd-run --quiet --unit=k8sgu-test-hold python3 /run/k8sgu-test-hold.py
+        for i in $(seq 100); do [ -e /run/k8sgu-test-held ] && break; sleep 0.1; done
+        test -e /run/k8sgu-test-held
+        """
+    )
+    greeter.extra = {"packages": [package]}
+    greeter.run()
+    node.run("test -e /run/k8sgu-test-given-up")
+    assert "install ok installed" in node.run(f"dpkg-query -W -f '${{Status}}' {package}")
 
 
 # On the node, while something there may be killed.

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import accounts, systemd, undo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import record as records
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Artifact, Component, Directory, File
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.packages import package_states
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.record import Record
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.systemd import UnitState
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.undo import PathState, Undo
@@ -56,7 +57,7 @@ def examine(component: Component, binaries: dict[str, str], record: Record, unit
         groups=frozenset(g.gr_name for g in grp.getgrall()) if user else frozenset(),
         uids={name: accounts.user_id(name) for name in {item.owner for item in owned}},
         gids={name: accounts.group_id(name) for name in {item.group for item in owned}},
-        packages=accounts.package_states(component.packages),
+        packages=package_states(component.packages),
         units={unit.name: units[unit.name] for unit in component.units},
         record=record,
         interrupted=undo.read(component.name),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import record as records
-from ansible_collections.k8sgu.cluster.plugins.module_utils._component.accounts import Account, package_states
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.accounts import Account
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import (
     Artifact,
     Component,
@@ -27,6 +27,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model imp
     encode,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.node import Current
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.packages import package_states
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.plan import Action, plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.record import Record
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.systemd import UnitState
