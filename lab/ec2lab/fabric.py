@@ -127,11 +127,6 @@ class Fabric:
         """Every address that can be a public or Elastic IP, in ascending order."""
         return list(addresses.public_addresses(self.public_range))
 
-    def host_address(self, vpc_id: str) -> str | None:
-        """The source address of connections from the host to a VPC; None when there is no such VPC."""
-        index = self._link_indexes().get(vpc_id)
-        return None if index is None else addresses.link(self.public_range, index).host
-
     # VPCs
 
     def _existing(self) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import time
 from pathlib import Path
@@ -68,21 +67,6 @@ def _own_addresses() -> set[str]:
         for address in interface.get("addr_info", ())
         if address.get("family") == "inet"
     }
-
-
-def ranges_in_use() -> list[str]:
-    """Every IPv4 network that the host has an address in or a route to, without the default route."""
-    found = set()
-    for interface in interfaces():
-        for address in interface.get("addr_info", ()):
-            if address.get("family") == "inet":
-                text = f"{address['local']}/{address['prefixlen']}"
-                found.add(str(ipaddress.ip_network(text, strict=False)))
-    for route in json.loads(run(["ip", "-json", "-4", "route", "show", "table", "all"]) or "[]"):
-        if route.get("dst", "default") != "default":
-            with contextlib.suppress(ValueError):
-                found.add(str(ipaddress.ip_network(route["dst"], strict=False)))
-    return sorted(found)
 
 
 def unreachable_ranges(lab: str) -> list[str]:

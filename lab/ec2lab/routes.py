@@ -44,13 +44,6 @@ def table(subnet_id: str) -> int:
     return 0x10000 + (zlib.crc32(subnet_id.encode()) & 0x7FFEFFFF)
 
 
-def look_up(routes: tuple[model.Route, ...], address: str) -> model.Route | None:
-    """The most specific route to an address, or None."""
-    wanted = ipaddress.IPv4Address(address)
-    fitting = [route for route in routes if wanted in _network(route.destination)]
-    return max(fitting, key=lambda route: _network(route.destination).prefixlen, default=None)
-
-
 def _network(cidr: str) -> ipaddress.IPv4Network:
     return ipaddress.IPv4Network(cidr, strict=False)
 

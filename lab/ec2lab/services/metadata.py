@@ -21,7 +21,6 @@ from typing import Any
 from ec2lab.services.http import Handler, Server
 
 LONGEST_TOKEN_S = 21600
-ORDINARY_TTL = 64
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import ipaddress
+import json
 import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ec2lab import model, names
+from ec2lab import host, model, names
 from ec2lab.fabric import Fabric
 from ec2lab.machine import Machines, MachineSpec
+from ec2lab.shell import run
 
 EVERYWHERE = ("0.0.0.0/0",)
 SSH = model.Rule("tcp", 22, 22, cidrs=EVERYWHERE)
@@ -175,3 +178,18 @@ class HandMadeLab:
     def destroy(self) -> None:
         self.machines.destroy()
         self.fabric.destroy()
+
+
+def ranges_in_use() -> list[str]:
+    """Every IPv4 network that the host has an address in or a route to, without the default route."""
+    found = set()
+    for interface in host.interfaces():
+        for address in interface.get("addr_info", ()):
+            if address.get("family") == "inet":
+                text = f"{address['local']}/{address['prefixlen']}"
+                found.add(str(ipaddress.ip_network(text, strict=False)))
+    for route in json.loads(run(["ip", "-json", "-4", "route", "show", "table", "all"]) or "[]"):
+        if route.get("dst", "default") != "default":
+            with contextlib.suppress(ValueError):
+                found.add(str(ipaddress.ip_network(route["dst"], strict=False)))
+    return sorted(found)

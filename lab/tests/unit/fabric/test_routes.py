@@ -100,18 +100,6 @@ def test_public_addresses_are_those_that_answer() -> None:
     assert routes.public_addresses(vpc(load_balancers=(balancer,), internet_gateway=False)) == []
 
 
-@pytest.mark.parametrize(
-    ("address", "destination"),
-    [("10.0.0.1", "10.0.0.0/16"), ("10.200.4.9", PODS), ("8.8.8.8", "0.0.0.0/0")],
-)
-def test_the_most_specific_route_wins(address: str, destination: str) -> None:
-    table = (model.Route("0.0.0.0/0", "internet"), LOCAL, model.Route(PODS, "instance", "i-5"))
-    found = routes.look_up(table, address)
-    assert found is not None
-    assert found.destination == destination
-    assert routes.look_up((LOCAL,), "8.8.8.8") is None
-
-
 # What is done about a difference
 
 

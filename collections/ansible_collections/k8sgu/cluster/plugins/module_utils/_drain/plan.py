@@ -63,17 +63,13 @@ class PodStep:
 
 @dataclass(frozen=True)
 class NodePlan:
-    """A node, what it is (`state`) and why, and the pods of one that serves.
-
-    `cordon` is whether it has yet to be cordoned; `marked` whether it was, from here.
-    """
+    """A node, what it is (`state`) and why, whether it has yet to be cordoned, and the pods of one that serves."""
 
     name: str
     state: str
     reason: str
     uid: str = ""
     cordon: bool = False
-    marked: bool = False
     pods: tuple[PodStep, ...] = ()
 
     @property
@@ -132,7 +128,7 @@ def node_plan(name: str, node: Object | None, pods: Iterable[Object], budgets: S
         reason = (
             f"it is not Ready{f' since {since}' if since else ''} ({why}): its pods serve nobody and cannot be moved"
         )
-        return NodePlan(name, DEAD, reason, metadata["uid"], cordon, mark is not None)
+        return NodePlan(name, DEAD, reason, metadata["uid"], cordon)
     reason = "it takes no more pods"
     if mark is not None:
         reason = "a run before this one began to drain it"
@@ -140,7 +136,7 @@ def node_plan(name: str, node: Object | None, pods: Iterable[Object], budgets: S
         reason = "somebody cordoned it, and it stays so"
     steps = [pod_step(pod, budgets) for pod in pods if pod["spec"].get("nodeName") == name]
     steps.sort(key=lambda step: step.key)
-    return NodePlan(name, SERVING, reason, metadata["uid"], cordon, mark is not None, tuple(steps))
+    return NodePlan(name, SERVING, reason, metadata["uid"], cordon, tuple(steps))
 
 
 def pod_step(pod: Object, budgets: Sequence[Budget], known: Collection[str] | None = None) -> PodStep:

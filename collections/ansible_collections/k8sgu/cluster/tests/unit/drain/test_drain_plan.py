@@ -96,23 +96,23 @@ def test_who_comes_to_a_cordoned_node_is_not_chased(tolerations: list[dict[str, 
     assert plans.pod_step(newcomer, [], known={"uid-p"}).action == EVICT
 
 
-NODES: list[tuple[str, dict[str, Any] | None, tuple[str, bool, bool], str]] = [
-    ("it serves", node(), (SERVING, True, False), "takes no more pods"),
-    ("it never joined", None, (ABSENT, False, False), "has not joined"),
-    ("its kubelet is silent", node(ready="Unknown"), (DEAD, True, False), "since 2026-01-01T00:00:00Z (said so)"),
-    ("its kubelet is not well", node(ready="False"), (DEAD, True, False), "its pods serve nobody"),
-    ("its kubelet never spoke", node(ready=None), (DEAD, True, False), "its kubelet never reported"),
-    ("somebody cordoned it", node(unschedulable=True), (SERVING, True, False), "somebody cordoned it"),
-    ("an earlier run cordoned it", node(mark="x", unschedulable=True), (SERVING, False, True), "before this one"),
-    ("somebody opened it since", node(mark="x"), (SERVING, True, True), "before this one"),
-    ("dead and cordoned", node(ready="Unknown", mark="x", unschedulable=True), (DEAD, False, True), "not Ready"),
+NODES: list[tuple[str, dict[str, Any] | None, tuple[str, bool], str]] = [
+    ("it serves", node(), (SERVING, True), "takes no more pods"),
+    ("it never joined", None, (ABSENT, False), "has not joined"),
+    ("its kubelet is silent", node(ready="Unknown"), (DEAD, True), "since 2026-01-01T00:00:00Z (said so)"),
+    ("its kubelet is not well", node(ready="False"), (DEAD, True), "its pods serve nobody"),
+    ("its kubelet never spoke", node(ready=None), (DEAD, True), "its kubelet never reported"),
+    ("somebody cordoned it", node(unschedulable=True), (SERVING, True), "somebody cordoned it"),
+    ("an earlier run cordoned it", node(mark="x", unschedulable=True), (SERVING, False), "before this one"),
+    ("somebody opened it since", node(mark="x"), (SERVING, True), "before this one"),
+    ("dead and cordoned", node(ready="Unknown", mark="x", unschedulable=True), (DEAD, False), "not Ready"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("case", "given", "expected", "reason"), NODES, ids=[row[0] for row in NODES])
-def test_a_node(case: str, given: dict[str, Any] | None, expected: tuple[str, bool, bool], reason: str) -> None:
+def test_a_node(case: str, given: dict[str, Any] | None, expected: tuple[str, bool], reason: str) -> None:
     made = plans.node_plan("w0", given, [pod()], [WEB])
-    assert (made.state, made.cordon, made.marked) == expected and reason in made.reason
+    assert (made.state, made.cordon) == expected and reason in made.reason
     # Pods of a node that is dead or was never there are nobody's to evict.
     assert [step.action for step in made.pods] == ([EVICT] if made.state == SERVING else [])
 
