@@ -138,11 +138,11 @@ options:
             description: Absolute path.
             type: path
             required: true
-          owner:
+          owner: &owner
             description: Name of the owner.
             type: str
             default: root
-          group:
+          group: &group
             description: Name of the group.
             type: str
             default: root
@@ -173,14 +173,8 @@ options:
             description: Additional variables for the template.
             type: dict
             default: {}
-          owner:
-            description: Name of the owner.
-            type: str
-            default: root
-          group:
-            description: Name of the group.
-            type: str
-            default: root
+          owner: *owner
+          group: *group
           mode:
             description: Permissions, four octal digits in quotes.
             type: str

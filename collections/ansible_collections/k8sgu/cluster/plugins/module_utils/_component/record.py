@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import fcntl
 import hashlib
 import json
 import os
-import time
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, Iterator
 
@@ -25,7 +23,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model imp
     ComponentError,
     Unit,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import atomic_write, ensure_directory
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import atomic_write, ensure_directory, lock
 
 DIRECTORY = "/var/lib/k8sgu/component"
 LOCK = "/run/k8sgu-component.lock"
@@ -117,17 +115,8 @@ def locked(timeout: int) -> Iterator[None]:
     """Allows one run at a time on a node: a run whose connection was lost may still be working."""
     handle = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise ComponentError(
-                        f"lock_timeout: another run is still working on the node after {timeout} s ({LOCK})"
-                    ) from None
-                time.sleep(0.2)
+        if not lock(handle, timeout):
+            raise ComponentError(f"lock_timeout: another run is still working on the node after {timeout} s ({LOCK})")
         yield
     finally:
         os.close(handle)

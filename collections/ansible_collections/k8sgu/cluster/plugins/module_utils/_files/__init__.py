@@ -24,6 +24,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files.atomic import
     sync_directory,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files.hashes import sha256_of
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files.locks import lock
 
 __all__ = [
     "FileError",
@@ -31,6 +32,7 @@ __all__ = [
     "backup_file",
     "ensure_directory",
     "finish_replace",
+    "lock",
     "pending_files",
     "remove_file",
     "replace_together",

@@ -12,7 +12,6 @@ a new name is durable only once its directory is synced, https://man7.org/linux/
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -22,6 +21,8 @@ import stat
 import threading
 import time
 from typing import Iterable, Iterator, Mapping
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files.locks import lock
 
 # A temporary file is ".<name>.<process id>.<8 hex digits>.k8sgu": what a killed run left can be told and removed.
 _SUFFIX = ".k8sgu"
@@ -351,19 +352,10 @@ def _locked(directory: str) -> Iterator[None]:
     except OSError as error:
         raise FileError(directory, f"cannot be opened: {error.strerror}") from error
     try:
-        deadline = time.monotonic() + _LOCK_TIMEOUT_S
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise FileError(
-                        directory, f"another run has been writing here for {_LOCK_TIMEOUT_S} s; end it and try again"
-                    ) from None
-                time.sleep(0.05)
-            except OSError:
-                break  # a file system without locks: as good as it gets there
+        if not lock(handle, _LOCK_TIMEOUT_S):
+            raise FileError(
+                directory, f"another run has been writing here for {_LOCK_TIMEOUT_S} s; end it and try again"
+            )
         yield
     finally:
         os.close(handle)
