@@ -8,19 +8,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ansible.plugins.action import ActionBase
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_memory import InMemoryAction
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typed
+class ActionModule(InMemoryAction):
     """See the documentation of the module."""
 
-    _supports_check_mode = True
-    _supports_async = False
-
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
         # Both, since a slow connection must not count as a clock that is off.
         before = time.time()
-        result.update(self._execute_module(task_vars=task_vars))
+        result = super().run(tmp, task_vars)
         result["clock"] = {"before": before, "after": time.time()}
         return result

@@ -12,6 +12,7 @@ version_added: 0.1.0
 description:
   - Reads the cgroup version, limits, memory and distribution of a node in one execution, a tenth of what gathering Ansible's own facts costs.
   - The roles choose the cgroup driver and the runtime's limits by it, see U(https://kubernetes.io/docs/setup/production-environment/container-runtimes/).
+  - Its own files are in the memory of the node (C(/dev/shm)), so that a node is read whose disks are full or read-only.
 author:
   - The k8sgu authors (@k8sgu)
 extends_documentation_fragment:

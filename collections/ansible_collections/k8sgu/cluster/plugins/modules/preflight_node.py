@@ -12,6 +12,7 @@ version_added: 0.1.0
 description:
   - Reads operating system, memory, disks, clock, kernel features, listening sockets and owner of a machine in one execution.
   - M(k8sgu.cluster.preflight_description) judges it. Reading the programs of sockets needs root.
+  - Its own files are in the memory of the node (C(/dev/shm)), so that a node is read whose disks are full or read-only.
 author:
   - The k8sgu authors (@k8sgu)
 extends_documentation_fragment:

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.k8sgu.cluster.plugins.filter.architecture import architecture
 from ansible_collections.k8sgu.cluster.plugins.filter.flags import flags
+from ansible_collections.k8sgu.cluster.plugins.filter.lives import lives
 
 
 def test_flags_are_the_lines_of_a_unit() -> None:
@@ -28,3 +31,25 @@ def test_an_architecture_that_the_mirror_does_not_have() -> None:
     assert architecture("Darwin arm64", "Darwin arm64") == "Darwin arm64"
     with pytest.raises(AnsibleFilterError, match="riscv64 is not supported; use a machine with x86_64 or aarch64"):
         architecture("riscv64")
+
+
+@pytest.mark.parametrize(
+    ("record", "nodes", "expected"),
+    [
+        ({}, [], False),
+        ({"members": ["a"]}, [], False),
+        ({"members": ["a"]}, [{"membership": None}], True),
+        ({}, [{"membership": None}], False),
+        ({}, [{"membership": {"born": False}}], False),
+        ({}, [{"membership": None}, {"membership": {"born": True}}], True),
+    ],
+)
+def test_a_cluster_lives_by_its_record_or_by_a_node(
+    record: dict[str, Any], nodes: list[dict[str, Any]], expected: bool
+) -> None:
+    assert lives({"record": record, "nodes": nodes}) is expected
+
+
+def test_lives_of_what_is_no_dictionary() -> None:
+    with pytest.raises(AnsibleFilterError, match="takes a dictionary"):
+        lives([])
