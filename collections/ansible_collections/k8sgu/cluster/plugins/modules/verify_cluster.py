@@ -33,6 +33,10 @@ options:
     description: Kubeconfig of an administrator.
     type: path
     required: true
+  kubectl:
+    description: The program, a path or a name on C(PATH). It is asked for what C(exec), C(logs) and C(port-forward) get from a pod.
+    type: path
+    default: kubectl
   nodes:
     description: Names of all nodes.
     type: list

@@ -9,7 +9,6 @@ https://github.com/kubernetes/kubernetes/tree/master/test/images/agnhost#netexec
 
 from __future__ import annotations
 
-import contextlib
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from typing import Any, Callable, Iterable
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import ApiError, Client
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.explain import CORDONED, explain, node_trouble
-from ansible_collections.k8sgu.cluster.plugins.module_utils._verify import streams
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, until
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.kubectl import Kubectl
 
 PROBES = "k8sgu-verify"
 DEMO = "demo"
@@ -120,9 +119,16 @@ class ClusterChecks:
     """
 
     def __init__(
-        self, client: Client, nodes: list[str], domain: str, timeout: float, outside: tuple[str, int] = ("", 0)
+        self,
+        client: Client,
+        kubectl: Kubectl,
+        nodes: list[str],
+        domain: str,
+        timeout: float,
+        outside: tuple[str, int] = ("", 0),
     ) -> None:
-        self.client, self.nodes, self.domain, self.timeout, self.outside = client, nodes, domain, timeout, outside
+        self.client, self.kubectl, self.nodes = client, kubectl, nodes
+        self.domain, self.timeout, self.outside = domain, timeout, outside
         self.moved = False
 
     def run(self) -> list[Check]:
@@ -313,17 +319,11 @@ class ClusterChecks:
         """kubectl exec, logs and port-forward reach a pod on every node"""
 
         def reach(pod: Pod) -> str:
-            path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
-            access = self.client.access
             try:
-                with contextlib.closing(streams.connect(access)) as stream:
-                    printed = streams.run_in_pod(stream, access, path, ["/agnhost", "--version"])
-                with contextlib.closing(streams.connect(access)) as stream:
-                    written = streams.logs(stream, access, path)
-                request = b"GET /hostname HTTP/1.0\r\n\r\n"
-                with contextlib.closing(streams.connect(access)) as stream:
-                    answered = streams.forward(stream, access, path, 8080, request, pod.name)
-            except (KubernetesError, OSError) as error:
+                printed = self.kubectl.run_in_pod(pod.namespace, pod.name, "/agnhost", "--version")
+                written = self.kubectl.logs(pod.namespace, pod.name)
+                answered = self.kubectl.fetch(pod.namespace, pod.name, 8080, "/hostname")
+            except KubernetesError as error:
                 return f"{pod.node}: {error}"
             if "version" in printed and written and pod.name in answered:
                 return ""

@@ -16,10 +16,12 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.cluster impo
     audited_request,
     reschedule_check,
 )
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.kubectl import Kubectl, find
 
 SPECIFICATION: dict[str, Any] = {
     "argument_spec": {
         "kubeconfig": {"type": "path", "required": True},
+        "kubectl": {"type": "path", "default": "kubectl"},
         "nodes": {"type": "list", "elements": "str", "required": True},
         "domain": {"type": "str", "default": "cluster.local"},
         "outside_name": {"type": "str", "default": ""},
@@ -41,7 +43,8 @@ def look(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     if options["stopped_node"]:
         checks = [reschedule_check(client, options["stopped_node"], options["timeout"])]
     else:
+        kubectl = Kubectl(find(options["kubectl"]), options["kubeconfig"])
         outside = (options["outside_name"], options["api_port"])
-        checks = ClusterChecks(client, options["nodes"], options["domain"], options["timeout"], outside).run()
+        checks = ClusterChecks(client, kubectl, options["nodes"], options["domain"], options["timeout"], outside).run()
         audited_request(client)
     return {"changed": False, "checks": [asdict(check) for check in checks], "user_agent": user_agent}

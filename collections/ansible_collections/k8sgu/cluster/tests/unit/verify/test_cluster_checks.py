@@ -9,6 +9,10 @@ import pytest
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify import cluster
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.cluster import ClusterChecks, Pod
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.kubectl import Kubectl
+
+# Not called by the checks of this file.
+KUBECTL = Kubectl("/nowhere/kubectl", "/nowhere/kubeconfig")
 
 
 def node(name: str, *taints: str, unschedulable: bool = False) -> dict[str, Any]:
@@ -63,7 +67,7 @@ def test_a_probe_may_be_missing_where_the_owner_wants_none(
 ) -> None:
     monkeypatch.setattr(cluster, "pods", lambda _client, ns, app: [Pod(ns, app, "a", "10.200.0.2", True)])
     api: Any = Api(node("a"), {"metadata": {"name": "b"}, "spec": {"taints": [taint]}})
-    check = ClusterChecks(api, ["a", "b"], "cluster.local", 1).probes_ready()
+    check = ClusterChecks(api, KUBECTL, ["a", "b"], "cluster.local", 1).probes_ready()
     assert (check.passed, seen in check.seen) == (passes, True), check
 
 
@@ -95,7 +99,7 @@ def test_apart(monkeypatch: pytest.MonkeyPatch, workers: list[str], website: lis
     api: Any = Api(node("master", "NoSchedule"), *map(node, workers))
     deleted: list[str] = []
     api.request = lambda _method, path: deleted.append(path)
-    checks = ClusterChecks(api, [], "cluster.local", 1)
+    checks = ClusterChecks(api, KUBECTL, [], "cluster.local", 1)
     assert checks.apart().passed is passes
     checks.apart()
     # Where there is a node for it, one replica is made anew, and no second one.
@@ -143,7 +147,7 @@ class Demo:
 def test_demo_ready(replicas: tuple[int, int], ready: tuple[int, int], others: int, passes: bool) -> None:
     apps = ("website", "database")
     api: Any = Demo(dict(zip(apps, replicas)), dict(zip(apps, ready)), others)
-    check = ClusterChecks(api, [], "cluster.local", 1).demo_ready()
+    check = ClusterChecks(api, KUBECTL, [], "cluster.local", 1).demo_ready()
     assert check.passed is passes, check
     assert f"{ready[0]} website, {ready[1]} database" in check.seen
 
@@ -151,7 +155,7 @@ def test_demo_ready(replicas: tuple[int, int], ready: tuple[int, int], others: i
 def test_pods_that_were_evicted_are_no_part_of_the_demo() -> None:
     """They stay as objects long after others have taken their place."""
     whole = {"website": 3, "database": 1}
-    check = ClusterChecks(Demo(whole, whole, evicted=40), [], "cluster.local", 1).demo_ready()  # type: ignore[arg-type]
+    check = ClusterChecks(Demo(whole, whole, evicted=40), KUBECTL, [], "cluster.local", 1).demo_ready()  # type: ignore[arg-type]
     assert check.passed, check
 
 
@@ -178,7 +182,7 @@ def test_every_workload_that_is_waited_for_can_be_explained() -> None:
 def test_a_policy_is_proven_by_a_connection_that_is_blocked(
     monkeypatch: pytest.MonkeyPatch, answer: str, passes: bool
 ) -> None:
-    checks = ClusterChecks(Api(), [], "cluster.local", 1)  # type: ignore[arg-type]
+    checks = ClusterChecks(Api(), KUBECTL, [], "cluster.local", 1)  # type: ignore[arg-type]
     guarded = Pod(cluster.PROBES, "guarded-1", "a", "10.200.1.2", True)
     monkeypatch.setattr(checks, "_reach_guarded", lambda _app: (guarded, answer))
     check = checks.policy_keeps_others_out()
@@ -189,7 +193,7 @@ def test_a_name_server_that_is_silent_is_not_told_as_an_api_server_that_is_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cluster, "pods", lambda _client, ns, app: [Pod(ns, app, "a", "10.200.0.2", True)])
-    checks = ClusterChecks(Api(), [], "cluster.local", 1, ("node.example.org", 6443))  # type: ignore[arg-type]
+    checks = ClusterChecks(Api(), KUBECTL, [], "cluster.local", 1, ("node.example.org", 6443))  # type: ignore[arg-type]
 
     def dial(*_asked: Any) -> str:
         raise KubernetesError("the API server https://192.0.2.1:6443: cannot be reached for 3 s")
@@ -217,7 +221,7 @@ def test_a_name_server_that_is_silent_is_not_told_as_an_api_server_that_is_away(
 def test_a_name_outside_is_proven_by_an_address(monkeypatch: pytest.MonkeyPatch, answer: str, passes: bool) -> None:
     monkeypatch.setattr(cluster, "pods", lambda _client, ns, app: [Pod(ns, app, "a", "10.200.0.2", True)])
     asked: list[tuple[str, int]] = []
-    checks = ClusterChecks(Api(), [], "cluster.local", 1, ("ip-10-240-0-10.ec2.internal", 6443))  # type: ignore[arg-type]
+    checks = ClusterChecks(Api(), KUBECTL, [], "cluster.local", 1, ("ip-10-240-0-10.ec2.internal", 6443))  # type: ignore[arg-type]
     monkeypatch.setattr(checks, "_dial", lambda _pod, host, port, _request: asked.append((host, port)) or answer)
     check = checks.resolves_outside()
     assert check.passed is passes, check
