@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a check says: what was expected, what was seen, where to look; and all of them as text and as a JUnit file."""
+"""Results of checks: what was expected, what was found, where to look; reported as text and as a JUnit file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 @dataclass(frozen=True)
 class Check:
-    """`where` is the node or object looked at, `look` the command that shows more, `seconds` the time it took."""
+    """`where` is the node or object checked, `look` a command that shows more, `seconds` how long the check took."""
 
     name: str
     passed: bool
@@ -31,7 +31,7 @@ def until(
     clock: Callable[[], float] = time.monotonic,
     why: Callable[[], str] = lambda: "",
 ) -> Check:
-    """The first passing answer of `probe`, or its last one after `timeout` seconds, with what `why` then says of it."""
+    """The first passing result of `probe`, or its last one after `timeout` seconds, explained by `why`."""
     began = clock()
     while True:
         check = probe()
@@ -51,7 +51,7 @@ def from_dictionaries(rows: Iterable[dict[str, Any]]) -> list[Check]:
 
 
 def failure_text(checks: Iterable[Check]) -> str:
-    """What failed, for a person: a paragraph each. Empty where nothing did."""
+    """The failed checks, one paragraph each; empty if none failed."""
     paragraphs = []
     for check in checks:
         if not check.passed:
@@ -64,7 +64,7 @@ def failure_text(checks: Iterable[Check]) -> str:
 
 
 def junit(checks: Iterable[Check], suite: str) -> bytes:
-    """A JUnit file of one suite, each check a case of it."""
+    """A JUnit file with one suite, in which each check is a test case."""
     rows = list(checks)
     failures = sum(not check.passed for check in rows)
     root = ElementTree.Element("testsuite", name=suite, tests=str(len(rows)), failures=str(failures))

@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The checks that are made through the API server: nodes, the demo, names, paths between pods, NetworkPolicy.
+"""Checks through the API server: nodes, the demo, DNS, paths between pods, NetworkPolicy.
 
-The probes are agnhost's `netexec` on every node; `/dial` makes one of them fetch an address and say what it got:
+The probes are agnhost's `netexec` on every node; `/dial` makes one of them fetch an address and return the answer:
 https://github.com/kubernetes/kubernetes/tree/master/test/images/agnhost#netexec
 """
 
@@ -22,14 +22,14 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.kubectl impo
 
 PROBES = "k8sgu-verify"
 DEMO = "demo"
-# So often a Service is asked that every replica should have answered: of three, one is missed with (2/3)^30 < 0.001 %.
+# Requests to a Service until every replica should have answered: one of three is missed with (2/3)^30 < 0.001 %.
 REQUESTS_PER_SERVICE = 30
-# How a connection ends that a firewall refuses or drops, in the words of Go and the kernel. Any other error, such as
-# that of a probe which is not well itself, proves nothing.
+# Errors of connections that a firewall refuses or drops, in the words of Go and the kernel. Any other error, such as
+# one of an unhealthy probe, proves nothing.
 _BLOCKED = re.compile(r"refused|unreachable|no route to host|time(d )?out|deadline exceeded", re.IGNORECASE)
 
 
-# What a check waits for, by the check's name: where it waited in vain, that says why.
+# The workloads that a check waits for, by the check's name: they explain a timeout.
 WORKLOADS: dict[str, tuple[str, ...]] = {
     "demo_ready": tuple(f"/apis/apps/v1/namespaces/{DEMO}/deployments/{name}" for name in ("website", "database")),
     "probes_ready": (
@@ -50,9 +50,9 @@ class Pod:
 
 
 def pods(client: Client, namespace: str, app: str) -> list[Pod]:
-    """The pods of an app that are not on their way out and have not ended, by node.
+    """The pods of an app that are not terminating and have not ended, sorted by node.
 
-    A pod that was evicted stays as an object, and its controller has made another.
+    An evicted pod stays as an object, although its controller has made another.
     """
     answer = client.get(f"/api/v1/namespaces/{namespace}/pods", {"labelSelector": f"app={app}"})
     found = []
@@ -67,7 +67,7 @@ def pods(client: Client, namespace: str, app: str) -> list[Pod]:
 
 
 def node_problems(items: list[dict[str, Any]], expected: list[str]) -> list[str]:
-    """What keeps pods from running on the expected nodes, a phrase each. A node may be closed on purpose."""
+    """What keeps pods from running on the expected nodes, one phrase each. Nodes may be cordoned on purpose."""
     states = {
         item["metadata"]["name"]: "; ".join(trouble for trouble in node_trouble(item) if trouble != CORDONED)
         for item in items
@@ -77,7 +77,7 @@ def node_problems(items: list[dict[str, Any]], expected: list[str]) -> list[str]
 
 
 def open_nodes(items: list[dict[str, Any]]) -> list[str]:
-    """Names of the nodes that take pods without a toleration."""
+    """Names of the nodes that accept pods without a toleration."""
     closing = ("NoSchedule", "NoExecute")
     return [
         item["metadata"]["name"]
@@ -88,7 +88,7 @@ def open_nodes(items: list[dict[str, Any]]) -> list[str]:
 
 
 def closed_nodes(items: list[dict[str, Any]]) -> list[str]:
-    """Names of the nodes that their owner keeps for some pods, by a taint that is neither Kubernetes' nor ours."""
+    """Names of the nodes that the user reserves for some pods, by a taint that is neither Kubernetes' nor ours."""
     return [
         item["metadata"]["name"]
         for item in items
@@ -101,7 +101,7 @@ def closed_nodes(items: list[dict[str, Any]]) -> list[str]:
 
 
 def blocked(answer: str) -> bool:
-    """Whether the answer of `_dial` says that there was no connection."""
+    """Whether an answer of `_dial` means that there was no connection."""
     return answer.startswith("error:") and "lookup" not in answer and bool(_BLOCKED.search(answer))
 
 
@@ -113,7 +113,7 @@ def found(answer: str) -> bool:
 
 
 class ClusterChecks:
-    """All checks; `timeout` is in seconds, for each. A check that meets an error has failed with it.
+    """All checks; `timeout` is in seconds, for each. An error makes its check fail.
 
     `outside` is a control-plane node's name outside the cluster, empty for none, and its API server's port.
     """
@@ -132,7 +132,7 @@ class ClusterChecks:
         self.moved = False
 
     def run(self) -> list[Check]:
-        # Nothing else can pass before these; each of them says what is missing.
+        # No other check can pass before these; they say what is missing.
         ready = [self._attempt(check) for check in (self.nodes_ready, self.demo_ready, self.probes_ready)]
         if not all(check.passed for check in ready):
             return ready
@@ -159,7 +159,7 @@ class ClusterChecks:
         return until(guarded, self.timeout, why=lambda: explained(self.client, WORKLOADS.get(probe.__name__, ())))
 
     def _dial(self, source: Pod, host: str, port: int, request: str) -> str:
-        """What a probe pod gets from http://host:port/request; the error where it gets nothing."""
+        """The answer that a probe pod gets from http://host:port/request, or the error."""
         path = f"/api/v1/namespaces/{source.namespace}/pods/{source.name}:8080/proxy/dial"
         query = {"protocol": "http", "host": host, "port": str(port), "request": request, "tries": "1"}
         answer = self.client.get(path, query)
@@ -215,11 +215,11 @@ class ClusterChecks:
         website = {pod.node for pod in replicas}
         seen = f"database on {', '.join(sorted(database))}; website on {', '.join(sorted(website))}"
         open_to_all = open_nodes(self.client.get("/api/v1/nodes")["items"])
-        # A single worker has no other node to offer.
+        # With a single worker there is no other node.
         alone = len(open_to_all) == 1 and website == database == set(open_to_all)
         passed = alone or (bool(website - database) and bool(database))
         if not passed and not self.moved and replicas and set(open_to_all) - database - website:
-            # After a node's failure all of them are where there was a place left, and Kubernetes moves nothing back.
+            # After a node's failure all pods are on the remaining nodes, and Kubernetes does not move them back.
             self.client.request("DELETE", f"/api/v1/namespaces/{DEMO}/pods/{replicas[0].name}")
             self.moved = True
         return Check(
@@ -342,7 +342,7 @@ class ClusterChecks:
         )
 
     def _reach_guarded(self, app: str) -> tuple[Pod, str]:
-        """What a pod of `app` gets from the guarded pod, asked from another node where there is one."""
+        """The answer that a pod of `app` gets from the guarded pod, from another node if there is one."""
         guarded = pods(self.client, PROBES, "guarded")[0]
         sources = pods(self.client, PROBES, app)
         source = next((pod for pod in sources if pod.node != guarded.node), sources[0])
@@ -366,7 +366,7 @@ class ClusterChecks:
 
 
 def reschedule_check(client: Client, gone: str, timeout: float) -> Check:
-    """The demo is whole again without a node that was stopped."""
+    """Waits until the demo runs again without a node that was stopped."""
 
     def look() -> Check:
         try:
@@ -390,14 +390,14 @@ def reschedule_check(client: Client, gone: str, timeout: float) -> Check:
 
 
 def explained(client: Client, paths: Iterable[str]) -> str:
-    """Why the workloads at these paths of the API are not ready; empty where they are."""
+    """Why the workloads at these paths of the API are not ready; empty if they are."""
     lines: list[str] = []
     for path in paths:
-        # What two workloads say of one node is told once.
+        # Report once what two workloads say of the same node.
         lines += [line for line in explain(client, path) if line not in lines]
     return "; ".join(lines)
 
 
 def audited_request(client: Client) -> None:
-    """A request that the audit log must hold; the client's user agent marks it."""
+    """Makes a request that the audit log must contain; the client's user agent marks it."""
     client.get(f"/api/v1/namespaces/{PROBES}/secrets/at-rest")

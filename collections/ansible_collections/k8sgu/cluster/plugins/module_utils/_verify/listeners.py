@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What listens on a node, which program it is, and whether it talks to somebody without TLS."""
+"""Finds the listening sockets of a node, their programs, and whether they answer without TLS."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Iterable
 # include/net/tcp_states.h: a TCP socket that listens, a UDP socket that is bound and not connected.
 STATES = {"tcp": "0A", "udp": "07"}
 TLS_ALERT = b"\x15\x03"
-# What Go's TLS servers answer in plain text to plain text; they serve nothing that way.
+# The plain-text answer of Go's TLS servers to plain text; they serve nothing that way.
 GO_REFUSAL = b"Client sent an HTTP request to an HTTPS server"
 ANSWER_TIMEOUT_S = 2.0
 
@@ -39,7 +39,7 @@ class Listener:
 
 
 def decode_address(text: str) -> tuple[str, int]:
-    """An address of /proc/net/tcp or tcp6: hexadecimal, each 32-bit word in the host's (little-endian) order."""
+    """(address, port) of an entry of /proc/net/tcp or tcp6: hexadecimal, 32-bit words in the host's byte order."""
     words, _colon, port = text.partition(":")
     packed = b"".join(bytes.fromhex(words[start : start + 8])[::-1] for start in range(0, len(words), 8))
     address = ipaddress.ip_address(packed)
@@ -58,18 +58,18 @@ def listening(table: str, protocol: str = "tcp") -> list[tuple[str, int, str]]:
 
 
 def socket_programs(proc: Path) -> dict[str, str]:
-    """Program names by socket inode, of every process that can be looked into."""
+    """{socket inode: program name} of every process that can be read."""
     programs = {}
     for process in proc.glob("[0-9]*"):
         try:
             name = (process / "comm").read_text().strip()
-            # comm holds 15 characters; the name of the file is whole.
+            # comm has at most 15 characters; the file's name is complete.
             name = Path(os.readlink(process / "exe")).name or name
             descriptors = list((process / "fd").iterdir())
         except OSError:
             continue  # it ended meanwhile
         for descriptor in descriptors:
-            # A busy program closes some while they are looked at; the others are still its own.
+            # A busy program may close some while they are read; keep the others.
             with contextlib.suppress(OSError):
                 found = re.match(r"socket:\[(\d+)\]", os.readlink(descriptor))
                 if found:
@@ -78,7 +78,7 @@ def socket_programs(proc: Path) -> dict[str, str]:
 
 
 def listeners(proc: Path = Path("/proc"), protocols: tuple[str, ...] = ("tcp",)) -> list[Listener]:
-    """Every listening socket of this network namespace. One that no process holds is the kernel's own."""
+    """Every listening socket of this network namespace. One without a process is the kernel's own."""
     rows: list[tuple[str, str, int, str]] = []
     for protocol in protocols:
         for table in (proc / "net" / protocol, proc / "net" / f"{protocol}6"):
@@ -92,7 +92,7 @@ def listeners(proc: Path = Path("/proc"), protocols: tuple[str, ...] = ("tcp",))
 
 
 def plaintext_answer(listener: Listener) -> str:
-    """What a listener says to an HTTP request without TLS; empty where it refuses or says nothing."""
+    """A listener's answer to an HTTP request without TLS; empty if it refuses or does not answer."""
     address = ipaddress.ip_address(listener.address)
     target = ("::1" if address.version == 6 else "127.0.0.1") if address.is_unspecified else listener.address
     try:
@@ -107,7 +107,7 @@ def plaintext_answer(listener: Listener) -> str:
 
 
 def plaintext_listeners(found: Iterable[Listener]) -> list[tuple[Listener, str]]:
-    """The listeners that answer without TLS, each with the beginning of its answer."""
+    """The listeners that answer without TLS, each with the start of its answer."""
     rows = list(found)
     with ThreadPoolExecutor(max_workers=16) as pool:
         answers = list(pool.map(plaintext_answer, rows))

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The checks that only the node itself can make: its sockets, its etcd, its audit log. Standard library only."""
+"""Checks that only the node itself can make: its sockets, etcd, audit log. Standard library only."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 
 
 def check_plaintext(allowed_on_loopback: list[int], where: str) -> Check:
-    """Every TCP listener refuses a request without TLS, but for the given ports where only the node reaches them."""
+    """Every TCP listener refuses a request without TLS, except the given ports on loopback."""
     found = [listener for listener in listeners() if not (listener.loopback and listener.port in allowed_on_loopback)]
     speaking = plaintext_listeners(found)
     seen = "; ".join(f"{listener} answers {answer!r}" for listener, answer in speaking)
@@ -61,7 +61,7 @@ def check_plaintext(allowed_on_loopback: list[int], where: str) -> Check:
 
 
 def https_status(host: str, port: int, path: str) -> str:
-    """The status of a request without a client certificate, or the error. The server's identity is no matter here."""
+    """The status of a request without a client certificate, or the error. Does not verify the server."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -81,9 +81,9 @@ TLS_REFUSED = "TLS refused"
 
 
 def check_anonymous(name: str, host: str, port: int, answers: dict[str, str], where: str) -> Check:
-    """What is said to a client without a certificate, by path: the status, or the beginning of the error.
+    """A client without a certificate gets the expected answers. `answers`: {path: status, or start of the error}.
 
-    403 is not enough: a client without a certificate then is somebody, `system:anonymous`, who may be given roles.
+    403 is not enough: such a client then is the user `system:anonymous`, who may have roles.
     """
     seen = {path: https_status(host, port, path) for path in answers}
     wrong = [path for path, expected in answers.items() if not seen[path].startswith(expected)]
@@ -101,7 +101,7 @@ def etcdctl(*arguments: str) -> bytes:
     """Output of etcdctl with the node's client certificate. Raises CalledProcessError, OSError, TimeoutExpired."""
     lines = ETCD_ENVIRONMENT.read_text().splitlines()
     settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    # A machine's own proxy (/etc/environment) would be asked for the other members.
+    # A machine's own proxy (/etc/environment) would otherwise be used for the other members.
     own = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     return subprocess.run(
         [ETCDCTL, *arguments],
@@ -113,7 +113,7 @@ def etcdctl(*arguments: str) -> bytes:
 
 
 def check_etcd_health(members: int, where: str) -> Check:
-    """Every member that should be there is, and answers."""
+    """The expected number of etcd members exist and are healthy."""
     look = "etcdctl endpoint health --cluster"
     try:
         rows = json.loads(etcdctl("endpoint", "health", "--cluster", "-w", "json"))
@@ -128,12 +128,12 @@ def check_etcd_health(members: int, where: str) -> Check:
 
 
 def encrypted(value: bytes, prefix: str, plaintext: str) -> bool:
-    """Whether a value of etcd carries its provider's prefix and not the text that was put in."""
+    """Whether a value in etcd has its provider's prefix and does not contain the original text."""
     return value.startswith(prefix.encode()) and plaintext.encode() not in value
 
 
 def check_ciphertext(key: str, prefix: str, plaintext: str, where: str) -> Check:
-    """The bytes of a Secret as etcd keeps them."""
+    """A Secret's bytes in etcd are encrypted."""
     look = f"etcdctl get {key} | hexdump -C"
     expected = f"a value that begins with {prefix}"
     try:
@@ -145,8 +145,8 @@ def check_ciphertext(key: str, prefix: str, plaintext: str, where: str) -> Check
 
 
 def check_keys(resources: list[str], prefix: str, where: str) -> Check:
-    """Every value of the chosen resources, so that nothing was left to an older key or to none."""
-    look = "etcdctl get KEY | hexdump -C; playbooks/rotate_encryption_key.yml stores everything anew"
+    """Every value of the chosen resources is encrypted with the writing key, not with an older one or none."""
+    look = "etcdctl get KEY | hexdump -C; playbooks/rotate_encryption_key.yml rewrites everything"
     try:
         found = scan(etcdctl, resources, prefix)
         passed, seen = not found.others, found.describe()
@@ -163,7 +163,7 @@ def check_keys(resources: list[str], prefix: str, where: str) -> Check:
 
 
 def audit_event(line: str, user_agent: str) -> dict[str, Any] | None:
-    """The event of a line of the audit log, if it is complete and by that user agent."""
+    """The event in a line of the audit log, if the line is complete and from that user agent; else None."""
     if user_agent not in line:
         return None
     try:
@@ -179,7 +179,7 @@ def audit_has(user_agent: str, timeout: float) -> bool:
     def look() -> Check:
         try:
             with AUDIT_LOG.open("rb") as log:
-                # The request was just made; its event is near the end.
+                # The request was just made, so its event is near the end.
                 log.seek(max(0, AUDIT_LOG.stat().st_size - 8 * 2**20))
                 lines = log.read().decode(errors="replace").splitlines()
         except OSError:
@@ -213,7 +213,7 @@ def node_checks(parameters: dict[str, Any]) -> tuple[list[Check], bool]:
         checks.append(check_exposure(parameters["exposure_limits"], own_units(), where))
     audited = False
     if parameters["control_plane"]:
-        # Health is what a balancer must be able to ask; /version is the first thing that anonymous access would open.
+        # A balancer must be able to read the health paths; /version would be the first path open to anonymous access.
         answers = {"/livez": "200", "/version": "401", "/api/v1/secrets": "401"}
         checks.append(check_anonymous("the API server", address, parameters["api_port"], answers, where))
         audited = audit_has(parameters["user_agent"], 5)

@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""NetworkPolicy as a matrix of paths between pods, those that must be open and those that must not.
+"""Checks NetworkPolicy by a matrix of paths between pods that must be open or closed.
 
-The pods and policies are roles/verify/templates/policies.yml.j2; each is named for what its policy allows.
+The pods and policies are in roles/verify/templates/policies.yml.j2; each is named after what its policy allows.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks impor
 NAMESPACE, OTHER = "k8sgu-policy", "k8sgu-policy-other"
 SOURCES = {"foreigner": OTHER}
 METADATA_SERVICE = "169.254.169.254"
-# Most of the time goes in waiting for answers that must not come.
+# Most of the time is spent waiting for answers that must not come.
 WORKERS = 12
-# What a path has that is first asked when the time is up: an answer may be lost once.
+# Time for a path that is first tried when the timeout is over, since an answer may get lost once.
 LATE_S = 5
 
 
 @dataclass(frozen=True)
 class Path:
-    """`target` is a pod, "service NAME" for its name in DNS, or an address."""
+    """A connection to try; `target` is a pod, "service NAME" for the pod's DNS name, or an address."""
 
     what: str
     source: str
@@ -39,7 +39,7 @@ class Path:
     protocol: str = "http"
 
     def pods(self) -> tuple[str, ...]:
-        """The source, and the target where that is a pod or the Service of one."""
+        """The source, and the target if it is a pod or a pod's Service."""
         return (self.source, *([] if self.target == METADATA_SERVICE else [self.target.rpartition(" ")[2]]))
 
 
@@ -83,25 +83,25 @@ MATRIX = (
 
 
 def pod_path(pod: str) -> str:
-    """Of a pod of the matrix in the API."""
+    """The API path of a pod of the matrix."""
     return f"/api/v1/namespaces/{SOURCES.get(pod, NAMESPACE)}/pods/{pod}"
 
 
 def dial(client: Client, source: str, host: str, port: int, protocol: str = "http") -> tuple[bool, str]:
-    """Whether a pod gets an answer (of whatever kind) when it asks host:port for its name, and it or the error."""
+    """Whether the pod `source` gets any answer from host:port, and that answer or the error."""
     path = f"{pod_path(source)}:8080/proxy/dial"
     query = {"protocol": protocol, "host": host, "port": str(port), "request": "hostname", "tries": "1"}
     try:
         answer: dict[str, Any] = client.get(path, query)
     except ApiError as error:
-        # So the probe says that it could not look up the name.
+        # In this way the probe reports that it could not look up the name.
         if error.code == 400 and "lookup" in error.message:
             return False, error.message
         raise
     if answer.get("responses"):
         return True, str(answer["responses"][0])
     text = "; ".join(map(str, answer.get("errors") or ["no answer"]))
-    # An answer that says no has arrived all the same.
+    # A negative answer is an answer too.
     return "status" in text.lower() and "lookup" not in text, text
 
 
@@ -109,13 +109,13 @@ def address(client: Client, target: str, domain: str) -> str:
     if target == METADATA_SERVICE:
         return target
     if target.startswith("service "):
-        # Whole, by its last dot: where DNS is out of reach, every domain of the search list would be waited for.
+        # The last dot makes it fully qualified: without DNS, each domain of the search list would have to time out.
         return f"{target.partition(' ')[2]}.{NAMESPACE}.svc.{domain}."
     return str(client.get(pod_path(target))["status"]["podIP"])
 
 
 def checks(client: Client, domain: str, timeout: float) -> list[Check]:
-    """One check for each path; policies take a moment to reach their nodes, so all together have `timeout` seconds."""
+    """One check for each path. Policies take a moment to reach the nodes, so all together get `timeout` seconds."""
     began = time.monotonic()
 
     def one(path: Path) -> Check:
@@ -124,8 +124,8 @@ def checks(client: Client, domain: str, timeout: float) -> list[Check]:
                 target = address(client, path.target, domain)
                 arrived, seen = dial(client, path.source, target, path.port, path.protocol)
             except (KubernetesError, KeyError) as error:
-                # A source that cannot be asked proves nothing, least of all that a path is closed.
-                return Check(name, False, expected, f"{path.source} could not be asked: {error}", NAMESPACE, hint)
+                # A source that does not work proves nothing, least of all that a path is closed.
+                return Check(name, False, expected, f"{path.source} does not answer: {error}", NAMESPACE, hint)
             return Check(name, arrived is path.open, expected, seen, NAMESPACE, hint)
 
         name = f"NetworkPolicy: {path.what}"
@@ -138,7 +138,7 @@ def checks(client: Client, domain: str, timeout: float) -> list[Check]:
     with ThreadPoolExecutor(max_workers=WORKERS) as pool:
         found = list(pool.map(one, MATRIX))
         pods = sorted({pod for path, check in zip(MATRIX, found) if not check.passed for pod in path.pods()})
-        # A pod that is not ready is behind most of its paths' failures.
+        # A pod that is not ready explains most failures of its paths.
         why = dict(zip(pods, pool.map(lambda pod: "; ".join(explain(client, pod_path(pod))), pods)))
     return [
         replace(check, seen=because(check.seen, "; ".join(why[pod] for pod in path.pods() if why.get(pod))))

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What listens on a node against the port table, both ways."""
+"""Compares what listens on a node with the port table, both ways."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any, Iterable
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners import Listener
 
-# Programs by the table's name for them, where they are not called so.
+# Programs by the table's name for them, if it is not the program's own.
 PROGRAMS = {
-    # A socket that systemd opens for sshd (Ubuntu since 22.10).
+    # systemd opens the socket for sshd (Ubuntu since 22.10).
     "sshd": ("sshd", "systemd"),
     "container runtime": ("containerd", "cri-dockerd", "dockerd"),
-    # The envelope is the kernel's; flannel only asks for it.
+    # The kernel sends and receives VXLAN; flannel only sets it up.
     "flannel": ("kernel", "flanneld"),
 }
-# From here up a bound UDP socket may be somebody's question under way, not a service (net.ipv4.ip_local_port_range).
+# From here on a bound UDP socket may be a client's, not a service's (net.ipv4.ip_local_port_range).
 FIRST_EPHEMERAL_PORT = 32768
 
 
 def serves(row: dict[str, Any], listener: Listener) -> bool:
-    """Whether a listener is what a row speaks of."""
+    """Whether a row of the table describes a listener."""
     return (
         row["protocol"] == listener.protocol
         and int(row["first"]) <= listener.port <= int(row["last"])
@@ -33,7 +33,7 @@ def serves(row: dict[str, Any], listener: Listener) -> bool:
 
 
 def unknown(rows: Iterable[dict[str, Any]], found: Iterable[Listener]) -> list[Listener]:
-    """The listeners that no row speaks of."""
+    """The listeners that no row describes."""
     table = list(rows)
     services = [one for one in found if one.protocol == "tcp" or one.port < FIRST_EPHEMERAL_PORT]
     return [one for one in services if not any(serves(row, one) for row in table)]
@@ -46,14 +46,14 @@ def silent(rows: Iterable[dict[str, Any]], found: Iterable[Listener]) -> list[di
 
 
 def program_rows(table: Iterable[dict[str, Any]], role: str) -> list[dict[str, Any]]:
-    """The rows of a node of `role` that a program of the node listens for; pods' ports are packet rules."""
+    """The rows for which a program of a node with `role` listens; pods' ports are packet rules instead."""
     return [row for row in table if role in row["nodes"] and row["protocol"] != "icmp" and row["encryption"] != "pods"]
 
 
 def check_ports(
     table: list[dict[str, Any]], system: list[dict[str, Any]], role: str, found: list[Listener], where: str
 ) -> list[Check]:
-    """`table` is the port table, `system` rows of the operating system's own, which may listen and need not."""
+    """`table` is the port table; `system` has rows of the operating system, which may listen but need not."""
     rows = program_rows(table, role)
     strangers, missing = unknown([*rows, *system], found), silent(rows, found)
     return [

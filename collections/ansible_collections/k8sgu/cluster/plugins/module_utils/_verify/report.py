@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All checks of a run in one JUnit file, and the verdict."""
+"""Writes all checks of a run to a JUnit file, and gives the verdict."""
 
 from __future__ import annotations
 

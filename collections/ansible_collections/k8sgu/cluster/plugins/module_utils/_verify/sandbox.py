@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How exposed systemd finds its units: https://www.freedesktop.org/software/systemd/man/systemd-analyze.html"""
+"""Checks units by systemd's exposure level: https://www.freedesktop.org/software/systemd/man/systemd-analyze.html"""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check
 
-# What the module `component` remembers of what it started.
+# The records of the module `component`.
 RECORDS = Path("/var/lib/k8sgu/component")
 _OVERALL = re.compile(r"Overall exposure level for (\S+): ([0-9.]+)")
 COMMAND_TIMEOUT_S = 60
 
 
 def exposures(output: str) -> dict[str, float]:
-    """By unit the overall level of `systemd-analyze security UNIT...`, from 0 (confined) to 10."""
+    """{unit: overall level} in the output of `systemd-analyze security UNIT...`, from 0 (confined) to 10."""
     return {unit: float(level) for unit, level in _OVERALL.findall(output)}
 
 
@@ -30,12 +30,12 @@ def own_units(records: Path = RECORDS) -> list[str]:
         try:
             units |= set(json.loads(record.read_text())["started_with"])
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # a component's way back, or one that has not been found healthy
+            continue  # rollback data of a component, or one that was not healthy yet
     return sorted(unit for unit in units if unit.endswith(".service"))
 
 
 def check_exposure(limits: dict[str, float], units: list[str], where: str) -> Check:
-    """Every one of the units has a limit and is at most as exposed as that says; limits of others do not count."""
+    """Every unit has a limit and is not more exposed than that; limits of other units are ignored."""
     look = ["systemd-analyze", "security", "--no-pager", *units]
     why = ""
     try:

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Swap, which would make of memory something that the scheduler does not count on. Standard library only."""
+"""Checks that there is no swap, which the scheduler does not take into account. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SWAPS = Path("/proc/swaps")
 
 
 def swap_areas(text: str) -> list[str]:
-    """Files and devices of /proc/swaps, below its heading. Pure."""
+    """Files and devices listed in /proc/swaps. Pure."""
     return [line.split()[0] for line in text.splitlines()[1:] if line.strip()]
 
 
 def in_container() -> bool:
-    """Whether the node's kernel is another machine's too, and with it the swap."""
+    """Whether the node is a container, so that kernel and swap are its host's."""
     return subprocess.run(["systemd-detect-virt", "--quiet", "--container"], check=False).returncode == 0
 
 

@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a TLS server agrees to, asked with first messages made by hand (RFC 5246 and RFC 8446).
+"""Finds out what a TLS server accepts, with hand-made ClientHello messages (RFC 5246 and RFC 8446).
 
-By hand, since the node's own OpenSSL refuses old versions and weak suites by itself, which says nothing of the server.
+Hand-made, since the node's OpenSSL itself refuses old versions and weak suites, which says nothing about the server.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ TLS13_SUITES = (0x1301, 0x1302, 0x1303)
 MODERN = (0xC02B, 0xC02C, 0xC02F, 0xC030, 0xCCA8, 0xCCA9)
 # Static RSA with CBC or 3DES, and 3DES with ECDHE.
 WEAK = (0x002F, 0x0035, 0x003C, 0x003D, 0x000A, 0xC008, 0xC012)
-# ECDHE with CBC: what Go's own defaults still take.
+# ECDHE with CBC, which Go still accepts by default.
 CBC = (0xC009, 0xC00A, 0xC013, 0xC014, 0xC023, 0xC027)
-# containerd has no setting for its suites; it serves streams on loopback alone.
+# containerd has no setting for its suites; it serves streams on loopback only.
 WITHOUT_SETTING = ("container runtime",)
 # https://www.iana.org/assignments/tls-parameters/tls-parameters.xhtml#tls-parameters-6
 ALERTS = {40: "handshake failure", 70: "protocol version", 71: "insufficient security", 80: "internal error"}
@@ -40,7 +40,7 @@ TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Answer:
-    """`version` and `suite` where the server agreed, `alert` where it refused; otherwise `error` alone."""
+    """`version` and `suite` if the server accepted, `alert` if it refused; otherwise only `error`."""
 
     version: int = 0
     suite: int = 0
@@ -64,15 +64,15 @@ def _listed(body: bytes, size: str = ">H") -> bytes:
 
 
 def client_hello(version: int, suites: Iterable[int]) -> bytes:
-    """A record with a first message that offers `version` and, from 1.3 on, also 1.2."""
+    """A record with a ClientHello that offers `version`, and from 1.3 on also 1.2."""
     curves = struct.pack(">3H", 0x001D, 0x0017, 0x0018)
-    # ECDSA and RSA (PSS and PKCS 1) with SHA-256 to 512, and with SHA-1, which TLS 1.1 knows alone.
+    # ECDSA and RSA (PSS and PKCS 1) with SHA-256 to 512, and with SHA-1, the only one of TLS 1.1.
     algorithms = (0x0403, 0x0503, 0x0603, 0x0804, 0x0805, 0x0806, 0x0401, 0x0501, 0x0601, 0x0203, 0x0201)
     extensions = _extension(10, _listed(curves)) + _extension(11, b"\x01\x00")
     if version >= TLS12:
         extensions += _extension(13, _listed(struct.pack(f">{len(algorithms)}H", *algorithms)))
     if version >= TLS13:
-        # A share that nobody knows the secret of is enough for the server's first message.
+        # A key share without a known secret is enough for the server's first message.
         share = struct.pack(">H", 0x001D) + _listed(os.urandom(32))
         extensions += _extension(43, _listed(struct.pack(">2H", TLS13, TLS12), ">B")) + _extension(51, _listed(share))
     numbers = b"".join(struct.pack(">H", suite) for suite in suites)
@@ -111,35 +111,35 @@ def _read(connection: socket.socket, size: int) -> bytes:
 
 
 def ask(address: str, port: int, version: int, suites: Iterable[int]) -> Answer:
-    """What the server at address:port says to a first message."""
+    """The answer of the server at address:port to a ClientHello."""
     try:
         with socket.create_connection((address, port), timeout=TIMEOUT_S) as connection:
             connection.sendall(client_hello(version, suites))
             head = _read(connection, 5)
             size = int.from_bytes(head[3:5], "big") if len(head) == 5 else 0
-            # One record; of a record that is none (an answer in plain text) no more than that.
+            # Read one record, and no more if it is not a record (a plain-text answer).
             return parse_answer(head + (_read(connection, size) if head[:1] in (b"\x15", b"\x16") else b""))
     except OSError as error:
         return Answer(error=str(error))
 
 
 def faults(address: str, port: int, weak: Iterable[int]) -> list[str]:
-    """What is wrong with the TLS of a server, a phrase each."""
+    """What is wrong with a server's TLS, one phrase each."""
     found = []
     modern = ask(address, port, TLS13, (*TLS13_SUITES, *MODERN))
     if modern.version < TLS12 or modern.suite not in (*TLS13_SUITES, *MODERN):
-        found.append(f"to TLS 1.2 or later with modern suites it says: {modern}")
+        found.append(f"its answer to TLS 1.2 or later with modern suites: {modern}")
     for what, answer in (
         ("TLS 1.1", ask(address, port, TLS11, (*CBC[:4], *WEAK))),
         ("TLS 1.2 with weak suites", ask(address, port, TLS12, weak)),
     ):
         if answer.alert < 0:
-            found.append(f"to {what} it says: {answer}")
+            found.append(f"its answer to {what}: {answer}")
     return found
 
 
 def check_tls(table: list[dict[str, Any]], role: str, found: list[Listener], where: str) -> Check:
-    """Every listener of a row of the port table that says tls: TLS 1.2 or later with modern suites, nothing else."""
+    """Each listener of a row with encryption tls accepts TLS 1.2 or later with modern suites, and nothing else."""
     rows = [row for row in program_rows(table, role) if row["encryption"] == "tls"]
     asked = [
         (one, (*WEAK, *(() if row["listener"] in WITHOUT_SETTING else CBC)))
