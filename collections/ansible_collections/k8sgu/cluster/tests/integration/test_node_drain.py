@@ -205,7 +205,7 @@ def test_a_place_that_a_budget_waits_for_is_told(cluster: Cluster) -> None:
 def test_a_pod_that_does_not_end_is_named(cluster: Cluster) -> None:
     going = cluster.node("going")
     cluster.pod("slow-1", going, grace=3600)
-    with pytest.raises(running.DrainError, match=r"slow-1 does not end \(it has 3600 s to end\)") as failed:
+    with pytest.raises(running.DrainError, match=r"slow-1 does not terminate \(it has 3600 s to terminate\)") as failed:
         cluster.drain(going, timeout=1)
     assert failed.value.result["evicted"] == [f"{cluster.name}/slow-1"] and failed.value.result["changed"]
     assert cluster.cordoned(going) == (False, False)

@@ -1,4 +1,4 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Nodes out of service and back: cordon, evict, wait, uncordon, remove. It knows the API server alone, and no EC2."""
+"""Takes nodes out of service and back: cordon, evict, wait, uncordon, remove. Uses only the API server, not EC2."""

@@ -1,10 +1,10 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What becomes of each node and of each pod on it. Pure: objects as the API server shows them in, decisions out.
+"""Decides what to do with each node and each pod on it, given the API server's objects. Pure.
 
-The rules for pods are those of https://kubernetes.io/docs/tasks/administer-cluster/safely-drain-node/, but that no pod
-is refused for what is lost with it: the node ends whatever lives on it, and the plan says what that costs.
+The rules for pods are those of https://kubernetes.io/docs/tasks/administer-cluster/safely-drain-node/, except that data
+loss does not stop a drain: the node ends anyway, and the plan says what is lost.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, Collection, Iterable, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._drain.selectors import selects
 
-# On a Node that was cordoned from here; one without it that takes no pods was cordoned by somebody else, and stays so.
+# The mark of a Node that we cordoned; a cordoned Node without it was cordoned by someone else, and stays so.
 MARK = "k8sgu.io/cordoned"
 UNSCHEDULABLE_TAINT = "node.kubernetes.io/unschedulable"
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 
-# What a node is to a drain.
+# The state of a node, for a drain.
 ABSENT, DEAD, SERVING = "absent", "dead", "serving"
-# What becomes of a pod.
+# What happens to a pod.
 EVICT, WAIT, LEAVE = "evict", "wait", "leave"
 
 Object = Mapping[str, Any]
@@ -47,7 +47,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class PodStep:
-    """A pod and what becomes of it; `budgets` are the keys of those that cover it."""
+    """A pod and what happens to it; `budgets` has the keys of the budgets that cover it."""
 
     namespace: str
     name: str
@@ -63,7 +63,7 @@ class PodStep:
 
 @dataclass(frozen=True)
 class NodePlan:
-    """A node, what it is (`state`) and why, whether it has yet to be cordoned, and the pods of one that serves."""
+    """A node with its state, the reason, its pods if it serves, and whether it still has to be cordoned (`cordon`)."""
 
     name: str
     state: str
@@ -81,7 +81,7 @@ class NodePlan:
         return self.cordon or bool(self.leaving)
 
     def lines(self) -> list[str]:
-        """For a person: what is done to it, each with its reason."""
+        """The plan as text: what is done, each step with its reason."""
         if self.state == ABSENT:
             return [f"leave node/{self.name}  # {self.reason}"]
         lines = [f"{'cordon' if self.cordon else 'keep cordoned'} node/{self.name}  # {self.reason}"]
@@ -89,7 +89,7 @@ class NodePlan:
 
 
 class Unevictable(Exception):
-    """A pod that no eviction will ever be granted for; the text names the budgets and the way out."""
+    """The pod can never be evicted; the text names the budgets and says what to do."""
 
 
 def budget_of(item: Object) -> Budget:
@@ -99,7 +99,7 @@ def budget_of(item: Object) -> Budget:
 
 
 def ready_condition(node: Object) -> Object:
-    """The node's condition `Ready`; empty for one whose kubelet never spoke."""
+    """The node's condition `Ready`; empty if its kubelet never reported."""
     conditions = (node.get("status") or {}).get("conditions") or ()
     return next((entry for entry in conditions if entry.get("type") == "Ready"), {})
 
@@ -114,35 +114,35 @@ def mark_of(node: Object) -> str | None:
 
 
 def node_plan(name: str, node: Object | None, pods: Iterable[Object], budgets: Sequence[Budget]) -> NodePlan:
-    """The plan for one node; `node` is None where the API server knows none of that name. Raises Unevictable."""
+    """The plan for one node; `node` is None if the API server has none of that name. Raises Unevictable."""
     if node is None:
         return NodePlan(name, ABSENT, "it has not joined the cluster, so there is nothing to drain")
     metadata, unschedulable = node["metadata"], bool((node.get("spec") or {}).get("unschedulable"))
     mark = mark_of(node)
-    # One that was cordoned by somebody else gets the mark too: its Node is to be told from others when it is removed.
+    # A node that someone else cordoned gets the mark too, so that its Node is recognised when it is removed.
     cordon = mark is None or not unschedulable
     if not is_ready(node):
         condition = ready_condition(node)
         since = condition.get("lastTransitionTime")
         why = str(condition.get("message") or "its kubelet never reported").rstrip(".")
         reason = (
-            f"it is not Ready{f' since {since}' if since else ''} ({why}): its pods serve nobody and cannot be moved"
+            f"it is not Ready{f' since {since}' if since else ''} ({why}): its pods do not work and cannot be moved"
         )
         return NodePlan(name, DEAD, reason, metadata["uid"], cordon)
-    reason = "it takes no more pods"
+    reason = "it accepts no more pods"
     if mark is not None:
-        reason = "a run before this one began to drain it"
+        reason = "an earlier run began to drain it"
     elif unschedulable:
-        reason = "somebody cordoned it, and it stays so"
+        reason = "someone cordoned it, and it stays cordoned"
     steps = [pod_step(pod, budgets) for pod in pods if pod["spec"].get("nodeName") == name]
     steps.sort(key=lambda step: step.key)
     return NodePlan(name, SERVING, reason, metadata["uid"], cordon, tuple(steps))
 
 
 def pod_step(pod: Object, budgets: Sequence[Budget], known: Collection[str] | None = None) -> PodStep:
-    """What becomes of a pod. `known` are the uids of those that were there before; None: all are.
+    """What happens to a pod. `known` has the uids of pods that were there before; None: all were.
 
-    Raises Unevictable for a pod that several budgets cover, which the eviction API refuses whatever they say:
+    Raises Unevictable for a pod that several budgets cover, which the eviction API always refuses:
     https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/
     """
     metadata = pod["metadata"]
@@ -160,16 +160,16 @@ def pod_step(pod: Object, budgets: Sequence[Budget], known: Collection[str] | No
     if phase in ("Succeeded", "Failed"):
         return step(LEAVE, f"it has ended ({phase})")
     if metadata.get("deletionTimestamp"):
-        return step(WAIT, "it is ending already")
+        return step(WAIT, "it is terminating already")
     if known is not None and metadata["uid"] not in known and _tolerates_cordon(pod):
-        return step(LEAVE, "it came to the cordoned node, whose taint it tolerates")
-    # One that has not started yet is evicted whatever its budgets say.
+        return step(LEAVE, "it was placed on the cordoned node, whose taint it tolerates")
+    # A pod that has not started yet can be evicted regardless of its budgets.
     covering = [budget for budget in budgets if budget.covers(pod)] if phase != "Pending" else []
     if len(covering) > 1:
         named = ", ".join(budget.key for budget in covering)
         raise Unevictable(
             f"Pod {metadata['namespace']}/{metadata['name']} is covered by several PodDisruptionBudgets ({named}), and "
-            "the eviction API refuses such a pod for ever; make their selectors disjoint"
+            "the eviction API always refuses such a pod; make their selectors disjoint"
         )
     return step(EVICT, "; ".join(_costs(pod, owner, covering)), covering)
 
@@ -198,7 +198,7 @@ def _tolerates_cordon(pod: Object) -> bool:
 
 
 def warnings(plans: Sequence[NodePlan], others: Iterable[Object]) -> list[str]:
-    """What a person should know before, beyond the plan: what is lost for good, and where there is no room left.
+    """Warnings beyond the plan: what is lost, and which pods have no node to go to.
 
     `others` are the nodes that stay.
     """
@@ -226,7 +226,7 @@ def takes_pods(node: Object) -> bool:
 
 @dataclass(frozen=True)
 class Choice:
-    """Of the nodes that are to leave, those that may in this run, and why each of the others may not."""
+    """Of the nodes that are to leave, those that can in this run, and why each of the others cannot."""
 
     now: tuple[str, ...]
     held: Mapping[str, str]
@@ -235,8 +235,8 @@ class Choice:
 def choose(
     plans: Sequence[NodePlan], returning: Collection[str], members: Iterable[str], nodes: Iterable[Object]
 ) -> Choice:
-    """Of nodes that come back under their name (`returning`), one that serves at most leaves in a run, and none while
-    another of the cluster's `members` leaves, has yet to join or is not Ready: what they carried has to have a place.
+    """Of nodes that come back under their name (`returning`), at most one that serves leaves in a run, and none while
+    another of the cluster's `members` leaves, has not joined or is not Ready: their pods need a place.
     """
     serving = [plan.name for plan in plans if plan.state == SERVING]
     ready = {node["metadata"]["name"] for node in nodes if is_ready(node)}

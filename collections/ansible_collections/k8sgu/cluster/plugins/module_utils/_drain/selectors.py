@@ -25,5 +25,5 @@ def _holds(rule: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     if operator == "DoesNotExist":
         return key not in labels
     within = labels.get(key) in values
-    # What lacks the label is not in the values either.
+    # NotIn also matches objects without the label.
     return within if operator == "In" else not within

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Carries a plan out at the API server: cordons, evicts and waits, uncordons, removes."""
+"""Carries a plan out by the API server: cordons, evicts and waits, uncordons, removes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes import r
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import ApiError, Client
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 
-# Owns what a cordon sets and nothing else, so that taking it back leaves alone what others have set.
+# Field manager that owns only what a cordon sets, so that uncordoning changes nothing that others have set.
 FIELD_MANAGER = "k8sgu-drain"
 PAUSE_S = 0.5
-# A kubelet that restarts is not Ready for some seconds; a node that stays so for longer cannot be drained.
+# A node is not Ready for some seconds while its kubelet restarts; if it stays so for longer, it cannot be drained.
 SETTLE_S = 20.0
 SHOWN = 5
 
@@ -26,11 +26,11 @@ _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 
 class NotDrained(KubernetesError):
-    """A node's pods were not gone in time, or never would be; the text names what holds them."""
+    """A node's pods did not leave in time, or never will; the text names what keeps them."""
 
 
 class Nodes:
-    """The nodes of a cluster, by its API server."""
+    """The nodes of a cluster, read and changed through its API server."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -62,7 +62,7 @@ class Nodes:
         return made
 
     def settled(self, names: Collection[str], patience_s: float) -> list[dict[str, Any]]:
-        """All nodes, once every one of `names` that there is is Ready, or when they had time enough to become so."""
+        """All nodes, once each existing one of `names` is Ready, or after `patience_s` seconds."""
         deadline = time.monotonic() + patience_s
         while True:
             nodes = self.all()
@@ -72,12 +72,12 @@ class Nodes:
             time.sleep(PAUSE_S)
 
     def cordon(self, node: plans.NodePlan, why: str) -> None:
-        """Closes a node for new pods, and marks it as closed from here."""
+        """Cordons a node and marks it as cordoned by us."""
         body = {"metadata": {"annotations": {plans.MARK: why}}, "spec": {"unschedulable": True}}
         self._apply(node.name, node.uid, body)
 
     def uncordon(self, name: str) -> bool:
-        """Opens a node that was cordoned from here; whether it was. One that somebody else cordoned too stays so."""
+        """Uncordons a node that we cordoned; returns whether we had. If someone else cordoned it too, it stays so."""
         node = self.client.find(f"{_NODES}/{name}")
         if node is None or plans.mark_of(node) is None:
             return False
@@ -85,7 +85,7 @@ class Nodes:
         return True
 
     def _apply(self, name: str, uid: str, body: Mapping[str, Any]) -> None:
-        # Without its uid a Node that has just gone would be made anew.
+        # Without the uid this would create a Node that was just deleted.
         metadata = {"name": name, "uid": uid, **body.get("metadata", {})}
         self.client.request(
             "PATCH",
@@ -96,9 +96,9 @@ class Nodes:
         )
 
     def remove(self, name: str) -> bool:
-        """Removes a Node that was drained from here, with its lease; whether there was one.
+        """Removes a Node that we drained, with its lease; returns whether there was one.
 
-        What else belongs to it the garbage collector removes: https://kubernetes.io/docs/concepts/architecture/garbage-collection/
+        The garbage collector removes the rest: https://kubernetes.io/docs/concepts/architecture/garbage-collection/
         """
         node = self.client.find(f"{_NODES}/{name}")
         if node is None or plans.mark_of(node) is None:
@@ -113,10 +113,10 @@ class Nodes:
         return True
 
     def drain(self, node: plans.NodePlan, timeout_s: float, evicted: list[str]) -> None:
-        """Evicts what is to leave the node and waits until it is gone; adds the pods that were evicted to `evicted`.
+        """Evicts the pods that must leave and waits until they are gone; adds evicted pods to `evicted`.
 
-        A pod that a budget holds is asked for again and again: the budget gives way when the pod's like runs elsewhere.
-        Raises NotDrained.
+        An eviction that a budget refuses is retried: the budget allows it once another replica runs elsewhere. Raises
+        NotDrained.
         """
         deadline = time.monotonic() + timeout_s
         known = {pod.uid for pod in node.pods}
@@ -143,7 +143,7 @@ class Nodes:
             time.sleep(PAUSE_S)
 
     def _evict(self, step: plans.PodStep) -> str:
-        """Asks for a pod's eviction. Gives why it is refused for now; empty where it is granted or the pod is gone."""
+        """Requests a pod's eviction. Returns why it is refused for now; empty if it is granted or the pod is gone."""
         body = {
             "apiVersion": "policy/v1",
             "kind": "Eviction",
@@ -152,10 +152,10 @@ class Nodes:
         }
         path = f"{_PODS.replace('/pods', '')}/namespaces/{step.namespace}/pods/{step.name}/eviction"
         try:
-            # The caller asks again, and looks at what there is before it does.
+            # The caller reads the pods again before it retries.
             self.client.request("POST", path, body=body, passes=lambda refusal: refusal.code in (502, 503, 504))
         except ApiError as error:
-            if error.code in (404, 409):  # gone, or another pod of this name
+            if error.code in (404, 409):  # it is gone, or another pod has the name
                 return ""
             if error.code in (429, 500):
                 causes = [str(cause.get("message")) for cause in error.details.get("causes") or ()]
@@ -171,26 +171,29 @@ class Nodes:
         steps: list[plans.PodStep],
         held: Mapping[str, str],
     ) -> str:
-        """What a person has to know when a drain comes to no end."""
+        """The message when a drain does not finish: what keeps the pods, and what to do."""
         bodies = {pod["metadata"]["uid"]: pod for pod in found}
         lines: list[str] = []
         budgets: set[str] = set()
         for step in steps:
             if step.uid in held:
                 covering = " and ".join(f"PodDisruptionBudget {key}" for key in step.budgets)
-                lines.append(f"Pod {step.key} is held by {covering or 'the API server'}: {held[step.uid]}")
+                lines.append(f"Pod {step.key} is kept by {covering or 'the API server'}: {held[step.uid]}")
                 budgets.update(step.budgets)
             else:
-                lines.append(f"Pod {step.key} does not end{_why_it_stays(bodies[step.uid])}")
+                lines.append(f"Pod {step.key} does not terminate{_why_it_stays(bodies[step.uid])}")
         lines = [*lines[:SHOWN], *([f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])]
         lines += self._waiting(budgets)
         text = f"{name} is not drained after {timeout_s:g} s:\n" + "\n".join(f"  {line}" for line in lines)
-        ways = ["give timeout more seconds (k8sgu_drain_timeout)", "let it go undrained (k8sgu_drain_timeout: 0)"]
+        ways = [
+            "give timeout more seconds (k8sgu_drain_timeout)",
+            "skip the drain (k8sgu_drain_timeout: 0)",
+        ]
         if budgets:
             namespace, budget = sorted(budgets)[0].split("/")
             ways.insert(
                 0,
-                "give the budget room: one more replica or a node for it, or another budget "
+                "make the budget allow it: one more replica, a node for it, or a different budget "
                 f"(kubectl --namespace {namespace} edit poddisruptionbudget {budget})",
             )
         else:
@@ -198,7 +201,7 @@ class Nodes:
         return f"{text}\nTo go on, {', or '.join(ways)}, and run it again"
 
     def _waiting(self, budgets: Collection[str]) -> list[str]:
-        """Pods of these budgets that do not run, with why: often the budget waits for no more than a place for one."""
+        """Pods of these budgets that do not run, with the reason: often the budget only needs a place for one."""
         told = []
         for item in self.client.get(_BUDGETS)["items"] if budgets else ():
             budget = plans.budget_of(item)
@@ -217,5 +220,5 @@ def _why_it_stays(pod: Mapping[str, Any]) -> str:
     if metadata.get("finalizers"):
         reasons.append(f"finalizers {', '.join(metadata['finalizers'])}")
     if metadata.get("deletionGracePeriodSeconds"):
-        reasons.append(f"it has {metadata['deletionGracePeriodSeconds']} s to end")
+        reasons.append(f"it has {metadata['deletionGracePeriodSeconds']} s to terminate")
     return f" ({'; '.join(reasons)})" if reasons else ""

@@ -58,7 +58,7 @@ PODS: list[tuple[str, dict[str, Any], list[Budget], str, str]] = [
     ("a static pod", pod(metadata=MIRROR), [WEB], LEAVE, "kubelet runs it from a file"),
     ("a pod that succeeded", pod(phase="Succeeded"), [FULL], LEAVE, "has ended (Succeeded)"),
     ("a pod that failed", pod(phase="Failed", owner=None), [], LEAVE, "has ended (Failed)"),
-    ("a pod on its way out", pod(metadata={"deletionTimestamp": "now"}), [FULL], WAIT, "ending already"),
+    ("a pod on its way out", pod(metadata={"deletionTimestamp": "now"}), [FULL], WAIT, "terminating already"),
     ("a pod that nobody makes again", pod(owner=None), [], EVICT, "nobody makes it again"),
     ("a pod that has not started", pod(phase="Pending"), [WEB, FULL], EVICT, "ReplicaSet of makes another"),
     ("a pod with scratch", pod(volumes=[{"name": "a", "emptyDir": {}}, {"name": "b", "secret": {}}]), [], EVICT,
@@ -97,14 +97,14 @@ def test_who_comes_to_a_cordoned_node_is_not_chased(tolerations: list[dict[str, 
 
 
 NODES: list[tuple[str, dict[str, Any] | None, tuple[str, bool], str]] = [
-    ("it serves", node(), (SERVING, True), "takes no more pods"),
+    ("it serves", node(), (SERVING, True), "accepts no more pods"),
     ("it never joined", None, (ABSENT, False), "has not joined"),
     ("its kubelet is silent", node(ready="Unknown"), (DEAD, True), "since 2026-01-01T00:00:00Z (said so)"),
-    ("its kubelet is not well", node(ready="False"), (DEAD, True), "its pods serve nobody"),
+    ("its kubelet is not well", node(ready="False"), (DEAD, True), "its pods do not work"),
     ("its kubelet never spoke", node(ready=None), (DEAD, True), "its kubelet never reported"),
-    ("somebody cordoned it", node(unschedulable=True), (SERVING, True), "somebody cordoned it"),
-    ("an earlier run cordoned it", node(mark="x", unschedulable=True), (SERVING, False), "before this one"),
-    ("somebody opened it since", node(mark="x"), (SERVING, True), "before this one"),
+    ("somebody cordoned it", node(unschedulable=True), (SERVING, True), "someone cordoned it"),
+    ("an earlier run cordoned it", node(mark="x", unschedulable=True), (SERVING, False), "an earlier run began"),
+    ("somebody opened it since", node(mark="x"), (SERVING, True), "an earlier run began"),
     ("dead and cordoned", node(ready="Unknown", mark="x", unschedulable=True), (DEAD, False), "not Ready"),
 ]  # fmt: skip
 
