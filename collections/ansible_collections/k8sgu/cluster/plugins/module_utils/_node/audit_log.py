@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Events of a node's audit log, its rotated files included. Standard library only: it runs on nodes.
+"""Searches a node's audit log, rotated files included. Standard library only: it runs on nodes.
 
 https://kubernetes.io/docs/reference/config-api/apiserver-audit.v1/
 """
@@ -18,16 +18,16 @@ from typing import Any, Iterator
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SPAN = re.compile(r"(\d+)([smhd])")
-# A request's last word. The others of the same request (ResponseStarted of a watch) say less.
+# The last stage of a request; its earlier ones (ResponseStarted of a watch) say less.
 _LAST_STAGES = ("ResponseComplete", "Panic")
 
 
 class AuditError(Exception):
-    """An option or a log that cannot be used; the text says the way out."""
+    """An option or a log cannot be used; the text says what to do."""
 
 
 def moment(text: str, option: str, now: datetime.datetime) -> datetime.datetime:
-    """A point in time: "90m" (ago), or "2026-11-23T12:00:00Z" (UTC where it says no zone). Raises AuditError."""
+    """A point in time: "90m" (ago), or "2026-11-23T12:00:00Z" (UTC if it names no zone). Raises AuditError."""
     span = _SPAN.fullmatch(text)
     if span:
         return now - datetime.timedelta(seconds=int(span.group(1)) * _UNITS[span.group(2)])
@@ -35,7 +35,7 @@ def moment(text: str, option: str, now: datetime.datetime) -> datetime.datetime:
         given = datetime.datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
     except ValueError:
         raise AuditError(
-            f"{option}: {text!r} is no time; give a span back from now, such as 90m, 2h or 3d, "
+            f"{option}: {text!r} is not a time; give how long ago, such as 90m, 2h or 3d, "
             "or a date and time, such as 2026-11-23T12:00:00Z"
         ) from None
     return given if given.tzinfo else given.replace(tzinfo=datetime.timezone.utc)
@@ -43,7 +43,7 @@ def moment(text: str, option: str, now: datetime.datetime) -> datetime.datetime:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to look for; patterns are those of a shell, an empty list or pattern takes everything."""
+    """The search; patterns are shell patterns, an empty list or pattern matches everything."""
 
     since: datetime.datetime
     until: datetime.datetime
@@ -70,7 +70,7 @@ def _any(patterns: list[str], *values: str) -> bool:
 
 
 def row(event: dict[str, Any], node: str) -> dict[str, Any]:
-    """An event in a few words: when, who (and as whom), what, to which object, with what answer, from where."""
+    """An event in short: when, who (and as whom), what, on which object, with what answer, from where."""
     reference = event.get("objectRef") or {}
     resource = reference.get("resource", "")
     if reference.get("subresource"):
@@ -93,21 +93,21 @@ def row(event: dict[str, Any], node: str) -> dict[str, Any]:
 
 
 def _created(event: dict[str, Any]) -> str:
-    """The name of a new object: its request has it in the body alone, where the policy records that."""
+    """The name of a new object, which is only in the request's body, if the policy records that."""
     body = event.get("requestObject")
     metadata = body.get("metadata") if isinstance(body, dict) else None
     return str((metadata or {}).get("name", ""))
 
 
 def logs(current: Path, since: datetime.datetime) -> list[Path]:
-    """The log and its rotated files (NAME-TIME.log) that may hold something since then, oldest first."""
+    """The log and its rotated files (NAME-TIME.log) that may have events since then, oldest first."""
     rotated = [path for path in current.parent.glob(f"{current.stem}-*{current.suffix}") if path != current]
     files = [path for path in rotated if path.stat().st_mtime >= since.timestamp()]
     return [*sorted(files), current]
 
 
 def events(path: Path) -> Iterator[dict[str, Any]]:
-    """The finished requests of a file. A line that is cut off (a node that lost power) is left out."""
+    """The finished requests in a file, without truncated lines (of a node that lost power)."""
     with path.open(encoding="utf-8", errors="replace") as log:
         for line in log:
             try:
@@ -119,14 +119,14 @@ def events(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def search(current: Path, node: str, wanted: Wanted, limit: int) -> tuple[list[dict[str, Any]], int]:
-    """The newest `limit` rows that are wanted, oldest first, and how many there are. Raises AuditError."""
+    """The newest `limit` matching rows, oldest first, and the number of all matches. Raises AuditError."""
     found: list[dict[str, Any]] = []
     try:
         for path in logs(current, wanted.since):
             found += [one for one in (row(event, node) for event in events(path)) if wanted.takes(one)]
     except OSError as error:
         raise AuditError(
-            f"path: {error.filename}: {error.strerror}; is this a control-plane node, and is it asked as root?"
+            f"path: {error.filename}: {error.strerror}; is this a control-plane node, and does this run as root?"
         ) from error
     found.sort(key=lambda one: str(one["time"]))
     return found[-limit:], len(found)

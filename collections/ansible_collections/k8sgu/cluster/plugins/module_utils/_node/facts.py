@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the roles must know of a node's kernel and system, read from /proc, /sys and /etc in one go."""
+"""Reads the facts of a node that roles need, from /proc, /sys and /etc."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any, Callable
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import numbers
 from ansible_collections.k8sgu.cluster.plugins.module_utils._node.membership import membership
 
-# What must not be restarted on every node at once where it runs already.
+# Units that must not be restarted on all nodes at once if they run already.
 REPLICATED_UNITS = ("etcd.service", "kube-apiserver.service")
 SYSTEMCTL_TIMEOUT_S = 30
-# Either tells that an API server was set up here, with its keys of encryption at rest.
+# Each shows that an API server was set up here, with keys for encryption at rest.
 ENCRYPTION = ("etc/kubernetes/encryption.yml", "etc/systemd/system/kube-apiserver.service")
-# kube-proxy's nftables mode wants this kernel, and nft 1.0.1, which these releases are the first to have:
+# kube-proxy's nftables mode needs this kernel, and nft 1.0.1, which is in these releases and later ones:
 # https://kubernetes.io/docs/reference/networking/virtual-ips/#proxy-mode-nftables
 NFTABLES_KERNEL = (5, 13)
 NFTABLES_DISTRIBUTIONS = {"debian": (12,), "ubuntu": (22, 4)}
@@ -40,7 +40,7 @@ def os_release(text: str) -> dict[str, str]:
 
 
 def memory_bytes(meminfo: str, field: str) -> int:
-    """A field of /proc/meminfo (there in KiB) in bytes; 0 where it is not listed."""
+    """A field of /proc/meminfo (KiB there) in bytes; 0 if it is not listed."""
     for line in meminfo.splitlines():
         name, _colon, value = line.partition(":")
         if name == field:
@@ -49,7 +49,7 @@ def memory_bytes(meminfo: str, field: str) -> int:
 
 
 def effective_capability(status: str, bit: int) -> bool:
-    """Whether a process with this /proc/PID/status holds a capability."""
+    """Whether a process with this /proc/PID/status has a capability."""
     for line in status.splitlines():
         name, _colon, value = line.partition(":")
         if name == "CapEff":
@@ -58,7 +58,7 @@ def effective_capability(status: str, bit: int) -> bool:
 
 
 def default_route_interface(routes: str) -> str:
-    """The interface of the default route with the lowest metric in /proc/net/route; empty where there is none."""
+    """The interface of the default route with the lowest metric in /proc/net/route; empty if there is none."""
     found = [
         (int(fields[6]), fields[0])
         for fields in (line.split() for line in routes.splitlines()[1:])
@@ -68,7 +68,7 @@ def default_route_interface(routes: str) -> str:
 
 
 def mtu(root: Path) -> int:
-    """The largest packet in bytes of the network that the default route leads to; 1500 where it cannot be told."""
+    """The MTU in bytes of the default route's interface; 1500 if it cannot be read."""
     interface = default_route_interface((root / "proc/net/route").read_text())
     file = root / "sys/class/net" / interface / "mtu"
     return int(file.read_text()) if interface and file.exists() else 1500
@@ -100,7 +100,7 @@ def domain_name(hostname: str, resolver_file: str) -> str:
 
 
 def kube_proxy_mode(kernel: str, distribution: str, version: str) -> str:
-    """The mode of kube-proxy that the node can run: `nftables`, or `iptables` where nft or the kernel is too old."""
+    """The mode of kube-proxy that the node can run: `nftables`, or `iptables` if nft or the kernel is too old."""
     oldest = NFTABLES_DISTRIBUTIONS.get(distribution, ())
     release = numbers(version)
     old = numbers(kernel)[:2] < NFTABLES_KERNEL or bool(release and release < oldest)
@@ -108,13 +108,13 @@ def kube_proxy_mode(kernel: str, distribution: str, version: str) -> str:
 
 
 def systemctl_is_active(units: tuple[str, ...]) -> str:
-    """One state a line, in the units' order; a unit that systemd does not know is `inactive`."""
+    """systemctl's output: one state per line, in the units' order; `inactive` for an unknown unit."""
     command = ["systemctl", "is-active", *units]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=SYSTEMCTL_TIMEOUT_S).stdout
 
 
 def active_units(units: tuple[str, ...], ask: Callable[[tuple[str, ...]], str]) -> list[str]:
-    """Those of the units that have started. `activating`, as an etcd member that waits for others, is not enough."""
+    """The units that have started. `activating` does not count: an etcd member may still wait for others."""
     return [unit for unit, state in zip(units, ask(units).splitlines()) if state == "active"]
 
 
@@ -123,7 +123,7 @@ def node_facts(root: Path = Path("/"), ask: Callable[[tuple[str, ...]], str] = s
     release = os_release((root / "etc/os-release").read_text())
     meminfo = (root / "proc/meminfo").read_text()
     cgroup = root / "sys/fs/cgroup"
-    # systemd-resolved's stub address is not reachable from pods; its list of real servers is beside it.
+    # systemd-resolved's stub address is not reachable from pods; use its list of real servers.
     resolved = root / "run/systemd/resolve/resolv.conf"
     resolver = resolved if resolved.exists() else root / "etc/resolv.conf"
     resolver_file = resolver.read_text() if resolver.exists() else ""
@@ -132,7 +132,7 @@ def node_facts(root: Path = Path("/"), ask: Callable[[tuple[str, ...]], str] = s
     active = active_units(REPLICATED_UNITS, ask)
     return {
         "cgroup_version": 2 if (cgroup / "cgroup.controllers").exists() else 1,
-        # Without CAP_SYS_RESOURCE a runtime may not lower a process's oom_score_adj.
+        # Without CAP_SYS_RESOURCE a runtime cannot lower a process's oom_score_adj.
         "can_lower_oom_score": effective_capability((root / "proc/self/status").read_text(), CAP_SYS_RESOURCE),
         "max_open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         "architecture": machine.machine,
@@ -148,7 +148,7 @@ def node_facts(root: Path = Path("/"), ask: Callable[[tuple[str, ...]], str] = s
         "name_servers": name_servers(resolver_file),
         "domain_name": domain_name(machine.nodename, resolver_file),
         "mtu": mtu(root),
-        # os.path, which says no where it may not look.
+        # os.path.exists, which returns False without permission to look.
         "encrypts": any(os.path.exists(root / path) for path in ENCRYPTION),  # noqa: PTH110
         "active_units": active,
         "membership": membership(root, "etcd.service" in active),

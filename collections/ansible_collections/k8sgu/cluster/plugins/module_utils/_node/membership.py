@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a node tells of the cluster that it is part of: what that was made with, and the node's part in etcd."""
+"""Reads from a node the cluster that it belongs to: what that was made with, and the node's etcd member."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ API_SERVER = f"{UNITS}/kube-apiserver.service"
 CONTROLLER_MANAGER = f"{UNITS}/kube-controller-manager.service"
 ETCD = f"{UNITS}/etcd.service"
 ETCD_DATA = "var/lib/etcd/member"
-# etcd.service leaves it when the member has had a quorum. It is not in the data directory: so it tells of a lost one.
+# etcd.service writes it once the member has had a quorum; outside the data directory, to detect when that is lost.
 ETCD_JOINED = "var/lib/k8sgu/etcd-joined"
 ETCD_PKI = "etc/etcd/pki"
 KUBELET_CONFIG = "var/lib/kubelet/config.yaml"
 PODS = "var/lib/kubelet/pods"
 CNI_CONFIG = "etc/cni/net.d/10-k8sgu.conflist"
-# Either tells that the API, and so etcd, was there when this node was set up.
+# Each shows that the API, and so etcd, existed when this node was set up.
 BORN = (API_SERVER, KUBELET_CONFIG)
-# By option, where a cluster without a record shows it.
+# Where a cluster without a record shows the value of an option.
 FLAGS = (
     ("k8sgu_service_cidr", API_SERVER, r"--service-cluster-ip-range=(\S+)"),
     ("k8sgu_cluster_domain", API_SERVER, r"--service-account-issuer=https://kubernetes\.default\.svc\.(\S+)"),
     ("k8sgu_pod_cidr", CONTROLLER_MANAGER, r"--cluster-cidr=(\S+)"),
     ("k8sgu_cluster_domain", KUBELET_CONFIG, r"(?m)^clusterDomain: [\"']?([^\s\"']+)"),
-    # Not one that stands before it on each node, at a link-local address.
+    # Not the address of a cache on each node, which is link-local.
     ("k8sgu_cluster_dns_address", KUBELET_CONFIG, r"(?m)^clusterDNS:\s*\n\s*- [\"']?(?!169\.254\.)([\d.]+)"),
 )
-# A member that does not answer its own node at once will not.
+# A member that does not answer its own node quickly will not answer.
 MEMBERS_TIMEOUT_S = 3.0
 
 Values = Dict[str, Any]
 
 
 def text(path: Path) -> str:
-    """Empty where there is no such file, or where it may not be read."""
+    """The file's content; empty if it is missing or cannot be read."""
     try:
         return path.read_text(errors="replace")
     except OSError:
@@ -52,7 +52,7 @@ def text(path: Path) -> str:
 
 
 def exists(path: Path) -> bool:
-    """False too where one may not look."""
+    """Whether the path exists; False without permission to look."""
     return os.path.exists(path)  # noqa: PTH110
 
 
@@ -64,7 +64,7 @@ def entries(path: Path) -> list[str]:
 
 
 def owner(content: str) -> Values:
-    """What /etc/k8sgu/cluster.json says; nothing where it is missing or damaged."""
+    """The content of /etc/k8sgu/cluster.json; {} if it is missing or damaged."""
     try:
         found = json.loads(content or "{}")
     except ValueError:
@@ -72,8 +72,8 @@ def owner(content: str) -> Values:
     return found if isinstance(found, dict) else {}
 
 
-def shown(root: Path) -> Values:
-    """What the cluster was made with, as far as units and configurations show it."""
+def options_in_use(root: Path) -> Values:
+    """The options that the cluster was made with, as far as units and configuration files show them."""
     found: Values = {}
     for option, path, pattern in FLAGS:
         match = re.search(pattern, text(root / path))
@@ -90,8 +90,8 @@ def shown(root: Path) -> Values:
 
 
 def fetch_members(address: str, pki: Path) -> str:
-    """The members as the one at this peer address knows them, by itself: without a quorum too. Raises OSError."""
-    import ssl  # costs 20 ms, which a node without etcd need not pay
+    """The list of members that the member at this peer address has, even without a quorum. Raises OSError."""
+    import ssl  # takes 20 ms, which only nodes with etcd need
 
     context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
     context.load_cert_chain(str(pki / "peer.crt"), str(pki / "peer.key"))
@@ -113,7 +113,7 @@ def fetch_members(address: str, pki: Path) -> str:
 
 
 def members(body: str) -> list[Values]:
-    """etcd's answer as `name`, `address` and `started`: one that never had a quorum has no address for clients."""
+    """etcd's answer as `name`, `address` and `started`: a member that never had a quorum has no client address."""
     return [
         {
             "name": str(one.get("name") or ""),
@@ -125,7 +125,7 @@ def members(body: str) -> list[Values]:
 
 
 def etcd(root: Path, fetch: Any = fetch_members) -> Values:
-    """The node's member. `members` is None where it does not answer; `initial` are the names that its unit has."""
+    """The node's member. `members` is None if it does not answer; `initial` has the names in its unit."""
     unit = text(root / ETCD)
     initial = re.search(r"--initial-cluster=(\S+)", unit)
     listening = re.search(r"--listen-peer-urls=([^\s,]+)", unit)
@@ -143,7 +143,7 @@ def etcd(root: Path, fetch: Any = fetch_members) -> Values:
 
 
 def membership(root: Path, active: bool, fetch: Any = fetch_members) -> Values:
-    """What the node tells; `active`: its etcd runs and has joined."""
+    """What the node shows; `active`: its etcd runs and has joined."""
     said = owner(text(root / OWNER))
     kubelet = text(root / KUBELET_CONFIG)
     version = root / "opt/k8sgu/kube-apiserver/current"
@@ -151,8 +151,8 @@ def membership(root: Path, active: bool, fetch: Any = fetch_members) -> Values:
     member["joined"] = member["joined"] or active
     return {
         "cluster": str(said.get("cluster") or ""),
-        # What was recorded counts, not what a user's own flags made of it.
-        "fixed": {**shown(root), **(said.get("fixed") or {})},
+        # The record counts, not the user's own flags.
+        "fixed": {**options_in_use(root), **(said.get("fixed") or {})},
         "born": member["joined"] or any(exists(root / path) for path in BORN),
         "etcd": member,
         "kubernetes": os.readlink(version) if os.path.islink(version) else "",  # noqa: PTH114

@@ -141,7 +141,7 @@ def test_a_damaged_record_is_none(old: Path, content: str) -> None:
 def test_what_is_shown(old: Path, path: str, content: str, changes: dict[str, Any]) -> None:
     write(old, path, content)
     expected = {name: value for name, value in {**SHOWN, **changes}.items() if value is not None}
-    assert membership.shown(old) == expected
+    assert membership.options_in_use(old) == expected
 
 
 @pytest.mark.parametrize("trace", [membership.ETCD_JOINED, *membership.BORN])
