@@ -94,7 +94,7 @@ def test_the_infrastructure_is_not_begun_with_a_bad_description(static: Path) ->
         "k8sgu_service_cidr: 10.200.0.0/24 overlaps k8sgu_pod_cidr 10.200.0.0/16",
         "k8sgu_pod_cidr: 10.200.0.0/16 has 2 parts of /17 (k8sgu_pod_cidr_node_prefix) for 4 nodes",
         "k8sgu_api_service_address: 10.32.0.1 is not the first address",
-        "k8sgu_cluster_dns_address: 10.32.0.10 is no free address",
+        "k8sgu_cluster_dns_address: 10.32.0.10 is not a free address",
         "k8sgu_cluster_name: 'demo_1' cannot be a cluster's name",
         "k8sgu_control_plane_count: 2 etcd members",
     )
@@ -148,7 +148,7 @@ def test_nodes_that_cannot_be_reached_and_a_bad_inventory_are_one_report(tmp_pat
     assert_said(
         output,
         "k8sgu_pod_cidr: 10.200.0.0/16 holds the address 10.200.0.9 of demo_worker_0",
-        "demo_worker_0: is no host name (RFC 1123)",
+        "demo_worker_0: is not a host name (RFC 1123)",
         f"{NAME} and demo_worker_0: duplicate connection 127.0.0.1",
         f"{NAME}: could not be read: ",
         "demo_worker_0: could not be read: ",

@@ -1,4 +1,4 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rules that the whole project shares: names, ports, proxies, versions, architectures. Whoever needs one asks here."""
+"""Rules that the whole project shares: names, ports, proxies, versions, architectures."""

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The port table: who talks to whom on which port, and why.
+"""The port table: which program connects to which on which port, and why.
 
-The only place where a port of the cluster is opened. Security groups are made from it (`_ec2/plan_groups.py`),
-docs/ports.md is printed from it, and the reachability checks compare it with what listens. Upstream's list:
+This is the only place where a port of the cluster is opened. Security groups are made from it (`_ec2/plan_groups.py`),
+docs/ports.md is generated from it, and the reachability checks compare it with what listens. Upstream's list:
 https://kubernetes.io/docs/reference/networking/ports-and-protocols/
 """
 
@@ -19,7 +19,7 @@ WORKER = "worker"
 NODES = (CONTROL_PLANE, WORKER)
 LOAD_BALANCER = "load_balancer"
 
-# Sources that are ranges and not groups: the options admin_cidrs and node_port_cidrs, and the pods' addresses.
+# Sources that are ranges, not groups: the options admin_cidrs and node_port_cidrs, and the pods' addresses.
 ADMIN = "admin"
 NODE_PORT_CLIENTS = "node_port_clients"
 PODS = "pods"
@@ -35,12 +35,11 @@ FIRST_PORT, LAST_PORT = 0, 65535
 
 @dataclass(frozen=True)
 class Port:
-    """One row: on `nodes` the program `listener` takes `protocol` on ports `first` to `last` from `sources`.
+    """One row: on `nodes` the program `listener` accepts `protocol` on ports `first` to `last` from `sources`.
 
-    `bind` is "loopback" for what only the node itself may reach; such a row has no sources and opens nothing.
-    `encryption` is "tls", "ssh", "none" (nothing but liveness crosses it) or "pods" (the pods' own business). `when` is
-    "always", or the pod network or the container runtime that needs the row. For icmp the ports are 0 and stand for
-    every type.
+    `bind` is "loopback" if only the node itself can reach it; such a row has no sources and opens nothing.
+    `encryption` is "tls", "ssh", "none" (only liveness crosses it) or "pods" (the pods decide). `when` is "always", or
+    the pod network or the container runtime that needs the row. For icmp the ports are 0 and mean every type.
     """
 
     name: str
@@ -110,7 +109,7 @@ _FIXED = (
     ),
     _row("scheduler", "kube-scheduler", [CONTROL_PLANE], "tcp/10259", [], "metrics and health", bind="loopback"),
     _row("kube-proxy-metrics", "kube-proxy", NODES, "tcp/10249", [], "metrics", bind="loopback", encryption="none"),
-    # The kubelet asks for a stream (exec, attach, port-forward) and gets an address at whatever port was free.
+    # The kubelet requests a stream (exec, attach, port-forward) and gets an address with any free port.
     _row(
         "runtime-streams",
         "container runtime",
@@ -151,20 +150,20 @@ _FIXED = (
         encryption="pods",
     ),
     _row("vxlan", "flannel", NODES, "udp/8472", NODES, "pod traffic in its envelope", encryption="none", when=VXLAN),
-    # A path MTU that is found late is a connection that hangs.
+    # Without path MTU discovery connections hang.
     _row("icmp", "kernel", NODES, "icmp/0", NODES, "path MTU discovery and ping", encryption="none"),
 )
 
-# In a routed network a packet to a pod has a pod's address or, when kube-proxy or a host-network pod sent it, a node's.
-# Membership of a group goes by the interface's own addresses and never by those of pods, so pods need a rule by range:
+# In a routed network a packet to a pod comes from a pod's address or, from kube-proxy or a host-network pod, a node's.
+# Security groups match the interface's own addresses and never those of pods, so pods need a rule by range:
 # https://docs.aws.amazon.com/vpc/latest/userguide/security-group-rules.html
-# And a group cannot tell a packet for a pod from one for its node, so on workers, whose ports all authenticate their
-# clients, all is open.
+# A group cannot distinguish a packet for a pod from one for its node either, so on workers, where every program
+# authenticates its clients, all ports are open.
 _WHY_PODS = "pod traffic, routed: any port may be a pod's, and pods are not members of a group"
 
 
 def _gaps(taken: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The port ranges between `taken` ones, in order."""
+    """The port ranges between the `taken` ones, in order."""
     gaps, start = [], FIRST_PORT
     for first, last in sorted(taken):
         if first > start:
@@ -176,8 +175,8 @@ def _gaps(taken: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _routed() -> list[Port]:
-    """Pod traffic where the VPC routes it: all ports of workers; of the control plane those that none of its
-    programs has to itself.
+    """Rows for pod traffic that the VPC routes: all ports of workers, and those ports of the control plane that none of
+    its own programs uses.
     """
     sources = [*NODES, PODS]
     rows = [
@@ -192,8 +191,8 @@ def _routed() -> list[Port]:
             when=ROUTED,
         )
     ]
-    # SSH, etcd, the controller manager and the scheduler stay closed to workers and pods: the last two listen on
-    # loopback alone, and a rule for their numbers would open them once they did not.
+    # SSH, etcd, the controller manager and the scheduler stay closed to workers and pods: the last two listen only on
+    # loopback, and a rule for their ports would open them if that changed.
     private = [
         (row.first, row.last)
         for row in _FIXED
@@ -250,13 +249,13 @@ def ports(pod_network: str, container_runtime: str = CONTAINERD) -> list[Port]:
 
 
 def as_dictionaries(pod_network: str | None = None, container_runtime: str = CONTAINERD) -> list[dict[str, Any]]:
-    """The table as plain data, for templates and checks; without a pod network all of it."""
+    """The table as plain data, for templates and checks; the whole table if no pod network is given."""
     rows = ports(pod_network, container_runtime) if pod_network else list(PORTS)
     return [{**asdict(row), "nodes": list(row.nodes), "sources": list(row.sources)} for row in rows]
 
 
 def as_markdown() -> str:
-    """The table as docs/ports.md has it."""
+    """The table in the form of docs/ports.md."""
     lines = [
         "| name | listens on | program | port | from | encryption | when | why |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,10 +1,10 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which proxy a request goes through by HTTP_PROXY, HTTPS_PROXY and NO_PROXY, as Go's programs read them.
+"""Chooses the proxy of a request by HTTP_PROXY, HTTPS_PROXY and NO_PROXY, as Go's programs do.
 
-So what is made here agrees with kubectl and containerd. Python's urllib knows no ranges among the exceptions, and sends
-even loopback through a proxy. https://pkg.go.dev/golang.org/x/net/http/httpproxy#Config
+This agrees with kubectl and containerd. Python's urllib supports no ranges as exceptions, and uses a proxy even for
+loopback. https://pkg.go.dev/golang.org/x/net/http/httpproxy#Config
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class ProxyError(Exception):
-    """A proxy that cannot be used. The text never holds its address, which may hold a password."""
+    """The proxy cannot be used. The text never contains its address, which may contain a password."""
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """`named` is the setting that it comes from, for messages; `authorization` a header's value, empty without one."""
+    """`named` is the setting from which it comes, for messages; `authorization` is a header's value, or empty."""
 
     host: str
     port: int
@@ -36,7 +36,7 @@ class Proxy:
 
 
 def parse(url: str, named: str) -> Proxy:
-    """The proxy at `url`, which may lack its scheme as in Go. Raises ProxyError for what is no http address."""
+    """The proxy at `url`, which may lack its scheme as in Go. Raises ProxyError if it is not an http address."""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname, parts.port
@@ -46,8 +46,8 @@ def parse(url: str, named: str) -> Proxy:
         raise ProxyError(f"{named}: is not the address of a proxy; give http://HOST:PORT")
     if parts.scheme != "http":
         raise ProxyError(
-            f"{named}: its scheme is {parts.scheme}, and only http is supported; give http://HOST:PORT, or except "
-            "what is reached without a proxy (NO_PROXY)"
+            f"{named}: its scheme is {parts.scheme}, and only http is supported; give http://HOST:PORT, or list in "
+            "NO_PROXY what is reached without a proxy"
         )
     authorization = ""
     if parts.username is not None:
@@ -57,10 +57,10 @@ def parse(url: str, named: str) -> Proxy:
 
 
 def by_environment(url: str, environment: Mapping[str, str]) -> Proxy | None:
-    """The proxy that the environment names for `url`, None where it is reached directly. Raises ProxyError."""
+    """The environment's proxy for `url`, None if it is reached directly. Raises ProxyError."""
     parts = urlsplit(url)
     names = (f"{parts.scheme.upper()}_PROXY", f"{parts.scheme}_proxy")
-    # Go takes the names in capitals first.
+    # Go prefers the names in capitals.
     named = next((name for name in names if environment.get(name)), None)
     exceptions = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
     if named is None or excepted(parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme], exceptions):
@@ -69,7 +69,7 @@ def by_environment(url: str, environment: Mapping[str, str]) -> Proxy | None:
 
 
 def excepted(host: str, port: int, exceptions: str) -> bool:
-    """Whether a host is reached without a proxy: loopback is by itself, all else by a list with commas in between."""
+    """Whether a host is reached without a proxy: loopback always is, others if the comma-separated list has them."""
     host = host.lower().rstrip(".")
     number = address(host)
     if host == "localhost" or (number is not None and number.is_loopback):
@@ -88,7 +88,7 @@ def excepted(host: str, port: int, exceptions: str) -> bool:
             if address(name) == number:
                 return True
             continue
-        # ".example.org" and "*.example.org" are the hosts below it; "example.org" is itself and these.
+        # ".example.org" and "*.example.org" match the hosts below it; "example.org" also matches itself.
         name = name[1:] if name.startswith("*.") else name
         if host == name or host.endswith(name if name.startswith(".") else f".{name}"):
             return True
@@ -96,7 +96,7 @@ def excepted(host: str, port: int, exceptions: str) -> bool:
 
 
 def address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address that the text is, None where it is a name."""
+    """`text` as an IP address, None if it is a name."""
     try:
         return ipaddress.ip_address(text)
     except ValueError:
@@ -111,7 +111,7 @@ def _in_range(number: ipaddress.IPv4Address | ipaddress.IPv6Address, entry: str)
 
 
 def with_port(entry: str) -> tuple[str, str]:
-    """(host, port or nothing) of an exception; an IPv6 address with a port stands in brackets."""
+    """(host, port or empty) of an exception; an IPv6 address with a port is in brackets."""
     if entry.startswith("["):
         name, _bracket, rest = entry[1:].partition("]")
         return name, rest.lstrip(":")

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All problems of a description and its nodes, in the order in which a reader mends them."""
+"""All problems of a description and its nodes, in the order in which a user would correct them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import (
 
 
 def with_defaults(values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The variables that are set, and the defaults of the others."""
+    """The variables, with defaults for those that are not set."""
     return {name: options.get(name, {}).get("default") if value is None else value for name, value in values.items()}
 
 
 def check_encryption(values: Mapping[str, Any]) -> list[str]:
-    """What no cluster could carry out; what etcd already has is the role control_plane's business."""
+    """Choices that are wrong for any cluster; the role control_plane compares them with what etcd already has."""
     resources = [str(name) for name in values["k8sgu_encryption_resources"]]
     endpoint = str(values["k8sgu_encryption_kms_endpoint"])
     wanted = choice.wanted(str(values["k8sgu_encryption_provider"]), "", resources, endpoint)
@@ -44,15 +44,15 @@ def check(
     described: bool,
     found: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Every problem, each with the option or the node, what was seen and the way out.
+    """Every problem, with the option or the node, what was found and what to do.
 
-    values: variables by name, None for one that is not set. seen: names of all variables. described: whether the
-    infrastructure is to be made of the counts in `values`; otherwise it is what the inventory has. A node without a
-    `probe` is judged by the inventory alone. found: what is known of the living cluster, as the filter living_problems
-    takes it.
+    values: {variable: value}, None for one that is not set. seen: names of all variables. described: whether the
+    infrastructure is made from the counts in `values`; otherwise it is the inventory's. A node without a `probe` is
+    checked by the inventory only. found: what is known about the existing cluster, in the form of the filter
+    living_problems.
     """
     options = variables.options(roles)
-    # Of a name that is null, no default counts: the inventory and ec2_cluster would not know it.
+    # A null name does not get its default: the inventory and ec2_cluster would not know that name.
     cluster = values["k8sgu_cluster_name"]
     count = values["k8sgu_control_plane_count"]
     values = {**with_defaults(values, options), "k8sgu_cluster_name": cluster}
@@ -70,12 +70,12 @@ def check(
     if described:
         problems += names.check_described(values)
         problems += names.check_members(int(values["k8sgu_control_plane_count"]), "k8sgu_control_plane_count")
-    # On its way between two descriptions a living cluster may have any number.
+    # A living cluster that changes from one description to another may have any number.
     elif not (found and living.lives(found["record"], found["nodes"])):
         problems += names.check_members(sum(bool(one["etcd"]) for one in nodes), "the inventory's group etcd")
     if found:
         if described:
-            # Before there are nodes that were probed.
+            # There are no probed nodes yet.
             problems += living.check_cluster(str(values["k8sgu_cluster_name"]), found["nodes"])
             count = values["k8sgu_control_plane_count"]
         wanted = None if count is None else int(count)

@@ -1,10 +1,10 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which members of etcd may start on an empty directory: those of a cluster that is being born, and no other.
+"""Decides which etcd members may start on an empty directory: only those of a cluster that is being born.
 
-A member that starts without data takes the addresses it is given for a new cluster's. Where the cluster has members
-elsewhere, it and others like it would be a second cluster of the same name, or forget what they have voted for.
+A member that starts without data takes its initial addresses for a new cluster's. If the cluster already has members,
+such members would form a second cluster of the same name, or forget their votes.
 https://etcd.io/docs/v3.6/op-guide/failures/ and https://etcd.io/docs/v3.6/op-guide/runtime-configuration/
 """
 
@@ -40,43 +40,43 @@ def _etcd(node: Node) -> Mapping[str, Any]:
 
 
 def _beside(node: Node, joined: Sequence[Node]) -> str | None:
-    """Of a member without data, beside others that live."""
+    """The problem of a member without data, if other members live."""
     names = ", ".join(other["name"] for other in joined)
     told = next((_etcd(other)["members"] for other in joined if _etcd(other)["members"]), None)
     if told is None:
         return (
-            f"etcd has no data in {DATA}, and of {names}, which have, none answers who its members are; start etcd "
+            f"etcd has no data in {DATA}, and none of {names}, which have data, lists its members; start etcd "
             "there first (systemctl start etcd; journalctl -u etcd)"
         )
     listed = [one for one in told if node["address"] and one["address"] == node["address"]]
     if any(not one["started"] for one in listed):
-        # The cluster's birth was cut off before this one: it is counted on, and has never voted.
+        # The cluster's birth was interrupted before this member started: it belongs to it, and has never voted.
         return None
     if listed or any(one["name"] == node["name"] for one in told):
         return (
-            f"etcd has no data in {DATA}, and the cluster has the member elsewhere ({names}): its data is lost, and it "
-            "may not start without; put the directory back as it was. These playbooks replace no member yet; by hand: "
+            f"etcd has no data in {DATA}, but the cluster has this member already ({names}): its data is lost, and it "
+            "must not start without; restore the directory. These playbooks cannot replace a member yet; by hand: "
             "https://etcd.io/docs/v3.6/op-guide/runtime-configuration/"
         )
     known = ", ".join(one["name"] or one["address"] for one in told)
     return (
-        f"is no member of this cluster's etcd, which has {len(told)} ({known}); "
-        "control-plane nodes cannot be added while it lives; take it out of the group etcd, or put back "
+        f"is not a member of this cluster's etcd, which has {len(told)} ({known}); "
+        "control-plane nodes cannot be added while it lives; remove it from the group etcd, or put back "
         "k8sgu_control_plane_count"
     )
 
 
 def _alone(node: Node, lived: bool, unread: Sequence[str], record_file: str) -> str | None:
-    """Of a member without data, where no member that was read lives."""
+    """The problem of a member without data, if no member that was read lives."""
     if unread:
         return (
-            f"etcd has no data in {DATA}, and whether {', '.join(unread)} has could not be read; run it on all of the "
-            "group etcd (without --limit), with all of them up"
+            f"etcd has no data in {DATA}, and whether {', '.join(unread)} has could not be read; run it on the whole "
+            "group etcd (without --limit), with all of them running"
         )
     if not lived:
         return None
     return (
-        f"etcd has no data in {DATA}, and the cluster has lived: its database is lost; put the directory back from a "
-        "backup (etcdutl snapshot restore), or give up what it held: playbooks/destroy.yml and then site.yml, or with "
-        f"machines of your own install them anew and remove {record_file}"
+        f"etcd has no data in {DATA}, but the cluster has lived: its database is lost; restore the directory from a "
+        "backup (etcdutl snapshot restore), or give the data up: playbooks/destroy.yml and then site.yml, or with "
+        f"machines of your own reinstall them and remove {record_file}"
     )

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names in the description and of the nodes, and how many etcd members there are."""
+"""Checks names in the description and of the nodes, and the number of etcd members."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import name
 
 
 def _count(pool: Any) -> int:
-    """How many nodes a pool is to have; 0 where it does not say so, which `check_pools` tells."""
+    """The number of nodes of a pool; 0 if it does not give a valid one, which `check_pools` reports."""
     count = pool.get("count") if isinstance(pool, Mapping) else None
     return int(count) if isinstance(count, (int, str)) and str(count).isdecimal() else 0
 
@@ -29,7 +29,7 @@ def described_count(values: Mapping[str, Any]) -> int:
 
 
 def check_described(values: Mapping[str, Any]) -> list[str]:
-    """What can be told of the names of a cluster that ec2_cluster is to make, in the words of ec2_cluster."""
+    """Problems of the names of a cluster that ec2_cluster is to make, in ec2_cluster's words."""
     problems = [
         *check_pools(values),
         *_of("k8sgu_tags", name_rules.tags_faults, values.get("k8sgu_tags"), check_type_dict),
@@ -41,7 +41,7 @@ def check_described(values: Mapping[str, Any]) -> list[str]:
 
 
 def _of(option: str, faults: Callable[[Any], list[str]], value: Any, converted: Callable[[Any], Any]) -> list[str]:
-    """Faults of a value that Ansible would convert first: -e k8sgu_zones=a,b is a list to it."""
+    """Faults of a value after Ansible's conversion: -e k8sgu_zones=a,b becomes a list."""
     if not value:
         return []
     try:
@@ -53,7 +53,7 @@ def _of(option: str, faults: Callable[[Any], list[str]], value: Any, converted: 
 
 
 def check_pools(values: Mapping[str, Any]) -> list[str]:
-    """Problems of the further pools, and of the names that all nodes would have."""
+    """Problems of the additional pools, and of the names that all nodes would have."""
     problems = []
     pools = [
         (name_rules.CONTROL_PLANE_POOL, int(values["k8sgu_control_plane_count"])),
@@ -66,7 +66,7 @@ def check_pools(values: Mapping[str, Any]) -> list[str]:
             continue
         if not str(pool.get("count")).isdecimal():
             problems.append(
-                f"{where}.count: {name_rules.shown(pool.get('count'))} is no number of nodes; give 0 or more"
+                f"{where}.count: {name_rules.shown(pool.get('count'))} is not a number of nodes; give 0 or more"
             )
         fault = name_rules.pool_fault(pool["name"])
         if fault:
@@ -74,14 +74,14 @@ def check_pools(values: Mapping[str, Any]) -> list[str]:
         else:
             pools.append((str(pool["name"]), _count(pool)))
     cluster = values["k8sgu_cluster_name"]
-    # One complaint for one name: of a wrong one the nodes' are wrong as well.
+    # Report a wrong name once: the nodes' names that contain it are wrong too.
     if not name_rules.cluster_fault(cluster):
         problems += [f"k8sgu_pools: {fault}" for fault in name_rules.pools_faults(cluster, pools)]
     return problems
 
 
 def check_hosts(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Nodes of the inventory: legal names, and one name for each machine."""
+    """Problems of the inventory's nodes: invalid names, and machines with two names."""
     problems = [
         f"{node['name']}: {fault}; a node's name in the inventory is its host name"
         for node in nodes
@@ -89,7 +89,7 @@ def check_hosts(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
         if fault
     ]
     for what, way_out in (
-        ("name", "names count without regard to upper and lower case; rename one"),
+        ("name", "names are compared without upper and lower case; rename one"),
         ("address", "two nodes cannot have one ec2_private_ip; correct the inventory"),
         ("connection", "they are the same machine; correct ansible_host or remove one"),
     ):
@@ -106,7 +106,7 @@ def check_hosts(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def check_members(count: int, option: str) -> list[str]:
-    """etcd survives the loss of a minority: an even count has more to lose and no more to spare."""
+    """etcd survives the loss of a minority, so an even number of members survives no more than one less."""
     if count > 0 and count % 2:
         return []
     near = f"{count - 1} or {count + 1}" if count > 0 else "1 or 3"

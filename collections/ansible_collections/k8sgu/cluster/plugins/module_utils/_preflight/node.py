@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a node must be, judged over what `probe.py` read of it."""
+"""Checks a node by what `probe.py` read from it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.ports import
 # The oldest release of each distribution that still gets updates and has what the components need.
 DISTRIBUTIONS = {"ubuntu": (20, 4), "debian": (11,)}
 FEATURES = {
-    "br_netfilter": "Services of pods on one node would not find back",
-    "overlay": "the container runtime stacks images with it",
+    "br_netfilter": "answers of Services between pods on one node would get lost",
+    "overlay": "the container runtime needs it for images",
     "nf_tables": "kube-proxy and the pod network write its rules",
 }
 # Programs of the port table that are not ours to place.
 OTHERS = ("sshd", "pods", "load balancer", "kernel")
 
-# MiB and inodes that every run needs to have free where it writes, by the most demanding directory of a file system:
-# programs and their predecessors (which are kept until the new ones are well), images and databases; packages; files.
+# MiB and inodes that every run needs free where it writes, by the most demanding directory of a file system: programs
+# and their predecessors (kept until the new ones are healthy), images and databases; packages; files.
 ROOM = {
     **dict.fromkeys(("/opt", "/var/lib", "/var/lib/etcd", "/var/lib/containerd", "/var/lib/docker"), (512, 2000)),
     **dict.fromkeys(("/usr", "/var/cache", "/var/log", "/var/lib/kubelet"), (64, 500)),
 }
 OTHER_ROOM = (16, 100)
-# In the words of Python, mkdir and the kernel, where a node's disk keeps a module from being run.
+# Errors of Python, mkdir and the kernel when a node's disk prevents a module from running.
 UNWRITABLE = {
     "full": ("No space left on device", "No usable temporary directory"),
     "read-only": ("Read-only file system",),
@@ -38,7 +38,7 @@ MAKE_ROOM = "make room (du -xh %s | sort -h | tail -30 shows what takes it)"
 
 Node = Mapping[str, Any]
 Probe = Mapping[str, Any]
-# Our program by the protocol and port that it alone takes on a node.
+# Our programs, by the protocol and port that only they use on a node.
 Ports = Dict[Tuple[str, int], str]
 
 
@@ -51,8 +51,8 @@ def check_node(node: Node, values: Mapping[str, Any], port_table: Iterable[Mappi
         for state, words in UNWRITABLE.items():
             if any(word in text for word in words for text in said):
                 return [
-                    f"{name}: its disk is {state}, so that not even Ansible can work there: {reason[:500]}; log in, "
-                    "look (df -h; df -i; grep ' ro[, ]' /proc/mounts), and make room or repair it"
+                    f"{name}: its disk is {state}, so that Ansible cannot run there: {reason[:500]}; log in, "
+                    "check it (df -h; df -i; grep ' ro[, ]' /proc/mounts), and make room or repair it"
                 ]
         return [f"{name}: could not be read: {reason[:500]}; check that it runs, ansible_host and the SSH key"]
     probe = result["node"]
@@ -73,7 +73,7 @@ def check_system(probe: Probe) -> list[str]:
     problems = []
     distribution, version = probe["distribution"], probe["distribution_version"]
     oldest = DISTRIBUTIONS.get(distribution)
-    # Debian's testing has no number.
+    # Debian testing has no version number.
     release = numbers(version)
     if oldest is None or (release and release < oldest) or (not release and distribution != "debian"):
         seen = f"{distribution} {version}".strip() or "unknown"
@@ -89,7 +89,7 @@ def check_system(probe: Probe) -> list[str]:
 
 
 def owner(probe: Probe) -> dict[str, Any] | None:
-    """Who owns the node; None where the file says nothing that can be read."""
+    """The node's owner; None if the file is damaged."""
     if not probe["owner"]:
         return {}
     try:
@@ -111,7 +111,7 @@ def check_memory(probe: Probe, values: Mapping[str, Any]) -> list[str]:
 
 def check_disks(probe: Probe, values: Mapping[str, Any]) -> list[str]:
     disk = float(values["k8sgu_preflight_min_disk_gb"])
-    # What a cluster has written on its own node is not missing to it, as long as there is room for a run.
+    # On its own node, a cluster's data does not count as missing space, as long as a run has enough.
     ours = (owner(probe) or {}).get("cluster") == values["k8sgu_cluster_name"]
     kind, size = ("in all", probe["disk_total_gb"]) if ours else ("free", probe["disk_free_gb"])
     problems = []
@@ -122,20 +122,20 @@ def check_disks(probe: Probe, values: Mapping[str, Any]) -> list[str]:
                 f"{size:.1f} GiB {kind} at /var/lib, less than k8sgu_preflight_min_disk_gb {disk:g}; make room, or "
                 "enlarge the disk (k8sgu_root_volume_size)"
             )
-        # A disk that is too small and full is both.
+        # A disk can be both too small and full.
         problems += check_room(each, told=small and not ours)
     return problems
 
 
 def check_room(each: Mapping[str, Any], told: bool) -> list[str]:
-    """Problems of one file system; `told` is whether it is known already that it has not enough free."""
+    """Problems of one file system; `told`: whether too little free space was reported already."""
     mount, rows = each["mount"], [ROOM.get(path, OTHER_ROOM) for path in each["directories"]]
     space, files = max(row[0] for row in rows), max(row[1] for row in rows)
     place = f"the file system at {mount}"
     if each["read_only"]:
         return [
-            f"{place} is mounted read-only; look why (dmesg | grep -i -e error -e remount; /etc/fstab), repair it, and "
-            f"mount it again: mount -o remount,rw {mount}"
+            f"{place} is mounted read-only; find out why (dmesg | grep -i -e error -e remount; /etc/fstab), repair it, "
+            f"and mount it again: mount -o remount,rw {mount}"
         ]
     problems = []
     if each["free_mb"] < space and not told:
@@ -152,7 +152,7 @@ def check_room(each: Mapping[str, Any], told: bool) -> list[str]:
 
 
 def skew(there: float, before: float, after: float) -> float:
-    """Seconds that a clock is at least ahead (or, negative, behind) when it was read between two readings of ours."""
+    """The least seconds by which a clock is ahead (negative: behind), if read between two readings of ours."""
     return min(0.0, there - before) if there < before else max(0.0, there - after)
 
 
@@ -173,8 +173,8 @@ def check_owner(probe: Probe, name: str, cluster: str) -> list[str]:
         return ["/etc/k8sgu/cluster.json is damaged and names no owner; remove it if the node is this cluster's"]
     if found and found["cluster"] != cluster:
         return [
-            f"belongs to the cluster {found['cluster']!r} (/etc/k8sgu/cluster.json), not to {cluster!r}; take another "
-            "node, or install this one anew"
+            f"belongs to the cluster {found['cluster']!r} (/etc/k8sgu/cluster.json), not to {cluster!r}; use another "
+            "node, or reinstall this one"
         ]
     if found and found.get("node") not in (None, name):
         return [f"is the node {found['node']!r} of this cluster (/etc/k8sgu/cluster.json); name it so in the inventory"]
@@ -214,7 +214,7 @@ def check_ports(probe: Probe, control_plane: bool, port_table: Iterable[Mapping[
     ours = our_ports(control_plane, port_table)
     taken = {}
     for found in probe["listeners"]:
-        # A program whose file was replaced while it ran.
+        # The file of a running program was replaced.
         program = found["program"].replace(" (deleted)", "")
         place = (found["protocol"], found["port"])
         if place in ours and program not in PROGRAMS.get(ours[place], (ours[place],)):

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads of a node what preflight judges, in one go. It writes nothing."""
+"""Reads everything that preflight checks from a node. Writes nothing."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ NETLINK_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 5.0
 # Images, pods' files and etcd's database are below it.
 DATA_DIRECTORY = "var/lib"
-# Of this process's own view, whatever `root` is.
+# As this process sees them, whatever `root` is.
 MOUNTS = Path("/proc/self/mounts")
-# Where roles, packages and Ansible write, and what is often a file system of its own. One that is not there yet is
-# made on the file system of the directory above it.
+# Where roles, packages and Ansible write, and what often is a separate file system. A missing directory will be made on
+# the file system of its parent.
 WRITTEN = (
     "", "etc", "usr", "usr/local", "opt", "home", "root", "tmp", "var", "var/tmp", "var/cache", "var/log", "var/lib",
     "var/lib/etcd", "var/lib/containerd", "var/lib/docker", "var/lib/kubelet",
@@ -36,21 +36,21 @@ WRITTEN = (
 
 
 def module_available(root: Path, release: str, module: str) -> bool:
-    """Whether a kernel module is loaded, built in, or there to be loaded."""
+    """Whether a kernel module is loaded, built in, or can be loaded."""
     if (root / "sys/module" / module).exists():
         return True
     directory = root / "lib/modules" / release
     wanted = f"/{module}.ko"
     for name in ("modules.builtin", "modules.dep"):
         path = directory / name
-        # A line of modules.dep begins with the module, then its dependencies.
+        # A line of modules.dep has the module first, then its dependencies.
         if path.exists() and any(wanted in line.partition(":")[0] for line in path.read_text().splitlines()):
             return True
     return False
 
 
 def nf_tables_answers() -> bool:
-    """Whether the kernel answers a request for nf_tables' generation; that works without any file of the kernel's."""
+    """Whether the kernel answers a request for nf_tables' generation; this needs none of the kernel's files."""
     # nlmsghdr, then nfgenmsg: family unspecified, version 0, resource 0.
     kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN
     request = struct.pack("=IHHIIBBH", 20, kind, NLM_F_REQUEST, 1, 0, 0, 0, 0)
@@ -66,7 +66,7 @@ def nf_tables_answers() -> bool:
 
 
 def kernel_features(root: Path) -> dict[str, bool]:
-    """By feature, whether the kernel has it."""
+    """{feature: whether the kernel has it}."""
     release = os.uname().release
     filesystems = (root / "proc/filesystems").read_text().split()
     return {
@@ -77,7 +77,7 @@ def kernel_features(root: Path) -> dict[str, bool]:
 
 
 def unreached(addresses: Sequence[str]) -> dict[str, str]:
-    """Of addresses (host:port) those that accept no TCP connection, with the reason."""
+    """{address: reason} of those addresses (host:port) that accept no TCP connection."""
     found = {}
     for address in addresses:
         host, _colon, port = address.rpartition(":")
@@ -89,7 +89,7 @@ def unreached(addresses: Sequence[str]) -> dict[str, str]:
 
 
 def mount_points(mounts: str) -> set[Path]:
-    """Of the lines of /proc/mounts; os.path.ismount() does not see a directory that is bound within its file system.
+    """The mount points in /proc/mounts; os.path.ismount() misses a directory that is bound within its file system.
 
     https://man7.org/linux/man-pages/man5/proc_pid_mounts.5.html
     """
@@ -98,14 +98,14 @@ def mount_points(mounts: str) -> set[Path]:
 
 
 def mount_point(path: Path, known: set[Path]) -> str:
-    """Where the file system of a path is mounted."""
+    """The mount point of a path's file system."""
     return str(next((above for above in (path, *path.parents) if above in known), Path("/")))
 
 
 def file_systems(root: Path) -> list[dict[str, Any]]:
-    """Room on every file system that is written to: `directories` are those of `WRITTEN` on it.
+    """The room on every file system that is written to; `directories` are those of `WRITTEN` on it.
 
-    Sizes are in MiB. A file system without a table of inodes (Btrfs) counts none of them: `inodes` is 0.
+    Sizes are in MiB. `inodes` is 0 for a file system without a fixed number of inodes (Btrfs).
     """
     known = mount_points(MOUNTS.read_text())
     found: list[dict[str, Any]] = []
@@ -130,10 +130,10 @@ def file_systems(root: Path) -> list[dict[str, Any]]:
 
 
 def same_storage(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two directories share their room: on one mount, or on two of one storage.
+    """Whether two directories share their room: on one mount, or on two mounts of one storage.
 
-    A bound directory, an overlay or a subvolume is a mount of its own and has the numbers of what it lies on, which
-    others write to meanwhile. What is read-only is the mount.
+    A bind mount, an overlay or a subvolume is a separate mount with the numbers of the storage below it, to which
+    others may be writing. Read-only is a property of the mount.
     """
     if one["mount"] == other["mount"]:
         return True
@@ -146,7 +146,7 @@ def same_storage(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def probe(root: Path = Path("/"), reach: Sequence[str] = ()) -> dict[str, Any]:
-    """What `node.py` judges; `root` is where the machine's file system is mounted, `reach` what it should reach."""
+    """What `node.py` checks. `root`: where the machine's file system is mounted; `reach`: addresses to try."""
     release = os_release((root / "etc/os-release").read_text())
     disk = os.statvfs(root / DATA_DIRECTORY)
     owner = root / "etc/k8sgu/cluster.json"

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The network ranges of a cluster: apart from each other and from the nodes, and large enough."""
+"""Checks that a cluster's network ranges are large enough and do not overlap each other or the nodes."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from itertools import combinations
 from typing import Any, Mapping, Sequence
 
 RANGES = ("k8sgu_vpc_cidr", "k8sgu_pod_cidr", "k8sgu_service_cidr")
-# RFC 6890: what no cluster can use, whatever else is free.
+# RFC 6890: ranges that no cluster can use.
 SPECIAL = {
     "loopback": ipaddress.IPv4Network("127.0.0.0/8"),
     "link-local": ipaddress.IPv4Network("169.254.0.0/16"),
     "multicast": ipaddress.IPv4Network("224.0.0.0/4"),
 }
-# Of a node's range: the network's own address, the bridge's and the broadcast address.
+# Addresses of a node's range that no pod can have: the network's own, the bridge's and the broadcast address.
 RESERVED_ON_NODE = 3
 Networks = Mapping[str, ipaddress.IPv4Network]
 
 
 def check_ranges(values: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]], expected_nodes: int) -> list[str]:
-    """Problems of the ranges. `nodes` have `name` and `address`; `expected_nodes` is how many there are to be."""
+    """Problems of the ranges. `nodes` have `name` and `address`; `expected_nodes` is the planned number of nodes."""
     networks: dict[str, ipaddress.IPv4Network] = {}
     problems: list[str] = []
     for option in RANGES:
-        # A VPC that was brought has its own range, which ec2_cluster reads.
+        # An existing VPC of the user's has its own range, which ec2_cluster reads.
         if option == "k8sgu_vpc_cidr" and values.get("k8sgu_vpc_id"):
             continue
         try:
             networks[option] = ipaddress.IPv4Network(values[option])
         except ValueError as error:
-            problems.append(f"{option}: {values[option]!r} is no IPv4 range ({error}); give one such as 10.200.0.0/16")
+            problems.append(f"{option}: {values[option]!r} is not an IPv4 range ({error}); give one like 10.200.0.0/16")
     problems += overlaps(networks)
     problems += node_addresses(networks, nodes)
     if "k8sgu_pod_cidr" in networks:
@@ -58,7 +58,7 @@ def overlaps(networks: Networks) -> list[str]:
 
 
 def node_addresses(networks: Networks, nodes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Pods and Services must not take the addresses of nodes."""
+    """Problems of ranges of pods and Services that contain addresses of nodes."""
     problems = []
     for node in nodes:
         if not node.get("address"):
@@ -67,7 +67,7 @@ def node_addresses(networks: Networks, nodes: Sequence[Mapping[str, Any]]) -> li
             address = ipaddress.IPv4Address(node["address"])
         except ValueError:
             problems.append(
-                f"{node['name']}: ec2_private_ip {node['address']!r} is no IPv4 address; set it in the inventory"
+                f"{node['name']}: ec2_private_ip {node['address']!r} is not an IPv4 address; set it in the inventory"
             )
             continue
         problems += [
@@ -82,7 +82,7 @@ def pod_range(net: ipaddress.IPv4Network, values: Mapping[str, Any], expected_no
     prefix, max_pods = int(values["k8sgu_pod_cidr_node_prefix"]), int(values["k8sgu_max_pods"])
     if not net.prefixlen <= prefix <= 30:
         return [
-            f"k8sgu_pod_cidr_node_prefix: a /{prefix} is no part of k8sgu_pod_cidr {net}; "
+            f"k8sgu_pod_cidr_node_prefix: a /{prefix} is not part of k8sgu_pod_cidr {net}; "
             f"give {max(net.prefixlen, 24)}, or another from {net.prefixlen} to 30"
         ]
     problems = []
@@ -106,7 +106,9 @@ def service_addresses(net: ipaddress.IPv4Network, values: Mapping[str, Any]) -> 
         try:
             found[option] = ipaddress.IPv4Address(values[option])
         except ValueError:
-            problems.append(f"{option}: {values[option]!r} is no IPv4 address; give one of k8sgu_service_cidr {net}")
+            problems.append(
+                f"{option}: {values[option]!r} is not an IPv4 address; give one of k8sgu_service_cidr {net}"
+            )
     if net.prefixlen > 28:
         return [*problems, f"k8sgu_service_cidr: {net} has fewer than 16 addresses; choose a larger range"]
     first = net.network_address + 1
@@ -119,6 +121,6 @@ def service_addresses(net: ipaddress.IPv4Network, values: Mapping[str, Any]) -> 
     dns = found.get("k8sgu_cluster_dns_address")
     if dns is not None and (dns not in net or dns in (net.network_address, net.broadcast_address, first)):
         problems.append(
-            f"k8sgu_cluster_dns_address: {dns} is no free address of k8sgu_service_cidr {net}; give {first + 9}"
+            f"k8sgu_cluster_dns_address: {dns} is not a free address of k8sgu_service_cidr {net}; give {first + 9}"
         )
     return problems

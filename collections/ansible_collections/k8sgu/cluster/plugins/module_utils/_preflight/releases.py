@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a Kubernetes version is one that the project has a release file for."""
+"""Checks that the project has a release file for a Kubernetes version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def released(directory: Path) -> list[str]:
     """The Kubernetes version of every releases/<minor>.yml."""
     found = []
     for path in sorted(directory.glob("*.yml")):
-        # One line counts, and the files are the longest that are read here.
+        # Only one line is needed, and parsing these long files would be slow.
         match = re.search(r"^kubernetes:\s+(?:&\S+\s+)?[\"']?([0-9.]+)", path.read_text(), re.MULTILINE)
         if match:
             found.append(match.group(1))
@@ -26,7 +26,7 @@ def check_version(version: str, versions: list[str], directory: str) -> list[str
     if version in versions:
         return []
     if not versions:
-        return [f"k8sgu_releases_dir: {directory} holds no release file; give the directory with <minor>.yml"]
+        return [f"k8sgu_releases_dir: {directory} has no release file; give the directory with <minor>.yml"]
     return [
         f"k8sgu_kubernetes_version: {version!r} is not on the release list ({', '.join(versions)}); the nearest is "
         f"{nearest(version, versions)}"

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Variables that nobody reads: a misspelt one would silently leave its default in force."""
+"""Finds variables that no role reads: with a misspelt name the default would silently stay in effect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FACTS = frozenset({"k8sgu_node"})
 
 
 def options(roles: Path) -> dict[str, dict[str, Any]]:
-    """Every variable of every role by name, from the argument specs."""
+    """{name: its option} of every variable of every role, from the argument specs."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(roles.glob("*/meta/argument_specs.yml")):
         for spec in (yaml_load(path.read_text()) or {}).get("argument_specs", {}).values():
@@ -26,17 +26,17 @@ def options(roles: Path) -> dict[str, dict[str, Any]]:
 
 
 def derived(roles: Path) -> set[str]:
-    """Names with the prefix that roles make of others."""
+    """Names with our prefix that roles derive from other variables."""
     names = set(FACTS)
     for path in sorted(roles.glob("*/vars/main.yml")):
-        # Top-level keys alone: some of these files are long, and no value counts here.
+        # Only top-level keys are needed, and parsing these long files would be slow.
         lines = (line.partition(":") for line in path.read_text().splitlines() if line.startswith(PREFIX))
         names |= {name for name, colon, _value in lines if colon}
     return names
 
 
 def check_names(seen: Iterable[str], known: Iterable[str]) -> list[str]:
-    """A problem for each of the names with our prefix that no role knows."""
+    """A problem for each name with our prefix that no role has."""
     there = sorted(known)
     problems = []
     for name in sorted({name for name in seen if name.startswith(PREFIX)} - set(there)):

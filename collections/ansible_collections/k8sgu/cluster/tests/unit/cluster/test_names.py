@@ -27,7 +27,7 @@ def test_names_that_a_cluster_can_have(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["internal", "internal-1"])
 def test_a_load_balancers_name_must_not_begin_with_internal(name: str) -> None:
-    assert names.load_balancer(name).startswith("internal-") and "AWS keeps names" in name_rules.cluster_fault(name)
+    assert names.load_balancer(name).startswith("internal-") and "AWS reserves names" in name_rules.cluster_fault(name)
 
 
 def test_the_longest_cluster_name_fits_its_load_balancer_and_no_longer_one_would() -> None:
@@ -81,24 +81,24 @@ def test_tags_that_can_be(tags: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("tags", "said"),
     [
-        ({"aws:x": "1"}, "'aws:x' is not yours to set; choose a key without k8sgu.io/, aws:, kubernetes.io/"),
-        ({"AWS:x": "1"}, "'AWS:x' is not yours"),
-        ({"k8sgu.io/role": "x"}, "'k8sgu.io/role' is not yours"),
-        ({"kubernetes.io/cluster/x": "x"}, "is not yours"),
-        ({"Name": "x"}, "'Name' is not yours"),
-        ({"name": "x"}, "'name' is not yours"),
+        ({"aws:x": "1"}, "'aws:x' is reserved; choose a key without k8sgu.io/, aws:, kubernetes.io/"),
+        ({"AWS:x": "1"}, "'AWS:x' is reserved"),
+        ({"k8sgu.io/role": "x"}, "'k8sgu.io/role' is reserved"),
+        ({"kubernetes.io/cluster/x": "x"}, "is reserved"),
+        ({"Name": "x"}, "'Name' is reserved"),
+        ({"name": "x"}, "'name' is reserved"),
         ({"": "x"}, "a key has 1 to 128 characters and this one 0"),
         ({"k" * 129: "x"}, "and this one 129; shorten it"),
         ({"x": "v" * 257}, "a value has at most 256 characters and this one 257"),
-        ({"x": "aws:y"}, "IAM takes no value that begins with aws:"),
-        ({"x": None}, "'x': the value null, which is no text to YAML, cannot be a tag's; put it in quotes"),
+        ({"x": "aws:y"}, "IAM allows no value with the prefix aws:"),
+        ({"x": None}, "'x': the value null, which is not text in YAML, cannot be a tag's; put it in quotes"),
         ({"x": True}, "the value true"),
         ({"x": 1.10}, "the value 1.1"),
         ({"x": {"y": "z"}}, 'the value {"y": "z"}'),
-        ({"x": "a,b"}, "'a,b' holds ',', and IAM takes letters, digits, spaces and _ . : / = + - @ alone"),
+        ({"x": "a,b"}, "'a,b' holds ',', and IAM allows only letters, digits, spaces and _ . : / = + - @"),
         ({"x\t": "a"}, "holds '\\t'"),
-        ({"Team": "a", "team": "b"}, "'Team', 'team': IAM's keys differ by more than upper and lower case"),
-        ({**FULL, "one": "more"}, "46 tags, and AWS has room for 45 beside the cluster's own"),
+        ({"Team": "a", "team": "b"}, "'Team', 'team': IAM does not distinguish keys by upper and lower case"),
+        ({**FULL, "one": "more"}, "46 tags, and AWS allows 45 besides the cluster's own"),
     ],
 )
 def test_tags_that_cannot_be_are_told_once(tags: dict[str, Any], said: str) -> None:
@@ -112,8 +112,8 @@ def test_tags_that_cannot_be_are_told_once(tags: dict[str, Any], said: str) -> N
         (["us-east-1a", "us-east-1b"], "us-east-1", ""),
         (["us-east-1a"], "", ""),
         (["us-east-1a"], "eu-west-1", "'us-east-1a' is not in region eu-west-1; give zones like eu-west-1a"),
-        (["us-east-1a", "us-east-1a"], "", "'us-east-1a' stands there twice"),
-        ([1], "us-east-1", "1, which is no text to YAML, cannot be a zone; give zones like us-east-1a"),
+        (["us-east-1a", "us-east-1a"], "", "'us-east-1a' is given twice"),
+        ([1], "us-east-1", "1, which is not text in YAML, cannot be a zone; give zones like us-east-1a"),
     ],
 )
 def test_zones(zones: list[Any], region: str, said: str) -> None:

@@ -48,8 +48,8 @@ def test_what_can_be_used_is_no_problem(given: dict[str, Any]) -> None:
         ("http://user:pa55word@proxy.example", "names no port"),
         ("http://user:pa55word@proxy.example:0", "names no port"),
         ("http://user:pa55word@:3128", "names no host"),
-        ("http://user:pa55word@proxy.example:99999", "its port is no number up to 65535"),
-        ("http://user:pa55word@proxy.example:many", "its port is no number up to 65535"),
+        ("http://user:pa55word@proxy.example:99999", "its port is not a number up to 65535"),
+        ("http://user:pa55word@proxy.example:many", "its port is not a number up to 65535"),
         ("http://user:pa55word@proxy.example:3128/path", "has a path"),
         ("http://user:pa55word@@proxy.example:3128", "has more than one @"),
         ("http://user:pa55word%@proxy.example:3128", "has a % that"),
@@ -83,14 +83,14 @@ def test_a_bad_address_is_one_fault_that_does_not_show_it(url: str, fault: str, 
         ("http://registry.example", "is an address with a scheme"),
         ("10.0.0.0/33", "is no range"),
         ("registry.example/path", "is no range"),
-        ("10.0.0.256", "is no host and no range"),
-        ("10.0.0", "is no host and no range"),
-        ("a b", "is no host and no range"),
-        ("", "is no host and no range"),
-        ("-a.example", "is no host and no range"),
-        ("a.*.example", "is no host and no range"),
+        ("10.0.0.256", "is neither a host nor a range"),
+        ("10.0.0", "is neither a host nor a range"),
+        ("a b", "is neither a host nor a range"),
+        ("", "is neither a host nor a range"),
+        ("-a.example", "is neither a host nor a range"),
+        ("a.*.example", "is neither a host nor a range"),
         ("a.example:http", "has a port that"),
-        ('a.example";', "is no host and no range"),
+        ('a.example";', "is neither a host nor a range"),
     ],
 )
 def test_a_bad_exception_is_named(entry: str, fault: str) -> None:
@@ -101,7 +101,7 @@ def test_a_bad_exception_is_named(entry: str, fault: str) -> None:
 
 def test_an_address_alone_is_no_dictionary() -> None:
     given: Any = SECRET
-    assert proxy.problems(given) == ["k8sgu_proxy: is no dictionary; give {http: http://HOST:PORT}"]
+    assert proxy.problems(given) == ["k8sgu_proxy: is not a dictionary; give {http: http://HOST:PORT}"]
 
 
 def test_exceptions_need_a_proxy() -> None:

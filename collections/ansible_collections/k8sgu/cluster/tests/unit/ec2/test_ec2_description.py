@@ -39,7 +39,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"name": "demo-"}, "^name: "),
     ({"name": "d" * 29}, "^name: "),
     ({"name": ""}, "^name: "),
-    ({"name": "internal-demo"}, "^name: .*AWS keeps names"),
+    ({"name": "internal-demo"}, "^name: .*AWS reserves names"),
     # ranges
     ({"vpc_cidr": "10.240.0.0"}, "^vpc_cidr: 10.240.0.0: EC2 takes /16 to /28"),
     ({"vpc_cidr": "10.240.0.1/16"}, "^vpc_cidr: .*host bits set"),

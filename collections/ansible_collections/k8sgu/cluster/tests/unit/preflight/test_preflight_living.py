@@ -203,10 +203,10 @@ def test_a_node_that_is_missing_is_no_change_of_the_number(
         (["1.36.4"], "1.36.4", ""),
         (["1.36.4"], "1.36.2", ""),
         (["1.36.4"], "1.37.2", ""),
-        (["1.37.2"], "1.36.4", "a minor version cannot be gone back; put back 1.37.2"),
+        (["1.37.2"], "1.36.4", "a minor version cannot be downgraded; put back 1.37.2"),
         (["1.36.4", "1.37.2"], "1.36.4", "put back 1.37.2"),
         (["1.36.4", "1.37.2"], "1.37.2", ""),
-        (["1.36.4"], "1.38.0", "no minor version may be left out"),
+        (["1.36.4"], "1.38.0", "no minor version can be skipped"),
         (["1.9.0"], "1.10.0", ""),
         ([], "1.38.0", ""),
     ],
@@ -240,8 +240,8 @@ def test_a_count_of_the_command_line_is_a_number(count: Any, problems: int) -> N
     assert len(living_problems(found)) == problems
 
 
-LOST = "its data is lost, and it may not start without"
-STRANGER = "is no member of this cluster's etcd"
+LOST = "its data is lost, and it must not start without"
+STRANGER = "is not a member of this cluster's etcd"
 DATA_LOSS = "its database is lost"
 HALF = [member(0), member(1), member(2, started=False)]
 MEMBERS: list[tuple[str, list[dict[str, Any]], dict[str, Any], dict[str, str]]] = [
@@ -271,7 +271,7 @@ MEMBERS: list[tuple[str, list[dict[str, Any]], dict[str, Any], dict[str, str]]] 
         "who could tell does not answer",
         [lived("cp-0"), node("cp-1")],
         {},
-        {"cp-1": "of cp-0, which have, none answers who its members are"},
+        {"cp-1": "none of cp-0, which have data, lists its members"},
     ),
     ("the only one lost its directory", [lost("cp-0")], RECORD, {"cp-0": DATA_LOSS}),
     ("the only one was made anew", [node("cp-0")], RECORD, {"cp-0": DATA_LOSS}),

@@ -135,7 +135,7 @@ def test_a_good_node_passes(changes: dict[str, Any]) -> None:
         ({"disk_free_gb": 0.0, "file_systems": [disk(free_mb=0)]}, "0.0 GiB free at /var/lib", "make room"),
         ({"time": 1000.0 - 6}, "6 s behind the controller's", "k8sgu_ntp_servers"),
         ({"time": 1001.0 + 60}, "60 s ahead of the controller's", "timedatectl"),
-        ({"owner": json.dumps({"cluster": "prod", "node": "x"})}, "belongs to the cluster 'prod'", "take another node"),
+        ({"owner": json.dumps({"cluster": "prod", "node": "x"})}, "belongs to the cluster 'prod'", "use another node"),
         ({"owner": json.dumps({"cluster": "demo", "node": "demo-worker-7"})}, "'demo-worker-7'", "name it so"),
         ({"owner": "{"}, "is damaged", "remove it"),
         ({"owner": "[]"}, "is damaged", "remove it"),
@@ -204,11 +204,11 @@ def test_ports_of_the_pod_network_and_the_container_runtime(
         ({}, "could not be read: nothing was read"),
         (
             {"unreachable": True, "msg": "mkdir: cannot create directory '/home/u/.ansible': No space left on device"},
-            "its disk is full, so that not even Ansible can work there: mkdir",
+            "its disk is full, so that Ansible cannot run there: mkdir",
         ),
         (
             {"failed": True, "msg": "MODULE FAILURE", "module_stderr": "OSError: [Errno 28] No space left on device"},
-            "its disk is full, so that not even Ansible can work there: MODULE FAILURE",
+            "its disk is full, so that Ansible cannot run there: MODULE FAILURE",
         ),
         (
             {"failed": True, "module_stderr": "FileNotFoundError: No usable temporary directory found in ['/tmp']"},
