@@ -291,10 +291,10 @@ def test_what_nodes_share_is_kept_on_groups_and_a_play_sees_no_difference(invent
         ({"cluster": "demo"}, "unknown option cluster (it is clusters here)"),
         ({"region": "us-east-1", "keyed_group": []}, "unknown option keyed_group (did you mean keyed_groups?)"),
         ({"clusters": ["Demo!"]}, "clusters: 'Demo!' cannot be a cluster's name: give 1 to 28"),
-        ({"clusters": [1234]}, "clusters: 1234, which is no text to YAML, cannot be a cluster's name: give 1 to 28"),
+        ({"clusters": [1234]}, "clusters: 1234, which is not text in YAML, cannot be a cluster's name: give 1 to 28"),
         (
             {"clusters": ["{{ none }}"]},
-            "clusters ({{ none }}): null, which is no text to YAML, cannot be a",
+            "clusters ({{ none }}): null, which is not text in YAML, cannot be a",
         ),
         ({"hostnames": ["name"]}, "hostnames: 'name' is not a source of names"),
         ({"states": ["asleep"]}, "asleep"),

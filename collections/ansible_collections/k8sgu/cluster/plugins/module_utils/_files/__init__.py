@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that are never half-written: the one home of atomic writes in this collection.
+"""Atomic writes for the whole collection, so that no file is ever half-written.
 
     from ansible_collections.k8sgu.cluster.plugins.module_utils._files import atomic_write
 

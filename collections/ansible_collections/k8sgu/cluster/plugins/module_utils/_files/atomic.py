@@ -7,7 +7,7 @@ Upstream facts: rename(2) replaces its target in one step, https://man7.org/linu
 a new name is durable only once its directory is synced, https://man7.org/linux/man-pages/man2/fsync.2.html.
 """
 
-# Paths come and go as text here, and resolving links is this file's own subject.
+# Paths are text here, and resolving links is what this file does.
 # ruff: noqa: PTH100, PTH101, PTH102, PTH105, PTH108, PTH110, PTH112, PTH114, PTH118, PTH119, PTH120, PTH123, PTH208
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from typing import Iterable, Iterator, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files.locks import lock
 
-# A temporary file is ".<name>.<process id>.<8 hex digits>.k8sgu": what a killed run left can be told and removed.
+# A temporary file is ".<name>.<process id>.<8 hex digits>.k8sgu", so that what killed runs left can be found.
 _SUFFIX = ".k8sgu"
 _JOURNAL = ".commit" + _SUFFIX
 _LOCK_TIMEOUT_S = 60
@@ -32,7 +32,7 @@ _SYNC_THREADS = 16
 
 
 class FileError(Exception):
-    """A path that cannot be used as asked; `path` is the one meant, the text says the way out."""
+    """The path cannot be used as requested; the text says what to do."""
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(f"{path}: {message}")
@@ -42,8 +42,8 @@ class FileError(Exception):
 def resolve_destination(path: str) -> str:
     """The real path that a write to `path` replaces.
 
-    A link inside its own directory is followed, since it is a name of the file beside it. Raises FileError where
-    `path` is a directory, a device or the like, or a symbolic link that leads to another directory.
+    Follows a link to a file in the same directory. Raises FileError if `path` is a directory, a device or similar, or a
+    symbolic link to another directory.
     """
     path = os.path.abspath(path)
     real_parent = os.path.realpath(os.path.dirname(path))
@@ -60,26 +60,26 @@ def resolve_destination(path: str) -> str:
     except FileNotFoundError:
         return target
     except NotADirectoryError as error:
-        raise FileError(path, "a part of the path above it is not a directory") from error
+        raise FileError(path, "one of its parents is not a directory") from error
     except OSError as error:
         raise FileError(path, f"cannot be examined: {error.strerror}") from error
     if stat.S_ISDIR(kind):
         raise FileError(path, "is a directory; name a file in it, or remove it")
     if not stat.S_ISREG(kind):
-        raise FileError(path, "is neither a regular file nor free; name another path, or remove it")
+        raise FileError(path, "is not a regular file; name another path, or remove it")
     return target
 
 
 def ensure_directory(path: str, mode: int = 0o700, owner: int = -1, group: int = -1) -> bool:
-    """Create `path` and what is missing above it, each with `mode`, `owner` and `group` (-1: left to the process).
+    """Create `path` and its missing parents, each with `mode`, `owner` and `group` (-1: the process's).
 
-    Directories that exist are left as they are. Returns whether one was created; raises FileError.
+    Existing directories are left unchanged. Returns whether one was created. Raises FileError.
     """
     path = os.path.abspath(path)
     missing = []
     current = path
     while not os.path.isdir(current):
-        # Asked once more: a parallel run may have made it since.
+        # Check again: a parallel run may have made it meanwhile.
         if os.path.lexists(current) and not os.path.isdir(current):
             raise FileError(current, "is not a directory; remove it, or name another path")
         if not os.path.isdir(current):
@@ -89,7 +89,7 @@ def ensure_directory(path: str, mode: int = 0o700, owner: int = -1, group: int =
         try:
             os.mkdir(directory, mode)
             _own(directory, owner, group)
-            os.chmod(directory, mode)  # mkdir's mode is cut by the umask
+            os.chmod(directory, mode)  # the umask restricts mkdir's mode
         except FileExistsError:
             continue  # a parallel run was faster
         except OSError as error:
@@ -107,16 +107,16 @@ def atomic_write(
     directory_mode: int | None = None,
     backup: bool = False,
 ) -> str | None:
-    """Replace the content of `path` in one step; a reader sees the old file or the new one, never a part.
+    """Replace the content of `path` atomically; a reader sees the old file or the new one, never a part.
 
     path: the file; see resolve_destination for what is refused.
     data: its whole new content, in bytes.
-    mode: permission bits, set before the content is visible, whatever the umask.
-    owner, group: numeric ids; -1 leaves them to the process.
-    directory_mode: where given, missing directories above are created with these bits (0o700 for keys).
+    mode: permission bits, set before the content is visible, regardless of the umask.
+    owner, group: numeric ids; -1 for the process's.
+    directory_mode: if given, missing parents are created with these bits (0o700 for keys).
     backup: keep the old file beside it first.
 
-    Returns the path of the backup, or None where there was nothing to keep. Raises FileError.
+    Returns the path of the backup, or None if there was no old file. Raises FileError.
     """
     target = resolve_destination(path)
     if directory_mode is not None:
@@ -136,11 +136,11 @@ def atomic_write(
 
 
 def replace_together(files: Mapping[str, tuple[bytes, int]], owner: int = -1, group: int = -1) -> None:
-    """Replace files that belong together, such as keys and their certificates; their directories exist.
+    """Replace files that belong together, such as keys and their certificates; their directories must exist.
 
-    `files` maps a path to (content, mode). Everything is on the disk before the first rename, and a journal in each
-    directory lists its renames, so that a run killed among them is completed by finish_replace, which every reader of
-    such a set calls first. Before the journal the old set counts, after it the new one. Raises FileError.
+    `files` maps a path to (content, mode). Everything is on disk before the first rename, and a journal in each
+    directory lists its renames, so that finish_replace, which every reader of such a set calls first, can complete a
+    run that was killed between them. The old set is valid until the journal exists, then the new one. Raises FileError.
     """
     targets = {path: resolve_destination(path) for path in files}
     _clear_strays(targets.values())
@@ -155,7 +155,7 @@ def replace_together(files: Mapping[str, tuple[bytes, int]], owner: int = -1, gr
             with _locked(directory), _signals_held():
                 _complete(directory)
                 atomic_write(os.path.join(directory, _JOURNAL), json.dumps(steps[directory]).encode(), 0o600)
-                # From here on the new set counts: an error leaves the journal for finish_replace.
+                # From here on the new set is valid: an error leaves the journal for finish_replace.
                 del steps[directory]
                 _complete(directory)
     finally:
@@ -165,7 +165,7 @@ def replace_together(files: Mapping[str, tuple[bytes, int]], owner: int = -1, gr
 
 
 def finish_replace(directory: str) -> bool:
-    """Complete a replace_together in `directory` that was killed among its renames; returns whether there was one."""
+    """Complete a replace_together in `directory` that was killed between its renames; returns whether there was one."""
     if not os.path.exists(os.path.join(directory, _JOURNAL)):
         return False
     with _locked(directory), _signals_held():
@@ -173,7 +173,7 @@ def finish_replace(directory: str) -> bool:
 
 
 def pending_files(directory: str) -> dict[str, str]:
-    """What finish_replace would do, for check mode: base name of a file -> path that holds its new content."""
+    """What finish_replace would do, for check mode: {base name of a file: path that has its new content}."""
     paths = {target: os.path.join(directory, temporary) for temporary, target in _read_journal(directory)}
     return {target: temporary for target, temporary in paths.items() if os.path.exists(temporary)}
 
@@ -181,7 +181,7 @@ def pending_files(directory: str) -> dict[str, str]:
 def backup_file(path: str) -> str | None:
     """Copy `path` to `<path>.<pid>.<YYYY-MM-DD@HH:MM:SS>~`, Ansible's form, with its owner and mode.
 
-    Returns the copy's path, or None where there is no `path`. Raises FileError.
+    Returns the copy's path, or None if `path` does not exist. Raises FileError.
     """
     target = resolve_destination(path)
     try:
@@ -199,7 +199,7 @@ def backup_file(path: str) -> str | None:
 
 
 def remove_file(path: str) -> bool:
-    """Remove `path`; returns whether it was there. A symbolic link is removed itself. Raises FileError."""
+    """Remove `path`, or the link itself if it is one; returns whether it existed. Raises FileError."""
     try:
         os.unlink(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -213,12 +213,12 @@ def remove_file(path: str) -> bool:
 
 
 def stray_temporaries(target: str) -> list[str]:
-    """Temporary files of `target` whose writer is gone and that no journal needs: what a killed run left behind."""
+    """Temporary files of `target` that killed runs left: their writer is gone and no journal needs them."""
     return _strays(os.path.dirname(os.path.abspath(target)), {os.path.basename(target)})
 
 
 def sync_directory(path: str) -> None:
-    """Make the names in a directory durable; a file system that cannot do that is no error."""
+    """Make the names in a directory durable; ignores file systems that cannot do that."""
     try:
         handle = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
@@ -231,7 +231,7 @@ def sync_directory(path: str) -> None:
 
 
 def _write_temporary(path: str, target: str, data: bytes, mode: int, owner: int, group: int) -> str:
-    """`data` in a new file beside `target`, created closed to others and opened up before it has any content."""
+    """Write `data` to a new file beside `target`; it is private at first, and gets its mode before any content."""
     directory, name = os.path.split(target)
     temporary = os.path.join(directory, f".{name}.{os.getpid()}.{secrets.token_hex(4)}{_SUFFIX}")
     try:
@@ -256,7 +256,7 @@ def _write_temporary(path: str, target: str, data: bytes, mode: int, owner: int,
 
 
 def _sync_files(paths: list[str]) -> None:
-    """Put files on the disk; several at once, since a file system then writes its own journal once for all of them."""
+    """Flush files to disk; several at once, so that the file system writes its journal once for all of them."""
     left = list(paths)
     errors: list[FileError] = []
 
@@ -313,7 +313,7 @@ def _strays(directory: str, names: set[str]) -> list[str]:
 
 
 def _complete(directory: str) -> bool:
-    """The renames of the journal in `directory`, if there is one; a rename that was done before is passed over."""
+    """Do the renames of the journal in `directory`, if there is one; skips those that are done already."""
     steps = _read_journal(directory)
     if not steps:
         return False
@@ -330,7 +330,7 @@ def _complete(directory: str) -> bool:
 
 
 def _read_journal(directory: str) -> list[tuple[str, str]]:
-    """(temporary, target) base names of an interrupted replace_together; empty where there is none."""
+    """(temporary, target) base names of an interrupted replace_together; empty if there is none."""
     journal = os.path.join(directory, _JOURNAL)
     try:
         with open(journal, "rb") as stream:
@@ -346,7 +346,7 @@ def _read_journal(directory: str) -> list[tuple[str, str]]:
 
 @contextlib.contextmanager
 def _locked(directory: str) -> Iterator[None]:
-    """One commit in a directory at a time; the lock goes with the process that holds it."""
+    """Allow one commit at a time in a directory; the lock ends with the process."""
     try:
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
@@ -363,7 +363,7 @@ def _locked(directory: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """Keep the signals that end a program politely waiting for a few renames."""
+    """Delay the signals that ask a program to end, for the time of a few renames."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
     try:
         yield

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The cryptography library: there, and new enough."""
+"""Checks that the cryptography library is there and new enough."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import numbers
 
-OLDEST = 42  # the first with times that know their zone
+OLDEST = 42  # the first with time-zone-aware times
 
 
 def require(module: AnsibleModule) -> None:
-    """End the module where the library is missing or too old."""
+    """End the module if the library is missing or too old."""
     try:
         import cryptography
     except ImportError as error:
@@ -24,7 +24,7 @@ def require(module: AnsibleModule) -> None:
 
 
 def usable() -> bool:
-    """Whether it is there, and new enough."""
+    """Whether the library is there and new enough."""
     try:
         import cryptography
     except ImportError:

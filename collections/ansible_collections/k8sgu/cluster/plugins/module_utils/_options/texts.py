@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Texts that YAML took for something else: 1234, yes, 2026-01-31, 1.30."""
+"""Finds text options that YAML read as something else: 1234, yes, 2026-01-31, 1.30."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Collection, Iterator, Mapping
 
 
 def text_fault(value: Any) -> str:
-    """What is wrong with `value` where a text is expected; empty for a text, and for nothing at all.
+    """What is wrong with `value` as text; empty for text and for None.
 
-    The value itself is not told: it may be a secret, and what YAML made of it (420 of 0644) is not what was written.
+    Does not show the value: it may be secret, and YAML may have changed it (0644 becomes 420).
     """
     if isinstance(value, bool):
         what = "a truth value (as yes, no, on, off, true and false are)"
@@ -31,9 +31,9 @@ def text_faults(
     numbers: Collection[str] = (),
     prefix: str = "",
 ) -> Iterator[str]:
-    """Every text option of `options`, as the user wrote them, that is none; `spec` is an argument specification.
+    """Every text option of `options`, as the user wrote them, that is not text; `spec` is an argument specification.
 
-    Those in `numbers` may be whole numbers. A module is told too late: by then 0644 is the text 420, and yes is True.
+    Options in `numbers` may be whole numbers. A module cannot check this: it gets 0644 as the text 420, yes as True.
     """
     for name, value in options.items():
         option = spec.get(name)
