@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: phases
 type: aggregate
-short_description: Shows which phase of how many runs, and where the time went
+short_description: Shows the running phase, and at the end the time of phases and tasks
 version_added: 0.1.0
 description:
   - Each play of a playbook counts as a phase. Its number, name and the time elapsed are shown when it starts.
@@ -23,7 +23,7 @@ options:
     env:
       - name: K8SGU_TIMINGS_FILE
   slowest_tasks:
-    description: How many tasks are listed at the end.
+    description: Number of tasks to list at the end.
     type: int
     default: 5
     env:

@@ -11,7 +11,7 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 attributes:
   check_mode:
-    description: Can run in check mode and return what it would return otherwise.
+    description: Returns the same in check mode as otherwise.
     support: full
   diff_mode:
     description: Returns details on what has changed.

@@ -12,7 +12,7 @@ name: audit_table
 short_description: Events of the audit log as a table
 version_added: 0.1.0
 description:
-  - Makes lines of text of what M(k8sgu.cluster.audit_events) found on one or several nodes, oldest first.
+  - Formats the events that M(k8sgu.cluster.audit_events) found on one or several nodes as lines of text, oldest first.
 author:
   - The k8sgu authors (@k8sgu)
 options:
@@ -31,7 +31,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: A line for each event, below one of headings.
+  description: A line of headings, then a line for each event.
   type: list
   elements: str
 """

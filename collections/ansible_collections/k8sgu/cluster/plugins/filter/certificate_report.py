@@ -17,17 +17,17 @@ name: certificate_report
 short_description: Certificates sorted by the days they have left, with a table
 version_added: 0.1.0
 description:
-  - Reads what M(k8sgu.cluster.certificate_scan) found on several hosts.
+  - Reads the certificates that M(k8sgu.cluster.certificate_scan) found on several hosts.
   - Needs the Python library cryptography on the controller.
 author:
   - The k8sgu authors (@k8sgu)
 options:
   _input:
-    description: By host name, the list RV(k8sgu.cluster.certificate_scan#module:certificates).
+    description: For each host name, the list RV(k8sgu.cluster.certificate_scan#module:certificates).
     type: dict
     required: true
   min_days:
-    description: Certificates with fewer whole days left are listed under C(below) too.
+    description: Certificates with fewer whole days left are also listed under C(below).
     type: int
     default: 30
 """
@@ -42,7 +42,7 @@ RETURN = r"""
 _value:
   description:
     - C(certificates), a list of dictionaries with C(host), C(path), C(days_left), C(not_after), C(subject), C(issuer),
-      C(is_ca), C(serial) and C(fingerprint_sha256), the first to end first.
+      C(is_ca), C(serial) and C(fingerprint_sha256), sorted by their end.
     - C(table), the same as lines of text, and C(below), those with fewer than O(min_days) left.
   type: dict
 """

@@ -14,23 +14,23 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import P
 
 DOCUMENTATION = r"""
 name: life_faults
-short_description: What is wrong with the lives of CAs and of what they sign
+short_description: Finds lives of CAs and certificates that do not fit together
 version_added: 0.1.0
 description:
-  - Says before a run whether the durations of a PKI can go together for good, not only on the day on which its CA
+  - Checks before a run whether the durations of a PKI fit together permanently, not only on the day on which its CA
     is new.
-  - A CA with less left than what it signs lives can sign nothing, so it must be renewed before that.
+  - A CA cannot sign a certificate that lives longer than the CA, so it must be renewed before that.
 author:
   - The k8sgu authors (@k8sgu)
 options:
   _input:
-    description: Durations by the names of their variables, each of which must be longer than the next.
+    description: Durations by the names of their variables; each must be longer than the next.
     type: dict
     required: true
 """
 
 EXAMPLES = r"""
-- name: Require lives that go together
+- name: Require lives that fit together
   ansible.builtin.assert:
     that: lives | k8sgu.cluster.life_faults | length == 0
   vars:
@@ -39,7 +39,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: A sentence for each fault.
+  description: One sentence for each fault.
   type: list
   elements: str
 """

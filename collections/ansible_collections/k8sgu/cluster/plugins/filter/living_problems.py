@@ -13,12 +13,12 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import li
 
 DOCUMENTATION = r"""
 name: living_problems
-short_description: What a living cluster cannot take
+short_description: Finds changes that a living cluster cannot make
 version_added: 0.1.0
 description:
-  - Holds a description against what the cluster was made with, as its nodes (M(k8sgu.cluster.node_facts)) and the
-    record on the controller tell it.
-  - Each problem has both values and the way there is. M(k8sgu.cluster.preflight_description) finds the same beside
+  - Compares a description with what the cluster was made with, according to its nodes (M(k8sgu.cluster.node_facts)) and
+    the record on the controller.
+  - Each problem has both values and what to do. M(k8sgu.cluster.preflight_description) finds the same problems among
     others.
 author:
   - The k8sgu authors (@k8sgu)
@@ -31,14 +31,14 @@ options:
     type: dict
     required: true
   of:
-    description: V(description) for options that are fixed, V(members) for members of etcd that may not start.
+    description: V(description) for options that are fixed, V(members) for members of etcd that must not start.
     type: str
     choices: [description, members]
     default: description
 """
 
 EXAMPLES = r"""
-- name: Refuse what a living cluster cannot take
+- name: Refuse changes that a living cluster cannot make
   ansible.builtin.assert:
     that: k8sgu_living | k8sgu.cluster.living_problems | length == 0
 """

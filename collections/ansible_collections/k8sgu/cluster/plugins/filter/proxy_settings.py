@@ -13,12 +13,12 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import prox
 
 DOCUMENTATION = r"""
 name: proxy_settings
-short_description: What the files of a node that reaches the world through a proxy are made of
+short_description: Values for the proxy files of a node
 version_added: 0.1.0
 description:
-  - Adds to the exceptions what no node reaches through a proxy, that is loopback, link-local addresses, names that end
+  - Adds exceptions for what nodes never reach through a proxy, that is loopback, link-local addresses, names that end
     in C(.internal) or C(.svc), and a mirror at a private address.
-  - Fails for a proxy that cannot be used. No message holds its address, which may hold a password.
+  - Fails for a proxy that cannot be used. No message contains its address, which may contain a password.
 author:
   - The k8sgu authors (@k8sgu)
 options:
@@ -27,22 +27,22 @@ options:
     type: dict
     required: true
   own:
-    description: Ranges, domains and addresses of the cluster, which are excepted too.
+    description: Ranges, domains and addresses of the cluster, which are exceptions too.
     type: list
     elements: str
     default: []
   mirror_url:
-    description: Address of the mirror as nodes see it, empty for none.
+    description: Address of the mirror for nodes, empty for none.
     type: str
     default: ""
   judged:
-    description: Whether somebody else tells what is wrong; then a proxy that cannot be used counts as none.
+    description: Treat a proxy that cannot be used as none, because something else reports the error.
     type: bool
     default: false
 """
 
 EXAMPLES = r"""
-- name: Show what nodes except from their proxy
+- name: Show what nodes reach without their proxy
   ansible.builtin.debug:
     msg: "{{ (k8sgu_proxy | k8sgu.cluster.proxy_settings(['10.240.0.0/16', '.cluster.local'])).no_proxy }}"
 """
@@ -50,9 +50,9 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - The proxies C(http) and C(https), empty for none, and the exceptions C(no_proxy), as Go's programs read them.
+    - The proxies C(http) and C(https), empty for none, and the exceptions C(no_proxy) for Go's programs.
     - C(direct), the exceptions that are hosts or addresses; C(mirror), the proxy to the mirror, empty for none.
-    - C(addresses), C(host:port) of each proxy; C(mode), the permissions of a file with the proxies in it.
+    - C(addresses), C(host:port) of each proxy; C(mode), the permissions of a file that contains the proxies.
   type: dict
 """
 

@@ -14,11 +14,11 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import keys, st
 
 DOCUMENTATION = r"""
 name: unopened_keys
-short_description: The encrypted keys that a passphrase does not open
+short_description: Finds the encrypted keys that a passphrase does not decrypt
 version_added: 0.1.0
 description:
-  - Says before a run whether M(k8sgu.cluster.cfssl_cert) could use these keys.
-  - Keys that are missing, not encrypted or broken are left to the module, and so is everything where Ansible's own
+  - Checks before a run whether M(k8sgu.cluster.cfssl_cert) can use these keys.
+  - Ignores keys that are missing, not encrypted or broken, which the module reports. Ignores all keys if Ansible's own
     Python does not have the library cryptography.
 author:
   - The k8sgu authors (@k8sgu)
@@ -29,7 +29,7 @@ options:
     elements: path
     required: true
   passphrase:
-    description: The passphrase; empty for none, which opens no encrypted key.
+    description: The passphrase; empty for none, which decrypts no key.
     type: str
     required: true
 """
@@ -44,7 +44,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: Those of O(_input) that are encrypted, with another passphrase than this one.
+  description: Those of O(_input) that are encrypted with another passphrase.
   type: list
   elements: str
 """

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: hosts
-short_description: The hosts of a play, unless the call would silently leave out a part of the playbook
+short_description: Returns the hosts of a play, unless the call would silently skip part of the playbook
 version_added: 0.1.0
 author:
   - The k8sgu authors (@k8sgu)
 description:
-  - Returns the pattern that it is given, for the C(hosts) of the first play of a playbook.
-  - Before, it looks at how C(ansible-playbook) was called. It fails, and says what to give instead, where C(--limit),
+  - Returns the given pattern, for C(hosts) of the first play of a playbook.
+  - First it checks how C(ansible-playbook) was called. It fails, and says what to give instead, if C(--limit),
     C(--tags), C(--skip-tags), C(--start-at-task), C(--step), C(--connection), C(--become-user), a strategy or an extra
-    variable would have tasks left out, done elsewhere or in another order.
-  - A task could not do this, since what is asked about are the options by which tasks are left out.
-  - C(--skip-tags) of a part that there is gives a warning which names it.
-  - With C(--list-hosts), C(--list-tags), C(--list-tasks) and C(--syntax-check) nothing is looked at.
+    variable would skip tasks, or run them elsewhere or in another order.
+  - A task could not do this, since these options may skip the task itself.
+  - C(--skip-tags) with an existing tag gives a warning that names it.
+  - With C(--list-hosts), C(--list-tags), C(--list-tasks) and C(--syntax-check) nothing is checked.
 options:
   _terms:
-    description: The pattern, as C(hosts) has it.
+    description: The pattern for C(hosts).
     type: list
     elements: str
     required: true
   limit:
-    description: Whether the playbook may be done for a part of the nodes.
+    description: Whether the playbook can run for some of the nodes only.
     type: bool
     default: true
 """

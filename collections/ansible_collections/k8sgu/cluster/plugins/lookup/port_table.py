@@ -8,25 +8,25 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: port_table
-short_description: Who talks to whom on which port in a cluster
+short_description: The ports of a cluster, with programs, sources and reasons
 version_added: 0.1.0
 author:
   - The k8sgu authors (@k8sgu)
 description:
   - Returns the rows of the collection's port table, from which the security groups are made.
-  - Nothing is looked up outside the collection.
+  - Reads nothing outside the collection.
 options:
   _terms:
     description:
-      - V(routed) or V(vxlan) for the rows that count for this pod network, and as a second term the container runtime,
-        V(containerd) by default or V(docker). Without a term every row.
+      - V(routed) or V(vxlan) for the rows of this pod network, and as a second term the container runtime, V(containerd)
+        by default or V(docker). Without a term all rows.
     type: list
     elements: str
     required: false
 """
 
 EXAMPLES = r"""
-- name: The ports that only the node itself may reach
+- name: The ports that only the node itself can reach
   ansible.builtin.debug:
     msg: >-
       {{ query('k8sgu.cluster.port_table', 'routed') | selectattr('bind', 'eq', 'loopback') | map(attribute='first') }}

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: release
-short_description: What a Kubernetes version is installed with
+short_description: The release file of a Kubernetes version
 version_added: 0.1.0
 author:
   - The k8sgu authors (@k8sgu)
 description:
-  - Returns the content of the release file that a Kubernetes version belongs to, C(releases/1.36.yml) for 1.36.4.
-  - The file is parsed once a process, however often a variable that is made of it is mentioned.
+  - Returns the content of the release file of a Kubernetes version, C(releases/1.36.yml) for 1.36.4.
+  - The file is parsed once per process, however often variables made from it are used.
 options:
   _terms:
     description: One Kubernetes version, such as V(1.36.4).
@@ -35,7 +35,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _raw:
-  description: The release file as a dictionary; the comment at its top says where its fields are explained.
+  description: The release file as a dictionary; the comment at its top says where the fields are documented.
   type: list
   elements: dict
 """

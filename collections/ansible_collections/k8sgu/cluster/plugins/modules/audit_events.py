@@ -11,15 +11,15 @@ short_description: Finds in a node's audit log who did what to which object
 version_added: 0.1.0
 description:
   - Reads the API server's audit log and its rotated files, in one execution and with nothing but Python's standard library.
-  - A request counts once, when it is finished, at the time at which it was received.
-  - Every pattern is a shell's (C(*), C(?), C([abc])). An empty list takes everything.
+  - Each finished request counts once, with the time at which it was received.
+  - Patterns are shell patterns (C(*), C(?), C([abc])). An empty list matches everything.
 author:
   - The k8sgu authors (@k8sgu)
 extends_documentation_fragment:
   - k8sgu.cluster.read_only
 options:
   path:
-    description: The log that is being written; rotated files lie beside it.
+    description: The current log; rotated files are in the same directory.
     type: path
     default: /var/log/kubernetes/audit.log
   node:
@@ -27,15 +27,15 @@ options:
     type: str
     required: true
   since:
-    description: Beginning of the window, as a span back from now (V(90m), V(2h), V(3d)) or a time (V(2026-11-23T12:00:00Z)).
+    description: Start of the period, as a duration before now (V(90m), V(2h), V(3d)) or a time (V(2026-11-23T12:00:00Z)).
     type: str
     default: 1h
   until:
-    description: End of the window, in the same forms; V(0s) is now.
+    description: End of the period, in the same forms; V(0s) is now.
     type: str
     default: 0s
   users:
-    description: Patterns of user names; who acts as somebody else is found by either name.
+    description: Patterns of user names; a user who impersonates another is found by either name.
     type: list
     elements: str
     default: []
@@ -60,7 +60,7 @@ options:
     elements: str
     default: []
   limit:
-    description: The newest of the found events, so many at most.
+    description: Maximum number of events; the newest are returned.
     type: int
     default: 1000
 """
@@ -83,19 +83,19 @@ events:
   contains:
     time: {description: When the request was received., type: str}
     node: {description: The node whose API server had it., type: str}
-    user: {description: Who., type: str}
-    as: {description: As whom where somebody acts as somebody else., type: str}
-    verb: {description: What., type: str}
+    user: {description: The user., type: str}
+    as: {description: The impersonated user., type: str}
+    verb: {description: The verb., type: str}
     group: {description: API group of the object., type: str}
     resource: {description: Kind of the object with its subresource; the path of a request that has no object., type: str}
     namespace: {description: Its namespace., type: str}
     name: {description: Its name., type: str}
     code: {description: HTTP status of the answer., type: int}
     from: {description: Addresses that the request came from., type: str}
-    agent: {description: The client's program., type: str}
+    agent: {description: The client's user agent., type: str}
     id: {description: ID of the event in the log., type: str}
 found:
-  description: How many events there are; more than in RV(events) where O(limit) cut them off.
+  description: Number of all matching events; more than in RV(events) if O(limit) was reached.
   returned: success
   type: int
 """

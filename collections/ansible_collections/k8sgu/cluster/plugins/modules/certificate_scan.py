@@ -11,15 +11,15 @@ short_description: Finds every certificate on a machine
 version_added: 0.1.0
 description:
   - Reads the certificates in PEM files and kubeconfigs below some directories, in one execution and with nothing but Python's standard library.
-  - Keys are not read out. Of certificates that a kubelet rotates (C(kubelet-client-current.pem)), only the current one counts.
-  - The filter P(k8sgu.cluster.certificate_report#filter) says what is in them.
+  - Keys are not returned. Of certificates that a kubelet rotates (C(kubelet-client-current.pem)), only the current one counts.
+  - The filter P(k8sgu.cluster.certificate_report#filter) shows what is in them.
 author:
   - The k8sgu authors (@k8sgu)
 extends_documentation_fragment:
   - k8sgu.cluster.read_only
 options:
   paths:
-    description: Files, and directories with all that is below them. One that does not exist holds no certificates.
+    description: Files and directories, which are searched recursively. Those that do not exist are ignored.
     type: list
     elements: path
     required: true
@@ -40,7 +40,7 @@ certificates:
   elements: dict
   contains:
     place:
-      description: The file, with C(#) and a number where it holds several.
+      description: The file, with C(#) and a number if it has several certificates.
       type: str
       sample: /etc/kubernetes/pki/client-ca-bundle.pem#2
     pem:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: cfssl_cert_info
-short_description: What a certificate, a chain or a server's certificate says
+short_description: Reads certificates from files, text or servers
 version_added: 0.1.0
 description:
   - Reads certificates from files, from text that was fetched elsewhere, or from servers, and returns what C(cfssl certinfo) prints
-    and what M(k8sgu.cluster.cfssl_cert) returns, days left included.
-  - Nothing is verified; a certificate is described whoever signed it.
+    and what M(k8sgu.cluster.cfssl_cert) returns, including the days left.
+  - Nothing is verified; it does not matter who signed a certificate.
 author:
   - The k8sgu authors (@k8sgu)
 requirements:
@@ -23,20 +23,20 @@ extends_documentation_fragment:
 options:
   paths:
     description:
-      - Files with a certificate or a chain, and directories, of which every file that holds a certificate is read.
+      - Files with a certificate or a chain, and directories, in which every file with a certificate is read.
       - Key files are never returned.
     type: list
     elements: path
     default: []
   contents:
     description:
-      - Certificates as text, for machines without the cryptography library, whose files were fetched before.
+      - Certificates as text, for example fetched from machines without the cryptography library.
     type: list
     elements: dict
     default: []
     suboptions:
       source:
-        description: Where it comes from, returned as RV(certificates[].source).
+        description: Where the certificate comes from, returned as RV(certificates[].source).
         type: str
         required: true
       pem:
@@ -45,14 +45,14 @@ options:
         required: true
   addresses:
     description:
-      - Servers as V(host:port), an IPv6 address in brackets, whose certificate is asked for in a TLS handshake.
-      - Of the chain, servers' certificates beyond the first are returned where Python can say them (3.10 or newer).
+      - Servers as V(host:port), an IPv6 address in brackets, whose certificate is read in a TLS handshake.
+      - The rest of a server's chain is returned if Python supports it (3.10 or newer).
     type: list
     elements: str
     default: []
   server_name:
     description:
-      - The name asked for in the handshake (SNI). Without it, the host of the address where that is a name.
+      - The name in the handshake (SNI). The default is the host of the address if that is a name.
     type: str
   timeout:
     description: How long to wait for a server, in seconds.
@@ -69,7 +69,7 @@ EXAMPLES = r"""
     addresses: ["192.0.2.10:6443"]
   register: pki
 
-- name: Refuse to go on with less than 30 days
+- name: Stop if less than 30 days are left
   ansible.builtin.assert:
     that: pki.certificates | map(attribute='days_left') | min >= 30
 """

@@ -11,15 +11,15 @@ DOCUMENTATION = r"""
 module: component
 short_description: Install and run a component of a node in one remote execution
 description:
-  - A component is programs from the mirror, a system user, directories, files, links, systemd units and a health check.
+  - A component consists of programs from the mirror, a system user, directories, files, links, systemd units and a health check.
   - Templates are rendered and files are read on the controller; everything else happens in one execution of the module on the node,
     for any number of components, in the given order.
-  - A unit is restarted only when something that it was started with has changed. What it was started with is recorded when it is found
-    healthy, so a run that was cut off between writing a file and restarting the unit is completed by the next one.
-  - When a changed component does not become healthy, its files, links and units are put back to what they were and the old programs are
+  - A unit is restarted only if something that it was started with has changed. What it was started with is recorded when it is
+    healthy, so the next run completes one that was interrupted between writing a file and restarting the unit.
+  - When a changed component does not become healthy, its files, links and units are restored and the old programs are
     started again.
-  - With pipelining, the node keeps the module's code compiled in C(/var/lib/k8sgu/python), which is several times as fast as sending
-    a module. It may be removed and comes back by itself. Check mode adds nothing to it.
+  - With pipelining, the node keeps the module's compiled code in C(/var/lib/k8sgu/python), which is several times as fast as sending
+    a module. It can be removed and is then made again. Check mode adds nothing to it.
 version_added: 0.1.0
 author:
   - The k8sgu authors (@k8sgu)
@@ -28,7 +28,7 @@ requirements:
 attributes:
   check_mode:
     support: full
-    description: Predicts the changes, the restarts included, and changes nothing.
+    description: Predicts the changes, including restarts, and changes nothing.
   diff_mode:
     support: full
     description: Shows each file before and after. The content of files with O(components[].files[].secret=true) is never shown.
@@ -43,24 +43,24 @@ options:
   mirror_dir:
     description:
       - The mirror on the controller, a directory with C(manifest.json), which names size and SHA-256 of every file.
-      - Required where O(components[].binaries) is used.
+      - Required if O(components[].binaries) is used.
     type: path
   mirror_url:
     description:
-      - Address of the same directory as the node sees it, C(http) or C(https).
-      - When empty, the files that the node lacks are pushed over the connection.
+      - Address of the same directory for the node, C(http) or C(https).
+      - If empty, the files that the node lacks are pushed over the connection.
     type: str
     default: ""
   mirror_proxy:
     description:
       - Proxy through which the node reaches O(mirror_url), C(http://HOST:PORT), with a password C(http://USER:PASSWORD@HOST:PORT).
-      - When empty, the mirror is asked directly, whatever the node's environment says of proxies.
+      - If empty, the mirror is reached directly, regardless of proxies in the node's environment.
     type: str
     default: ""
   architecture:
     description:
       - Architecture of the node's programs, named as in the mirror.
-      - By default it follows from C(ec2_architecture) or C(ansible_architecture) of the host.
+      - The default comes from C(ec2_architecture) or C(ansible_architecture) of the host.
     type: str
     choices: [amd64, arm64]
   lock_timeout:
@@ -69,7 +69,7 @@ options:
     default: 300
   components:
     description:
-      - The components, in the order in which they are brought up. The next is begun when the one before is healthy.
+      - The components, in the order in which they are started. Each starts once the one before it is healthy.
       - Required in a task.
     type: list
     elements: dict
@@ -81,7 +81,7 @@ options:
       binaries:
         description:
           - Programs from the mirror.
-          - They are installed to C(/opt/k8sgu/<component>/<version>/), and C(/opt/k8sgu/<component>/current) is switched to that version in one step.
+          - They are installed to C(/opt/k8sgu/<component>/<version>/), and C(/opt/k8sgu/<component>/current) is switched to that version atomically.
         type: list
         elements: dict
         default: []
@@ -95,7 +95,7 @@ options:
             type: str
             required: true
           files:
-            description: Which of its files, by default all that the mirror has.
+            description: Which of its files, by default all in the mirror.
             type: list
             elements: str
             default: []
@@ -122,14 +122,14 @@ options:
             type: str
             required: true
           group:
-            description: Primary group, by default named as the user.
+            description: Primary group, by default with the user's name.
             type: str
           home:
             description: Home directory. It is not created; list it in O(components[].directories).
             type: path
             default: /nonexistent
       directories:
-        description: Directories that must exist, in order. Parents that are missing are made with mode V(0755).
+        description: Directories that must exist, in order. Missing parents are created with mode V(0755).
         type: list
         elements: dict
         default: []
@@ -151,20 +151,20 @@ options:
             type: str
             default: "0755"
       files:
-        description: Files, written atomically. Exactly one of C(template), C(src) and C(content) gives what is in a file that is present.
+        description: Files, written atomically. The content of a file that is present comes from exactly one of C(template), C(src) and C(content).
         type: list
         elements: dict
         default: []
         suboptions:
           dest:
-            description: Absolute path on the node. Missing directories are made with mode V(0755).
+            description: Absolute path on the node. Missing directories are created with mode V(0755).
             type: path
             required: true
           template: &template
-            description: Jinja template, looked for where M(ansible.builtin.template) would, rendered on the controller with the task's variables.
+            description: Jinja template, found like those of M(ansible.builtin.template), rendered on the controller with the task's variables.
             type: path
           src: &src
-            description: File on the controller, copied as it is.
+            description: File on the controller, copied unchanged.
             type: path
           content: &content
             description: The content itself.
@@ -192,7 +192,7 @@ options:
             type: bool
             default: false
           validate:
-            description: Command that must accept the new content before it is put in place; C(%s) stands for the path of a temporary file with it.
+            description: Command that must accept the new content before the file is replaced; C(%s) is the path of a temporary file with it.
             type: str
           state:
             description: V(absent) removes the file.
@@ -217,7 +217,7 @@ options:
             default: true
           state:
             description:
-              - V(started) keeps the unit running, V(stopped) not running.
+              - V(started) makes the unit run, V(stopped) stops it.
               - V(absent) stops and disables it and removes the unit file that this module installed.
             type: str
             choices: [started, stopped, absent]
@@ -225,18 +225,18 @@ options:
       units:
         description:
           - The systemd units, started in this order and stopped in the reverse one.
-          - A unit file is installed to C(/etc/systemd/system/); without C(template), C(src) or C(content) the unit is one that the distribution brings.
+          - A unit file is installed to C(/etc/systemd/system/); without C(template), C(src) or C(content) the unit is the distribution's.
         type: list
         elements: dict
         default: []
         suboptions: *unit_options
       on_change:
-        description: Commands, each a list of arguments, that are run after any of the component's files changed and before its units are started.
+        description: Commands, each a list of arguments, to run after any of the component's files changed and before its units are started.
         type: list
         elements: list
         default: []
       health:
-        description: What shows that the component works. Checked on every run; without it, a unit that was started must stay active for a second.
+        description: Check that shows that the component works. Made in every run; without it, a unit that was started must stay active for a second.
         type: dict
         suboptions:
           url:
@@ -247,7 +247,7 @@ options:
             type: int
             default: 200
           expect_body:
-            description: Regular expression that must be found in the answer of the URL or the output of the command.
+            description: Regular expression that must match in the answer of the URL or the output of the command.
             type: str
           ca:
             description: CA bundle on the node that verifies the server's certificate.
@@ -265,24 +265,23 @@ options:
             description: Path of a socket that must accept a connection.
             type: path
           command:
-            description: Command, a list of arguments, that must end with status 0.
+            description: Command, a list of arguments, that must exit with status 0.
             type: list
             elements: str
           timeout:
             description: Seconds until the component counts as unhealthy.
             type: int
             default: 60
-      rollback:
-        description: Whether a changed component that does not become healthy is put back to what it was.
+        description: Whether to roll back a changed component that does not become healthy.
         type: bool
         default: true
       overlap:
         description:
-          - Whether the next of O(components) is begun while this one becomes healthy, for programs that can start without each other.
+          - Whether the next of O(components) starts while this one becomes healthy, for programs that can start without each other.
         type: bool
         default: false
   prepared:
-    description: What the controller hands to the node. It is filled in by the action plugin and cannot be given.
+    description: Input for the node. The action plugin sets it; it cannot be given.
     type: str
 """
 
@@ -333,7 +332,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 components:
-  description: One entry per component that was looked at, in order.
+  description: One entry for each component that was processed, in order.
   type: list
   elements: dict
   returned: always
@@ -364,7 +363,7 @@ components:
       type: float
       returned: when there is a health check and it was made
 rolled_back:
-  description: Name of the component that was put back to what it was.
+  description: Name of the component that was rolled back.
   type: str
   returned: when a changed component did not become healthy
 journal:

@@ -10,7 +10,7 @@ module: encryption_keys
 short_description: Keep and rotate the keys of encryption at rest
 version_added: 0.1.0
 description:
-  - Keeps the file of keys on the controller from which the API server's C(EncryptionConfiguration) is written.
+  - Manages the file of keys on the controller from which the API server's C(EncryptionConfiguration) is written.
   - The states V(added), V(promoted) and V(dropped) are the steps of a rotation, see
     U(https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/#rotating-a-decryption-key).
   - No key is ever returned, shown or logged.
@@ -33,50 +33,50 @@ options:
     required: true
   state:
     description:
-      - V(present) makes a key where there is none, 32 random bytes for each algorithm.
-      - V(added) adds a key that can be read with.
-      - V(promoted) makes the added key the one that writes.
+      - V(present) makes a key if there is none, 32 random bytes for each algorithm.
+      - V(added) adds a key for reading.
+      - V(promoted) makes the added key the writing key.
       - V(dropped) leaves only the key that writes.
     type: str
     choices: [present, added, promoted, dropped]
     default: present
   in_use:
     description:
-      - Names of nodes that already hold keys. Where there are some and the file is missing, nothing is made and the module fails, since
-        a new key in the place of a lost one makes unreadable what is in etcd.
+      - Names of nodes that already have keys. If there are any and the file is missing, the module fails, since replacing a lost key
+        would make the data in etcd unreadable.
     type: list
     elements: str
     default: []
   choice:
     description:
-      - What is to be encrypted and by what. It is held against the record of what etcd has; one that would leave something unreadable is
-        refused with the way out. With V(kms) state V(present) makes no key.
+      - What to encrypt, and how. It is compared with the record of what etcd has; a choice that would make something unreadable is
+        refused, with what to do instead. With V(kms), state V(present) makes no key.
     type: dict
     suboptions:
       provider:
-        description: What writes.
+        description: The provider that writes.
         type: str
         choices: [secretbox, aescbc, kms]
         required: true
       resources:
-        description: Resources that are encrypted.
+        description: Resources to encrypt.
         type: list
         elements: str
         required: true
       kms_endpoint:
-        description: Socket of the KMS v2 provider; empty where there is none.
+        description: Socket of the KMS v2 provider; empty if there is none.
         type: str
         default: ""
       keys_file:
-        description: The file of keys, whether it is there or not.
+        description: The file of keys; it need not exist.
         type: path
         required: true
       record:
-        description: The record that M(k8sgu.cluster.encryption_rewrite) keeps.
+        description: The record that M(k8sgu.cluster.encryption_rewrite) writes.
         type: path
         required: true
       servers:
-        description: How many API servers there are.
+        description: Number of API servers.
         type: int
         default: 1
 """
@@ -95,7 +95,7 @@ names:
   elements: str
   sample: [key-1]
 stale:
-  description: Whether something in etcd may be written otherwise than O(choice) says.
+  description: Whether something in etcd may be written differently from O(choice).
   returned: when O(choice) is given
   type: bool
 reasons:

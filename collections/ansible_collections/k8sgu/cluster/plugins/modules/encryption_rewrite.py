@@ -7,11 +7,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: encryption_rewrite
-short_description: Stores objects anew, so that they are encrypted with the key that now writes
+short_description: Rewrites objects, so that they are encrypted with the key that writes now
 version_added: 0.1.0
 description:
-  - Reads every object of the given resources and writes it back as it is. The API server stores it only where it was encrypted with
-    another key than the one that now writes, or was not encrypted and now is, or the other way round, see
+  - Reads every object of the given resources and writes it back unchanged. The API server stores it only if the stored form is encrypted
+    with another key, or is not encrypted but should be, or the other way round, see
     U(https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/#rotating-a-decryption-key).
 author:
   - The k8sgu authors (@k8sgu)
@@ -21,7 +21,7 @@ attributes:
   check_mode:
     description: Can run in check mode and return what it would do.
     support: partial
-    details: The objects are counted and none is written. How many are stale is not known.
+    details: The objects are counted and none is written. The number of stale ones is not known.
   diff_mode:
     description: Returns details on what has changed.
     support: none
@@ -35,35 +35,35 @@ options:
     required: true
   choice:
     description:
-      - What is encrypted and by what. The resources of the record that are no longer chosen are rewritten too, and last the record
-        says what everything is now written with.
+      - What is encrypted, and how. Resources in the record that are no longer chosen are rewritten too. At the end the choice is
+        written to the record.
     type: dict
     required: true
     suboptions:
       provider:
-        description: What writes.
+        description: The provider that writes.
         type: str
         choices: [secretbox, aescbc, kms]
         required: true
       resources:
-        description: Resources as the encryption configuration names them, V(secrets) or V(deployments.apps).
+        description: Resources as named in the encryption configuration, V(secrets) or V(deployments.apps).
         type: list
         elements: str
         required: true
       kms_endpoint:
-        description: Socket of the KMS v2 provider; empty where there is none.
+        description: Socket of the KMS v2 provider; empty if there is none.
         type: str
         default: ""
       keys_file:
-        description: The file of keys, whether it is there or not.
+        description: The file of keys; it need not exist.
         type: path
         required: true
       record:
-        description: The record to keep, mode V(0600).
+        description: The record to write, mode V(0600).
         type: path
         required: true
       servers:
-        description: How many API servers there are.
+        description: Number of API servers.
         type: int
         default: 1
   patience:
@@ -85,7 +85,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 objects:
-  description: By resource, how many objects there are and how many were stored anew.
+  description: For each resource, the number of objects and how many of them were rewritten.
   returned: success
   type: dict
   sample: {secrets: {found: 12, rewritten: 12}}

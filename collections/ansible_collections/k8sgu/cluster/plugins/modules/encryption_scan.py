@@ -10,27 +10,27 @@ module: encryption_scan
 short_description: Proves that one key encrypts everything in etcd
 version_added: 0.1.0
 description:
-  - Reads every value in etcd on a node that has a member. Those of the given resources must begin with the prefix, and nothing else may be
-    encrypted with another key; otherwise the module fails and names some. It is what must hold before a key is dropped.
-  - Only names of keys are returned, never a value.
+  - Reads every value in etcd on a node with a member. Values of the given resources must begin with the prefix, and no other value may be
+    encrypted with another key; otherwise the module fails and names some. This must hold before a key is dropped.
+  - Only names of values are returned, never their content.
 author:
   - The k8sgu authors (@k8sgu)
 extends_documentation_fragment:
   - k8sgu.cluster.read_only
 options:
   resources:
-    description: Resources as the encryption configuration names them, V(secrets) or V(deployments.apps).
+    description: Resources as named in the encryption configuration, V(secrets) or V(deployments.apps).
     type: list
     elements: str
     required: true
   prefix:
-    description: How each of their values must begin, for example V(k8s:enc:secretbox:v1:key-2:).
+    description: Prefix that each of their values must have, for example V(k8s:enc:secretbox:v1:key-2:).
     type: str
     required: true
 """
 
 EXAMPLES = r"""
-- name: See that nothing needs the old key any more
+- name: Check that nothing needs the old key
   become: true
   k8sgu.cluster.encryption_scan:
     resources: [secrets]
@@ -39,7 +39,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 values:
-  description: How many values of the resources there are.
+  description: Number of values of the resources.
   returned: success
   type: int
 """

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kubeconfig
-short_description: Clusters, users and contexts in kubeconfig files
+short_description: Manages clusters, users and contexts in kubeconfig files
 version_added: 0.1.0
 description:
   - Merges clusters, users, contexts and the current context by name into a kubeconfig file, or into several.
-  - What the module does not know stays, that is other entries, unknown fields, extensions and their order. Comments do not, as with C(kubectl config).
-  - An option that is not given leaves its field as it is. An empty string or list, or V(false), removes the field, which is its default.
+  - Other entries, unknown fields, extensions and their order are kept. Comments are lost, as with C(kubectl config).
+  - An option that is not given leaves its field unchanged. An empty string or list, or V(false), removes the field, so that its default applies.
   - Setting one of two fields that exclude each other, such as a referenced and an embedded certificate, removes the other.
-  - A relative path of a file is taken from the directory in which the module runs, which on the controller is the playbook's. It is written as
-    C(kubectl config set-cluster) and C(set-credentials) write it, from the kubeconfig's own directory for a file below that, in full for any other.
-    One that leads to the same file is no difference. Only O(users[].exec.command) is written as it is given.
+  - A relative path of a file is relative to the directory in which the module runs, which on the controller is the playbook's. It is written as
+    by C(kubectl config set-cluster) and C(set-credentials), relative to the kubeconfig's directory for a file below it, otherwise absolute.
+    Two paths of the same file do not differ. Only O(users[].exec.command) is written unchanged.
 author:
   - The k8sgu authors (@k8sgu)
 requirements:
   - PyYAML
-  - cryptography >= 42, where a client certificate and its key are set
+  - cryptography >= 42, if a client certificate and its key are set
 attributes:
   check_mode:
     description: Can run in check mode and return what it would change. A file to embed may be missing then, since an earlier task may make it.
@@ -35,12 +35,12 @@ attributes:
 options:
   path:
     description:
-      - The kubeconfig file. It and missing directories above it are created, the directories with mode 0700.
+      - The kubeconfig file. It and missing parent directories are created, the directories with mode 0700.
       - A file that is not a kubeconfig is left untouched, and the task fails.
     type: path
   state:
     description:
-      - V(present) merges what is given into the file.
+      - V(present) merges the given entries into the file.
       - V(absent) removes the file. Single entries are removed by their own O(clusters[].state), O(users[].state) and O(contexts[].state).
     type: str
     choices: [present, absent]
@@ -63,20 +63,20 @@ options:
         description: Address of the API, such as V(https://10.0.0.1:6443). Needed for a new entry.
         type: str
       keep_server:
-        description: Leave the address of an entry that has one as it is. O(clusters[].server) is then for a new entry.
+        description: Do not change the address of an entry that has one. O(clusters[].server) is then only for a new entry.
         type: bool
         default: false
       certificate_authority:
-        description: File with the certificates that the server's is verified with. With O(embed_certs) its content is put into the file.
+        description: File with the CA certificates that verify the server's. With O(embed_certs) its content is put into the file.
         type: path
       certificate_authority_data:
-        description: Such certificates themselves, as PEM text or base64 of it.
+        description: The CA certificates themselves, as PEM text or base64 of it.
         type: str
       insecure_skip_tls_verify:
-        description: Do not verify the server's certificate. Cannot stand beside a certificate authority.
+        description: Do not verify the server's certificate. Cannot be combined with a certificate authority.
         type: bool
       tls_server_name:
-        description: Name expected in the server's certificate where it is not the one in O(clusters[].server).
+        description: Name expected in the server's certificate if it is not the one in O(clusters[].server).
         type: str
       proxy_url:
         description: Proxy for requests to this cluster, C(http), C(https) or C(socks5).
@@ -114,7 +114,7 @@ options:
         description: Bearer token.
         type: str
       token_file:
-        description: File with a bearer token, read anew by clients from time to time.
+        description: File with a bearer token, which clients read again from time to time.
         type: path
       username:
         description: User name for basic authentication.
@@ -134,8 +134,8 @@ options:
             default: client.authentication.k8s.io/v1
           command:
             description: >-
-              The program, by its name on C(PATH) or by a path. Clients take a relative path with a slash in it from the kubeconfig's directory,
-              whatever the working directory, and do not know C(~).
+              The program, by its name on C(PATH) or by a path. For clients, a path with a slash is relative to the kubeconfig's directory,
+              not to the working directory, and C(~) is not expanded.
             type: str
             required: true
           args:
@@ -143,7 +143,7 @@ options:
             type: list
             elements: str
           env:
-            description: Environment variables for it, beside those of the caller. Values whose names look secret are kept out of the output.
+            description: Environment variables for it, in addition to the caller's. Values whose names look secret are kept out of the output.
             type: list
             elements: dict
             suboptions:
@@ -156,7 +156,7 @@ options:
                 type: str
                 required: true
           install_hint:
-            description: Text shown where the program is missing.
+            description: Text shown if the program is missing.
             type: str
           interactive_mode:
             description: Whether the program may use standard input.
@@ -164,7 +164,7 @@ options:
             choices: [Never, IfAvailable, Always]
             default: IfAvailable
           provide_cluster_info:
-            description: Hand the cluster's address and certificate authority to the program.
+            description: Pass the cluster's address and certificate authority to the program.
             type: bool
       impersonate:
         description: User to act as.
@@ -228,7 +228,7 @@ options:
     type: str
     default: "0600"
   owner:
-    description: Name or number of the files' owner. A file that exists keeps its own where this is not given.
+    description: Name or number of the files' owner. By default an existing file keeps its own.
     type: str
   group:
     description: Name or number of the files' group, likewise.
@@ -238,7 +238,7 @@ options:
     type: bool
     default: false
 notes:
-  - Written atomically. A run that is killed leaves the old file or the new one.
+  - Files are written atomically. A killed run leaves the old file or the new one.
 seealso:
   - name: The kubeconfig format
     description: Reference of every field.
@@ -246,7 +246,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Let the administrator reach the cluster with a certificate
+- name: Give the administrator access to the cluster by a certificate
   k8sgu.cluster.kubeconfig:
     path: ~/.kube/config
     embed_certs: true
@@ -271,7 +271,7 @@ EXAMPLES = r"""
           command: aws-iam-authenticator
           args: [token, -i, demo]
 
-- name: Forget a cluster
+- name: Remove a cluster
   k8sgu.cluster.kubeconfig:
     path: ~/.kube/config
     clusters: [{name: old, state: absent}]
@@ -282,7 +282,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes:
-  description: What was, or in check mode would be, changed, in words and with the path before it.
+  description: What was, or in check mode would be, changed, in words, each with the path before it.
   returned: success
   type: list
   elements: str
@@ -308,13 +308,13 @@ kubeconfigs:
       type: list
       elements: str
     current_context:
-      description: The context in use, empty where there is none.
+      description: The context in use, empty if there is none.
       type: str
     backup_file:
-      description: Copy of the file as it was, where one was made.
+      description: Backup of the old file, if one was made.
       type: str
 backup_file:
-  description: The same, where one file was given.
+  description: The same, if one file was given.
   returned: where a copy was made
   type: str
 """

@@ -11,12 +11,12 @@ DOCUMENTATION = r"""
 module: manifest
 short_description: Apply a set of Kubernetes objects
 description:
-  - Renders the objects on the controller, applies them as one set by server-side apply, removes objects that the set no longer holds and
-    waits until what was applied is ready.
-  - It runs wholly on the controller, whatever host the task is for; no connection to the host is made. Use C(run_once) where the play has many hosts.
+  - Renders the objects on the controller, applies them as one set by server-side apply, removes objects that are no longer in the set and
+    waits until the applied objects are ready.
+  - It runs on the controller, whatever host the task is for, and does not connect to the host. Use C(run_once) if the play has many hosts.
   - Objects are applied in the order namespaces, custom resource definitions, policies and classes, service accounts and RBAC, configuration, services,
-    workloads, the rest; objects of one rank at the same time. Removal goes the other way round.
-  - Every object is labelled C(k8sgu.io/set=<name>). The set's inventory is the ConfigMap C(k8sgu-set-<name>) in the namespace C(kube-system).
+    workloads, the rest; objects of one rank at the same time. They are removed in the reverse order.
+  - Every object gets the label C(k8sgu.io/set=<name>). The set's inventory is the ConfigMap C(k8sgu-set-<name>) in the namespace C(kube-system).
 version_added: 0.1.0
 author:
   - The k8sgu authors (@k8sgu)
@@ -27,13 +27,13 @@ seealso:
 attributes:
   check_mode:
     support: full
-    description: Uses the API server's dry run. Where an object's namespace or definition is itself only predicted, the object is predicted as new.
+    description: Uses the API server's dry run. If an object's namespace or definition is itself only predicted, the object is predicted as new.
   diff_mode:
     support: full
-    description: Shows each object before and after, without the fields that the server keeps for itself. Values of Secrets are never shown.
+    description: Shows each object before and after, without the fields that the server sets. Values of Secrets are never shown.
   idempotent:
     support: full
-    description: Changed is what the API server stored anew.
+    description: An object counts as changed if the API server stored a new version.
   platform:
     support: full
     description: The controller.
@@ -47,17 +47,17 @@ options:
     description: Context of the kubeconfig, by default its current one.
     type: str
   name:
-    description: Name of the set, a DNS label. Objects of different sets do not disturb each other.
+    description: Name of the set, a DNS label. Sets do not affect each other.
     type: str
     required: true
   template:
     description:
-      - Jinja templates of YAML documents, looked for where M(ansible.builtin.template) would.
+      - Jinja templates of YAML documents, found like those of M(ansible.builtin.template).
       - One of O(template), O(src) and O(definition) is required with O(state=present); they can be combined.
     type: list
     elements: path
   src:
-    description: Files or directories (their C(*.yml), C(*.yaml) and C(*.json)) of YAML documents on the controller, used as they are.
+    description: Files or directories (their C(*.yml), C(*.yaml) and C(*.json)) of YAML documents on the controller, used unchanged.
     type: list
     elements: path
   definition:
@@ -73,25 +73,25 @@ options:
     type: str
     default: default
   state:
-    description: V(absent) removes the whole set, what its inventory holds and what is given here, and waits until it is gone.
+    description: V(absent) removes the whole set, that is all objects in its inventory and those given here, and waits until they are gone.
     type: str
     choices: [present, absent]
     default: present
   prune:
-    description: Whether objects of the set's inventory that are no longer given are removed.
+    description: Whether to remove objects that are in the set's inventory and no longer given.
     type: bool
     default: true
   wait:
     description:
-      - Whether to wait for readiness of what is given.
+      - Whether to wait until the given objects are ready.
       - Deployments, DaemonSets and StatefulSets are rolled out, Jobs complete, Pods ready, custom resource definitions established,
         API services available, namespaces active, persistent volume claims bound (unless their class waits for a consumer). A Job that failed ends the wait.
-      - Failed pods of a DaemonSet are removed where their node is well again, since its controller may wait for 15 minutes until it tries anew.
-      - What is not ready in time is explained by its pods, their events and their nodes; values of the set's Secrets are left out.
+      - Failed pods of a DaemonSet are deleted if their node is ready again, since its controller may wait for 15 minutes before it retries.
+      - If something is not ready in time, the error explains it by its pods, their events and their nodes, without values of the set's Secrets.
     type: bool
     default: true
   wait_timeout:
-    description: Seconds to wait for readiness, or for the end of what is removed.
+    description: Seconds to wait until objects are ready, or until removed ones are gone.
     type: int
     default: 120
   request_timeout:
@@ -99,11 +99,11 @@ options:
     type: int
     default: 30
   force_conflicts:
-    description: Whether fields that another manager owns, such as C(spec.replicas) after C(kubectl scale), are set to what is given here.
+    description: Whether to overwrite fields that another manager owns, such as C(spec.replicas) after C(kubectl scale).
     type: bool
     default: false
   take_over:
-    description: Whether objects that belong to another set come to this one.
+    description: Whether to move objects from another set to this one.
     type: bool
     default: false
 """
@@ -161,7 +161,7 @@ objects:
       type: str
       returned: always
     seconds_to_ready:
-      description: Seconds until it was seen ready.
+      description: Seconds until it was ready.
       type: float
       returned: when it was waited for
 server_version:

@@ -10,62 +10,62 @@ module: mirror
 short_description: Fill one directory with every program and image of a Kubernetes release
 version_added: 0.1.0
 description:
-  - The mirror is a directory with every program and container image that a cluster of the chosen options needs, and a
+  - The mirror is a directory with every program and container image that a cluster with the given options needs, and a
     manifest that names version, architecture, size, SHA-256 and source of each. Nodes install from it.
-  - What is in the mirror and intact is left alone. What is missing is downloaded from its publisher, built from its Go module,
-    pulled from its registry, assembled here, or taken from another mirror, several at a time, and verified before it
-    gets its final name.
-  - Broken downloads are resumed and retried. A run that is killed goes on where it was. What was built or downloaded is kept in
-    a cache, so that a second mirror is a matter of seconds.
-  - Runs on the controller, whatever the host's connection, and prints what it does as it goes.
+  - Intact items are left unchanged. Missing items are downloaded from their publisher, built from their Go module,
+    pulled from their registry, assembled here, or taken from another mirror, several at a time, and verified before they
+    get their final names.
+  - Interrupted downloads are resumed and retried. After a killed run the next one continues. Built and downloaded items are kept in
+    a cache, so that a second mirror takes only seconds.
+  - Runs on the controller, whatever the host's connection, and prints its progress.
 options:
   kubernetes_version:
     description:
-      - Kubernetes' version, such as C(1.36.4). Every other version follows from its file in O(releases_dir).
+      - Kubernetes' version, such as C(1.36.4). Its file in O(releases_dir) determines all other versions.
     type: str
     required: true
   releases_dir:
     description:
-      - Directory with the releases, one C(<minor>.yml) each, and below C(build/) the pins of what is built from source.
+      - Directory with the releases, one C(<minor>.yml) each, and below C(build/) the pins of items that are built from source.
     type: path
     required: true
   mirror_dir:
     description:
-      - The directory to fill. It may hold several releases.
+      - The directory to fill. It can contain several releases.
     type: path
     required: true
   source:
     description:
       - Where missing items come from.
-      - V(upstream) downloads what its publishers offer. An image that no registry has is built.
+      - V(upstream) downloads items from their publishers. An image that is not published is built.
       - V(build) compiles everything with the Go toolchain on C(PATH) and assembles the images. Programs that the
-        distribution packages better, such as runc, are left to the nodes' own package.
-      - V(directory) takes a filled mirror, as an air-gapped site has it, and reaches for nothing else.
+        distribution packages better, such as runc, come from the nodes' own package.
+      - V(directory) copies from a filled mirror, for example on an air-gapped site, and uses no network.
       - V(auto) is V(upstream) for each publisher that answers, and V(build) for each that does not, or that refuses the
-        file once it is asked for. A file that does not match its sum is an error, never a reason to build.
-      - With V(upstream) and V(build), an item that came from another source is replaced.
+        file. A file that does not match its checksum is an error, never a reason to build.
+      - With V(upstream) and V(build), items from another source are replaced.
     type: str
     choices: [auto, upstream, build, directory]
     default: auto
   source_dir:
     description:
-      - The filled mirror for O(source=directory). By default it is O(mirror_dir) itself, which is checked then.
+      - The filled mirror for O(source=directory). The default is O(mirror_dir) itself, which is then only checked.
     type: path
   architectures:
     description:
-      - The nodes' architectures, as Go names them.
+      - The nodes' architectures, by their Go names.
     type: list
     elements: str
     default: [amd64]
   container_runtime:
     description:
-      - The nodes' container runtime. The other one's programs are not fetched.
+      - The nodes' container runtime. Programs of the other one are not fetched.
     type: str
     choices: [containerd, docker]
     default: containerd
   pod_network:
     description:
-      - How pods reach each other. flannel is fetched for V(vxlan) only.
+      - How pods reach each other. flannel is fetched only for V(vxlan).
     type: str
     choices: [routed, vxlan]
     default: routed
@@ -76,22 +76,22 @@ options:
     default: true
   cache_dir:
     description:
-      - Where downloads and built programs are kept for the next mirror.
+      - Cache of downloads and built programs for the next mirror.
       - By default C(k8sgu) below C($XDG_CACHE_HOME), or below C(~/.cache).
     type: path
   lock_file:
     description:
-      - Where sums are pinned that publishers gave over HTTPS, and digests of image tags. Commit this file.
+      - Lock file that pins checksums that publishers gave over HTTPS, and digests of image tags. Commit this file.
       - By default C(<minor>.lock.yml) in O(releases_dir).
     type: path
   parallel:
     description:
-      - How many downloads run at a time.
+      - Number of downloads at a time.
     type: int
     default: 4
   attempts:
     description:
-      - How often a request is made in all before its failure is final.
+      - Number of attempts before a request fails.
     type: int
     default: 5
   timeout:
@@ -101,29 +101,29 @@ options:
     default: 30
   verify:
     description:
-      - Hash every file, also those that have not changed since they were hashed last.
+      - Hash every file, even if it has not changed since it was hashed last.
     type: bool
     default: false
 requirements:
-  - PyYAML, which ansible-core brings
-  - Go, as new as the C(go) line of the modules in O(releases_dir), for what is built
-  - apt and dpkg, for images that need a userland and are built
+  - PyYAML, which ansible-core installs
+  - Go, as new as the C(go) line of the modules in O(releases_dir), for building
+  - apt and dpkg, for building images that need a userland
 attributes:
   check_mode:
     support: full
-    description: Says what is missing and where it would come from, and changes nothing.
+    description: Reports what is missing and where it would come from, and changes nothing.
   diff_mode:
     support: full
     description: Lists the items of the mirror before and after.
   idempotent:
     support: full
-    description: A complete mirror is left as it is, in less than a second.
+    description: A complete mirror is not changed; this takes less than a second.
 seealso:
   - name: SHA-256 files of Kubernetes
-    description: Where the publisher's own sums come from.
+    description: Where the publisher's checksums come from.
     link: https://kubernetes.io/releases/download/
   - name: OCI image layout
-    description: The form of the images in the mirror.
+    description: The format of the images in the mirror.
     link: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 author:
   - The k8sgu authors (@k8sgu)
@@ -145,7 +145,7 @@ EXAMPLES = r"""
     architectures: [amd64, arm64]
     demo: false
 
-- name: Take what was brought to an air-gapped site
+- name: Copy a mirror that was brought to an air-gapped site
   k8sgu.cluster.mirror:
     kubernetes_version: 1.36.4
     releases_dir: releases
@@ -166,7 +166,7 @@ kubernetes_version:
   type: str
   sample: 1.36.4
 steps:
-  description: What was missing, in check mode what is.
+  description: What was missing, or in check mode is missing.
   returned: success
   type: list
   elements: dict
@@ -176,7 +176,7 @@ steps:
       type: str
       sample: etcd 3.6.14 amd64
     source:
-      description: Where it came from, one of C(upstream), C(build), C(distribution), C(directory).
+      description: Its source, one of C(upstream), C(build), C(distribution), C(directory).
       type: str
       sample: build
     reason:
@@ -184,11 +184,11 @@ steps:
       type: str
       sample: not in the mirror
     because:
-      description: Why it came from there, where that was not the user's choice.
+      description: Why it came from there, if that was not the user's choice.
       type: str
       sample: github.com does not answer
 packages:
-  description: Packages of the nodes' distribution that serve in the place of components.
+  description: Packages of the nodes' distribution that replace components.
   returned: success
   type: list
   elements: str

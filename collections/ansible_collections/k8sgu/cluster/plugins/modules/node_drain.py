@@ -7,18 +7,18 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: node_drain
-short_description: Takes nodes out of service without harm to what runs on them, and back
+short_description: Takes nodes out of service and back, without harm to their pods
 version_added: 0.1.0
 description:
-  - Cordons nodes, evicts their pods by the eviction API, so that PodDisruptionBudgets are kept, and waits until they are gone. What ends
-    or restarts the node comes after it, and is somebody else's.
+  - Cordons nodes, evicts their pods by the eviction API, which respects PodDisruptionBudgets, and waits until they are gone. It does not
+    end or restart the node.
   - Pods of DaemonSets, static pods and pods that have ended are left. All others are evicted, also those with an C(emptyDir), whose
-    content is lost, and those that no controller makes again; a warning names them.
-  - When a pod is not gone in time, all nodes that were cordoned take pods again, and the failure names the pod, the budget that holds
-    it and what can be done.
-  - A node that is not Ready for 20 seconds is not drained, since its pods serve nobody and nobody there ends them; a warning says so.
+    content is lost, and those that no controller recreates; a warning names them.
+  - If a pod is not gone in time, all nodes that were cordoned are uncordoned, and the error names the pod, the budget that keeps
+    it and what to do.
+  - A node that is not Ready for 20 seconds is not drained, since its pods do not work and nothing there ends them; a warning says so.
     A node that never joined the cluster has nothing to drain.
-  - A node that was cordoned from here has the annotation C(k8sgu.io/cordoned). One that somebody else cordoned stays cordoned.
+  - A node that this module cordoned has the annotation C(k8sgu.io/cordoned). One that someone else cordoned stays cordoned.
   - It runs on the controller.
 author:
   - The k8sgu authors (@k8sgu)
@@ -36,20 +36,20 @@ attributes:
     description: Shows the plan, which pods are evicted and which are left, each with its reason.
     support: full
   idempotent:
-    description: A node that is drained is left as it is.
+    description: A drained node is not changed.
     support: full
 options:
   kubeconfig:
     description:
       - Kubeconfig of an administrator.
-      - Where the file is missing there is no cluster yet, and with O(state=drained) nothing is done.
+      - If the file is missing, there is no cluster yet, and O(state=drained) does nothing.
     type: path
     required: true
   state:
     description:
-      - V(drained) cordons the nodes, all of them first, and then evicts the pods of one after the other.
-      - V(serving) lets those of them take pods again that were cordoned from here.
-      - V(absent) removes the Nodes, which were drained from here, with their leases. The machines have to be gone.
+      - V(drained) cordons all the nodes first, and then evicts the pods of one node after the other.
+      - V(serving) uncordons those that this module cordoned.
+      - V(absent) removes the Nodes that this module drained, with their leases. The machines must be gone.
     type: str
     choices: [drained, serving, absent]
     default: drained
@@ -60,34 +60,34 @@ options:
     elements: str
   returning:
     description:
-      - Those of O(nodes) that come back, as new machines of the same names. Of these one that serves is drained at most, and none while
-        another of O(members) leaves, has not joined yet or is not Ready. RV(held) has the others.
+      - Those of O(nodes) that come back as new machines with the same names. At most one of them that serves is drained in a run, and none
+        while another of O(members) leaves, has not joined yet or is not Ready. RV(held) has the others.
     type: list
     elements: str
     default: []
   members:
-    description: Names of all nodes that the cluster is to have.
+    description: Names of all nodes that the cluster should have.
     type: list
     elements: str
     default: []
   lives:
-    description: Whether the cluster is known to have come up. With V(false) an API server that does not answer means that nothing is to be drained.
+    description: Whether the cluster is known to have come up. With V(false), nothing is drained if the API server does not answer.
     type: bool
     default: true
   reason:
-    description: Why, for the annotation on the Node.
+    description: The reason, for the annotation on the Node.
     type: str
     default: drained by k8sgu
   record:
     description:
-      - A file with the names of the nodes that are cordoned from here, so that what a killed run has cordoned is found by the next. It
-        is there only as long as there are such nodes.
+      - A file with the names of the nodes that this module has cordoned, so that the next run finds those of a killed one. It
+        exists only while there are such nodes.
     type: path
     required: true
   timeout:
     description:
-      - Seconds that the pods of one node have to be gone.
-      - With V(0) nothing is drained, and the API server is not asked.
+      - Seconds that the pods of one node have to leave.
+      - With V(0) nothing is drained, and the API server is not used.
     type: int
     default: 300
   request_timeout:
@@ -103,7 +103,7 @@ EXAMPLES = r"""
     record: .state/demo/cordoned.json
     nodes: [demo-worker-1]
 
-- name: Let it take pods again
+- name: Put it back into service
   k8sgu.cluster.node_drain:
     kubeconfig: .state/demo/admin.kubeconfig
     record: .state/demo/cordoned.json
@@ -119,12 +119,12 @@ plan:
   elements: str
   sample: ["cordon node/demo-worker-1  # it takes no more pods"]
 drained:
-  description: The nodes that nothing keeps from being ended, those among them that had nothing to drain too.
+  description: The nodes that can be ended now, including those that had nothing to drain.
   returned: when O(state=drained)
   type: list
   elements: str
 held:
-  description: Nodes of O(returning) that were left as they are, each with the reason.
+  description: Nodes of O(returning) that were not drained, each with the reason.
   returned: when O(state=drained)
   type: dict
 evicted:

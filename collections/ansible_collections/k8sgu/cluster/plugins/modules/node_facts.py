@@ -7,11 +7,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: node_facts
-short_description: Reads what the roles must know of a node
+short_description: Reads the facts of a node that the roles need
 version_added: 0.1.0
 description:
-  - Reads the cgroup version, limits, memory and distribution of a node in one execution, a tenth of what gathering Ansible's own facts costs.
-  - The roles choose the cgroup driver and the runtime's limits by it, see U(https://kubernetes.io/docs/setup/production-environment/container-runtimes/).
+  - Reads the cgroup version, limits, memory and distribution of a node in one execution, in a tenth of the time of Ansible's own facts.
+  - The roles use it to choose the cgroup driver and the runtime's limits, see U(https://kubernetes.io/docs/setup/production-environment/container-runtimes/).
   - Its own files are in the memory of the node (C(/dev/shm)), so that a node is read whose disks are full or read-only.
 author:
   - The k8sgu authors (@k8sgu)
@@ -33,7 +33,7 @@ ansible_facts:
   type: dict
   contains:
     k8sgu_node:
-      description: One dictionary of all of them.
+      description: All facts in one dictionary.
       returned: always
       type: dict
       contains:
@@ -42,7 +42,7 @@ ansible_facts:
           returned: always
           type: int
         can_lower_oom_score:
-          description: Whether processes may be given a lower C(oom_score_adj), which needs C(CAP_SYS_RESOURCE).
+          description: Whether processes can get a lower C(oom_score_adj), which needs C(CAP_SYS_RESOURCE).
           returned: always
           type: bool
         max_open_files:
@@ -50,7 +50,7 @@ ansible_facts:
           returned: always
           type: int
         architecture:
-          description: The machine as C(uname -m) has it.
+          description: The architecture in the form of C(uname -m).
           returned: always
           type: str
         kernel:
@@ -71,7 +71,7 @@ ansible_facts:
           type: str
         kube_proxy_mode:
           description:
-            - V(nftables), or V(iptables) where the kernel or the distribution's C(nft) is older than that mode wants,
+            - V(nftables), or V(iptables) if the kernel or the distribution's C(nft) is too old for that mode,
               see U(https://kubernetes.io/docs/reference/networking/virtual-ips/#proxy-mode-nftables).
           returned: always
           type: str
@@ -88,7 +88,7 @@ ansible_facts:
           returned: always
           type: int
         resolv_conf:
-          description: The resolver configuration with real name servers, fit for pods.
+          description: The resolver configuration with real name servers, usable for pods.
           returned: always
           type: str
         name_servers:
@@ -102,11 +102,11 @@ ansible_facts:
           type: str
           sample: ip-10-240-0-10.ec2.internal
         mtu:
-          description: The largest packet in bytes of the network that the default route leads to.
+          description: The MTU in bytes of the default route's interface.
           returned: always
           type: int
         encrypts:
-          description: Whether an API server was set up here, which holds keys of encryption at rest.
+          description: Whether an API server was set up here, with keys of encryption at rest.
           returned: always
           type: bool
         active_units:
@@ -116,11 +116,11 @@ ansible_facts:
           elements: str
         membership:
           description:
-            - What the node tells of its cluster; reading all of it needs root. C(cluster) is the owner's name, C(born) whether the API has been there,
-              C(fixed) what the cluster was made with by option, C(kubernetes) the API server's version, C(runtime) the kubelet's container runtime,
-              C(pods) how many pods the node has.
+            - What the node shows of its cluster; reading all of it needs root. C(cluster) is the owner's name, C(born) whether the API has run here,
+              C(fixed) the options that the cluster was made with, C(kubernetes) the API server's version, C(runtime) the kubelet's container runtime,
+              C(pods) the number of pods on the node.
             - C(etcd) is the node's member, with C(data) whether its directory has any, C(joined) whether it has ever had a quorum, C(initial) the
-              names that its unit has, and C(members) what it answers, each with C(name), C(address) and C(started); none where it does not.
+              names in its unit, and C(members) the members that it lists, each with C(name), C(address) and C(started); none if it does not answer.
           returned: always
           type: dict
         python:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: preflight_description
-short_description: Judges a cluster's description and its nodes before anything is changed
+short_description: Checks a cluster's description and its nodes before anything is changed
 version_added: 0.1.0
 description:
-  - Looks for unknown variables, a version without a release file, ranges that overlap or are too small, illegal names and an even number of etcd
-    members, and judges what M(k8sgu.cluster.preflight_node) read of the nodes.
-  - Of a living cluster, also looks for changes that it cannot take, such as another range of Services, and for members of etcd that lost their data.
-  - Fails once, with every problem that was found. Each names the variable or the node, what was seen, and the way out.
+  - Looks for unknown variables, a version without a release file, ranges that overlap or are too small, invalid names and an even number of etcd
+    members, and checks what M(k8sgu.cluster.preflight_node) read from the nodes.
+  - For a living cluster, also looks for changes that it cannot make, such as another range of Services, and for members of etcd that lost their data.
+  - Fails once, with all problems. Each names the variable or the node, what was found, and what to do.
 author:
   - The k8sgu authors (@k8sgu)
 requirements:
@@ -27,18 +27,18 @@ attributes:
     platforms: posix
 options:
   values:
-    description: Variables of the description by name; V(null) for one that is not set, of which the default of the argument specs counts.
+    description: Variables of the description by name; V(null) for one that is not set, which then gets the default of the argument specs.
     type: dict
     required: true
   seen:
-    description: Names of all variables that are set; those with the prefix C(k8sgu_) have to be known.
+    description: Names of all variables that are set; those with the prefix C(k8sgu_) must be known.
     type: list
     elements: str
     required: true
   nodes:
     description:
       - The inventory's nodes, each with C(name), C(control_plane), C(etcd), C(address), C(connection) and C(probe), the result of
-        M(k8sgu.cluster.preflight_node). One without C(probe) is judged by the rest.
+        M(k8sgu.cluster.preflight_node). One without C(probe) is checked by the rest.
     type: list
     elements: dict
     default: []
@@ -48,20 +48,20 @@ options:
     elements: dict
     default: []
   roles_dir:
-    description: Directory of the roles, whose argument specs say which variables there are.
+    description: Directory of the roles, whose argument specs define the variables.
     type: path
     required: true
   described:
-    description: Whether the nodes are to be made of the counts in O(values). Otherwise they are those in O(nodes).
+    description: Whether the nodes will be made from the counts in O(values). Otherwise they are those in O(nodes).
     type: bool
     default: false
   living:
-    description: What is known of the living cluster, as P(k8sgu.cluster.living_problems#filter) takes it. Without it there is none.
+    description: What is known about the living cluster, in the form for P(k8sgu.cluster.living_problems#filter). Without it there is no cluster yet.
     type: dict
 """
 
 EXAMPLES = r"""
-- name: Judge a description
+- name: Check a description
   k8sgu.cluster.preflight_description:
     values: "{{ preflight_values }}"
     seen: "{{ query('ansible.builtin.varnames', '^k8sgu_') }}"
@@ -71,7 +71,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 msg:
-  description: Every problem, one on a line.
+  description: All problems, one per line.
   returned: failure
   type: str
 """

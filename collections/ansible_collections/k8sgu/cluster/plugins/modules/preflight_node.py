@@ -7,11 +7,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: preflight_node
-short_description: Reads what must be known of a machine before it becomes a node
+short_description: Reads the facts of a machine that are checked before it becomes a node
 version_added: 0.1.0
 description:
   - Reads operating system, memory, disks, clock, kernel features, listening sockets and owner of a machine in one execution.
-  - M(k8sgu.cluster.preflight_description) judges it. Reading the programs of sockets needs root.
+  - M(k8sgu.cluster.preflight_description) checks them. Reading the programs of sockets needs root.
   - Its own files are in the memory of the node (C(/dev/shm)), so that a node is read whose disks are full or read-only.
 author:
   - The k8sgu authors (@k8sgu)
@@ -19,7 +19,7 @@ extends_documentation_fragment:
   - k8sgu.cluster.read_only
 options:
   reach:
-    description: Addresses, C(host:port), to which a TCP connection is tried from the machine.
+    description: Addresses, C(host:port), to which the machine tries a TCP connection.
     type: list
     elements: str
     default: []
@@ -43,11 +43,11 @@ node:
       returned: always
       type: str
     distribution_version:
-      description: C(VERSION_ID) of C(/etc/os-release), empty where it has none.
+      description: C(VERSION_ID) of C(/etc/os-release), empty if it has none.
       returned: always
       type: str
     architecture:
-      description: The machine as C(uname -m) has it.
+      description: The architecture in the form of C(uname -m).
       returned: always
       type: str
     memory_mb:
@@ -55,26 +55,26 @@ node:
       returned: always
       type: int
     disk_total_gb:
-      description: Size in GiB of the file system of C(/var/lib).
+      description: Size of the file system of C(/var/lib) in GiB.
       returned: always
       type: float
     disk_free_gb:
-      description: What is free of it, in GiB.
+      description: Its free space in GiB.
       returned: always
       type: float
     file_systems:
       description:
-        - Each file system that is written to, with C(mount), its C(directories), C(size_mb), C(free_mb), C(inodes) (0 where it has no
-          table of them), C(free_inodes) and C(read_only).
+        - Each file system that is written to, with C(mount), its C(directories), C(size_mb), C(free_mb), C(inodes) (0 if it has no
+          fixed number), C(free_inodes) and C(read_only).
       returned: always
       type: list
       elements: dict
     owner:
-      description: The content of C(/etc/k8sgu/cluster.json), empty where it is not there.
+      description: The content of C(/etc/k8sgu/cluster.json), empty if it does not exist.
       returned: always
       type: str
     kernel:
-      description: By feature (C(br_netfilter), C(overlay), C(nf_tables)), whether the kernel has it.
+      description: For each feature (C(br_netfilter), C(overlay), C(nf_tables)), whether the kernel has it.
       returned: always
       type: dict
     listeners:
@@ -83,7 +83,7 @@ node:
       type: list
       elements: dict
     unreached:
-      description: Of O(reach), what could not be reached, with the reason.
+      description: Addresses of O(reach) that could not be reached, with the reason.
       returned: always
       type: dict
     time:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: security_facts
-short_description: Reads of a node what the security report judges
+short_description: Reads what the security report checks on a node
 version_added: 0.1.0
 description:
   - Returns the command lines of the cluster's running programs, owners and modes of their files, and the contents of configuration files
-    that hold no secret. Of keys, kubeconfigs and the encryption configuration only owners, modes and the names of providers leave the node.
-  - All of it in one execution, with nothing but Python's standard library. M(k8sgu.cluster.security_report) judges it.
+    without secrets. Of keys, kubeconfigs and the encryption configuration only owners, modes and the names of providers leave the node.
+  - Reads it in one execution, with Python's standard library only. M(k8sgu.cluster.security_report) checks it.
 author:
   - The k8sgu authors (@k8sgu)
 extends_documentation_fragment:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: security_report
-short_description: Judges a cluster by the items of the CIS Kubernetes Benchmark
+short_description: Checks a cluster against the CIS Kubernetes Benchmark
 version_added: 0.1.0
 description:
-  - Judges what M(k8sgu.cluster.security_facts) read of the nodes and what the API says, item by item, and writes all of it as JSON.
+  - Checks what M(k8sgu.cluster.security_facts) read from the nodes and the API's objects, item by item, and writes the findings as JSON.
     The numbers are those of version 1.12, see U(https://www.cisecurity.org/benchmark/kubernetes).
-  - What pods may be is asked by creating them in dry runs, in every namespace but C(kube-system). Nothing is created.
-  - It does not fail for what it finds; it returns the number of failed items.
+  - Which pods are admitted is tried by dry runs in every namespace except C(kube-system). Nothing is created.
+  - It does not fail because of findings; it returns the number of failed items.
 author:
   - The k8sgu authors (@k8sgu)
 requirements:
@@ -26,7 +26,7 @@ attributes:
     description: Returns details on what has changed.
     support: none
   idempotent:
-    description: Changes nothing of the cluster; the file is written anew.
+    description: Changes nothing in the cluster; the file is written again.
     support: full
 options:
   kubeconfig:
@@ -34,21 +34,21 @@ options:
     type: path
     required: true
   nodes:
-    description: By node name, RV(k8sgu.cluster.security_facts#module:shown).
+    description: For each node name, RV(k8sgu.cluster.security_facts#module:shown).
     type: dict
     required: true
   control_plane:
-    description: Names of the nodes that the control plane should run on. One of which nothing was read fails item X.1.
+    description: Names of the nodes on which the control plane should run. Item X.1 fails for one that was not read.
     type: list
     elements: str
     required: true
   worker:
-    description: Names of the other nodes that there should be, likewise.
+    description: Names of the other expected nodes, likewise.
     type: list
     elements: str
     default: []
   accepted:
-    description: Reasons, by item number, for which a failed item is accepted; it is then V(MANUAL), with that reason.
+    description: Reasons for accepting failed items, by item number; an accepted item is V(MANUAL), with that reason.
     type: dict
     default: {}
   path:
@@ -62,7 +62,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Judge the cluster
+- name: Check the cluster
   k8sgu.cluster.security_report:
     kubeconfig: .state/demo/admin.kubeconfig
     nodes: {demo-control-plane-0: "{{ facts.shown }}"}
@@ -73,12 +73,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 table:
-  description: The findings as lines of text, those of nodes that answer the same in one line.
+  description: The findings as lines of text; nodes with the same finding share a line.
   returned: success
   type: list
   elements: str
 findings:
-  description: Each with C(number), C(title), C(status) (V(PASS), V(FAIL) or V(MANUAL)), C(reason) and C(node), empty for the cluster as a whole.
+  description: Each with C(number), C(title), C(status) (V(PASS), V(FAIL) or V(MANUAL)), C(reason) and C(node), empty for the whole cluster.
   returned: success
   type: list
   elements: dict
@@ -88,7 +88,7 @@ failures:
   type: list
   elements: dict
 counts:
-  description: How many items passed, failed, or need a person; each counts by its worst answer.
+  description: Number of items that passed, failed, or need a person; an item counts by its worst finding.
   returned: success
   type: dict
   sample: {PASS: 100, FAIL: 0, MANUAL: 14}

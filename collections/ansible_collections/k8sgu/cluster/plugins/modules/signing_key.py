@@ -7,12 +7,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: signing_key
-short_description: A key pair that tokens are signed with, made once
+short_description: Makes the key pair that signs tokens, once
 version_added: 0.1.0
 description:
-  - Makes a private key and its public key in two PEM files, as C(kube-apiserver) and C(kube-controller-manager) take
+  - Makes a private key and its public key in two PEM files, as C(kube-apiserver) and C(kube-controller-manager) use
     them for service-account tokens, see U(https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/).
-  - A key that exists is never replaced, since every token that it signed would become invalid. Where it does not fit, the task fails and says so.
+  - An existing key is never replaced, since every token that it signed would become invalid. If it does not fit, the task fails.
 author:
   - The k8sgu authors (@k8sgu)
 requirements:
@@ -22,28 +22,28 @@ attributes:
     description: Can run in check mode and return what it would change.
     support: full
   diff_mode:
-    description: Says which file is written, never a key.
+    description: Shows which file is written, never a key.
     support: full
   idempotent:
     description: A second run changes nothing.
     support: full
 options:
   path:
-    description: File of the private key, mode 0600. Missing directories above it are created with mode 0700.
+    description: File of the private key, mode 0600. Missing parent directories are created with mode 0700.
     type: path
     required: true
   public_path:
     description:
-      - File of the public key, mode 0644. Further public keys in it stay, so that tokens of a former key can be verified until they end.
+      - File of the public key, mode 0644. Other public keys in it stay, so that tokens of a former key can be verified until they expire.
     type: path
     required: true
   algorithm:
-    description: Kind of key. V(rsa) is what every verifier of such tokens knows, the cloud providers' included.
+    description: Kind of key. Every verifier of such tokens supports V(rsa), including those of cloud providers.
     type: str
     choices: [rsa, ecdsa]
     default: rsa
   size:
-    description: Bits, 2048, 3072 or 4096 for V(rsa) and 256, 384 or 521 for V(ecdsa). Without it 2048 and 256.
+    description: Bits, 2048, 3072 or 4096 for V(rsa) and 256, 384 or 521 for V(ecdsa). The default is 2048 or 256.
     type: int
 """
 

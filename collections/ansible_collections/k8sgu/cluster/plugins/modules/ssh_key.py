@@ -7,15 +7,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ssh_key
-short_description: Make a key pair for SSH
+short_description: Makes a key pair for SSH
 version_added: 0.1.0
 description:
-  - Makes an Ed25519 key without a passphrase where there is none, with its public key beside it (C(.pub)).
-  - A key that is there stays, of whatever kind it is. Its public key is derived from it again where that differs.
+  - Makes an Ed25519 key without a passphrase if there is none, with its public key beside it (C(.pub)).
+  - An existing key is kept, whatever its kind. Its public key is derived again if the file differs.
 attributes:
   check_mode:
     support: full
-    description: Nothing is written. Where there is no key yet, the public key returned belongs to one that is thrown away.
+    description: Nothing is written. If there is no key yet, the returned public key belongs to a temporary one.
   diff_mode:
     support: full
     description: The diff shows the public key.
@@ -25,7 +25,7 @@ attributes:
 options:
   path:
     description:
-      - The private key's file, mode 0600. Missing directories are made with mode 0700.
+      - The private key's file, mode 0600. Missing directories are created with mode 0700.
     type: path
     required: true
   comment:
@@ -53,7 +53,7 @@ path:
   type: str
   sample: .state/demo/ssh/id_ed25519
 public_key:
-  description: The public key as in C(authorized_keys).
+  description: The public key in the form for C(authorized_keys).
   returned: success
   type: str
   sample: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA k8sgu demo

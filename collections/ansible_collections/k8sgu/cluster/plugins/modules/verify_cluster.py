@@ -7,20 +7,20 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: verify_cluster
-short_description: Makes the checks of a cluster that go through its API server
+short_description: Checks a cluster through its API server
 version_added: 0.1.0
 description:
-  - Looks at the nodes, at the demo and its Service, at names, at the paths between pods on different nodes, at NetworkPolicy and at
-    what kubectl exec, logs and port-forward get from a pod on each node,
-    and makes a request by which M(k8sgu.cluster.verify_node) knows the audit log. Each check waits for what it expects.
-  - It never fails for what it finds; M(k8sgu.cluster.verify_report) does.
+  - Checks the nodes, the demo and its Service, DNS, the paths between pods on different nodes, NetworkPolicy, and
+    kubectl exec, logs and port-forward with a pod on each node,
+    and makes a request that M(k8sgu.cluster.verify_node) then looks for in the audit log. Each check waits for what it expects.
+  - It never fails because of a check; M(k8sgu.cluster.verify_report) does.
 author:
   - The k8sgu authors (@k8sgu)
 requirements:
   - PyYAML
 attributes:
   check_mode:
-    description: In check mode nothing is asked and no check is returned, since some of them store a visit in the demo.
+    description: In check mode no check is made or returned, since some of them store a visit in the demo.
     support: full
   diff_mode:
     description: Returns details on what has changed.
@@ -61,12 +61,12 @@ options:
     type: int
     default: 120
   stopped_node:
-    description: Name of a node that was stopped. The demo's pods must leave it; no other check is made.
+    description: Name of a node that was stopped. The only check is then that the demo's pods leave it.
     type: str
 """
 
 EXAMPLES = r"""
-- name: Look at the cluster
+- name: Check the cluster
   k8sgu.cluster.verify_cluster:
     kubeconfig: .state/demo/admin.kubeconfig
     nodes: [demo-control-plane-0, demo-worker-0, demo-worker-1]
@@ -74,12 +74,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 checks:
-  description: Each check with what was expected and what was seen.
+  description: Each check with what was expected and what was found.
   returned: success
   type: list
   elements: dict
 user_agent:
-  description: User agent of a request that the audit log must hold, another one in every run.
+  description: User agent of a request that the audit log must contain; a different one in every run.
   returned: success
   type: str
 """

@@ -10,9 +10,9 @@ module: verify_node
 short_description: Makes the checks of a cluster that only a node can make
 version_added: 0.1.0
 description:
-  - Asks every listening socket of the node for an answer without TLS, the kubelet, the API server and etcd for one without a certificate,
-    etcd for its health and for the bytes of a Secret, and the audit log for an event. All of it in one execution.
-  - It changes nothing and never fails for what it finds; M(k8sgu.cluster.verify_report) does.
+  - Tries every listening socket of the node without TLS, and the kubelet, the API server and etcd without a certificate; checks
+    etcd's health and the bytes of a Secret in it; and searches the audit log for an event. All in one execution.
+  - It changes nothing and never fails because of a check; M(k8sgu.cluster.verify_report) does.
 author:
   - The k8sgu authors (@k8sgu)
 extends_documentation_fragment:
@@ -35,7 +35,7 @@ options:
     type: int
     default: 6443
   etcd_members:
-    description: How many members etcd should have; V(0) on a node that has none.
+    description: Number of members that etcd should have; V(0) on a node without a member.
     type: int
     default: 0
   plaintext_ports:
@@ -45,20 +45,20 @@ options:
     default: []
   port_table:
     description:
-      - Rows of P(k8sgu.cluster.port_table#lookup). What listens on the node and is not in it fails, and so does a row of the node's role
-        for which nothing listens. What listens for a row with C(tls) is asked what it agrees to. Empty, none of it is looked at.
+      - Rows of P(k8sgu.cluster.port_table#lookup). A listener that is not in it fails, and so does a row of the node's role
+        for which nothing listens. Listeners of rows with C(tls) are checked for the versions and suites that they accept. If empty, none is checked.
     type: list
     elements: dict
     default: []
   system_listeners:
-    description: Rows of the same form for programs of the operating system, which may listen and need not.
+    description: Rows of the same form for programs of the operating system, which may listen but need not.
     type: list
     elements: dict
     default: []
   exposure_limits:
     description:
-      - By systemd unit, the highest level that C(systemd-analyze security) may give it. Every unit that M(k8sgu.cluster.component) started
-        on the node must have one. Empty, none is looked at.
+      - For each systemd unit, the highest exposure level by C(systemd-analyze security). Every unit that M(k8sgu.cluster.component) started
+        on the node must have one. If empty, none is checked.
     type: dict
     default: {}
   secret_key:
@@ -66,18 +66,18 @@ options:
     type: str
     default: /registry/secrets/k8sgu-verify/at-rest
   encryption_prefix:
-    description: How the value of an encrypted Secret begins, for example V(k8s:enc:secretbox:v1:key-1:).
+    description: Prefix of an encrypted Secret's value, for example V(k8s:enc:secretbox:v1:key-1:).
     type: str
     default: "k8s:enc:"
   encrypted_resources:
     description:
-      - Resources of which every value in etcd must begin with O(encryption_prefix), as the encryption configuration names them. Empty,
-        none is looked at; the members hold the same, so one of them is enough.
+      - Resources, as named in the encryption configuration, whose values in etcd must all begin with O(encryption_prefix). If empty,
+        none is checked; all members have the same data, so one of them is enough.
     type: list
     elements: str
     default: []
   plaintext:
-    description: Words of that Secret which must not be found in etcd.
+    description: Text of that Secret, which must not be found in etcd.
     type: str
     default: k8sgu-verify-plaintext-marker
   user_agent:
@@ -87,7 +87,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Look at the node from inside
+- name: Check the node from inside
   become: true
   k8sgu.cluster.verify_node:
     node: "{{ inventory_hostname }}"
@@ -96,7 +96,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 checks:
-  description: Each check with what was expected and what was seen.
+  description: Each check with what was expected and what was found.
   returned: success
   type: list
   elements: dict

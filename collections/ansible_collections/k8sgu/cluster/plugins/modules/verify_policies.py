@@ -7,19 +7,19 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: verify_policies
-short_description: Asks pods whom they reach, and holds it against their NetworkPolicies
+short_description: Checks by pods whether NetworkPolicies are enforced
 version_added: 0.1.0
 description:
-  - Goes through a matrix of paths, allowed and refused, by pod, namespace, range, port, ingress and egress, DNS, and the instance's metadata
-    service. The pods and policies are the role verify's (C(tasks_from=network_policy.yml)).
-  - It changes nothing and never fails for what it finds; M(k8sgu.cluster.verify_report) does.
+  - Tries a matrix of allowed and refused paths, by pod, namespace, range, port, ingress and egress, DNS, and the instance's metadata
+    service. The role verify makes the pods and policies (C(tasks_from=network_policy.yml)).
+  - It changes nothing and never fails because of a check; M(k8sgu.cluster.verify_report) does.
 author:
   - The k8sgu authors (@k8sgu)
 requirements:
   - PyYAML
 attributes:
   check_mode:
-    description: In check mode nothing is asked.
+    description: In check mode nothing is tried.
     support: none
   diff_mode:
     description: Returns details on what has changed.
@@ -37,20 +37,20 @@ options:
     type: str
     default: cluster.local
   timeout:
-    description: Seconds that the paths have together to become what they should be.
+    description: Seconds that all paths together have until they are as expected.
     type: int
     default: 60
 """
 
 EXAMPLES = r"""
-- name: Ask the pods
+- name: Check NetworkPolicies
   k8sgu.cluster.verify_policies:
     kubeconfig: .state/demo/admin.kubeconfig
 """
 
 RETURN = r"""
 checks:
-  description: Each check with what was expected and what was seen.
+  description: Each check with what was expected and what was found.
   returned: success
   type: list
   elements: dict

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: verify_report
-short_description: Writes the checks of a cluster to a JUnit file and fails when one of them failed
+short_description: Writes the checks of a cluster to a JUnit file and fails if one of them failed
 version_added: 0.1.0
 description:
-  - Takes the checks of M(k8sgu.cluster.verify_node) and M(k8sgu.cluster.verify_cluster).
+  - Its input are the checks of M(k8sgu.cluster.verify_node) and M(k8sgu.cluster.verify_cluster).
 author:
   - The k8sgu authors (@k8sgu)
 attributes:
@@ -21,7 +21,7 @@ attributes:
     description: Returns details on what has changed.
     support: none
   idempotent:
-    description: It is a report; it never says that something changed.
+    description: It is a report and never counts as a change.
     support: full
 options:
   checks:
@@ -40,7 +40,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Say what was proven
+- name: Report what was proven
   k8sgu.cluster.verify_report:
     checks: "{{ verify_cluster_result.checks }}"
     junit: .state/demo/verify.xml
@@ -48,11 +48,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 passed:
-  description: How many checks passed.
+  description: Number of checks that passed.
   returned: always
   type: int
 missed:
-  description: How many checks failed.
+  description: Number of checks that failed.
   returned: always
   type: int
 """
