@@ -18,8 +18,8 @@ description:
 options:
   _terms:
     description:
-      - V(routed) or V(vxlan) for the rows of this pod network, and as a second term the container runtime, V(containerd)
-        by default or V(docker). Without a term all rows.
+      - V(routed) or V(vxlan) for the rows of this pod network, and as a second term the container runtime,
+        V(containerd) by default or V(docker). Without a term all rows.
     type: list
     elements: str
     required: false
