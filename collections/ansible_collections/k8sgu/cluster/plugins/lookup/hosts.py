@@ -19,6 +19,8 @@ description:
     variable would skip tasks, or run them elsewhere or in another order.
   - A task could not do this, since these options may skip the task itself.
   - C(--skip-tags) with an existing tag gives a warning that names it.
+  - It also fails if the inventory lacks the groups C(control_plane), C(etcd) or C(worker), or if, outside of check mode,
+    the first two are empty, since Ansible skips a play without hosts.
   - With C(--list-hosts), C(--list-tags), C(--list-tasks) and C(--syntax-check) nothing is checked.
 options:
   _terms:
@@ -30,6 +32,14 @@ options:
     description: Whether the playbook can run for some of the nodes only.
     type: bool
     default: true
+  inventory:
+    description:
+      - What the playbook needs in the inventory.
+      - V(nodes) requires the three groups, with nodes in C(control_plane) and C(etcd); V(groups) requires the groups,
+        which may be empty; V(any) requires nothing, for what runs only on the controller.
+    type: str
+    choices: [nodes, groups, any]
+    default: nodes
 """
 
 EXAMPLES = r"""
@@ -40,6 +50,10 @@ EXAMPLES = r"""
 - name: Read every control-plane node
   hosts: "{{ query('k8sgu.cluster.hosts', 'control_plane', limit=false) }}"
   roles: [k8sgu.cluster.cluster_facts]
+
+- name: Artifacts
+  hosts: "{{ query('k8sgu.cluster.hosts', 'localhost', inventory='any') }}"
+  roles: [k8sgu.cluster.artifacts]
 """
 
 RETURN = r"""
@@ -81,10 +95,11 @@ from ansible_collections.k8sgu.cluster.plugins.plugin_utils._calls import (
     depends_on_plays,
     notes,
     problems,
+    unpopulated,
 )
 
 # The pattern in a play's own use of this plugin, which is a template until the play begins.
-_ASKED = re.compile(r"k8sgu\.cluster\.hosts', '([^']+)'")
+_ASKED = re.compile(r"k8sgu\.cluster\.hosts', '([^']+)'(?:.*inventory='(\w+)')?")
 # Ansible puts one before each role, which no tag leaves out.
 _ARGUMENTS = "ansible.builtin.validate_argument_spec"
 _LISTING = ("listhosts", "listtags", "listtasks", "syntax")
@@ -99,7 +114,10 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core is not typ
             call = self._call(arguments, variables or {})
             found = problems(call)
             if found:
-                raise AnsibleError("\n".join(found) + "\nNothing was changed.")
+                # Nodes are asked for by each playbook of site.yml: by then the infrastructure may have been made.
+                raise AnsibleError(
+                    "\n".join(found) + ("\nNo node" if unpopulated(call) else "\nNothing") + " was changed."
+                )
             for note in notes(call):
                 Display().warning(note)
         return [str(term) for term in terms]
@@ -121,6 +139,10 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core is not typ
             strategy=constants.DEFAULT_STRATEGY,
             extra_variables=given,
             unknown_variables=_unknown(given),
+            inventory=self.get_option("inventory"),
+            groups={group: len(hosts) for group, hosts in variables.get("groups", {}).items()},
+            sources=tuple(variables.get("ansible_inventory_sources", ())),
+            check=arguments["check"],
         )
         if not depends_on_plays(call):
             return call
@@ -182,6 +204,7 @@ def _plays(
                     controller=CONTROLLER in split_host_pattern(pattern),
                     tags=frozenset(play.tags).union(*(task.tags for task in tasks)),
                     runs=any(task.evaluate_tags(tags, skip_tags, {}) for task in tasks),
+                    inventory=(asked[2] or "nodes") if asked else "",
                 )
                 found.append((one, pattern))
     finally:

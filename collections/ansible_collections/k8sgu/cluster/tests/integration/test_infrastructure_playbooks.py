@@ -37,7 +37,9 @@ def play(playbook: str, state: Path, *arguments: str, **variables: Any) -> tuple
     """Exit status and output of a playbook that nobody sits in front of."""
     extra = {"k8sgu_cluster_name": "demo", "k8sgu_region": "us-east-1", "k8sgu_state_dir": str(state), **variables}
     # Without localhost, so that Ansible takes its own Python for it and looks for no other.
-    return ansible_program.run_playbook(playbook, "nobody,", *arguments, variables=extra)
+    inventory = state.parent / f"{state.name}.yml"
+    inventory.write_text(json.dumps({"all": {"children": {"control_plane": {}, "etcd": {}, "worker": {}}}}))
+    return ansible_program.run_playbook(playbook, inventory, *arguments, variables=extra)
 
 
 def tasks(output: str) -> list[str]:

@@ -86,6 +86,42 @@ def test_a_call_that_would_leave_something_out_is_refused(
     assert "TASK [" not in output and not (inventory.parent / "state").exists()
 
 
+PLAYBOOKS = sorted(path.stem for path in (ansible_program.ROOT / "playbooks").glob("*.yml"))
+ON_NODES = [name for name in PLAYBOOKS if name not in ("artifacts", "client_tools", "destroy")]
+
+
+@pytest.mark.parametrize("playbook", ON_NODES)
+def test_an_inventory_without_the_groups_is_refused(inventory: Path, playbook: str) -> None:
+    """Ansible passes over a play without hosts, and the run would end well."""
+    inventory.write_text(inventory.read_text().replace('"worker":', '"workers":'))
+    status, output = play(playbook, inventory)
+    said = " ".join(output.split())
+    assert f"inventory {inventory}: lacks the group worker (it has workers for worker), so" in said, output[-3000:]
+    assert status != 0 and "docs/interfaces.md" in said and "Nothing was changed." in said
+    assert "TASK [" not in output and not (inventory.parent / "state").exists()
+
+
+@pytest.mark.parametrize(
+    "playbook", [name for name in ON_NODES if name not in ("site", "infrastructure", "description")]
+)
+def test_an_inventory_without_nodes_is_refused(inventory: Path, playbook: str) -> None:
+    inventory.write_text(json.dumps({"all": {"children": {"control_plane": {}, "etcd": {}, "worker": {}}}}))
+    status, output = play(playbook, inventory)
+    said = " ".join(output.split())
+    assert f"inventory {inventory}: no node is in control_plane and etcd, so" in said, output[-3000:]
+    assert status != 0 and "playbooks/infrastructure.yml first" in said and "No node was changed." in said
+    assert "TASK [" not in output and not (inventory.parent / "state").exists()
+
+
+def test_hosts_on_the_command_line_are_no_inventory_of_a_cluster(tmp_path: Path) -> None:
+    state = {"k8sgu_state_dir": str(tmp_path / "state")}
+    status, output = ansible_program.run_playbook("site", "localhost,", variables=state)
+    assert status != 0 and "inventory localhost,: lacks the groups control_plane, etcd and worker, so" in output
+    # What is done on the controller alone wants none.
+    status, output = ansible_program.run_playbook("site", "localhost,", "--tags=artifacts", "--check", variables=state)
+    assert "lacks the group" not in output and "Fill the mirror" in output, output[-3000:]
+
+
 def test_nodes_that_do_not_wait_for_each_other_are_refused(inventory: Path) -> None:
     status, output = play("site", inventory, ANSIBLE_STRATEGY="free")
     assert status != 0 and "ANSIBLE_STRATEGY: with free" in output and "TASK [" not in output, output[-3000:]

@@ -9,10 +9,13 @@ The options are those of https://docs.ansible.com/projects/ansible/latest/cli/an
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 CONTROLLER = "localhost"
+# Every inventory of a cluster has these. Workers there may be none, since kubelets run on the control plane too.
+GROUPS = ("control_plane", "etcd", "worker")
+_POPULATED = ("control_plane", "etcd")
 # Tags with a meaning of Ansible's own, and those with which molecule skips tasks in every run.
 _SPECIAL_TAGS = frozenset(
     {
@@ -40,13 +43,17 @@ _EXTRA_VARIABLES = {
 
 @dataclass(frozen=True)
 class Play:
-    """A play, on the controller or on these nodes; `runs` is whether the tags leave it a task."""
+    """A play, on the controller or on these nodes; `runs` is whether the tags leave it a task.
+
+    `inventory` is what it wants of the inventory, as in Call, and empty where it does not ask.
+    """
 
     name: str
     nodes: frozenset[str] = frozenset()
     controller: bool = False
     tags: frozenset[str] = frozenset()
     runs: bool = True
+    inventory: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,8 @@ class Call:
     `limit` is the patterns of --limit, the lines of a file among them; `chosen` the hosts of the inventory that it
     leaves. `limitable` is false for a playbook that makes no sense for a part of the nodes; `step_unanswered` is
     --step without a terminal. `unknown_variables` says of each extra variable that nothing reads what is meant.
+    `inventory` is what the play at hand wants of the inventory: "nodes", "groups" (in which there may be nobody yet) or
+    "any"; `groups` has the number of hosts in each, and `sources` is where they were read from.
     """
 
     plays: Sequence[Play] = ()
@@ -71,6 +80,10 @@ class Call:
     strategy: str = ""
     extra_variables: frozenset[str] = frozenset()
     unknown_variables: tuple[str, ...] = ()
+    inventory: str = "any"
+    groups: Mapping[str, int] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+    check: bool = False
 
 
 def depends_on_plays(call: Call) -> bool:
@@ -94,7 +107,7 @@ def includes_controller(patterns: Iterable[str]) -> bool:
 
 def problems(call: Call) -> list[str]:
     """What must not be done, each with its option and the way out."""
-    return [*_limit(call), *_tags(call), *_others(call)]
+    return [*_groups(call), *_limit(call), *_tags(call), *_others(call)]
 
 
 def notes(call: Call) -> list[str]:
@@ -110,7 +123,56 @@ def notes(call: Call) -> list[str]:
             f"--skip-tags {','.join(call.skip_tags)}: leaves out {_names(skipped)}"
             f"{unjudged if 'preflight' in call.skip_tags else ''}"
         )
+    if call.check and unpopulated(call):
+        found.append(
+            f"{_sources(call)}: no node is in {_and(unpopulated(call))} yet; what is done on nodes is left out"
+        )
     return found
+
+
+def unpopulated(call: Call) -> list[str]:
+    """The groups without a host that must have one."""
+    if call.inventory != "nodes" or not _asks(call):
+        return []
+    return [group for group in _POPULATED if call.groups.get(group) == 0]
+
+
+def _asks(call: Call) -> bool:
+    """Whether a play that wants this of the inventory has a task to do. Of a call without tags every play does."""
+    return not call.plays or any(play.runs and play.inventory == call.inventory for play in call.plays)
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), *names[-1:]])
+
+
+def _sources(call: Call) -> str:
+    return f"inventory {', '.join(call.sources)}"
+
+
+def _groups(call: Call) -> list[str]:
+    """Plays whose hosts nobody is in would be passed over, and the run would end well."""
+    if call.inventory == "any" or not _asks(call):
+        return []
+    missing = [group for group in GROUPS if group not in call.groups]
+    if missing:
+        there = sorted(set(call.groups) - {"all", "ungrouped", *GROUPS})
+        near = {group: difflib.get_close_matches(group, there, n=1) for group in missing}
+        meant = [f"{names[0]} for {group}" for group, names in near.items() if names]
+        hint = f" (it has {_and(meant)})" if meant else ""
+        lacking = f"lacks the group{'s' if missing[1:] else ''} {_and(missing)}{hint}"
+        return [
+            f"{_sources(call)}: {lacking}, so what is done on nodes would be left out. Name the cluster's inventory "
+            "with -i: inventories/aws lists what playbooks/infrastructure.yml made in an account; one written by hand "
+            f"needs the groups {_and(GROUPS)}, and for each node the variables in docs/interfaces.md"
+        ]
+    if call.check or not unpopulated(call):
+        return []
+    return [
+        f"{_sources(call)}: no node is in {_and(unpopulated(call))}, so what is done on nodes would be left out. Run "
+        "playbooks/infrastructure.yml first, which makes them. Where it has, k8sgu_cluster_name, the account or the "
+        "region is another one; ansible-inventory --graph shows what is found"
+    ]
 
 
 def _limit_option(call: Call) -> str:

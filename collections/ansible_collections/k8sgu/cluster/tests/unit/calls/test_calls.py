@@ -155,3 +155,46 @@ def test_a_plain_call_is_judged_without_reading_its_playbooks() -> None:
     assert not depends_on_plays(Call(tags=("all",), connection="ssh", become_user="root", strategy="linear"))
     for given in ({"limit": ("all",)}, {"tags": ("pki",)}, {"skip_tags": ("pki",)}, {"connection": "local"}):
         assert depends_on_plays(Call(**given)), given
+
+
+HALF = {"all": 3, "ungrouped": 0, "control_plane": 1, "etcds": 1, "workers": 1}
+EMPTY = {"control_plane": 0, "etcd": 0, "worker": 0}
+
+
+def test_an_inventory_without_the_groups_is_refused() -> None:
+    for inventory in ("nodes", "groups"):
+        [said] = problems(Call(inventory=inventory, groups=HALF, sources=("hosts.yml",)))
+        lacking = "lacks the groups etcd and worker (it has etcds for etcd and workers for worker), so what is done on"
+        assert said.startswith(f"inventory hosts.yml: {lacking}"), said
+        assert "inventories/aws" in said and "docs/interfaces.md" in said
+    [said] = problems(Call(inventory="nodes", groups={"control_plane": 1, "etcd": 1}, sources=("a", "b")))
+    assert said.startswith("inventory a, b: lacks the group worker, so"), said
+    # In check mode too: nothing will ever list the nodes.
+    assert problems(Call(inventory="nodes", groups={"all": 0}, check=True)) != []
+    assert problems(Call(inventory="any", groups={"all": 0})) == []
+
+
+def test_an_inventory_without_nodes_is_refused_where_nodes_are_wanted() -> None:
+    [said] = problems(Call(inventory="nodes", groups=EMPTY, sources=("aws",)))
+    assert said.startswith("inventory aws: no node is in control_plane and etcd, so what is done on nodes"), said
+    assert "playbooks/infrastructure.yml first" in said and "ansible-inventory --graph" in said
+    [said] = problems(Call(inventory="nodes", groups={**EMPTY, "control_plane": 1}))
+    assert "no node is in etcd, so" in said
+    # Kubelets run on the control plane too.
+    assert problems(Call(inventory="nodes", groups={"control_plane": 1, "etcd": 1, "worker": 0})) == []
+    assert problems(Call(inventory="groups", groups=EMPTY)) == problems(Call(inventory="any", groups=EMPTY)) == []
+
+
+def test_in_check_mode_nodes_may_be_planned() -> None:
+    planned = Call(inventory="nodes", groups=EMPTY, sources=("aws",), check=True)
+    assert problems(planned) == []
+    [said] = notes(planned)
+    assert said.startswith("inventory aws: no node is in control_plane and etcd yet; what is done on nodes is left out")
+    assert notes(Call(inventory="groups", groups=EMPTY, check=True)) == []
+
+
+@pytest.mark.parametrize(("runs", "refused"), [({"Certificates"}, False), ({"Certificates", "Database"}, True)])
+def test_tags_that_leave_the_controllers_part_alone_want_no_nodes(runs: set[str], refused: bool) -> None:
+    wanted = {"Preflight": "nodes", "Database": "nodes", "Certificates": "any"}
+    plays = tuple(replace(one, inventory=wanted.get(one.name, ""), runs=one.name in runs) for one in PLAYS)
+    assert bool(problems(call(*plays, inventory="nodes", groups={}))) == refused

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
 TASK_FILES = sorted((ROOT / "collections/ansible_collections/k8sgu/cluster/roles").glob("*/tasks/*.yml"))
 # What a part of the nodes would be told of, or done to, as if it were all of them.
 WHOLE = {"destroy", "rotate_encryption_key", "security_report"}
+
+
+# What works without a node: before there is one, and when there is none any more.
+NO_NODES = {"artifacts": "any", "client_tools": "any", "destroy": "any", "description": "groups"}
 
 
 def plays(path: Path) -> list[dict[str, Any]]:
@@ -36,6 +41,8 @@ def test_a_playbook_first_asks_how_it_was_called(path: Path) -> None:
     if "hosts" in first:
         assert first["hosts"].startswith("{{ query('k8sgu.cluster.hosts', '"), first["name"]
         assert first["hosts"].endswith(", limit=false) }}") == (path.stem in WHOLE)
+        wanted = re.search("inventory='(.*?)'", first["hosts"])
+        assert (wanted[1] if wanted else "nodes") == NO_NODES.get(path.stem, "nodes")
     else:
         assert path.with_name(first["ansible.builtin.import_playbook"]) in PLAYBOOKS
 
