@@ -10,8 +10,8 @@ module: preflight_description
 short_description: Checks a cluster's description and its nodes before anything is changed
 version_added: 0.1.0
 description:
-  - Looks for unknown variables, a version without a release file, ranges that overlap or are too small, invalid names and an even number of etcd
-    members, and checks what M(k8sgu.cluster.preflight_node) read from the nodes.
+  - Looks for unknown variables, a version without a release file, ranges that overlap or are too small, invalid names, flags that contradict a variable and
+    an even number of etcd members, and checks what M(k8sgu.cluster.preflight_node) read from the nodes.
   - For a living cluster, also looks for changes that it cannot make, such as another range of Services, and for members of etcd that lost their data.
   - Fails once, with all problems. Each names the variable or the node, what was found, and what to do.
 author:
@@ -39,6 +39,7 @@ options:
     description:
       - The inventory's nodes, each with C(name), C(control_plane), C(etcd), C(address), C(connection) and C(probe), the result of
         M(k8sgu.cluster.preflight_node). One without C(probe) is checked by the rest.
+      - C(flags), if there, is a dictionary in the form of P(k8sgu.cluster.flag_problems#filter).
     type: list
     elements: dict
     default: []

@@ -124,19 +124,33 @@ def test_the_state_of_another_place_is_left_alone(
     assert sorted(path.name for path in state.iterdir()) == ["api-endpoint.json", "place.json"]
 
 
-def test_nodes_of_another_place_are_left_alone(tmp_path: Path) -> None:
-    """A phase alone, which asks AWS nothing: the nodes say of which account they are."""
+def test_the_state_of_another_cluster_is_not_removed(server: Server, tmp_path: Path) -> None:
+    run()
+    before, state = picture(server), tmp_path / "state"
+    state.mkdir()
+    (state / "place.json").write_text(json.dumps({"cluster": "prod", "account": "123456789012", "region": "us-east-1"}))
+    status, output = play("destroy", state, confirm="demo")
+    assert status != 0 and "holds the cluster prod (place.json), and this is demo" in output, output[-3000:]
+    assert picture(server) == before and [path.name for path in state.iterdir()] == ["place.json"]
+
+
+@pytest.mark.parametrize(
+    "differs", [{"ec2_account": "222222222222"}, {"ec2_region": "us-east-1"}], ids=["account", "region"]
+)
+def test_nodes_of_another_place_are_left_alone(tmp_path: Path, differs: dict[str, str]) -> None:
+    """A phase alone, which asks AWS nothing: the nodes say of which account and region they are."""
     state, hosts = tmp_path / "state", tmp_path / "hosts.yml"
     state.mkdir()
     (state / "place.json").write_text(json.dumps({"account": "111111111111", "region": "eu-west-1", "arn": "arn:a"}))
     node = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ec2_private_ip": "10.240.0.4"}
-    place = {"ec2_account": "222222222222", "ec2_region": "us-east-1"}
+    place = {"ec2_account": "111111111111", "ec2_region": "eu-west-1", **differs}
     members = {"hosts": {"demo-control-plane-0": {**node, **place}}}
     hosts.write_text(json.dumps({"all": {"children": {"control_plane": members, "etcd": members, "worker": {}}}}))
     status, output = ansible_program.run_playbook("pki", hosts, variables={"k8sgu_state_dir": str(state)})
     said = " ".join(output.split())
     assert status != 0 and [path.name for path in state.iterdir()] == ["place.json"], output[-3000:]
-    assert "of account 111111111111, region eu-west-1 (arn:a), but the nodes are in account 222222222222" in said
+    there = f"account {place['ec2_account']}, region {place['ec2_region']}"
+    assert f"of account 111111111111, region eu-west-1 (arn:a), but the nodes are in {there}." in said
 
 
 def test_further_options_reach_the_module(server: Server, tmp_path: Path) -> None:

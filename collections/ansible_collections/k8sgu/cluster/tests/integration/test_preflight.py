@@ -84,6 +84,7 @@ def test_the_infrastructure_is_not_begun_with_a_bad_description(static: Path) ->
         k8sgu_control_plane_count=2,
         k8sgu_pod_cidr_node_prefix=17,
         k8sgu_cluster_name="demo_1",
+        k8sgu_controller_manager_extra_flags={"cluster-cidr": "10.9.0.0/16", "v": 4},
     )
     assert status != 0
     assert_said(
@@ -97,6 +98,7 @@ def test_the_infrastructure_is_not_begun_with_a_bad_description(static: Path) ->
         "k8sgu_cluster_dns_address: 10.32.0.10 is not a free address",
         "k8sgu_cluster_name: 'demo_1' cannot be a cluster's name",
         "k8sgu_control_plane_count: 2 etcd members",
+        "k8sgu_controller_manager_extra_flags: cluster-cidr is what k8sgu_pod_cidr says",
     )
     # What the infrastructure would make first: the key for SSH.
     assert not (static.parent / "state").exists()

@@ -12,6 +12,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import name
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import proxy as proxies
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import choice
 from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import (
+    flags,
     living,
     members,
     names,
@@ -49,7 +50,7 @@ def check(
     values: {variable: value}, None for one that is not set. seen: names of all variables. described: whether the
     infrastructure is made from the counts in `values`; otherwise it is the inventory's. A node without a `probe` is
     checked by the inventory only. found: what is known about the existing cluster, in the form of the filter
-    living_problems.
+    living_problems. A node may have `flags`, the variables of flags.VARIABLES that it has beside those in `values`.
     """
     options = variables.options(roles)
     # A null name does not get its default: the inventory and ec2_cluster would not know that name.
@@ -62,6 +63,7 @@ def check(
         str(values["k8sgu_kubernetes_version"]), versions, str(values["k8sgu_releases_dir"])
     )
     problems += check_encryption(values)
+    problems += flags.check_flags([values, *(one.get("flags") or {} for one in nodes)])
     problems += proxies.problems(values["k8sgu_proxy"] or {})
     expected = names.described_count(values) if described else 0
     problems += ranges.check_ranges(values, nodes, max(expected, len(nodes)))
