@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import json
 import platform
 import shutil
 import socket
@@ -91,7 +92,14 @@ class Workstation:
         path.write_text(program)
         path.chmod(0o755)
 
-    def play(self, *arguments: str, sums: Mapping[str, str] | None = None, **variables: Any) -> tuple[int, str]:
+    def play(
+        self,
+        *arguments: str,
+        playbook: str = "client_tools",
+        inventory: object = "localhost,",
+        sums: Mapping[str, str] | None = None,
+        **variables: Any,
+    ) -> tuple[int, str]:
         given = {
             "k8sgu_state_dir": str(self.base / "state"),
             "k8sgu_mirror_dir": str(self.base / "mirror"),
@@ -105,7 +113,7 @@ class Workstation:
         }
         # Their sudo, their compilers and their package managers are the machine's that the tests run on.
         status, output = ansible_program.run_playbook(
-            "client_tools", "localhost,", *arguments, variables=given, environment={"PATH": str(self.base / "bin")}
+            playbook, inventory, *arguments, variables=given, environment={"PATH": str(self.base / "bin")}
         )
         return status, " ".join(output.split())
 
@@ -152,6 +160,18 @@ def test_without_any_source_the_run_goes_on_and_says_so(workstation: Workstation
     assert list(workstation.installed()) == ["kubectl"]
     # The first of the two that is not there is enough.
     assert len(publisher.asked) == 1
+
+
+def test_the_phases_after_it_do_without(workstation: Workstation) -> None:
+    """Certificates are signed by a module, not by cfssl."""
+    node = {"node-0": {"ec2_private_ip": "10.240.0.10"}}
+    children = {group: {"hosts": node} for group in ("control_plane", "etcd")} | {"worker": {}}
+    inventory = workstation.base / "inventory.yml"
+    inventory.write_text(json.dumps({"all": {"children": children}}))
+    status, output = workstation.play("--tags=client_tools,pki", playbook="site", inventory=inventory)
+    assert status == 0, output[-3000:]
+    assert output.index("cfssl and cfssljson are missing: ") < output.index("Bring every certificate up to date")
+    assert (workstation.base / "state" / "pki" / "kube-apiserver.pem").is_file()
 
 
 def test_a_reason_of_every_source_is_told(workstation: Workstation) -> None:

@@ -101,7 +101,7 @@ def test_the_report_has_the_controller_s_certificates_when_no_node_answers(tmp_p
     inventory.write_text(INVENTORY + "  vars: {ansible_host: 127.0.0.1, ansible_port: 1, ansible_ssh_retries: 0}\n")
     state = tmp_path / "state"
     ensure({"path": str(state / "pki"), "name": "kubernetes-ca", "initca": True, "csr": {"CN": "kubernetes-ca"}})
-    printed = play(inventory, state, playbook="certificates", status=2)
+    printed = play(inventory, state, playbook="certificate_report", status=2)
     assert "pki/kubernetes-ca.pem" in printed
     assert "No answer from demo-control-plane-0, demo-worker-0" in printed
     assert "kubernetes-ca.pem" in (state / "certificates.json").read_text()

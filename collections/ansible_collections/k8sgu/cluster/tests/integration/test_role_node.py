@@ -50,7 +50,9 @@ def play(node: lab_node.Node, directory: Path, *others: str, **variables: Any) -
         "ec2_private_ip": "10.99.0.10",
     }
     workers = {NAME: reached, **{name: {"ec2_private_ip": f"10.99.0.{20 + n}"} for n, name in enumerate(others)}}
-    groups = {"control_plane": {"hosts": {}}, "etcd": {"hosts": {}}, "worker": {"hosts": workers}}
+    # The limit leaves it out; without one there would be no cluster.
+    member = {"hosts": {"demo-control-plane-0": {"ec2_private_ip": "10.99.0.9"}}}
+    groups = {"control_plane": member, "etcd": member, "worker": {"hosts": workers}}
     hosts = directory / "inventory.yml"
     hosts.write_text(json.dumps({"all": {"children": groups}}))
     status, output = ansible_program.run_playbook(
