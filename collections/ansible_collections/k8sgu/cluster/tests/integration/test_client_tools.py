@@ -170,7 +170,7 @@ def test_the_phases_after_it_do_without(workstation: Workstation) -> None:
     inventory.write_text(json.dumps({"all": {"children": children}}))
     status, output = workstation.play("--tags=client_tools,pki", playbook="site", inventory=inventory)
     assert status == 0, output[-3000:]
-    assert output.index("cfssl and cfssljson are missing: ") < output.index("Bring every certificate up to date")
+    assert output.index("cfssl and cfssljson are missing: ") < output.index("TASK [k8sgu.cluster.pki : ")
     assert (workstation.base / "state" / "pki" / "kube-apiserver.pem").is_file()
 
 

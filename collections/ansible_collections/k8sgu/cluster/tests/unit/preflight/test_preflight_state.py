@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,11 +38,11 @@ def somebody_else() -> Iterator[None]:
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Path:
+def base() -> Iterator[Path]:
     """A directory that others reach: pytest's own are closed to them."""
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
-    return tmp_path
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 def test_what_is_there_and_what_is_yet_to_be_made_are_fine(tmp_path: Path) -> None:
