@@ -108,8 +108,14 @@ def test_the_tarball_holds_what_runs_and_no_tests(tarball: Path) -> None:
     with tarfile.open(tarball) as archive:
         names = set(archive.getnames())
         information = json.load(archive.extractfile("MANIFEST.json") or pytest.fail("no manifest"))["collection_info"]
-    assert {"playbooks/site.yml", "playbooks/destroy.yml", "releases/1.36.yml", "meta/runtime.yml"} <= names
-    assert [name for name in names if name.startswith("tests") or "__pycache__" in name] == []
+    assert {
+        "playbooks/site.yml",
+        "playbooks/destroy.yml",
+        "releases/1.36.yml",
+        "meta/runtime.yml",
+        "CHANGELOG.rst",
+    } <= names
+    assert [name for name in names if name.startswith(("tests", "changelogs/fragments")) or "__pycache__" in name] == []
     for address in ("issues", "documentation", "homepage", "repository"):
         assert information[address].startswith("https://"), address
 
