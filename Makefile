@@ -1,7 +1,7 @@
 # k8sgu: every command a user or a developer needs. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv up down test lint bench bench-build
+.PHONY: help venv up down test lint docs bench bench-build
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,6 +26,9 @@ test: venv ## run every test; the last line says `N passed, N failed`
 
 lint: venv ## run the linters alone
 	@$(BIN)/python tools/run_tests.py lint
+
+docs: venv ## build the documentation site in .cache/docs/html
+	@$(BIN)/python tools/docs_site.py
 
 bench: venv ## run the benchmarks and compare them with the numbers the project promises
 	@$(BIN)/python tools/run_bench.py
