@@ -83,6 +83,8 @@ def lint() -> list[Command]:
             "mypy", [str(BIN / "mypy"), "collections/ansible_collections/k8sgu/cluster/plugins", "lab/ec2lab", "tools"]
         ),
         Command("docs/variables.md is up to date", [str(BIN / "python"), "tools/docs_variables.py", "--check"]),
+        Command("CHANGELOG.rst is up to date", [str(BIN / "python"), "tools/docs_changelog.py", "--check"]),
+        Command("what pages name is there", [str(BIN / "python"), "tools/docs_links.py"]),
         Command("yamllint", [str(BIN / "yamllint"), "--strict", "."]),
         # Without the default inventory, which asks the lab and so fails where none runs.
         Command(
@@ -96,6 +98,12 @@ def lint() -> list[Command]:
                 "--strict",
             ],
         ),
+        # Without rstcheck: Sphinx reads the same pages with warnings as errors.
+        Command(
+            "antsibull-docs",
+            [str(BIN / "antsibull-docs"), "lint-collection-docs", "--plugin-docs", "--skip-rstcheck", str(COLLECTION)],
+        ),
+        Command("the documentation site", [str(BIN / "python"), "tools/docs_site.py"]),
     ]
 
 
