@@ -19,8 +19,11 @@ description:
     variable would skip tasks, or run them elsewhere or in another order.
   - A task could not do this, since these options may skip the task itself.
   - C(--skip-tags) with an existing tag gives a warning that names it.
-  - It also fails if the inventory lacks the groups C(control_plane), C(etcd) or C(worker), or if, outside of check mode,
-    the first two are empty, since Ansible skips a play without hosts.
+  - It also fails if the inventory lacks the groups C(control_plane), C(etcd) or C(worker), or if, outside of check
+    mode, the first two are empty, since Ansible skips a play without hosts.
+  - It warns if ansible-core is outside the range that the collection is tested with, unless
+    C(collections_on_ansible_version_mismatch) is V(ignore), and if the collections path has a second copy of the
+    collection.
   - With C(--list-hosts), C(--list-tags), C(--list-tasks) and C(--syntax-check) nothing is checked.
 options:
   _terms:
@@ -63,7 +66,6 @@ _raw:
   elements: str
 """
 
-import re
 import sys
 from dataclasses import replace
 from functools import lru_cache
@@ -72,15 +74,11 @@ from typing import Any
 
 from ansible import constants, context
 from ansible.errors import AnsibleError
-from ansible.inventory.manager import InventoryManager, split_host_pattern
-from ansible.parsing.dataloader import DataLoader
-from ansible.playbook import Playbook
-from ansible.playbook.block import Block
+from ansible.inventory.manager import split_host_pattern
 from ansible.plugins.lookup import LookupBase
-from ansible.utils.collection_loader._collection_finder import _get_collection_playbook_path
+from ansible.release import __version__ as ansible_core_version
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
-from ansible.vars.manager import VariableManager
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight.variables import (
     PREFIX,
@@ -88,8 +86,9 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight.variables
     derived,
     options,
 )
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._ansible_internals import collections_path
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._ansible_internals.plays import plays_of
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._calls import (
-    CONTROLLER,
     Call,
     Play,
     depends_on_plays,
@@ -97,11 +96,13 @@ from ansible_collections.k8sgu.cluster.plugins.plugin_utils._calls import (
     problems,
     unpopulated,
 )
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._installation import (
+    installed_twice,
+    untested_version,
+    versions_tested,
+)
 
-# The pattern in a play's own use of this plugin, which is a template until the play begins.
-_ASKED = re.compile(r"k8sgu\.cluster\.hosts', '([^']+)'(?:.*inventory='(\w+)')?")
-# Ansible puts one before each role, which no tag leaves out.
-_ARGUMENTS = "ansible.builtin.validate_argument_spec"
+_COLLECTION = Path(__file__).parents[2]
 _LISTING = ("listhosts", "listtags", "listtasks", "syntax")
 
 
@@ -111,6 +112,8 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core is not typ
         arguments = context.CLIARGS
         # What another program of Ansible's was called with is its own business.
         if "start_at_task" in arguments and not any(arguments.get(option) for option in _LISTING):
+            for note in _of_installation():
+                Display().warning(note)
             call = self._call(arguments, variables or {})
             found = problems(call)
             if found:
@@ -146,9 +149,24 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core is not typ
         )
         if not depends_on_plays(call):
             return call
-        plays = _plays(self._loader, tuple(arguments["args"]), tags, skip_tags)
+        plays = plays_of(self._loader, tuple(arguments["args"]), tags, skip_tags)
+        if plays is None:
+            Display().warning(
+                f"--limit, --tags and --skip-tags: k8sgu.cluster cannot read the plays of a playbook with ansible-core "
+                f"{ansible_core_version}, so nobody looks whether they leave out what later plays rely on"
+            )
+            return call
         groups = variables.get("groups", {})
         return replace(call, plays=tuple(_with_nodes(play, pattern, groups) for play, pattern in plays))
+
+
+# Nothing of it changes from one playbook to the next that it imports.
+@lru_cache(maxsize=1)
+def _of_installation() -> list[str]:
+    found = [installed_twice(_COLLECTION, collections_path())]
+    if constants.COLLECTIONS_ON_ANSIBLE_VERSION_MISMATCH != "ignore":
+        found.append(untested_version(ansible_core_version, versions_tested(_COLLECTION)))
+    return [warning for warning in found if warning]
 
 
 @lru_cache(maxsize=1)
@@ -156,7 +174,7 @@ def _unknown(given: frozenset[str]) -> tuple[str, ...]:
     """What is wrong with those that begin as ours do."""
     if not any(name.startswith(PREFIX) for name in given):
         return ()
-    roles = Path(__file__).parents[2] / "roles"
+    roles = _COLLECTION / "roles"
     return tuple(check_names(given, [*options(roles), *derived(roles)]))
 
 
@@ -172,52 +190,3 @@ def _with_nodes(play: Play, pattern: str, groups: dict[str, list[str]]) -> Play:
     """The play with the hosts of the groups that its pattern names."""
     names = [name.partition("[")[0] for name in split_host_pattern(pattern)]
     return replace(play, nodes=frozenset(host for name in names for host in groups.get(name, [])))
-
-
-# One for all playbooks that another one imports.
-@lru_cache(maxsize=1)
-def _plays(
-    loader: DataLoader, paths: tuple[str, ...], tags: tuple[str, ...], skip_tags: tuple[str, ...]
-) -> list[tuple[Play, str]]:
-    """The plays of what was called, playbooks that it imports included, and the pattern of the hosts of each."""
-    variables = VariableManager(
-        loader=loader, inventory=InventoryManager(loader=loader, sources=["/dev/null"], parse=False)
-    )
-    there = loader.get_basedir()
-    found = []
-    try:
-        for path in paths:
-            resource = _get_collection_playbook_path(path)
-            file = resource[1] if resource else path
-            # What comes through a pipe can be read only once.
-            if not Path(file).is_file():
-                return []
-            for play in Playbook.load(file, variable_manager=variables, loader=loader).get_plays():
-                if play._included_path is not None:
-                    loader.set_basedir(play._included_path)
-                tasks = [task for block in play.compile() for task in _tasks(block)]
-                given = play.hosts if isinstance(play.hosts, str) else ",".join(map(str, play.hosts))
-                asked = _ASKED.search(given)
-                pattern = asked[1] if asked else given
-                one = Play(
-                    name=play.get_name().strip(),
-                    controller=CONTROLLER in split_host_pattern(pattern),
-                    tags=frozenset(play.tags).union(*(task.tags for task in tasks)),
-                    runs=any(task.evaluate_tags(tags, skip_tags, {}) for task in tasks),
-                    inventory=(asked[2] or "nodes") if asked else "",
-                )
-                found.append((one, pattern))
-    finally:
-        loader.set_basedir(there)
-    return found
-
-
-def _tasks(block: Any) -> list[Any]:
-    """Those that somebody wrote: Ansible adds its own between them."""
-    found = []
-    for task in block.block + block.rescue + block.always:
-        if isinstance(task, Block):
-            found += _tasks(task)
-        elif not task.implicit and task.action != _ARGUMENTS:
-            found.append(task)
-    return found

@@ -1,10 +1,11 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What our action plugins use of ansible-core that it may change in any release, all in this file.
+"""What our plugins use of ansible-core that it may change in any release, all in this package.
 
-Where an ansible-core lacks something of it, the answer is False or None, and the caller sends the module as any action
-plugin does. What is missing is found out before anything is executed, so that nothing is executed twice.
+Where an ansible-core lacks something that a module is executed by, the answer is False or None, and the caller sends
+the module as any action plugin does. What is missing is found out before anything is executed, so that nothing is
+executed twice.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ValidationResult
+from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.action import ActionBase
+from ansible.utils.collection_loader import AnsibleCollectionConfig
 
 try:
     from ansible.module_utils.common.parameters import remove_values
@@ -94,6 +98,23 @@ def run_source(action: ActionBase, interpreter: str, source: str) -> dict[str, A
         return None
     done: dict[str, Any] = execute(command.strip(), sudoable=True, in_data=source.encode())
     return done
+
+
+def file_content(loader: DataLoader, path: str) -> bytes:
+    """Content of a file of the controller, decrypted where it is under Ansible Vault."""
+    if not hasattr(loader, "_get_file_contents"):
+        # What is decrypted lies in a temporary file of the user's until Ansible ends.
+        return Path(loader.get_real_file(path)).read_bytes()
+    content, _show = loader._get_file_contents(path)
+    return bytes(content)
+
+
+def collections_path() -> list[str]:
+    """Where Ansible looks for collections, first things first."""
+    try:
+        return list(AnsibleCollectionConfig.collection_paths)
+    except (AttributeError, NotImplementedError):
+        return [str(path) for path in getattr(C, "COLLECTIONS_PATHS", [])]
 
 
 def _chosen_interpreter(action: ActionBase, variables: dict[str, Any]) -> str:

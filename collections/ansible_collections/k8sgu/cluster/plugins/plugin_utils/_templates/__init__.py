@@ -14,6 +14,8 @@ from typing import Any, Mapping, Protocol
 from ansible.errors import AnsibleError
 from ansible.template import trust_as_template
 
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._ansible_internals import file_content
+
 # What ansible.builtin.template uses unless told otherwise.
 _OVERRIDES = {"trim_blocks": True}
 
@@ -48,11 +50,9 @@ class Sources:
         """Content of a file. Raises SourceError."""
         path = self.find("files", name)
         try:
-            # The loader also decrypts what is under Ansible Vault.
-            content, _show = self._action._loader._get_file_contents(path)
+            return file_content(self._action._loader, path)
         except (AnsibleError, OSError) as error:
             raise SourceError(f"{path} cannot be read: {error}") from error
-        return bytes(content)
 
     def render(self, name: str, dest: str, variables: Mapping[str, Any]) -> str:
         """The template rendered with the task's variables and `variables`. Raises SourceError."""

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +15,11 @@ import pytest
 from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.vault import VaultLib, VaultSecret
 
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils import _ansible_internals as internals
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._ansible_internals import plays
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._compiled import execute
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import Call, InProcessAction
 
@@ -199,3 +203,72 @@ def test_the_options_are_in_the_result_where_a_module_would_tell_them(
 def test_an_ansible_core_without_that_setting_tells_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
     no_interpreter_setting(monkeypatch, None)
     assert internals.shows_invocation({})
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_file_is_read_the_same_without_the_loaders_own_way(tmp_path: Path, encrypted: bool) -> None:
+    class LaterLoader(DataLoader):  # type: ignore[misc]  # ansible-core is not typed
+        def __getattribute__(self, name: str) -> Any:
+            if name == "_get_file_contents":
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    content, secret = b"\xff not text\n", VaultSecret(b"of the vault")
+    file = tmp_path / "file"
+    file.write_bytes(VaultLib([("default", secret)]).encrypt(content, secret) if encrypted else content)
+    for loader in (DataLoader(), LaterLoader()):
+        loader.set_vault_secrets([("default", secret)])
+        assert internals.file_content(loader, str(file)) == content
+        loader.cleanup_all_tmp_files()
+
+
+PLAYBOOK = """
+- name: Database
+  hosts: "{{ query('k8sgu.cluster.hosts', 'etcd') }}"
+  tasks:
+    - name: One
+      debug:
+      tags: [etcd]
+"""
+
+
+@pytest.fixture
+def playbook(tmp_path: Path) -> Iterator[str]:
+    plays.plays_of.cache_clear()
+    path = tmp_path / "database.yml"
+    path.write_text(PLAYBOOK)
+    yield str(path)
+    plays.plays_of.cache_clear()
+
+
+def test_the_plays_of_a_playbook_are_read(playbook: str) -> None:
+    found = plays.plays_of(DataLoader(), (playbook,), ("etcd",), ())
+    assert found is not None
+    [(play, pattern)] = found
+    assert (play.name, play.tags, play.runs, pattern) == ("Database", frozenset({"etcd"}), True, "etcd")
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "ansible.utils.collection_loader._collection_finder._get_collection_playbook_path",
+        "ansible.playbook.play.Play.compile",
+        "ansible.playbook.taggable.Taggable.evaluate_tags",
+        "ansible.parsing.dataloader.DataLoader.set_basedir",
+    ],
+)
+def test_no_plays_are_known_where_they_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, playbook: str, missing: str
+) -> None:
+    loader = DataLoader()
+    monkeypatch.delattr(missing)
+    assert plays.plays_of(loader, (playbook,), ("etcd",), ()) is None
+
+
+def test_the_collections_path_is_the_configured_one_without_ansibles_finder(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Later:
+        pass
+
+    monkeypatch.setattr(internals, "AnsibleCollectionConfig", Later)
+    monkeypatch.setattr(C, "COLLECTIONS_PATHS", ["/a", "/b"])
+    assert internals.collections_path() == ["/a", "/b"]
