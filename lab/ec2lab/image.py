@@ -173,7 +173,7 @@ def chosen_archive() -> Archive:
             raise LabError(
                 f"{DISTRIBUTION_VARIABLE}={chosen} needs a host with Debian; leave it unset for the host's own"
             )
-        return _of_release(archive, DEBIAN_RELEASES.get(chosen, archive.release))
+        return of_release(archive, DEBIAN_RELEASES.get(chosen, archive.release))
     release = UBUNTU_RELEASES.get(UBUNTU_DEFAULT if chosen == "ubuntu" else chosen)
     if release is None:
         raise LabError(
@@ -186,7 +186,7 @@ def chosen_archive() -> Archive:
     return Archive("ubuntu", release, (("sources.list", lines),))
 
 
-def _of_release(archive: Archive, release: str) -> Archive:
+def of_release(archive: Archive, release: str) -> Archive:
     """The same archive with another release: its suites are named after the release."""
     sources = tuple((name, content.replace(archive.release, release)) for name, content in archive.sources)
     return Archive(archive.distribution, release, sources)

@@ -19,7 +19,7 @@ from typing import Any
 
 import boto3
 
-EC2LAB = Path(sys.executable).parent / "ec2lab"
+EC2LAB = Path(shutil.which("ec2lab") or Path(sys.executable).parent / "ec2lab")
 BOOT_TIMEOUT_S = 180
 
 
