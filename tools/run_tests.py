@@ -29,6 +29,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ec2lab.errors import LabError
+from tools import newest_ansible
 from tools.results import (
     Tally,
     ansible_failures,
@@ -46,6 +48,17 @@ COLLECTION = ROOT / "collections" / "ansible_collections" / "k8sgu" / "cluster"
 BIN = ROOT / ".venv" / "bin"
 LOGS = ROOT / ".test"
 MIRROR = ROOT / ".cache" / "mirror"
+# Integration suites that depend on ansible-core most: each way to a module, and what playbooks, the inventory and the
+# collection's tarball are to Ansible.
+NEWEST_SUITES = (
+    "cfssl_cert_in_process",
+    "compiled",
+    "ec2_inventory",
+    "in_process",
+    "installation",
+    "playbook_calls",
+    "tarball",
+)
 # A stage that hangs must end the run with a reason instead of being cut off from outside.
 COMMAND_TIMEOUT_S = 45 * 60
 # No second attempt begins later than this after the start of the run: it must end within the time that a run may take.
@@ -57,7 +70,7 @@ STARTED = time.monotonic()
 class Command:
     """One program of a stage; `cwd` is where it runs, `lane` what it runs after: the lane's commands before it.
 
-    `machines`: it runs on booted machines, so that a failure may be the moment's.
+    `machines`: it runs on booted machines, so that a failure may be the moment's. `programs` come first on its PATH.
     """
 
     title: str
@@ -66,13 +79,15 @@ class Command:
     pytest: bool = False
     lane: str = ""
     machines: bool = False
+    programs: Path = BIN
 
 
-def pytest_command(title: str, *paths: Path, workers: int = 0, machines: bool = False) -> Command:
-    existing = [str(path.relative_to(ROOT)) for path in paths if any(path.rglob("test_*.py"))]
+def pytest_command(title: str, *paths: Path, workers: int = 0, machines: bool = False, programs: Path = BIN) -> Command:
+    existing = [str(path.relative_to(ROOT)) for path in paths if path.is_file() or any(path.rglob("test_*.py"))]
     # A file stays with one worker: its tests share the server or the node that its fixture starts.
     parallel = ["-n", str(workers), "--dist", "loadfile"] if workers else []
-    return Command(title, [str(BIN / "pytest"), "-q", *parallel, *existing], pytest=True, machines=machines)
+    argv = [str(programs / "pytest"), "-q", *parallel, *existing]
+    return Command(title, argv, pytest=True, machines=machines, programs=programs)
 
 
 def lint() -> list[Command]:
@@ -136,6 +151,23 @@ def integration() -> list[Command]:
     return commands
 
 
+def newest() -> list[Command]:
+    """What touches Ansible, under the newest ansible-core and its Python; test_up runs site.yml under it."""
+    made = Command("the newest ansible-core is there", [str(BIN / "python"), "tools/newest_ansible.py"])
+    try:
+        programs = newest_ansible.programs()
+    except LabError:
+        # Which that command says as well.
+        return [made]
+    suites = [COLLECTION / "tests" / "integration" / f"test_{name}.py" for name in NEWEST_SUITES]
+    unit_tests = COLLECTION / "tests" / "unit"
+    return [
+        made,
+        pytest_command("unit tests", unit_tests, workers=2, programs=programs),
+        pytest_command("integration suites", *suites, workers=2, machines=True, programs=programs),
+    ]
+
+
 def artifacts() -> list[Command]:
     """Fills the mirror that tests of whole components and clusters use; with a cold cache the longest stage."""
     playbook = [str(BIN / "ansible-playbook"), "-i", "localhost,", "playbooks/artifacts.yml"]
@@ -164,6 +196,7 @@ STAGES = {
     "lab": lab,
     "artifacts": artifacts,
     "integration": integration,
+    "newest-ansible": newest,
     "up": up,
     "molecule": molecule,
 }
@@ -206,7 +239,7 @@ def attempt(command: Command, files: Path, again: bool = False) -> Tally:
         argv = [*argv, f"--junitxml={junit}", *(["--last-failed"] if again else [])]
     environment = {
         **os.environ,
-        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PATH": ":".join(dict.fromkeys([str(command.programs), str(BIN), os.environ["PATH"]])),
         "K8SGU_MIRROR_DIR": str(MIRROR),
         "ANSIBLE_FORCE_COLOR": "0",
         "NO_COLOR": "1",

@@ -13,7 +13,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from tools import results, run_tests
+from ec2lab.errors import LabError
+from tools import newest_ansible, results, run_tests
 
 SUITE = """
 import pytest
@@ -132,6 +133,30 @@ def test_a_scenario_that_passes_at_the_second_attempt_counts_once(
     capsys.readouterr()
     assert (total.passed, total.failed) == (1, 0)
     assert total.retried == ["scenario", "scenario: fatal: [node]: FAILED! no answer"]
+
+
+def test_the_newest_ansible_comes_first_for_its_suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(newest_ansible, "programs", lambda: tmp_path)
+    made, *suites = run_tests.newest()
+    assert made.argv[1:] == ["tools/newest_ansible.py"] and made.programs == run_tests.BIN
+    assert [(suite.argv[0], suite.programs) for suite in suites] == [(str(tmp_path / "pytest"), tmp_path)] * 2
+    # One that is not there would be left out.
+    named = [argument for suite in suites for argument in suite.argv if argument.startswith("collections/")]
+    assert len(named) == 1 + len(run_tests.NEWEST_SUITES)
+    program = tmp_path / "ansible-playbook"
+    program.write_text("#!/bin/sh\necho the newest\n")
+    program.chmod(0o755)
+    command = run_tests.Command("whose", ["sh", "-c", "ansible-playbook; command -v ec2lab"], programs=tmp_path)
+    assert run_tests.attempt(command, tmp_path / "log").passed == 1
+    assert (tmp_path / "log.log").read_text() == f"the newest\n{run_tests.BIN / 'ec2lab'}\n"
+
+
+def test_a_host_without_such_a_python_fails_with_the_tools_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown() -> None:
+        raise LabError("not Fedora's")
+
+    monkeypatch.setattr(newest_ansible, "host_archive", unknown)
+    assert [command.title for command in run_tests.newest()] == ["the newest ansible-core is there"]
 
 
 def git(folder: Path, *arguments: str) -> str:

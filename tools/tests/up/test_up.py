@@ -23,7 +23,11 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[3] / "collections/ansible_collections/k8sgu/cluster/tests/integration")
 )
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
 import forward_proxy  # type: ignore[import-not-found]  # of another tree
+
+from tools import newest_ansible
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "maketest"
@@ -87,11 +91,34 @@ def test_up_ends_in_a_cluster_that_is_shown_and_down_in_nothing(removed_again: N
     ping = run(str(ROOT / ".venv" / "bin" / "ansible"), "all", "-m", "ping", "-e", f"k8sgu_cluster_name={NAME}")
     assert ping.returncode == 0 and ping.stdout.count("ping: pong") == 2, ping.stdout + ping.stderr
 
+    nothing_is_left_to_do_under_the_newest_ansible()
+
     down = run("tools/down")
     assert down.returncode == 0, down.stdout + down.stderr
     assert not STATE.exists()
     left = run(sys.executable, "molecule/resources/residue.py", NAME)
     assert left.returncode == 0, left.stdout + left.stderr
+
+
+def nothing_is_left_to_do_under_the_newest_ansible() -> None:
+    """Of a cluster that another ansible-core has made, and nothing of ours is what a later one will refuse."""
+    made = run(sys.executable, "tools/newest_ansible.py")
+    assert made.returncode == 0, made.stderr
+    programs = made.stdout.strip()
+    program = f"{programs}/ansible-playbook"
+    path = f"{programs}:{ROOT}/.venv/bin:{os.environ['PATH']}"
+    assert f"[core {newest_ansible.version()}]" in run(program, "--version").stdout
+    again = run(program, "site.yml", "-e", f"k8sgu_cluster_name={NAME}", *ONE_WORKER, PATH=path)
+    told = again.stdout + again.stderr
+    assert again.returncode == 0, told[-6000:]
+    recap = again.stdout[again.stdout.index("PLAY RECAP") :]
+    assert re.findall(r"(\S+) +: .*changed=0 .*failed=0", recap) == [
+        "localhost",
+        f"{NAME}-control-plane-0",
+        f"{NAME}-worker-0",
+    ], recap
+    assert "deprecat" not in told.lower(), re.findall(r"(?m)^.*deprecat.*$", told, re.IGNORECASE)
+    assert "does not support Ansible" not in told and "is tested with" not in told
 
 
 def up_and_shown(folder: Path, settings: dict[str, str]) -> str:

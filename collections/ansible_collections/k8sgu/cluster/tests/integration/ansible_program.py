@@ -115,7 +115,11 @@ def run_playbook(
 
 
 def run_tasks(
-    directory: Path, tasks: Sequence[dict[str, Any]], *arguments: object, variables: Mapping[str, Any]
+    directory: Path,
+    tasks: Sequence[dict[str, Any]],
+    *arguments: object,
+    variables: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Results, by the variable that each task registers, and output of tasks on this machine alone."""
     names = [task["register"] for task in tasks]
@@ -137,7 +141,7 @@ def run_tasks(
         *arguments,
         directory / "play.yml",
         cwd=Path("/"),
-        environment={"ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections")},
+        environment={"ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), **(environment or {})},
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     results: dict[str, Any] = json.loads((directory / "results.json").read_text())

@@ -51,7 +51,9 @@ def play(directory: Path, *arguments: str) -> dict[str, dict[str, Any]]:
             call = {"name": f"{way} {step}", "k8sgu.cluster.cfssl_cert": options, "register": variable}
             tasks.append({**call, **settings, **keywords, "ignore_errors": True})
     variables = {"passphrase": PASSPHRASE, "common_name": "web"}
-    found, printed = ansible_program.run_tasks(directory, tasks, *arguments, variables=variables)
+    # Up to ansible-core 2.20 the options are always shown.
+    shown = {"ANSIBLE_INJECT_INVOCATION": "true"}
+    found, printed = ansible_program.run_tasks(directory, tasks, *arguments, variables=variables, environment=shown)
     by_way: dict[str, dict[str, Any]] = {way: {} for way in WAYS}
     for name in found:
         way, number = name.split("_")
