@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import DescriptionError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import SPECIFICATION
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import RunFailed, run
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import BOTO3_IMPORT_ERROR, AwsError
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import Call, InProcessAction
 
@@ -17,12 +18,12 @@ class ActionModule(InProcessAction):
     """See the documentation of the module."""
 
     SPECIFICATION = SPECIFICATION
-    ERRORS = (AwsError, cluster.DescriptionError, cluster.RunFailed)
+    ERRORS = (AwsError, DescriptionError, RunFailed)
 
     def usable(self) -> bool:
         return not BOTO3_IMPORT_ERROR
 
     def work(self, call: Call) -> dict[str, Any]:
-        outcome = cluster.run(call.params, check_mode=call.check_mode)
+        outcome = run(call.params, check_mode=call.check_mode)
         call.warnings += outcome.warnings
         return outcome.result

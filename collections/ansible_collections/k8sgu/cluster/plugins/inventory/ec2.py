@@ -156,20 +156,15 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 from ansible.utils.vars import combine_vars
 from ansible.vars.plugins import get_vars_from_inventory_sources
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import (
-    BOTO3_IMPORT_ERROR,
-    AwsError,
-    Connection,
-)
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.cache_key import cache_key, identity
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.environment import adopt
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.fetch import (
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.inventory.cache_key import cache_key, identity
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.inventory.environment import adopt
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.inventory.fetch import (
     InventoryAws,
     Query,
     fetch,
     plain,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.hosts import (
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.inventory.hosts import (
     CLUSTER_GROUP,
     STANDING_GROUPS,
     Host,
@@ -178,11 +173,16 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.hosts
     hosts_from,
     placed,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2_inventory.options import (
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.inventory.options import (
     check_clusters,
     check_hostnames,
     check_names,
     filters_from,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import (
+    BOTO3_IMPORT_ERROR,
+    AwsError,
+    Connection,
 )
 
 FILE_NAMES = ("ec2.yml", "ec2.yaml", "ec2.config")

@@ -423,8 +423,9 @@ api_calls:
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import DescriptionError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import SPECIFICATION
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import RunFailed, run
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import BOTO3_IMPORT_ERROR, AwsError
 
 
@@ -433,10 +434,10 @@ def main() -> None:
     if BOTO3_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("boto3"), exception=BOTO3_IMPORT_ERROR)
     try:
-        outcome = cluster.run(module.params, check_mode=module.check_mode)
-    except cluster.RunFailed as error:
+        outcome = run(module.params, check_mode=module.check_mode)
+    except RunFailed as error:
         module.fail_json(msg=str(error), **error.result)
-    except (AwsError, cluster.DescriptionError) as error:
+    except (AwsError, DescriptionError) as error:
         module.fail_json(msg=str(error))
     for warning in outcome.warnings:
         module.warn(warning)

@@ -29,15 +29,15 @@ sys.path[:0] = [str(COLLECTIONS), str(HERE.parent / "integration")]
 
 from ec2_account import account, options, pool  # noqa: E402
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, session  # noqa: E402
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import run, session  # noqa: E402
 
 CALLS, SECONDS, NET_SECONDS = 12, 1.5, 2.0
 # The module as a process of its own runs it, without Ansible around it.
 OWN_PROCESS = """
 import json, sys, time
 started = time.perf_counter()
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster
-result = cluster.run(json.loads(sys.argv[1]), False).result
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import run
+result = run.run(json.loads(sys.argv[1]), False).result
 seconds = time.perf_counter() - started
 print(json.dumps({"seconds": seconds, "calls": result["api_calls"], "changed": result["changed"]}))
 """
@@ -83,19 +83,19 @@ class TimedAws(session.Aws):
 
 def three_nodes(rounds: int) -> tuple[float, int]:
     given = options()
-    cluster.run(given, False)
+    run.run(given, False)
     found = []
     for _round in range(rounds):
-        run = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", OWN_PROCESS, json.dumps(given)],
             env={**os.environ, "PYTHONPATH": str(COLLECTIONS)},
             capture_output=True,
             text=True,
             check=True,
         )
-        found.append(json.loads(run.stdout))
+        found.append(json.loads(process.stdout))
     assert not any(one["changed"] for one in found)
-    cluster.run(options(state="absent"), False)
+    run.run(options(state="absent"), False)
     return min(one["seconds"] for one in found), max(one["calls"] for one in found)
 
 
@@ -110,13 +110,13 @@ def many_nodes(nodes: int, rounds: int) -> tuple[float, float, int]:
         wait_timeout=3600,
     )
     started = time.perf_counter()
-    cluster.run(given, False)
+    run.run(given, False)
     print(f"{nodes} nodes made in {time.perf_counter() - started:.0f} s")
     best = (float("inf"), 0.0, 0)
     for _round in range(rounds):
         aws = TimedAws()
         started = time.perf_counter()
-        result = cluster.run(given, False, aws).result
+        result = run.run(given, False, aws).result
         wall = time.perf_counter() - started
         assert not result["changed"] and len(result["nodes"]) == nodes
         best = min(best, (wall - aws.under_way(), wall, result["api_calls"]))

@@ -17,7 +17,8 @@ import moto.ec2.models.amis
 import pytest
 from moto_server import Server, moto_server
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import run as ec2_run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import session
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import SPECIFICATION
 
 AMI, ARM_AMI, NEWER_AMI = "ami-00000000000000001", "ami-00000000000000002", "ami-00000000000000003"
@@ -92,7 +93,7 @@ def clients(_url: str) -> session.Aws:
 def run(check_mode: bool = False, aws: session.Aws | None = None, **changes: Any) -> dict[str, Any]:
     if aws is None and not {"region", "endpoint_url"} & set(changes):
         aws = clients(os.environ["AWS_ENDPOINT_URL"])
-    return cluster.run(options(**changes), check_mode, aws).result
+    return ec2_run.run(options(**changes), check_mode, aws).result
 
 
 def mutations(calls: list[str]) -> list[str]:

@@ -20,8 +20,9 @@ from ec2_account import AMI, ARM_AMI, KEY, NEWER_AMI, OTHER_KEY, OWNER, account,
 from moto_server import Server, reset
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import session
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import DescriptionError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import RunFailed
 
 BIN = Path(sys.executable).parent
 ZONES = ["us-east-1a", "us-east-1b"]
@@ -277,16 +278,14 @@ class TestChanges:
         run(pools=bigger)
         sizes = sorted(volume["Size"] for volume in server.client("ec2").describe_volumes()["Volumes"])
         assert sizes == [20, 40, 40] and {item["InstanceId"] for item in instances(server).values()} == ids
-        with pytest.raises(cluster.RunFailed, match=r"allow_replace: .*root volume 40 GiB -> 20 GiB"):
+        with pytest.raises(RunFailed, match=r"allow_replace: .*root volume 40 GiB -> 20 GiB"):
             run()
 
     @pytest.mark.parametrize("check_mode", [True, False])
     def test_a_replacement_is_refused_before_anything_is_done(self, server: Server, check_mode: bool) -> None:
         run()
         before = picture(server)
-        with pytest.raises(
-            cluster.RunFailed, match=r"instance_type m5.large -> m5.xlarge.*allow_replace: true"
-        ) as failed:
+        with pytest.raises(RunFailed, match=r"instance_type m5.large -> m5.xlarge.*allow_replace: true") as failed:
             run(check_mode, pools=[pool("control_plane", 1), pool("workers", 3, instance_type="m5.xlarge")])
         assert failed.value.result["reached"] == [] and failed.value.result["plan"]
         assert picture(server) == before
@@ -315,7 +314,7 @@ class TestChanges:
 
     def test_another_key(self, server: Server) -> None:
         run()
-        with pytest.raises(cluster.RunFailed, match="allow_replace: key-pair"):
+        with pytest.raises(RunFailed, match="allow_replace: key-pair"):
             run(public_key=OTHER_KEY)
         assert [step["resource"] for step in run(public_key=OTHER_KEY, allow_replace=True)["plan"]] == ["key-pair"]
         assert not run(public_key=OTHER_KEY)["changed"]
@@ -717,7 +716,7 @@ class SlowAws(session.Aws):
 
 def test_a_timeout_fails_and_says_what_was_reached(server: Server) -> None:
     with pytest.raises(
-        cluster.RunFailed, match=r"waited 2 s for nodes to be running in vain.*not running: .*demo-control-plane-0"
+        RunFailed, match=r"waited 2 s for nodes to be running in vain.*not running: .*demo-control-plane-0"
     ) as failed:
         run(aws=SlowAws(session.Connection()), wait_timeout=2)
     reached = [step["resource"] for step in failed.value.result["reached"]]

@@ -16,7 +16,9 @@ from iam_simulator import ENFORCED, Simulator, simulator
 from moto_server import REGION, Server
 from test_ec2_cluster_policy import LAYOUTS, Caller, actions, enforce
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, policy, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import policy, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import Refused, RunFailed
 
 ASKING = ["iam:GetRole", "iam:SimulatePrincipalPolicy"]
 HA = {"pools": [pool("control_plane", 3), pool("workers", 1)], "zones": ["us-east-1a", "us-east-1b"]}
@@ -63,10 +65,10 @@ class Policed(Caller):
         enforce(self.server, True)
 
 
-def refused(caller: Policed, before: dict[str, Any], **options: Any) -> cluster.Refused:
+def refused(caller: Policed, before: dict[str, Any], **options: Any) -> Refused:
     """The error of a run that made nothing."""
     for check_mode in (True, False):
-        with pytest.raises(cluster.Refused) as failure:
+        with pytest.raises(Refused) as failure:
             run(check_mode=check_mode, aws=caller.aws, **options)
         enforce(caller.server, False)
         assert picture(caller.server) == before
@@ -124,7 +126,7 @@ def test_what_removing_lacks(running: Server, simulated: Simulator, action: str)
     caller = Policed(running)
     run(**HA)
     before = picture(running)
-    caller.has(without(policy.document(cluster.Description("demo", REGION)), action))
+    caller.has(without(policy.document(Description("demo", REGION)), action))
     assert f"the permission {action} is missing on arn:aws:" in str(refused(caller, before, **ABSENT))
 
 
@@ -149,7 +151,7 @@ def test_the_documented_policy_is_not_refused(running: Server, simulated: Simula
     again = run(aws=caller.aws, **layout)
     assert not again["changed"] and "permissions_checked_by" not in again and not simulated.asked
     assert "sts:GetCallerIdentity" not in caller.aws.calls
-    caller.has(policy.document(cluster.Description("demo", REGION)))
+    caller.has(policy.document(Description("demo", REGION)))
     assert run(aws=caller.aws, **ABSENT)["permissions_checked_by"] == "simulation"
     enforce(running, False)
     assert picture(running) == before
@@ -173,15 +175,15 @@ def test_who_may_not_ask_the_simulator_is_asked_of_ec2_alone(
     before, document = picture(running), documented()
     caller.has(document, asking)
     assert run(aws=caller.aws)["permissions_checked_by"] == "dry_run" and not simulated.asked
-    caller.has(policy.document(cluster.Description("demo", REGION)), asking)
+    caller.has(policy.document(Description("demo", REGION)), asking)
     run(aws=caller.aws, **ABSENT)
     caller.has(without(document, "ec2:RunInstances"), asking)
     assert refused(caller, before).result["permissions_checked_by"] == "dry_run"
     # What EC2 does not answer is named when it is met.
     caller.has(without(document, "iam:CreateRole"), asking)
-    with pytest.raises(cluster.RunFailed, match="the permission iam:CreateRole is missing") as failure:
+    with pytest.raises(RunFailed, match="the permission iam:CreateRole is missing") as failure:
         run(aws=caller.aws)
-    assert not isinstance(failure.value, cluster.Refused)
+    assert not isinstance(failure.value, Refused)
 
 
 def test_an_api_without_a_simulator_is_asked_by_dry_run(running: Server) -> None:
@@ -207,7 +209,7 @@ def test_a_role_is_asked_by_its_own_arn(running: Server, simulated: Simulator, p
     caller.iam.put_role_policy(RoleName="deployer", PolicyName="meant", PolicyDocument=json.dumps(meant))
     arn = f"arn:aws:iam::123456789012:role{path}deployer"
     aws = session.Aws(session.Connection(region=REGION, assume_role_arn=arn))
-    with pytest.raises(cluster.Refused, match="the permission iam:CreateRole is missing on"):
+    with pytest.raises(Refused, match="the permission iam:CreateRole is missing on"):
         run(aws=aws)
     assert simulated.asked and {question["source"] for question in simulated.asked} == {arn}
     assert ("iam:GetRole" in aws.calls) == (path != "/")

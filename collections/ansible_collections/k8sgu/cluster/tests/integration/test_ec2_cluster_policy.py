@@ -20,7 +20,9 @@ from moto import settings
 from moto.core.authorization import ActionAuthenticatorMixin
 from moto_server import REGION, Server, reset
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, policy, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import policy, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import RunFailed
 
 POLICY = {
     "Version": "2012-10-17",
@@ -87,7 +89,7 @@ def test_it_suffices(server: Server, layout: str) -> None:
     run(aws=caller.aws, **LAYOUTS[layout])
     assert not run(aws=caller.aws, **LAYOUTS[layout])["changed"]
     # What a removal without a description needs is the policy of everything there can be.
-    caller.may(actions(policy.document(cluster.Description("demo", REGION))))
+    caller.may(actions(policy.document(Description("demo", REGION))))
     run(aws=caller.aws, state="absent")
     enforce(server, False)
     assert picture(server) == before
@@ -101,14 +103,14 @@ def test_one_action_less_fails(server: Server, layout: str) -> None:
     enforce(server, False)
     wanted = needed(layout)
     # The reads of a removal, whose description is empty, are those of everything there can be.
-    everything = actions(policy.document(cluster.Description("demo", REGION)))
+    everything = actions(policy.document(Description("demo", REGION)))
     superfluous = []
     for action in (action for action in wanted if action not in policy.REPAIRS):
         caller.may([other for other in everything if other != action])
         try:
             run(aws=caller.aws, **LAYOUTS[layout])
             run(aws=caller.aws, state="absent")
-        except (session.AwsError, cluster.RunFailed) as error:
+        except (session.AwsError, RunFailed) as error:
             assert re.search(rf"the permission \S*{action.partition(':')[2]} is missing", str(error)), (
                 action,
                 str(error),
@@ -155,7 +157,7 @@ def test_changes_that_ec2_can_be_asked_about_are_refused_before_the_first(
     if action == "ec2:StartInstances":
         server.client("ec2").stop_instances(InstanceIds=[node["instance_id"]])
     before = picture(server)
-    everything = actions(policy.document(cluster.Description("demo", REGION)))
+    everything = actions(policy.document(Description("demo", REGION)))
     caller.may([other for other in everything if other != action])
     with pytest.raises(session.AwsError, match=f"the permission {action} is missing.*nothing was changed"):
         run(aws=caller.aws, **{**LAYOUTS["public"], **change})

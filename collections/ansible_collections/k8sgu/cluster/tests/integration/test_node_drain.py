@@ -30,7 +30,7 @@ from test_manifest import client, programs, server
 from ansible_collections.k8sgu.cluster.plugins.module_utils._drain import run as running
 from ansible_collections.k8sgu.cluster.plugins.module_utils._drain import work
 from ansible_collections.k8sgu.cluster.plugins.module_utils._drain.plan import MARK
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster as cluster_run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import run as cluster_run
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import Client
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 

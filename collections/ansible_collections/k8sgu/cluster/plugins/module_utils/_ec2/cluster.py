@@ -2,271 +2,295 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One run of ec2_cluster: read, check, plan and, unless only asked to look, carry out."""
+"""All resources of a cluster together: the order in which they are read, checked, planned and removed.
+
+What a resource is, how it is read, planned, changed and removed, and which permissions that needs is in its own module.
+Another kind of resource is one more module, and here a field of `Current`, a call in `read`, in `_plan` and in
+`_surplus`, and a line in `PERMISSIONS`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, Callable, Collection, Iterator
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
-    apply_access,
-    apply_balancer,
-    apply_network,
-    apply_nodes,
-    balancer_address,
-    billing,
-    checks,
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import groups, plan, quotas, session, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access import key_pair, profiles
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access.key_pair import KeyPair
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access.profiles import Profile, Role
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer import load_balancer, target_group
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer.load_balancer import Listener, LoadBalancer
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer.target_group import TargetGroup
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, Image
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.groups import SecurityGroup
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network import (
+    internet_gateway,
+    nat,
+    route_tables,
+    subnets,
+    vpc,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.internet_gateway import Gateway
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.nat import Address, NatGateway
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.route_tables import RouteTable
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.subnets import Subnet
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.vpc import Vpc
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes import (
+    changes,
     departures,
+    images,
+    instances,
+    launch,
     members,
-    names,
-    permissions,
-    planning,
-    policy,
-    quotas,
-    reading,
-    session,
-    state,
-    tags,
+    offers,
+    volumes,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import (
-    Description,
-    DescriptionError,
-    check_name,
-    parse,
-)
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.execution import (
-    CONSISTENCY_S,
-    Context,
-    StepFailed,
-    TimedOut,
-    carry_out,
-)
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Facts, Plan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.images import MachineImage
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.instances import Instance
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.volumes import Volume
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Draft, Facts, Plan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.reader import Reader, together
 
-HANDLERS = {**apply_network.HANDLERS, **apply_access.HANDLERS, **apply_nodes.HANDLERS, **apply_balancer.HANDLERS}
-
-__all__ = ["DescriptionError", "Outcome", "RunFailed", "run"]
+PERMISSIONS = (
+    *vpc.PERMISSIONS,
+    *internet_gateway.PERMISSIONS,
+    *subnets.PERMISSIONS,
+    *nat.PERMISSIONS,
+    *route_tables.PERMISSIONS,
+    *groups.PERMISSIONS,
+    *key_pair.PERMISSIONS,
+    *profiles.PERMISSIONS,
+    *images.PERMISSIONS,
+    *offers.PERMISSIONS,
+    *instances.PERMISSIONS,
+    *launch.PERMISSIONS,
+    *changes.PERMISSIONS,
+    *load_balancer.PERMISSIONS,
+    *target_group.PERMISSIONS,
+    *volumes.PERMISSIONS,
+    *quotas.PERMISSIONS,
+)
 
 
 @dataclass
-class Outcome:
-    """What the module returns, and what it warns of."""
+class Current:
+    """What there is of the cluster in the account. With an existing VPC also what of it the cluster builds on."""
 
-    result: dict[str, Any]
-    warnings: list[str] = field(default_factory=list)
+    vpcs: list[Vpc] = field(default_factory=list)  # ours, by tag; the one that is built in first
+    given_vpc: Vpc | None = None  # the one named by vpc_id
+    subnets: list[Subnet] = field(default_factory=list)
+    foreign_subnets: list[Subnet] = field(default_factory=list)
+    route_tables: list[RouteTable] = field(default_factory=list)
+    foreign_route_tables: list[RouteTable] = field(default_factory=list)
+    gateways: list[Gateway] = field(default_factory=list)
+    foreign_gateways: list[Gateway] = field(default_factory=list)
+    nat_gateways: list[NatGateway] = field(default_factory=list)
+    addresses: list[Address] = field(default_factory=list)
+    groups: list[SecurityGroup] = field(default_factory=list)
+    key_pairs: list[KeyPair] = field(default_factory=list)
+    roles: dict[str, Role] = field(default_factory=dict)
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    instances: list[Instance] = field(default_factory=list)  # ended ones too, as long as EC2 shows them
+    volumes: dict[str, Volume] = field(default_factory=dict)
+    load_balancers: list[LoadBalancer] = field(default_factory=list)
+    target_groups: list[TargetGroup] = field(default_factory=list)
+    listeners: list[Listener] = field(default_factory=list)
+    images: dict[Image, list[MachineImage]] = field(default_factory=dict)  # newest first
 
+    @property
+    def vpc(self) -> Vpc | None:
+        return self.given_vpc or (self.vpcs[0] if self.vpcs else None)
 
-class RunFailed(Exception):
-    """The run failed after it had a plan; `result` has the plan and what was reached."""
+    def built_in(self) -> set[str]:
+        """The VPCs that hold something of ours."""
+        holders: tuple[Any, ...] = (self.subnets, self.route_tables, self.gateways, self.groups, self.instances)
+        return {item.vpc_id for items in holders for item in items}
 
-    def __init__(self, message: str, result: dict[str, Any]) -> None:
-        super().__init__(message)
-        self.result = result
+    def empty_twins(self) -> list[Vpc]:
+        """VPCs that CreateVpc, which knows no client token, left when its answer was lost and it was called again."""
+        used = self.built_in()
+        return [
+            other
+            for other in self.vpcs[1:]
+            if other.id not in used and (other.cidr, dict(other.tags)) == (self.vpcs[0].cidr, dict(self.vpcs[0].tags))
+        ]
 
+    def nodes(self) -> dict[str, Instance]:
+        """The instances that are there, by name."""
+        return {instance.name: instance for instance in self.instances if instance.alive}
 
-class Refused(RunFailed, session.AwsError):
-    """The run was refused before its first change; the result has the policy that would do."""
-
-
-def run(options: Mapping[str, Any], check_mode: bool, aws: session.Aws | None = None) -> Outcome:
-    """Makes the account what the options say. Raises AwsError, DescriptionError and RunFailed."""
-    check_name(options["name"])
-    if aws is None:
-        aws = session.Aws(session.Connection.from_options(options))
-    if options["state"] == "absent":
-        return _absent(aws, options, check_mode)
-    return _present(aws, parse(options, aws.region), options, check_mode)
-
-
-def _present(aws: session.Aws, description: Description, options: Mapping[str, Any], check_mode: bool) -> Outcome:
-    internet_facing = description.balanced and description.load_balancer_scheme == "internet-facing"
-    quotas.check_rules(description, internet_facing)
-    current = reading.read(aws, description, removing=False)
-    reader = reading.Reader(aws, description.name)
-    checks.check_place(description, current)
-    checks.check_subnets(description, current)
-    zones = checks.zones_of(reader, description, current)
-    drained = options["drained"] if options["workers_leave"] == "drained" else None
-    plan = planning.make(description, current, Facts(zones), drained=drained)
-    if checks.launches(plan):
-        images = checks.check_launches(reader, description, current, zones, plan)
-        plan = planning.make(description, current, Facts(zones, images), drained=drained)
-    checks.check_names(reader, plan)
-    result = _result(aws, description, current, plan)
-    result["billed"] = billing.billed(description, max(1, len(zones)))
-    ending = members.ending(description, current, plan)
-    if ending and description.keep_control_plane:
-        listed = "; ".join(f"{step.resource}: {step.reason}" for step in ending)
-        raise RunFailed(
-            f"keep_control_plane: {listed}. Each is a member of the living cluster's etcd and would end with its data; "
-            "take the change back",
-            {**result, "reached": [], "changed": False},
-        )
-    replacements = plan.replacements()
-    if replacements and not description.allow_replace:
-        listed = "; ".join(f"{step.resource}: {step.reason}" for step in replacements)
-        raise RunFailed(
-            f"allow_replace: {listed}. Set allow_replace: true to have it done, or take the change back",
-            {**result, "reached": [], "changed": False},
-        )
-    leaving = departures.departures(plan, current)
-    result["leaving"] = [departure.shown() for departure in leaving]
-    if plan.changes and options["check_permissions"]:
-        _check_permissions(aws, description, current, plan, result)
-    if leaving and options["workers_leave"] == "ask":
-        return _asked(aws, description, current, plan, result)
-    _check_drained(leaving, drained, result)
-    if plan.steps and not check_mode:
-        _carry_out(aws, description, plan, options, result)
-        result["leaving"] = []
-        current = reading.read(aws, description, removing=False)
-    result.update(_found(aws, description, current, plan))
-    result["api_calls"] = len(aws.calls)
-    return Outcome(result, plan.warnings)
+    def tagged(self) -> Iterator[Any]:
+        """Everything of EC2 that has an id and tags."""
+        for name in ("vpcs", "subnets", "route_tables", "gateways", "nat_gateways", "addresses", "groups", "key_pairs"):
+            yield from getattr(self, name)
+        yield from self.instances
+        yield from self.volumes.values()
+        yield from (*self.foreign_subnets, *self.foreign_route_tables, *self.foreign_gateways)
+        yield from [self.given_vpc] if self.given_vpc else []
 
 
-def _asked(
-    aws: session.Aws, description: Description, current: state.Current, plan: Plan, result: dict[str, Any]
-) -> Outcome:
-    """Nothing is done, and the plan is for the run that knows which of the workers are drained."""
-    result.update(_found(aws, description, current, plan))
-    result.update(changed=False, plan=[], members=[node.name for node in plan.nodes], api_calls=len(aws.calls))
-    del result["diff"]
-    return Outcome(result)
+def read(aws: session.Aws, description: Description, removing: bool) -> Current:
+    """The current state: one call for each kind of resource, side by side, and only where it matters.
+
+    For removal everything is asked for, otherwise what the description or the first answers call for.
+    """
+    reader = Reader(aws, description.name)
+    current = Current()
+    # boto3 makes clients one at a time; made here, the threads do not queue for them.
+    for service in ("ec2", "iam"):
+        aws.client(service)
+    meant = {pool.image for pool in description.pools}
+    first: list[Callable[[], None]] = [
+        partial(vpc.read, reader, description, current),
+        partial(subnets.read, reader, description, current),
+        partial(route_tables.read, reader, description.vpc_id, current),
+        partial(groups.read, reader, current),
+        partial(key_pair.read, reader, current),
+        partial(instances.read, reader, current),
+        partial(volumes.read, reader, current),
+        partial(profiles.read, reader, description, current, removing),
+    ]
+    if removing or description.vpc_id:
+        first.append(partial(internet_gateway.read, reader, description, current))
+    if any(not image.id for image in meant):
+        first.append(partial(images.read, reader, meant, current))
+    if removing or description.private_nodes:
+        first.append(partial(nat.read, reader, current))
+    if removing or description.balanced:
+        first.append(partial(load_balancer.read, reader, description, current))
+    together(first)
+    together(_second_calls(reader, description, current, removing, meant))
+    used = current.built_in()
+    current.vpcs.sort(key=lambda vpc: (vpc.id not in used, vpc.id))
+    return current
 
 
-def _check_drained(
-    leaving: Sequence[departures.Departure], drained: Collection[str] | None, result: Mapping[str, Any]
-) -> None:
-    """Refuses a plan that has come to end a worker since it was asked which of them leave."""
-    if drained is None:
-        return
-    names = [departure.instance.name for departure in leaving if departure.instance.name not in drained]
-    if names:
-        raise RunFailed(
-            f"drained: {', '.join(names)} would end and is not among them; what there is or what is described "
-            "has changed since it was asked. Run it again",
-            {**result, "reached": [], "changed": False},
-        )
+def _second_calls(
+    reader: Reader, description: Description, current: Current, removing: bool, meant: set[Image]
+) -> list[Callable[[], None]]:
+    """The calls that the first answers call for."""
+    if removing:
+        # Pod routes in the route tables of a VPC that was brought: the security groups, which go last, tell which VPC.
+        brought = {group.vpc_id for group in current.groups} - {vpc.id for vpc in current.vpcs} - {description.vpc_id}
+        return [partial(route_tables.read, reader, id, current, foreign_only=True) for id in sorted(brought)]
+    calls: list[Callable[[], None]] = []
+    # A route to a gateway proves that the gateway is there and attached; NAT gateways, addresses and the load balancer
+    # never outlive the table or group that is made before and removed after them.
+    attached = any(route.target.startswith("igw-") for table in current.route_tables for route in table.routes.values())
+    if not description.vpc_id and not attached:
+        calls.append(partial(internet_gateway.read, reader, description, current))
+    if not description.private_nodes and any(
+        table.tags.get(tags.ROLE, "").startswith(subnets.PRIVATE) for table in current.route_tables
+    ):
+        calls.append(partial(nat.read, reader, current))
+    if not description.balanced and any(group.tags.get(tags.ROLE) == groups.API for group in current.groups):
+        calls.append(partial(load_balancer.read, reader, description, current))
+    launched = {instance.image_id for instance in current.instances if instance.alive}
+    ids = {image.id for image in meant if image.id}
+    if ids - launched or (ids and len(current.nodes()) < description.node_count):
+        calls.append(partial(images.read, reader, {image for image in meant if image.id}, current))
+    return calls
 
 
-def _absent(aws: session.Aws, options: Mapping[str, Any], check_mode: bool) -> Outcome:
-    description = Description(name=options["name"], region=aws.region, instance_profiles=options["instance_profiles"])
-    current = reading.read(aws, description, removing=True)
-    plan = planning.make(description, current, Facts(()), removing=True)
-    result = _result(aws, description, current, plan)
-    if plan.changes and options["check_permissions"]:
-        _check_permissions(aws, description, current, plan, result)
-    if plan.steps and not check_mode:
-        context = _carry_out(aws, description, plan, options, result)
-        left: list[str] = []
-
-        def probe() -> bool | None:
-            there = reading.read(aws, description, removing=True)
-            left[:] = [step.resource for step in planning.make(description, there, Facts(()), removing=True).changes]
-            return None if left else True
-
-        try:
-            # IAM above all goes on showing for a while what is gone.
-            context.until("nothing to be left", probe, CONSISTENCY_S)
-        except TimedOut as error:
-            raise RunFailed(
-                f"after everything of {description.name} was removed there is still {', '.join(left)}; something else "
-                "makes such things, "
-                "or the API is late: run it again",
-                {**result, "reached": result["plan"]},
-            ) from error
-    result["api_calls"] = len(aws.calls)
-    return Outcome(result)
+def check(description: Description, current: Current) -> None:
+    """The description against the account. Raises DescriptionError."""
+    vpc.check(description, current)
+    subnets.check(description, current)
 
 
-def _check_permissions(
-    aws: session.Aws, description: Description, current: state.Current, plan: Plan, result: dict[str, Any]
-) -> None:
-    try:
-        result["permissions_checked_by"] = permissions.check(aws, plan, description, current)
-    except permissions.Missing as error:
-        more = {"permissions_checked_by": error.checked_by, "api_calls": len(aws.calls)}
-        raise Refused(str(error), {**result, **more, "reached": [], "changed": False}) from error
+def facts_for_launch(
+    reader: Reader, description: Description, current: Current, zones: tuple[str, ...], changes: Plan
+) -> Facts:
+    """Checks everything that a launch can fail at and that can be known before. Raises DescriptionError.
+
+    Returns the facts with the image for each description of one.
+    """
+    types = offers.types_of(reader, description, current, zones)
+    found = offers.images_of(reader, description, current, types)
+    key_pair.check_brought(reader, description)
+    vpc.check_quota(reader, description, changes)
+    nat.check_quota(reader, changes)
+    route_tables.check_quota(reader, description, changes)
+    offers.check_quota(reader, description, changes, types)
+    return Facts(zones, found)
 
 
-def _carry_out(
-    aws: session.Aws, description: Description, plan: Plan, options: Mapping[str, Any], result: dict[str, Any]
-) -> Context:
-    context = Context(aws, description, plan.ids, options["wait_timeout"])
-    try:
-        carry_out(plan, context, HANDLERS)
-    except StepFailed as error:
-        reached = [step.shown() for step in error.done]
-        more = {"reached": reached, "changed": bool(reached), "api_calls": len(aws.calls)}
-        if "leaving" in result:
-            more["leaving"] = [item for item in result["leaving"] if item["instance_id"] not in context.ended]
-        raise RunFailed(str(error), {**result, **more}) from error
-    return context
+def launches(changes: Plan) -> bool:
+    """Whether a plan needs what `facts_for_launch` finds out."""
+    return any(isinstance(step, (launch.Launch, launch.Replace, subnets.CreateSubnet)) for step in changes.steps)
 
 
-def _result(aws: session.Aws, description: Description, current: state.Current, plan: Plan) -> dict[str, Any]:
-    lines = [f"{step.action} {step.resource}  # {step.reason}\n" for step in plan.changes]
-    return {
-        "changed": bool(plan.changes),
-        "plan": [step.shown() for step in plan.changes],
-        "diff": {
-            "before_header": f"cluster {description.name} in {aws.region}",
-            "after_header": "plan",
-            "before": "",
-            "after": "".join(lines),
-        },
-        "iam_policy": policy.document(description, current),
-        "api_calls": len(aws.calls),
-    }
+def check_names(reader: Reader, changes: Plan) -> None:
+    """Names that the plan is to make and that somebody else has. Raises DescriptionError."""
+    key_pair.check_name(reader, changes)
+    profiles.check_names(reader, changes)
 
 
-def _found(aws: session.Aws, description: Description, current: state.Current, plan: Plan) -> dict[str, Any]:
-    """What there is after the run, for the roles that come next."""
-    alive = current.nodes()
-    nodes = [_node(alive[node.name]) for node in plan.nodes if node.name in alive]
-    first = next((node for node in nodes if node["role"] == tags.CONTROL_PLANE), None)
-    balancer = next((item for item in current.load_balancers if tags.cluster_tag(description.name) in item.tags), None)
-    found: dict[str, Any] = {
-        "nodes": nodes,
-        "addresses": {node["name"]: node["public_ip"] or node["private_ip"] for node in nodes},
-        "subnet_ids": sorted({node["subnet_id"] for node in nodes}),
-        "security_groups": {group.tags.get(tags.ROLE, ""): group.id for group in current.groups},
-        "load_balancer": {},
-        "api_endpoint": {},
-    }
-    if current.vpc:
-        found["vpc_id"] = current.vpc.id
-    if balancer and plan.balanced:
-        found["load_balancer"] = {
-            "name": balancer.name,
-            "dns_name": balancer.dns_name,
-            "arn": balancer.arn,
-            "scheme": balancer.scheme,
-        }
-        host, inside = balancer_address.host(reading.Reader(aws, description.name), balancer), balancer.dns_name
-    elif first and not plan.balanced:
-        host, inside = first["public_ip"] or first["private_ip"], first["private_ip"]
-    else:
-        return found
-    found["api_endpoint"] = {"host": host, "private_host": inside, "port": names.API_PORT}
-    return found
+def make(
+    description: Description,
+    current: Current,
+    facts: Facts,
+    removing: bool = False,
+    drained: Collection[str] | None = None,
+) -> Plan:
+    """The plan: the steps that turn `current` into what `description` says; with `removing` into nothing.
+
+    A pure function: no clock, no chance, no API. With `drained` no worker is replaced whose name is not in it. Raises
+    DescriptionError.
+    """
+    if removing:
+        return _plan(Draft(description, current, facts, removing))
+    instances.check_twins(current)
+    whole = _plan(Draft(description, current, facts, removing))
+    held = members.held_back(description, current, whole)
+    kept = {} if drained is None else departures.kept_back(departures.departures(whole, current), drained)
+    if not held and not kept:
+        return whole
+    if members.keep_balancer(description, current, held):
+        description = dataclasses.replace(description, keeps_balancer=True)
+    rest = _plan(Draft(description, current, facts, removing, {**held, **kept}))
+    rest.warnings += [members.warning(held)] if held else []
+    rest.warnings += [departures.warning(kept)] if kept else []
+    return rest
 
 
-def _node(instance: state.Instance) -> dict[str, Any]:
-    return {
-        "name": instance.name,
-        "role": instance.tags.get(tags.ROLE, ""),
-        "pool": instance.tags.get(tags.POOL, ""),
-        "instance_id": instance.id,
-        "instance_type": instance.instance_type,
-        "image_id": instance.image_id,
-        "zone": instance.zone,
-        "subnet_id": instance.subnet_id,
-        "state": instance.state,
-        "private_ip": instance.private_ip,
-        "public_ip": instance.public_ip,
-        "private_dns": instance.private_dns,
-        "pod_cidr": instance.tags.get(tags.POD_CIDR, ""),
-    }
+def _plan(draft: Draft) -> Plan:
+    vpc.wanted(draft)
+    internet_gateway.wanted(draft)
+    subnets.wanted(draft)
+    nat.wanted(draft)
+    route_tables.wanted(draft)
+    nodes = launch.nodes_wanted(draft)
+    draft.replaced = changes.replacements(draft, nodes)
+    groups.wanted(draft, nodes)
+    key_pair.wanted(draft)
+    profiles.wanted(draft)
+    launch.wanted(draft, nodes)
+    routes = route_tables.pod_routes(draft, nodes)
+    load_balancer.wanted(draft, nodes)
+    _surplus(draft, {node.name for node in nodes}, routes)
+    draft.plan.nodes = nodes
+    draft.plan.balanced = draft.description.balanced
+    return draft.finished()
+
+
+def _surplus(draft: Draft, names_wanted: set[str], routes: list[str]) -> None:
+    """Removes whatever carries our tag and has no place in the description, each thing after those that use it.
+
+    For `state: absent` that is everything. `routes` are the keys of the steps that remove pod routes.
+    """
+    ended = instances.surplus(draft, names_wanted, routes)
+    replaced = [step.key for step in draft.plan.steps if step.action == plan.REPLACE]
+    users = [*ended, *replaced, *load_balancer.REMOVALS]
+    freed = volumes.surplus(draft, users)
+    gone = nat.surplus(draft, [*ended, *replaced, *route_tables.moves(draft)])
+    moved = draft.keys(changes.SetGroup, groups.Revoke, load_balancer.SetBalancerGroup)
+    closed = groups.surplus(draft, [*users, *moved])
+    tables = route_tables.surplus(draft, users)
+    emptied = subnets.surplus(draft, [*users, *gone, *tables, *closed, f"update {load_balancer.RESOURCE}/subnets"])
+    detached = internet_gateway.surplus(draft, [*users, *gone, *tables])
+    vpc.surplus(draft, [*users, *freed, *gone, *closed, *tables, *emptied, *detached])
+    key_pair.surplus(draft, users)
+    profiles.surplus(draft, users, draft.keys(changes.SetProfile))

@@ -91,7 +91,13 @@ class Description:
 
     @property
     def balanced(self) -> bool:
+        """Whether there is a load balancer."""
         return self.control_plane_count > 1 or self.keeps_balancer
+
+    @property
+    def faces_internet(self) -> bool:
+        """Whether a load balancer has public addresses."""
+        return self.balanced and self.load_balancer_scheme == "internet-facing"
 
 
 def check_name(name: str) -> None:

@@ -4,33 +4,15 @@
 
 """Names of what a cluster is made of.
 
-A name is fixed by the cluster alone, so that it is found again without memory.
+A name follows from the cluster alone, so that everything is found again without a record of it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Iterable, Mapping
+from typing import Iterable
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import tags
-
-POLICY = "k8sgu"
 API_PORT = 6443
-ETCD_DEVICE = "/dev/sdf"
-# How the load balancer finds out which API servers to send clients to, by the API's names.
-# https://docs.aws.amazon.com/elasticloadbalancing/latest/network/target-group-health-checks.html
-HEALTH_CHECK: Mapping[str, str | int] = {
-    # A TCP connection succeeds while the API server still refuses work; its own word counts.
-    "HealthCheckProtocol": "HTTPS",
-    "HealthCheckPath": "/readyz",
-    "HealthCheckIntervalSeconds": 10,
-    # AWS's 10 s are as long as the interval. A server that needs more than 5 s to say that it is ready hangs, on etcd
-    # above all, and would make its clients hang.
-    "HealthCheckTimeoutSeconds": 5,
-    "HealthyThresholdCount": 2,
-    "UnhealthyThresholdCount": 2,
-}
-FINGERPRINT = "k8sgu.io/fingerprint"
 
 
 def load_balancer(cluster: str) -> str:
@@ -52,13 +34,8 @@ def iam_path(cluster: str, region: str) -> str:
 
 
 def role(cluster: str, region: str, node_role: str) -> str:
-    """Of an IAM role and of its instance profile; see `_names.rules` for what IAM's 64 characters leave the cluster."""
+    """Of an IAM role and of its instance profile; `_cluster.names` says what IAM's 64 characters leave the cluster."""
     return f"k8sgu-{cluster}-{region}-{node_role.replace('_', '-')}"
-
-
-def fingerprint(public_key: str) -> str:
-    """What a key pair's tag says of its key. EC2's own fingerprints differ by type and source of a key."""
-    return hashlib.sha256(public_key.encode()).hexdigest()[:40]
 
 
 def client_token(*parts: str) -> str:
@@ -69,12 +46,7 @@ def client_token(*parts: str) -> str:
 def launch_token(cluster: str, vpc_id: str, node: str, ended: Iterable[str]) -> str:
     """The token of a node's launch.
 
-    `ended` are the instances of that name that are gone: each gone one begins a generation, since EC2 answers the token
-    of an ended instance with that instance.
+    `ended` are the instances of that name that are gone. Each of them calls for a new token, since EC2 answers the
+    token of an ended instance with that instance.
     """
     return client_token("node", cluster, vpc_id, node, *sorted(ended))
-
-
-def resource_tags(cluster: str, name: str, own: dict[str, str], users: dict[str, str]) -> dict[str, str]:
-    """All tags of a resource: the user's, the cluster's, its Name and those of its kind."""
-    return {**users, tags.cluster_tag(cluster): tags.OWNED, tags.NAME: name, **own}

@@ -2,20 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether the caller may carry a plan out: EC2 is asked, and IAM's simulator for what EC2 does not answer."""
+"""Whether the caller may carry a plan out: EC2 is asked (DryRun), and IAM's simulator for what EC2 does not answer.
+
+EC2 alone knows such a question, and for some calls alone. Its answer counts above all else, since it looks at every
+policy that there is.
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ExamplePolicies_EC2.html#iam-example-dry-run
+"""
 
 from __future__ import annotations
 
-from typing import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
-    dry_run,
-    needs,
-    policy,
-    session,
-    simulation,
-    state,
-)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import needs, policy, reader, session, simulation
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Plan
 
@@ -32,12 +32,12 @@ class Missing(session.AwsError):
         self.checked_by = checked_by
 
 
-def check(aws: session.Aws, plan: Plan, description: Description, current: state.Current) -> str:
+def check(aws: session.Aws, plan: Plan, description: Description, current: Current) -> str:
     """Raises Missing, which names every action that is known to be missing.
 
     Gives SIMULATION where the simulator was asked for what EC2 does not answer, DRY_RUN where EC2 alone was asked.
     """
-    answers = dry_run.ask(aws, plan)
+    answers = ask(aws, plan)
     document = policy.document(description, current)
     lacking: list[needs.Need] = []
     checked_by = DRY_RUN
@@ -62,6 +62,32 @@ def check(aws: session.Aws, plan: Plan, description: Description, current: state
             checked_by,
         )
     return checked_by
+
+
+def ask(aws: session.Aws, plan: Plan) -> dict[str, BaseException | None]:
+    """Asks for each kind of change once; by action ("ec2:RunInstances") the denial, or None where there is none."""
+    questions: dict[str, dict[str, Any]] = {}
+    for step in plan.steps:
+        asked = step.question(plan.ids)
+        if asked:
+            questions.setdefault(*asked)
+    ec2 = aws.client("ec2")
+
+    def denial(operation: str) -> BaseException | None:
+        try:
+            getattr(ec2, operation)(DryRun=True, **questions[operation])
+        except Exception as error:
+            # Any other answer (DryRunOperation, or that a stand-in is not there) means that nothing forbids it.
+            if session.error_code(error) in session.DENIED_CODES:
+                return error
+            if not session.error_code(error) and not type(error).__module__.startswith("botocore"):
+                raise
+        return None
+
+    with ThreadPoolExecutor(max_workers=reader.PARALLEL) as pool:
+        answers = list(pool.map(denial, questions))
+    names = ec2.meta.method_to_api_mapping
+    return {f"ec2:{names[operation]}": answer for operation, answer in zip(questions, answers)}
 
 
 def _by_ec2(answers: Mapping[str, BaseException | None]) -> list[str]:

@@ -2,36 +2,50 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A plan: the ordered steps from what there is to what there should be. Data alone; `execution` carries them out."""
+"""A plan: the ordered steps from what there is to what there should be.
+
+Each kind of step is a subclass of `Step` and lives beside its resource, with the call that makes the change and the
+permissions that the call needs.
+"""
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass, field
-from typing import Any, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, Iterable, Mapping, Optional, Tuple, TypeVar
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, state, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
+
+if TYPE_CHECKING:
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import Context
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.needs import Found, Place
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.images import MachineImage
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.instances import Instance
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.launch import Node
 
 CREATE, UPDATE, DELETE, REPLACE, ATTACH, DETACH = "create", "update", "delete", "replace", "attach", "detach"
 MISSING = "the description has it and the account does not"
 SURPLUS = "the description does not have it"
 
+# A call of EC2's that can be asked for with DryRun: the client's method and its arguments.
+Question = Optional[Tuple[str, Dict[str, Any]]]
 
-@dataclass(frozen=True)
-class Step:
+
+@dataclass
+class Step(abc.ABC):
     """One change.
 
-    `call` names its handler, `arguments` are the handler's; `after` are the keys of steps that must have been carried
-    out before. A `quiet` step changes nothing (it waits) and is no part of the plan that the user sees.
+    `after` are the keys of the steps that come before it. A `quiet` step changes nothing (it waits, for example) and is
+    not shown to the user. Both are set by `Draft.add`.
     """
 
     resource: str
-    action: str
     reason: str
-    call: str
-    arguments: Mapping[str, Any]
-    after: tuple[str, ...] = ()
-    quiet: bool = False
+    after: tuple[str, ...] = field(default=(), init=False)
+    quiet: bool = field(default=False, init=False)
+    action: ClassVar[str]
 
     @property
     def key(self) -> str:
@@ -40,17 +54,44 @@ class Step:
     def shown(self) -> dict[str, str]:
         return {"resource": self.resource, "action": self.action, "reason": self.reason}
 
+    @abc.abstractmethod
+    def apply(self, context: Context) -> None:
+        """Makes the change."""
 
-@dataclass(frozen=True)
-class Node:
-    """A node that there should be, with what has been decided for it."""
+    @abc.abstractmethod
+    def needs(self, place: Place) -> Iterable[Found]:
+        """The actions that the caller must be allowed, each with its resource and context."""
 
-    name: str
-    role: str
-    pool: str
-    zone: str
-    subnet: str  # the reference of its subnet, or the id of one that was brought
-    pod_cidr: str
+    def question(self, ids: Mapping[str, str]) -> Question:
+        """How to ask EC2 whether the change is allowed; None where it cannot be asked.
+
+        `ids` are those that are known by now, by reference. EC2 asks for permissions before it looks at what a call
+        names, so stand-ins such as vpc-00000000 do. Calls whose DryRun an emulator may not know are left out, since it
+        would carry them out.
+        """
+        return None
+
+
+StepT = TypeVar("StepT", bound=Step)
+
+
+@dataclass
+class CreateTags(Step):
+    """Puts back tags that a resource lacks."""
+
+    id: str
+    tags: dict[str, str]
+    action = UPDATE
+
+    def apply(self, context: Context) -> None:
+        context.ec2.create_tags(Resources=[self.id], Tags=tags.as_list(self.tags))
+
+    def needs(self, place: Place) -> Iterable[Found]:
+        resource, context = place.ec2(self.id)
+        yield "ec2:CreateTags", resource, {**context, **place.requested(self.tags)}
+
+    def question(self, ids: Mapping[str, str]) -> Question:
+        return "create_tags", {"Resources": [self.id], "Tags": tags.as_list(self.tags)}
 
 
 @dataclass
@@ -61,7 +102,7 @@ class Plan:
     ids: dict[str, str] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    # Whether clients find the API servers through a load balancer when it has been carried out.
+    # Whether clients reach the API servers through a load balancer once the plan has been carried out.
     balanced: bool = False
 
     @property
@@ -71,49 +112,44 @@ class Plan:
     def replacements(self) -> list[Step]:
         return [step for step in self.steps if step.action == REPLACE]
 
+    def of(self, kind: type[StepT]) -> list[StepT]:
+        """The steps of one kind."""
+        return [step for step in self.steps if isinstance(step, kind)]
+
 
 @dataclass(frozen=True)
 class Facts:
-    """What was decided by asking the account: the zones, and the image that each description of one stands for."""
+    """What was decided by asking the account: the zones, and the image for each description of one."""
 
     zones: tuple[str, ...]
-    images: Mapping[Any, state.MachineImage] = field(default_factory=dict)
+    images: Mapping[Any, MachineImage] = field(default_factory=dict)
 
 
 class Draft:
-    """A plan in the making: what its parts read, and where they put their steps."""
+    """A plan in the making: what the resources read, and where they put their steps."""
 
     def __init__(
         self,
         description: Description,
-        current: state.Current,
+        current: Current,
         facts: Facts,
         removing: bool,
-        held: Mapping[str, state.Instance] | None = None,
+        held: Mapping[str, Instance] | None = None,
     ) -> None:
         self.description = description
         self.current = current
         self.facts = facts
         self.removing = removing
-        # Nodes that stay as they are in this run, whatever the description says of them; see `members`.
+        # Nodes that stay as they are in this run, whatever the description says; see `members` and `departures`.
         self.held = held or {}
         self.cluster = description.name
         self.plan = Plan()
         # The nodes that have to be launched again, each with what cannot be changed in place.
         self.replaced: dict[str, list[str]] = {}
 
-    def add(
-        self,
-        action: str,
-        resource: str,
-        reason: str,
-        call: str,
-        after: Iterable[str] = (),
-        quiet: bool = False,
-        **arguments: Any,
-    ) -> str:
-        """Adds a step and gives its key. Keys in `after` of steps that there are not are dropped in the end."""
-        step = Step(resource, action, reason, call, arguments, tuple(after), quiet)
+    def add(self, step: Step, after: Iterable[str] = (), quiet: bool = False) -> str:
+        """Adds a step and returns its key. Keys in `after` that no step has are dropped in the end."""
+        step.after, step.quiet = tuple(after), quiet
         self.plan.steps.append(step)
         return step.key
 
@@ -123,32 +159,35 @@ class Draft:
     def known(self, reference: str) -> str:
         return self.plan.ids.get(reference, "")
 
-    def tags(self, name: str, **own: str) -> dict[str, str]:
-        """All tags of a resource; `own` by the names role, pool, pod_cidr and fingerprint."""
-        keys = {"role": tags.ROLE, "pool": tags.POOL, "pod_cidr": tags.POD_CIDR, "fingerprint": names.FINGERPRINT}
-        return names.resource_tags(
-            self.cluster, name, {keys[key]: value for key, value in own.items()}, dict(self.description.tags)
-        )
+    def kept(self, kind: str) -> set[str]:
+        """The ids of everything of a kind ("subnet") that is there and wanted."""
+        return {id for reference, id in self.plan.ids.items() if reference.startswith(f"{kind}/")}
 
-    def keep_tags(self, resource: str, id: str, there: state.Tags, wanted: Mapping[str, str]) -> None:
-        """A step for the tags that a resource lacks. Tags that others have put on it stay."""
+    def keys(self, *kinds: type[Any]) -> list[str]:
+        """The keys of the steps of these kinds that have been added so far."""
+        return [step.key for step in self.plan.steps if isinstance(step, kinds)]
+
+    def tags(self, name: str, **own: str) -> dict[str, str]:
+        """All tags of a resource: the user's, the cluster's, Name, and `own` (role, pool, pod_cidr, fingerprint)."""
+        keys = {"role": tags.ROLE, "pool": tags.POOL, "pod_cidr": tags.POD_CIDR, "fingerprint": tags.FINGERPRINT}
+        mine = {keys[key]: value for key, value in own.items()}
+        return {**self.description.tags, tags.cluster_tag(self.cluster): tags.OWNED, tags.NAME: name, **mine}
+
+    def keep_tags(self, resource: str, id: str, there: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+        """Adds a step for the tags that a resource lacks. Tags that others have put on it stay."""
         lacking = {key: value for key, value in wanted.items() if there.get(key) != value}
         if lacking:
             reason = f"tag {', '.join(f'{key}={value}' for key, value in sorted(lacking.items()))} is missing"
-            self.add(UPDATE, f"tags/{resource}", reason, "create_tags", id=id, tags=lacking)
+            self.add(CreateTags(f"tags/{resource}", reason, id, lacking))
 
     def finished(self) -> Plan:
         """The plan in order: every step behind those that it needs, otherwise as the steps were added."""
-        keys = {step.key for step in self.plan.steps}
-        if len(keys) != len(self.plan.steps):
+        steps = {step.key: step for step in self.plan.steps}
+        if len(steps) != len(self.plan.steps):
             every = [step.key for step in self.plan.steps]
             raise AssertionError(f"two steps of one key: {sorted({key for key in every if every.count(key) > 1})}")
-        steps = {}
-        for step in self.plan.steps:
-            needs = tuple(dict.fromkeys(key for key in step.after if key in keys and key != step.key))
-            steps[step.key] = Step(
-                step.resource, step.action, step.reason, step.call, step.arguments, needs, step.quiet
-            )
+        for key, step in steps.items():
+            step.after = tuple(dict.fromkeys(need for need in step.after if need in steps and need != key))
         ordered: list[Step] = []
         placed: set[str] = set()
         visiting: set[str] = set()

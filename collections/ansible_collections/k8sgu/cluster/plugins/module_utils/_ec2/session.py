@@ -51,23 +51,6 @@ class AwsError(Exception):
     """A failure of the API or of the way to it, in words for the user: what was tried, why not, what would do."""
 
 
-# What every module that calls AWS takes; the doc fragment k8sgu.cluster.aws documents them.
-CONNECTION_OPTIONS: dict[str, Any] = {
-    "region": {"type": "str"},
-    "profile": {"type": "str"},
-    "endpoint_url": {"type": "str"},
-    "access_key": {"type": "str", "no_log": False},
-    "secret_key": {"type": "str", "no_log": True},
-    "session_token": {"type": "str", "no_log": True},
-    "assume_role_arn": {"type": "str"},
-    "assume_role_external_id": {"type": "str"},
-    "retry_mode": {"type": "str", "choices": ["legacy", "standard", "adaptive"], "default": "standard"},
-    "max_attempts": {"type": "int", "default": 8},
-    "connect_timeout": {"type": "int", "default": 10},
-    "read_timeout": {"type": "int", "default": 60},
-}
-
-
 @dataclass(frozen=True)
 class Connection:
     """How to reach the API. Each field is the option of the same name; None leaves the choice to boto3's chain."""

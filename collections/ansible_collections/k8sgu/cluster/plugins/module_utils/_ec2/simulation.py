@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Collection, Iterable
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import session, tags
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.needs import Need
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.place import ANY, Account
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.needs import ANY, Account, Need
 
 # IAM throttles earlier than EC2.
 PARALLEL = 4

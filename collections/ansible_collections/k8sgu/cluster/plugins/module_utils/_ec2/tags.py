@@ -10,7 +10,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html for what a t
 
 from __future__ import annotations
 
-from typing import Iterable, Mapping
+from typing import Any, Iterable, Mapping
 
 PREFIX = "k8sgu.io/"
 CLUSTER_PREFIX = "k8sgu.io/cluster/"
@@ -21,6 +21,7 @@ NAME = "Name"
 ROLE = "k8sgu.io/role"
 POOL = "k8sgu.io/pool"
 POD_CIDR = "k8sgu.io/pod-cidr"
+FINGERPRINT = "k8sgu.io/fingerprint"  # of the public key, on key pairs
 
 CONTROL_PLANE = "control_plane"
 WORKER = "worker"
@@ -39,6 +40,11 @@ def as_mapping(tags: Iterable[Mapping[str, str]] | None) -> dict[str, str]:
 def as_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
     """A dictionary as the API's list of {Key, Value}, in the order of the keys."""
     return [{"Key": key, "Value": tags[key]} for key in sorted(tags)]
+
+
+def at_creation(kind: str, tags: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The TagSpecifications that put tags on a resource of EC2 when it is made."""
+    return [{"ResourceType": kind, "Tags": as_list(tags)}]
 
 
 def clusters_of(tags: Mapping[str, str]) -> list[str]:

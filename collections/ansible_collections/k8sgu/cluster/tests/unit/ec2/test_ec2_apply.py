@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -13,18 +14,13 @@ import pytest
 from botocore.exceptions import ClientError
 from test_ec2_plan import FACTS, description, finished
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
-    apply_network,
-    apply_nodes,
-    cluster,
-    names,
-    planning,
-    reading,
-    session,
-    state,
-)
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.execution import CONSISTENCY_S, Context
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_groups import WantedRule
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, names, run, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access.profiles import Role
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import CONSISTENCY_S, Context
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.groups import Authorize, WantedRule
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.route_tables import CreateRoute
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.launch import Launch
 
 NAME = "demo-worker-0"
 IDS = {
@@ -66,11 +62,11 @@ def context(ec2: Stub, **ids: str) -> Context:
     return Context(aws, description(), {**IDS, **ids}, 20)
 
 
-def node(**more: Any) -> dict[str, Any]:
-    """What the plan gives the launch of a worker."""
-    steps = planning.make(description(), state.Current(), FACTS).steps
-    arguments = next(step.arguments for step in steps if step.resource == f"instance/{NAME}")
-    return {**arguments, **more}
+def node(**more: Any) -> Launch:
+    """The launch of a worker as it is planned."""
+    steps = cluster.make(description(), Current(), FACTS).steps
+    step = next(step for step in steps if isinstance(step, Launch) and step.name == NAME)
+    return dataclasses.replace(step, **more)
 
 
 def shown(*found: tuple[str, str]) -> dict[str, Any]:
@@ -100,7 +96,7 @@ class TestLaunch:
     def launch(self, ec2: Stub, **more: Any) -> tuple[str, list[str]]:
         """The instance that is the node then, and the tokens that were used."""
         made = context(ec2)
-        apply_nodes.launch(made, **node(**more))
+        node(**more).apply(made)
         return made.id(f"instance/{NAME}"), [request["ClientToken"] for request in ec2.requests("run_instances")]
 
     def token(self, *ended: str) -> str:
@@ -155,8 +151,9 @@ class TestLaunch:
 class TestRepeatedCalls:
     """botocore calls again when an answer was lost, and the first call may have done it all."""
 
-    def rules(self) -> list[WantedRule]:
-        return [WantedRule("tcp", port, port, "192.0.2.0/24", "why") for port in (22, 6443)]
+    def authorize(self, ec2: Stub) -> None:
+        rules = [WantedRule("tcp", port, port, "192.0.2.0/24", "why") for port in (22, 6443)]
+        Authorize("rules/worker", "why", "security-group/worker", rules).apply(context(ec2))
 
     def test_a_rule_that_is_there_keeps_no_other_from_being_made(self) -> None:
         ec2 = Stub(
@@ -166,7 +163,7 @@ class TestRepeatedCalls:
                 {},
             ]
         )
-        apply_network.authorize(context(ec2), "security-group/worker", self.rules())
+        self.authorize(ec2)
         asked = [
             [rule["FromPort"] for rule in request["IpPermissions"]]
             for request in ec2.requests("authorize_security_group_ingress")
@@ -176,44 +173,44 @@ class TestRepeatedCalls:
     def test_other_errors_of_rules_are_errors(self) -> None:
         ec2 = Stub(authorize_security_group_ingress=[failed("RulesPerSecurityGroupLimitExceeded")])
         with pytest.raises(ClientError):
-            apply_network.authorize(context(ec2), "security-group/worker", self.rules())
+            self.authorize(ec2)
 
     def test_a_route_that_is_there_leads_where_it_shall(self) -> None:
         ec2 = Stub(create_route=[failed("RouteAlreadyExists")])
         made = context(ec2, **{f"instance/{NAME}": "i-1"})
-        apply_network.put_route(made, "route-table/x", "10.200.0.0/24", f"instance/{NAME}", replace=False)
+        CreateRoute("route/x", "why", "route-table/x", "10.200.0.0/24", f"instance/{NAME}").apply(made)
         wanted = {"RouteTableId": "rtb-1", "DestinationCidrBlock": "10.200.0.0/24", "InstanceId": "i-1"}
         assert ec2.asked == [("create_route", wanted), ("replace_route", wanted)]
 
     def test_other_errors_of_routes_are_errors(self) -> None:
         ec2 = Stub(create_route=[failed("RouteLimitExceeded")])
         with pytest.raises(ClientError):
-            apply_network.put_route(context(ec2, gateway="igw-1"), "route-table/x", "0.0.0.0/0", "gateway", False)
+            CreateRoute("route/x", "why", "route-table/x", "0.0.0.0/0", "gateway").apply(context(ec2, gateway="igw-1"))
         assert ec2.requests("replace_route") == []
 
 
 class TestRemoval:
     """What an account shows after everything was removed."""
 
-    def remove(self, monkeypatch: pytest.MonkeyPatch, *then: state.Current, timeout_s: int = 20) -> cluster.Outcome:
+    def remove(self, monkeypatch: pytest.MonkeyPatch, *then: Current, timeout_s: int = 20) -> run.Outcome:
         answers = [finished(), *then]
         monkeypatch.setattr(
-            reading, "read", lambda *_given, **_more: answers.pop(0) if len(answers) > 1 else answers[0]
+            cluster, "read", lambda *_given, **_more: answers.pop(0) if len(answers) > 1 else answers[0]
         )
-        monkeypatch.setattr(cluster, "carry_out", lambda *_given: None)
+        monkeypatch.setattr(run, "carry_out", lambda *_given: None)
         aws: Any = SimpleNamespace(region="us-east-1", calls=[])
         options = {"name": "demo", "state": "absent", "instance_profiles": True, "check_permissions": False}
-        return cluster.run({**options, "wait_timeout": timeout_s}, False, aws)
+        return run.run({**options, "wait_timeout": timeout_s}, False, aws)
 
-    def late(self) -> state.Current:
+    def late(self) -> Current:
         name = names.role("demo", "us-east-1", "worker")
-        return state.Current(roles={name: state.Role(name, "arn")})
+        return Current(roles={name: Role(name, "arn")})
 
     def test_a_role_that_is_still_shown_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        done = self.remove(monkeypatch, self.late(), state.Current())
+        done = self.remove(monkeypatch, self.late(), Current())
         assert done.result["changed"]
 
     def test_what_stays_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with pytest.raises(cluster.RunFailed, match="there is still iam-role/k8sgu-demo-us-east-1-worker") as error:
+        with pytest.raises(run.RunFailed, match="there is still iam-role/k8sgu-demo-us-east-1-worker") as error:
             self.remove(monkeypatch, self.late(), timeout_s=1)
         assert error.value.result["reached"] == error.value.result["plan"] != []

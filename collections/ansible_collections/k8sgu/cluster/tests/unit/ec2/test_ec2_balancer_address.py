@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ProxyConnectionError
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import balancer_address, reading, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer import address
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.reader import Reader
 
 ARN = "arn:aws:elasticloadbalancing:us-east-1:123456789012:loadbalancer/net/demo-api/0a1b"
 NAME = "demo-api-0a1b.elb.us-east-1.amazonaws.com"
@@ -35,7 +37,7 @@ class Ec2:
 def host(ec2: Ec2) -> str:
     aws: Any = SimpleNamespace(client=lambda service: ec2)
     balancer: Any = SimpleNamespace(arn=ARN, dns_name=NAME)
-    return balancer_address.host(reading.Reader(aws, "demo"), balancer)
+    return address.host(Reader(aws, "demo"), balancer)
 
 
 @pytest.mark.parametrize(

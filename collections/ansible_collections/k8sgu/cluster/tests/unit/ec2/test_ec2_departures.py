@@ -10,9 +10,12 @@ import dataclasses
 import pytest
 from test_ec2_plan import FACTS, description, finished, instance, pool
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import planning, state, tags
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.departures import departures
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.departures import departures
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.instances import Terminate
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.launch import Replace
 
 BIG = {"instance_type": "m5.xlarge"}
 CONTROL_PLANE = pool("control_plane", 1)
@@ -20,14 +23,14 @@ BIG_WORKERS = description(pools=(CONTROL_PLANE, pool("workers", 2, **BIG)), allo
 EVERYTHING_BIG = description(pools=(pool("control_plane", 1, **BIG), pool("workers", 2, **BIG)), allow_replace=True)
 
 
-def with_pool() -> state.Current:
+def with_pool() -> Current:
     """An account with a worker of a pool of its own, too."""
     current = finished()
     current.instances.append(instance("demo-gpu-0", 7, tags.WORKER, "gpu"))
     return current
 
 
-def changed(**more: object) -> state.Current:
+def changed(**more: object) -> Current:
     current = finished()
     current.instances = [
         dataclasses.replace(node, **more) if node.name == "demo-worker-1" else node for node in current.instances
@@ -35,7 +38,7 @@ def changed(**more: object) -> state.Current:
     return current
 
 
-TABLE: list[tuple[str, Description, state.Current, list[tuple[str, bool]]]] = [
+TABLE: list[tuple[str, Description, Current, list[tuple[str, bool]]]] = [
     ("nothing", description(), finished(), []),
     ("fewer workers", description(1), finished(), [("demo-worker-1", False)]),
     ("no workers", description(0), finished(), [("demo-worker-0", False), ("demo-worker-1", False)]),
@@ -51,8 +54,8 @@ TABLE: list[tuple[str, Description, state.Current, list[tuple[str, bool]]]] = [
 
 
 @pytest.mark.parametrize(("case", "given", "current", "expected"), TABLE, ids=[row[0] for row in TABLE])
-def test_who_leaves(case: str, given: Description, current: state.Current, expected: list[tuple[str, bool]]) -> None:
-    found = departures(planning.make(given, current, FACTS), current)
+def test_who_leaves(case: str, given: Description, current: Current, expected: list[tuple[str, bool]]) -> None:
+    found = departures(cluster.make(given, current, FACTS), current)
     assert [(departure.instance.name, departure.returns) for departure in found] == expected
     ids = {node.name: node.id for node in current.instances}
     assert all(departure.shown()["instance_id"] == ids[departure.instance.name] for departure in found)
@@ -60,8 +63,8 @@ def test_who_leaves(case: str, given: Description, current: state.Current, expec
 
 @pytest.mark.parametrize("drained", [[], ["demo-worker-0"], ["demo-worker-0", "demo-worker-1"]])
 def test_what_is_not_drained_is_not_replaced(drained: list[str]) -> None:
-    made = planning.make(BIG_WORKERS, finished(), FACTS, drained=drained)
-    assert [step.arguments["name"] for step in made.replacements()] == drained
+    made = cluster.make(BIG_WORKERS, finished(), FACTS, drained=drained)
+    assert [step.name for step in made.of(Replace)] == drained
     left = sorted({"demo-worker-0", "demo-worker-1"} - set(drained))
     assert [warning.partition(":")[0] for warning in made.warnings] == ([", ".join(left)] if left else [])
     assert [node.name for node in made.nodes] == ["demo-control-plane-0", "demo-worker-0", "demo-worker-1"]
@@ -73,8 +76,8 @@ def test_what_is_held_back_of_the_control_plane_and_of_workers_goes_together() -
     current.instances += [
         instance(f"demo-control-plane-{number}", 9 + number, tags.CONTROL_PLANE, "control_plane") for number in (1, 2)
     ]
-    made = planning.make(given, current, FACTS, drained=["demo-worker-1"])
-    assert [step.arguments["name"] for step in made.replacements()] == ["demo-control-plane-0", "demo-worker-1"]
+    made = cluster.make(given, current, FACTS, drained=["demo-worker-1"])
+    assert [step.name for step in made.of(Replace)] == ["demo-control-plane-0", "demo-worker-1"]
     assert [warning.partition(":")[0] for warning in made.warnings] == [
         "demo-control-plane-1, demo-control-plane-2",
         "demo-worker-0",
@@ -82,11 +85,11 @@ def test_what_is_held_back_of_the_control_plane_and_of_workers_goes_together() -
 
 
 def test_a_removal_is_never_held_back_by_the_plan() -> None:
-    made = planning.make(description(1), finished(), FACTS, drained=[])
-    assert [step.resource for step in made.steps if step.call == "terminate"] == ["instance/demo-worker-1"]
+    made = cluster.make(description(1), finished(), FACTS, drained=[])
+    assert [step.resource for step in made.of(Terminate)] == ["instance/demo-worker-1"]
     assert made.warnings == []
 
 
 def test_nothing_is_asked_when_everything_is_removed() -> None:
-    everything = planning.make(description(), finished(), FACTS, removing=True)
-    assert len([step for step in everything.steps if step.call == "terminate"]) == 3
+    everything = cluster.make(description(), finished(), FACTS, removing=True)
+    assert len(everything.of(Terminate)) == 3

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import plan_groups, quotas
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import groups
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import (
     Description,
     DescriptionError,
@@ -153,10 +153,11 @@ def test_public_load_balancer_only_for_someone() -> None:
 def test_the_quota_of_rules(changes: dict[str, Any], message: str) -> None:
     found = described(**changes)
     with pytest.raises(DescriptionError, match=message):
-        quotas.check_rules(found, found.balanced and found.load_balancer_scheme == "internet-facing")
+        groups.check_quota(found)
 
 
 def test_the_largest_usual_cluster_is_within_the_quota_of_rules() -> None:
     found = described(pools=pools(7, 40), admin_cidrs=["203.0.113.0/24"], node_port_cidrs=["203.0.113.0/24"])
-    quotas.check_rules(found, True)
-    assert len(plan_groups.rules_wanted(found, "control_plane", [], True)) <= plan_groups.RULES_QUOTA
+    assert found.faces_internet
+    groups.check_quota(found)
+    assert len(groups.rules_wanted(found, "control_plane", [], True)) <= groups.RULES_QUOTA

@@ -6,32 +6,46 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Callable
 
 import pytest
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import execution, plan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import plan, run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import Context
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
 
 # Steps that wait for each other in vain fail the test, and do not hang it.
 PATIENCE_S = 10.0
 
 
-def step(name: str, *after: str) -> plan.Step:
-    return plan.Step(name, plan.CREATE, "why", name, {}, tuple(f"create {other}" for other in after))
+@dataclass
+class Step(plan.Step):
+    work: Callable[[Context], object]
+    action = plan.CREATE
+
+    def apply(self, context: Context) -> None:
+        self.work(context)
+
+    def needs(self, place: Any) -> list[Any]:
+        return []
 
 
-def carry_out(steps: list[plan.Step], handlers: dict[str, Callable[[execution.Context], None]]) -> None:
+def step(name: str, work: Callable[[Context], object], *after: str) -> plan.Step:
+    made = Step(name, "why", work)
+    made.after = tuple(f"create {other}" for other in after)
+    return made
+
+
+def carry_out(*steps: plan.Step) -> None:
     aws: Any = SimpleNamespace(client=lambda service: None)
-    context = execution.Context(aws, Description("demo", "us-east-1"), {}, PATIENCE_S)
-    execution.carry_out(plan.Plan(steps), context, handlers)
+    run.carry_out(plan.Plan(list(steps)), Context(aws, Description("demo", "us-east-1"), {}, PATIENCE_S))
 
 
 def test_steps_that_do_not_need_each_other_are_made_side_by_side() -> None:
-    everybody = threading.Barrier(execution.PARALLEL)
-    names = [str(number) for number in range(execution.PARALLEL)]
-    carry_out([step(name) for name in names], dict.fromkeys(names, lambda context: everybody.wait(PATIENCE_S) and None))
+    everybody = threading.Barrier(run.PARALLEL)
+    carry_out(*(step(str(number), lambda context: everybody.wait(PATIENCE_S)) for number in range(run.PARALLEL)))
     assert not everybody.broken
 
 
@@ -39,21 +53,20 @@ def test_a_step_begins_when_those_it_needs_are_done_and_does_not_wait_for_others
     order: list[str] = []
     late = threading.Event()
 
-    def slow(context: execution.Context) -> None:
+    def slow(context: Context) -> None:
         assert late.wait(PATIENCE_S), "the step that does not need this one did not begin"
         order.append("slow")
 
-    def second(context: execution.Context) -> None:
+    def second(context: Context) -> None:
         order.append("second")
         late.set()
 
-    handlers: dict[str, Callable[[execution.Context], None]] = {
-        "slow": slow,
-        "first": lambda context: order.append("first"),
-        "second": second,
-        "last": lambda context: order.append("last"),
-    }
-    carry_out([step("slow"), step("first"), step("second", "first"), step("last", "second", "slow")], handlers)
+    carry_out(
+        step("slow", slow),
+        step("first", lambda context: order.append("first")),
+        step("second", second, "first"),
+        step("last", lambda context: order.append("last"), "second", "slow"),
+    )
     assert order == ["first", "second", "slow", "last"]
 
 
@@ -61,17 +74,20 @@ def test_after_a_failure_no_other_step_begins_and_those_under_way_end() -> None:
     failed, begun = threading.Event(), threading.Event()
     order: list[str] = []
 
-    def fail(context: execution.Context) -> None:
+    def fail(context: Context) -> None:
         begun.wait(PATIENCE_S)
         failed.set()
         raise ValueError("no")
 
-    def under_way(context: execution.Context) -> None:
+    def under_way(context: Context) -> None:
         begun.set()
         failed.wait(PATIENCE_S)
         order.append("under way")
 
-    handlers = {"fail": fail, "under way": under_way, "never": lambda context: order.append("never")}
-    with pytest.raises(execution.StepFailed, match="create fail") as error:
-        carry_out([step("fail"), step("under way"), step("never", "under way", "fail")], handlers)
+    with pytest.raises(run.StepFailed, match="create fail") as error:
+        carry_out(
+            step("fail", fail),
+            step("under way", under_way),
+            step("never", lambda context: order.append("never"), "under way", "fail"),
+        )
     assert order == ["under way"] and [done.key for done in error.value.done] == ["create under way"]

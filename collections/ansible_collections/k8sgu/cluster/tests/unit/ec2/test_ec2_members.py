@@ -11,14 +11,24 @@ from typing import Any
 import pytest
 from test_ec2_plan import FACTS, OURS, description, finished, instance, pool
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import plan, planning, state, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, plan, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.members import ending
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.nat import NatGateway
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.route_tables import (
+    DeleteRoute,
+    Route,
+    RouteTable,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.subnets import Subnet
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.instances import Terminate
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.launch import Replace
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.members import ending
 
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1c")
 
 
-def members(count: int, **more: Any) -> state.Current:
+def members(count: int, **more: Any) -> Current:
     """An account with so many control-plane nodes; `more` is what is different about all of them."""
     current = finished()
     others = [
@@ -30,12 +40,12 @@ def members(count: int, **more: Any) -> state.Current:
         for node in [*current.instances, *others]
     ]
     table = current.route_tables[0]
-    routes = {node.tags[tags.POD_CIDR]: state.Route(node.tags[tags.POD_CIDR], node.id) for node in others}
+    routes = {node.tags[tags.POD_CIDR]: Route(node.tags[tags.POD_CIDR], node.id) for node in others}
     current.route_tables = [dataclasses.replace(table, routes={**table.routes, **routes})]
     return current
 
 
-def changed(current: state.Current, number: int, **more: Any) -> state.Current:
+def changed(current: Current, number: int, **more: Any) -> Current:
     name = f"demo-control-plane-{number}"
     current.instances = [dataclasses.replace(node, **more) if node.name == name else node for node in current.instances]
     return current
@@ -48,14 +58,14 @@ def wanted(count: int, kind: str = "m5.large", **more: Any) -> Description:
 
 def ended(made: plan.Plan) -> list[str]:
     return [
-        step.key for step in made.changes if step.call in ("replace", "terminate") and "control-plane" in step.resource
+        step.key for step in made.changes if isinstance(step, (Replace, Terminate)) and "control-plane" in step.resource
     ]
 
 
 REPLACE, DELETE = "replace instance/demo-control-plane-", "delete instance/demo-control-plane-"
 BIG, STOPPED = {"instance_type": "m5.xlarge"}, {"state": "stopped"}
 BIG_ONES = wanted(3, "m5.xlarge")
-TABLE: list[tuple[str, Description, state.Current, list[str], list[int]]] = [
+TABLE: list[tuple[str, Description, Current, list[str], list[int]]] = [
     ("three of another type", BIG_ONES, members(3), [REPLACE + "0"], [1, 2]),
     ("two of another type", BIG_ONES, changed(members(3), 0, **BIG), [REPLACE + "1"], [2]),
     ("one of another type", BIG_ONES, changed(members(3, **BIG), 1, instance_type="m5.large"), [REPLACE + "1"], []),
@@ -73,15 +83,15 @@ TABLE: list[tuple[str, Description, state.Current, list[str], list[int]]] = [
 
 @pytest.mark.parametrize(("case", "given", "current", "steps", "held"), TABLE, ids=[row[0] for row in TABLE])
 def test_one_member_in_a_run(
-    case: str, given: Description, current: state.Current, steps: list[str], held: list[int]
+    case: str, given: Description, current: Current, steps: list[str], held: list[int]
 ) -> None:
-    made = planning.make(given, current, FACTS)
+    made = cluster.make(given, current, FACTS)
     assert ended(made) == steps
     named = ", ".join(f"demo-control-plane-{number}" for number in held)
     assert [warning.partition(":")[0] for warning in made.warnings] == ([named] if held else [])
 
 
-KEPT: list[tuple[str, Description, state.Current, list[str]]] = [
+KEPT: list[tuple[str, Description, Current, list[str]]] = [
     ("three of another type", BIG_ONES, members(3), [REPLACE + "0", REPLACE + "1", REPLACE + "2"]),
     ("from three to one", wanted(1), members(3), [DELETE + "1", DELETE + "2"]),
     ("one that is stopped", wanted(1), changed(members(3), 2, **STOPPED), [DELETE + "1", DELETE + "2"]),
@@ -93,35 +103,35 @@ KEPT: list[tuple[str, Description, state.Current, list[str]]] = [
 
 @pytest.mark.parametrize(("case", "given", "current", "steps"), KEPT, ids=[row[0] for row in KEPT])
 def test_where_the_control_plane_is_to_be_kept_every_end_of_one_is_named(
-    case: str, given: Description, current: state.Current, steps: list[str]
+    case: str, given: Description, current: Current, steps: list[str]
 ) -> None:
     given = dataclasses.replace(given, keep_control_plane=True)
-    made = planning.make(given, current, FACTS)
-    assert sorted(step.key for step in ending(given, current, made)) == steps
+    made = cluster.make(given, current, FACTS)
+    assert sorted(step.key for step in ending(current, made)) == steps
 
 
 def test_workers_may_go_where_the_control_plane_is_kept() -> None:
     given = description(pools=(pool("control_plane", 1), pool("workers", 0)), keep_control_plane=True)
-    made = planning.make(given, finished(), FACTS)
-    assert [step.key for step in made.steps if step.call == "terminate"] and ending(given, finished(), made) == []
+    made = cluster.make(given, finished(), FACTS)
+    assert made.of(Terminate) and ending(finished(), made) == []
 
 
 def test_workers_are_replaced_all_at_once() -> None:
     pools = (pool("control_plane", 1), pool("workers", 2, instance_type="m5.xlarge"))
-    made = planning.make(description(pools=pools, allow_replace=True), finished(), FACTS)
+    made = cluster.make(description(pools=pools, allow_replace=True), finished(), FACTS)
     assert len(made.replacements()) == 2 and made.warnings == []
 
 
 def test_a_replacement_that_is_not_allowed_names_them_all() -> None:
-    made = planning.make(wanted(3, "m5.xlarge", allow_replace=False), members(3), FACTS)
+    made = cluster.make(wanted(3, "m5.xlarge", allow_replace=False), members(3), FACTS)
     assert len(made.replacements()) == 3
 
 
 def test_a_member_that_is_left_keeps_its_route_and_stays_a_node() -> None:
-    made = planning.make(wanted(1), members(3), FACTS)
+    made = cluster.make(wanted(1), members(3), FACTS)
     left = next(node for node in made.nodes if node.name == "demo-control-plane-1")
     assert [node.name for node in made.nodes][:2] == ["demo-control-plane-0", left.name]
-    destinations = [step.resource.rpartition("public/")[2] for step in made.changes if step.call == "delete_route"]
+    destinations = [step.resource.rpartition("public/")[2] for step in made.of(DeleteRoute)]
     assert destinations == [f"10.200.{9 + 2}.0/24"] and left.pod_cidr == f"10.200.{9 + 1}.0/24"
 
 
@@ -129,9 +139,9 @@ def test_runs_come_to_what_is_described() -> None:
     """Each run ends one member until there are none to end."""
     current, order = members(3), []
     for _run in range(4):
-        made = planning.make(wanted(1), current, FACTS)
+        made = cluster.make(wanted(1), current, FACTS)
         order += ended(made)
-        gone = {step.arguments["id"] for step in made.steps if step.call == "terminate"}
+        gone = {step.id for step in made.of(Terminate)}
         current.instances = [node for node in current.instances if node.id not in gone]
     assert order == [DELETE + "2", DELETE + "1"] and made.warnings == []
 
@@ -143,24 +153,22 @@ def test_a_member_that_is_left_keeps_its_subnet(private: bool) -> None:
     current = members(3)
     places = [(kind, zone) for kind in kinds for zone in ZONES]
     current.subnets = [
-        state.Subnet(
-            f"subnet-{kind}-{zone}", "vpc-1", f"10.240.{number}.0/24", zone, not private, {**OURS, tags.ROLE: kind}
-        )
+        Subnet(f"subnet-{kind}-{zone}", "vpc-1", f"10.240.{number}.0/24", zone, not private, {**OURS, tags.ROLE: kind})
         for number, (kind, zone) in enumerate(places)
     ]
     if private:
         current.nat_gateways = [
-            state.NatGateway(f"nat-{zone}", f"subnet-public-{zone}", "available", "eip-1", {**OURS, tags.ROLE: zone})
+            NatGateway(f"nat-{zone}", f"subnet-public-{zone}", "available", "eip-1", {**OURS, tags.ROLE: zone})
             for zone in ZONES
         ]
         current.route_tables = [
-            state.RouteTable(
+            RouteTable(
                 f"rtb-{zone}",
                 "vpc-1",
                 {**OURS, tags.ROLE: f"private-{zone}"},
                 False,
                 {f"subnet-private-{zone}": "rtbassoc-1"},
-                {"0.0.0.0/0": state.Route("0.0.0.0/0", f"nat-{zone}")},
+                {"0.0.0.0/0": Route("0.0.0.0/0", f"nat-{zone}")},
             )
             for zone in ZONES
         ]
@@ -171,10 +179,10 @@ def test_a_member_that_is_left_keeps_its_subnet(private: bool) -> None:
         )
     ]
     facts = dataclasses.replace(FACTS, zones=ZONES[:1])
-    made = planning.make(wanted(3, private_nodes=private, nat_gateways="per_zone"), current, facts)
+    made = cluster.make(wanted(3, private_nodes=private, nat_gateways="per_zone"), current, facts)
     # Member 1 is in the zone that stays; 0 moves in this run and 2 in the next.
     assert ended(made) == [REPLACE + "0"]
-    removed = {step.arguments["id"] for step in made.changes if step.action == plan.DELETE and "id" in step.arguments}
+    removed = {vars(step)["id"] for step in made.changes if step.action == plan.DELETE and "id" in vars(step)}
     assert not {id for id in removed if "us-east-1b" in id}
     assert {f"subnet-{kind}-us-east-1c" for kind in kinds} <= removed
     assert ("nat-us-east-1c" in removed) == private

@@ -6,23 +6,23 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 import pytest
 from test_ec2_plan import FACTS, OURS, description, finished, pool
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
-    names,
-    needs,
-    plan,
-    planning,
-    policy,
-    state,
-    tags,
-)
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import HANDLERS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, names, needs, plan, policy, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer.load_balancer import Listener, LoadBalancer
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer.target_group import TargetGroup
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.place import Account
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.needs import Account
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.internet_gateway import Gateway
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.route_tables import RouteTable
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.subnets import Subnet
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.vpc import Vpc
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.volumes import Volume
 from ansible_collections.k8sgu.cluster.tests.iam_evaluation import ALLOWED, decide
 
 ACCOUNT = Account("aws", "123456789012")
@@ -32,9 +32,9 @@ ROLE_POLICY = {"Version": "2012-10-17", "Statement": []}
 ZONES = ("us-east-1a", "us-east-1b")
 
 
-def of(wanted: Description, current: state.Current, removing: bool = False) -> list[needs.Need]:
+def of(wanted: Description, current: Current, removing: bool = False) -> list[needs.Need]:
     facts = plan.Facts(()) if removing else dataclasses.replace(FACTS, zones=ZONES[: max(1, len(wanted.zones))])
-    return needs.of(planning.make(wanted, current, facts, removing), wanted, current, ACCOUNT)
+    return needs.of(cluster.make(wanted, current, facts, removing), wanted, current, ACCOUNT)
 
 
 def allowed(document: dict[str, Any], need: needs.Need) -> bool:
@@ -42,7 +42,7 @@ def allowed(document: dict[str, Any], need: needs.Need) -> bool:
     return decide([document], need.action, need.resource, context) == ALLOWED
 
 
-def there() -> state.Current:
+def there() -> Current:
     """As `finished`, with ARNs as IAM has them and the gateway, which is read for a removal alone."""
     current = finished()
     path = names.iam_path("demo", "us-east-1")
@@ -54,34 +54,31 @@ def there() -> state.Current:
         name: dataclasses.replace(profile, arn=f"arn:aws:iam::123456789012:instance-profile{path}{name}")
         for name, profile in current.profiles.items()
     }
-    current.gateways = [state.Gateway("igw-1", "vpc-1", OURS)]
+    current.gateways = [Gateway("igw-1", "vpc-1", OURS)]
     return current
 
 
-def balanced() -> state.Current:
+def balanced() -> Current:
     current = there()
     elb = "arn:aws:elasticloadbalancing:us-east-1:123456789012:"
     current.load_balancers = [
-        state.LoadBalancer(
+        LoadBalancer(
             f"{elb}loadbalancer/net/demo-api/1",
             "demo-api",
             "",
             "internal",
             "active",
-            "vpc-1",
             frozenset(),
             frozenset(),
             OURS,
         )
     ]
-    current.target_groups = [
-        state.TargetGroup(f"{elb}targetgroup/demo-api/1", "demo-api", "vpc-1", True, frozenset({"i-9"}), OURS)
-    ]
-    current.listeners = [state.Listener(f"{elb}listener/net/demo-api/1/1", 443, "")]
+    current.target_groups = [TargetGroup(f"{elb}targetgroup/demo-api/1", "demo-api", True, frozenset({"i-9"}), OURS)]
+    current.listeners = [Listener(f"{elb}listener/net/demo-api/1/1", 443, "")]
     return current
 
 
-def changed(**more: Any) -> state.Current:
+def changed(**more: Any) -> Current:
     """An account in which much has been changed by hand."""
     current = there()
     current.instances = [
@@ -97,26 +94,26 @@ def changed(**more: Any) -> state.Current:
         for node in current.instances
     ]
     current.volumes = {id: dataclasses.replace(volume, size=10) for id, volume in current.volumes.items()}
-    current.volumes["vol-9"] = state.Volume("vol-9", 10, True, "gp3", "available", OURS)
+    current.volumes["vol-9"] = Volume("vol-9", 10, True, "gp3", "available", OURS)
     current.vpcs = [dataclasses.replace(vpc, dns_hostnames=False) for vpc in current.vpcs]
     return current
 
 
-def brought() -> state.Current:
+def brought() -> Current:
     """A VPC and a subnet of somebody else's."""
     theirs = {"owner": "network"}
-    return state.Current(
-        given_vpc=state.Vpc("vpc-9", "10.50.0.0/16", theirs),
-        foreign_subnets=[state.Subnet("subnet-9", "vpc-9", "10.50.0.0/24", "us-east-1a", True, theirs)],
-        foreign_route_tables=[state.RouteTable("rtb-9", "vpc-9", theirs, True, {}, {})],
+    return Current(
+        given_vpc=Vpc("vpc-9", "10.50.0.0/16", theirs),
+        foreign_subnets=[Subnet("subnet-9", "vpc-9", "10.50.0.0/24", "us-east-1a", True, theirs)],
+        foreign_route_tables=[RouteTable("rtb-9", "vpc-9", theirs, True, {}, {})],
     )
 
 
-CASES: dict[str, tuple[Description, state.Current, bool]] = {
-    "from nothing": (description(policies={tags.WORKER: ROLE_POLICY}), state.Current(), False),
-    "balanced": (description(pools=THREE, zones=ZONES), state.Current(), False),
-    "private": (description(private_nodes=True, nat_gateways="per_zone", zones=ZONES), state.Current(), False),
-    "no profiles": (description(instance_profiles=False), state.Current(), False),
+CASES: dict[str, tuple[Description, Current, bool]] = {
+    "from nothing": (description(policies={tags.WORKER: ROLE_POLICY}), Current(), False),
+    "balanced": (description(pools=THREE, zones=ZONES), Current(), False),
+    "private": (description(private_nodes=True, nat_gateways="per_zone", zones=ZONES), Current(), False),
+    "no profiles": (description(instance_profiles=False), Current(), False),
     "brought": (description(vpc_id="vpc-9", subnet_ids=("subnet-9",)), brought(), False),
     "a VPC that was brought": (description(vpc_id="vpc-9"), brought(), False),
     "by hand": (description(), changed(), False),
@@ -154,8 +151,19 @@ def test_the_documented_policy_suffices_and_each_action_is_needed(case: str) -> 
         assert not allowed(less, need), need
 
 
-def test_every_step_has_its_needs() -> None:
-    assert set(needs.NEEDS) == set(HANDLERS)
+def kinds_of_steps(base: type[plan.Step] = plan.Step) -> list[type[plan.Step]]:
+    """Every kind of step that a plan can have."""
+    found = [kind for kind in base.__subclasses__() if kind.__module__.startswith(plan.__name__.rpartition(".")[0])]
+    return [leaf for kind in found for leaf in kinds_of_steps(kind)] or [base]
+
+
+def test_every_step_can_be_carried_out_and_has_its_needs() -> None:
+    kinds = kinds_of_steps()
+    # All but the waits need something.
+    waiting = [kind for kind in kinds if kind.__name__.startswith("Wait")]
+    assert len(kinds) > 50 and len(waiting) == 4
+    for kind in kinds:
+        assert not inspect.isabstract(kind) and kind.action, kind
 
 
 def test_every_change_that_is_documented_is_a_need_of_some_plan() -> None:
@@ -174,7 +182,7 @@ def test_every_change_that_is_documented_is_a_need_of_some_plan() -> None:
 
 
 def test_resources_and_context_are_those_of_the_step() -> None:
-    found = of(description(tags={"team": "blue"}), state.Current())
+    found = of(description(tags={"team": "blue"}), Current())
     by_action = {need.action: need for need in found if need.action != "ec2:CreateTags"}
     assert by_action["ec2:CreateVpc"].resource == ARN + "vpc/*"
     assert dict(by_action["ec2:CreateVpc"].context) == {
@@ -201,12 +209,12 @@ def test_what_was_brought_has_its_own_tags() -> None:
 
 def test_a_thousand_nodes_are_as_many_questions_as_two() -> None:
     many = description(1000, pod_cidr="10.200.0.0/14")
-    assert len(of(many, state.Current())) == len(of(description(2), state.Current()))
+    assert len(of(many, Current())) == len(of(description(2), Current()))
     current = finished(300)
     assert len(of(description(1), current)) == len(of(description(1), finished(2)))
 
 
 def test_other_partitions_have_their_own_arns() -> None:
     wanted = description()
-    found = needs.of(planning.make(wanted, state.Current(), FACTS), wanted, state.Current(), Account("aws-cn", "1"))
+    found = needs.of(cluster.make(wanted, Current(), FACTS), wanted, Current(), Account("aws-cn", "1"))
     assert all(need.resource.startswith("arn:aws-cn:") for need in found)

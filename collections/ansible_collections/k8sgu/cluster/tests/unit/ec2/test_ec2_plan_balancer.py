@@ -12,43 +12,47 @@ import pytest
 from test_ec2_members import members, wanted
 from test_ec2_plan import FACTS, OURS
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, plan, planning, state, tags
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan_groups import rules_wanted
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, names, plan, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer.load_balancer import Listener, LoadBalancer
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer.target_group import (
+    HEALTH_CHECK,
+    Deregister,
+    ModifyHealthCheck,
+    TargetGroup,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.groups import Rule, SecurityGroup, rules_wanted
 
-HEALTHY = {key: str(value) for key, value in names.HEALTH_CHECK.items()}
+HEALTHY = {key: str(value) for key, value in HEALTH_CHECK.items()}
 
 
-def balanced(count: int, **of_group: Any) -> state.Current:
+def balanced(count: int, **of_group: Any) -> Current:
     """An account with so many control-plane nodes behind a load balancer."""
     current = members(count)
     nodes = [node for node in current.instances if "control-plane" in node.name]
-    group = state.TargetGroup(
-        "tg-1", "demo-api", "vpc-1", False, frozenset(node.id for node in nodes), OURS, {**HEALTHY, **of_group}
-    )
+    group = TargetGroup("tg-1", "demo-api", False, frozenset(node.id for node in nodes), OURS, {**HEALTHY, **of_group})
     given = wanted(3)
     current.groups = []
     for role in (tags.CONTROL_PLANE, tags.WORKER, "api"):
         found = rules_wanted(given, role, [], False)
         rules = {
-            state.Rule(rule.protocol, rule.first, rule.last, rule.peer.replace("security-group/", "sg-")): ""
+            Rule(rule.protocol, rule.first, rule.last, rule.peer.replace("security-group/", "sg-")): ""
             for rule in found
         }
         name = names.security_group("demo", role)
         own = {**OURS, tags.NAME: name, tags.ROLE: role}
-        current.groups.append(state.SecurityGroup(f"sg-{role}", name, "vpc-1", own, rules))
+        current.groups.append(SecurityGroup(f"sg-{role}", name, "vpc-1", own, rules))
     subnets, groups = frozenset({"subnet-1"}), frozenset({"sg-api"})
-    current.load_balancers = [
-        state.LoadBalancer("lb-1", "demo-api", "dns", "internal", "active", "vpc-1", subnets, groups, OURS)
-    ]
+    current.load_balancers = [LoadBalancer("lb-1", "demo-api", "dns", "internal", "active", subnets, groups, OURS)]
     current.target_groups = [group]
-    current.listeners = [state.Listener("listener-1", names.API_PORT, "tg-1")]
+    current.listeners = [Listener("listener-1", names.API_PORT, "tg-1")]
     return current
 
 
-def carried_out(current: state.Current, made: plan.Plan) -> state.Current:
+def carried_out(current: Current, made: plan.Plan) -> Current:
     """The account after a plan that only removes."""
-    gone = {step.arguments.get("id") or step.arguments.get("arn") for step in made.changes}
-    stray = {id for step in made.changes if step.call == "deregister" for id in step.arguments["ids"]}
+    gone = {vars(step).get("id") or vars(step).get("arn") for step in made.changes}
+    stray = {id for step in made.of(Deregister) for id in step.ids}
     current.instances = [node for node in current.instances if node.id not in gone]
     current.load_balancers = [item for item in current.load_balancers if item.arn not in gone]
     current.target_groups = [
@@ -71,18 +75,18 @@ ALL_OF_IT = ["delete load-balancer", "delete target-group", "delete security-gro
 @pytest.mark.parametrize("count", [3, 5])
 def test_it_is_removed_in_the_run_that_ends_with_one_node(count: int) -> None:
     current = balanced(count)
-    assert planning.make(wanted(count), current, FACTS).steps == []
+    assert cluster.make(wanted(count), current, FACTS).steps == []
     for left in range(count - 1, 1, -1):
-        made = planning.make(wanted(1), current, FACTS)
+        made = cluster.make(wanted(1), current, FACTS)
         assert made.balanced and made.warnings
         # The node that goes is taken from behind it first, and nothing else of it changes.
         assert of_balancer(made) == ["detach targets"]
         order = [step.key for step in made.changes]
         assert order.index("detach targets") < order.index(f"delete instance/demo-control-plane-{left}")
         current = carried_out(current, made)
-    made = planning.make(wanted(1), current, FACTS)
+    made = cluster.make(wanted(1), current, FACTS)
     assert of_balancer(made) == ALL_OF_IT and not made.balanced and made.warnings == []
-    again = planning.make(wanted(1), carried_out(current, made), FACTS)
+    again = cluster.make(wanted(1), carried_out(current, made), FACTS)
     assert of_balancer(again) == [] and not again.balanced
 
 
@@ -92,13 +96,13 @@ def test_it_stays_while_no_member_may_go() -> None:
         dataclasses.replace(node, state="stopped") if node.name == "demo-control-plane-0" else node
         for node in current.instances
     ]
-    assert of_balancer(planning.make(wanted(1), current, FACTS)) == []
+    assert of_balancer(cluster.make(wanted(1), current, FACTS)) == []
 
 
 def test_one_that_is_gone_is_not_made_for_members_that_are_left() -> None:
     current = balanced(3)
     current.load_balancers, current.listeners = [], []
-    made = planning.make(wanted(1), current, FACTS)
+    made = cluster.make(wanted(1), current, FACTS)
     assert of_balancer(made) == ALL_OF_IT[1:] and not made.balanced
 
 
@@ -107,13 +111,13 @@ def test_one_that_is_gone_is_not_made_for_members_that_are_left() -> None:
     [("HealthCheckTimeoutSeconds", "10"), ("HealthCheckIntervalSeconds", "30"), ("HealthCheckPath", "/")],
 )
 def test_a_health_check_that_was_changed_is_put_back(key: str, value: str) -> None:
-    (step,) = planning.make(wanted(3), balanced(3, **{key: value}), FACTS).steps
-    assert step.key == "update target-group/health-check" and step.call == "modify_health_check"
-    assert step.arguments == {"settings": {key: names.HEALTH_CHECK[key]}}
-    assert step.reason == f"{key} {value} -> {names.HEALTH_CHECK[key]}"
+    (step,) = cluster.make(wanted(3), balanced(3, **{key: value}), FACTS).steps
+    assert step.key == "update target-group/health-check" and isinstance(step, ModifyHealthCheck)
+    assert step.settings == {key: HEALTH_CHECK[key]}
+    assert step.reason == f"{key} {value} -> {HEALTH_CHECK[key]}"
 
 
 def test_the_health_check_is_within_what_a_network_load_balancer_takes() -> None:
-    check = {key: value for key, value in names.HEALTH_CHECK.items() if isinstance(value, int)}
+    check = {key: value for key, value in HEALTH_CHECK.items() if isinstance(value, int)}
     assert 2 <= check["HealthCheckTimeoutSeconds"] < check["HealthCheckIntervalSeconds"]
     assert 5 <= check["HealthCheckIntervalSeconds"] <= 300 and check["HealthCheckTimeoutSeconds"] <= 120

@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError, NoCredentialsError, ProfileNotFound
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import ports as port_table
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import billing, plan_groups, policy, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import billing, groups, policy, session
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, Image, Pool
 
 ROOT = Path(__file__).resolve().parents[7]
@@ -47,8 +47,8 @@ def test_the_table_in_the_docs_is_the_table(page: str) -> None:
 def test_the_docs_have_every_statement_and_action() -> None:
     page = (ROOT / "docs" / "iam.md").read_text(encoding="utf-8")
     whole = policy.document(described(3, private_nodes=True, kms_key_id="x"))
-    assert {statement["Sid"] for statement in whole["Statement"]} == set(policy.WHEN)
-    for word in (*policy.WHEN, *actions(whole)):
+    assert {statement["Sid"] for statement in whole["Statement"]} == {statement.sid for statement in policy.STATEMENTS}
+    for word in (*(statement.sid for statement in policy.STATEMENTS), *actions(whole)):
         assert f"`{word}`" in page, word
 
 
@@ -70,7 +70,7 @@ def test_names_are_unique_and_rows_make_sense() -> None:
 @pytest.mark.parametrize("network", ["routed", "vxlan"])
 def test_etcd_is_open_to_the_control_plane_alone(network: str) -> None:
     for port in (2379, 2380):
-        rules = plan_groups.rules_wanted(described(3, pod_network=network), "control_plane", [], False)
+        rules = groups.rules_wanted(described(3, pod_network=network), "control_plane", [], False)
         peers = {rule.peer for rule in rules if rule.protocol in ("tcp", "-1") and rule.first <= port <= rule.last}
         assert peers == {"security-group/control_plane"}
 
@@ -78,13 +78,13 @@ def test_etcd_is_open_to_the_control_plane_alone(network: str) -> None:
 @pytest.mark.parametrize("network", ["routed", "vxlan"])
 @pytest.mark.parametrize("port", [22, 10257, 10259])
 def test_what_no_node_or_pod_reaches_on_the_control_plane(port: int, network: str) -> None:
-    rules = plan_groups.rules_wanted(described(3, pod_network=network), "control_plane", [], False)
+    rules = groups.rules_wanted(described(3, pod_network=network), "control_plane", [], False)
     assert [rule for rule in rules if rule.protocol in ("tcp", "-1") and rule.first <= port <= rule.last] == []
 
 
 def test_pods_have_a_rule_by_range_only_where_they_are_routed() -> None:
     def ranges(network: str) -> set[str]:
-        rules = plan_groups.rules_wanted(described(pod_network=network), "worker", [], False)
+        rules = groups.rules_wanted(described(pod_network=network), "worker", [], False)
         return {rule.peer for rule in rules if not rule.peer.startswith("security-group/")}
 
     assert ranges("routed") == {"10.200.0.0/16"} and ranges("vxlan") == set()

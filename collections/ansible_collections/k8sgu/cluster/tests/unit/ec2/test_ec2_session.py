@@ -13,8 +13,11 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from test_ec2_plan import FACTS, description
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import planning, quotas, reading, session, state
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import DescriptionError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network import vpc
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.reader import Reader
 
 THROTTLED = (503, "RequestLimitExceeded")
 
@@ -64,7 +67,7 @@ def vpcs(number: int, token: str = "") -> str:
 
 
 def read(aws: session.Aws) -> list[str]:
-    return [item["VpcId"] for item in reading.Reader(aws, "demo").pages("ec2", "describe_vpcs", "Vpcs")]
+    return [item["VpcId"] for item in Reader(aws, "demo").pages("ec2", "describe_vpcs", "Vpcs")]
 
 
 def test_every_page_is_read() -> None:
@@ -96,11 +99,11 @@ def test_throttling_beyond_max_attempts_is_an_error_and_not_an_empty_account() -
 NONE = (400, "NoSuchResourceException")
 
 
-def quota(value: float, code: str = quotas.VPCS[1]) -> str:
+def quota(value: float, code: str = vpc.QUOTA[1]) -> str:
     return json.dumps({"Quota": {"QuotaCode": code, "Value": value}})
 
 
-def defaults(value: float, code: str = quotas.VPCS[1], token: str = "") -> str:
+def defaults(value: float, code: str = vpc.QUOTA[1], token: str = "") -> str:
     return json.dumps({"Quotas": [{"QuotaCode": code, "Value": value}], **({"NextToken": token} if token else {})})
 
 
@@ -109,8 +112,8 @@ class TestQuotas:
 
     def check(self, *bodies: Any) -> Answers:
         aws = Answers(*bodies)
-        made = planning.make(description(pod_network="vxlan"), state.Current(), FACTS)
-        quotas.check(reading.Reader(aws, "demo"), description(pod_network="vxlan"), state.Current(), made, vcpus=0)
+        made = cluster.make(description(pod_network="vxlan"), Current(), FACTS)
+        vpc.check_quota(Reader(aws, "demo"), description(pod_network="vxlan"), made)
         return aws
 
     def test_the_accounts_own_value_counts(self) -> None:

@@ -13,8 +13,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import permissions, simulation
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.needs import Need
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.place import Account
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.needs import Account, Need
 
 ROOT = Path(__file__).resolve().parents[7]
 ROLE = "arn:aws:iam::123456789012:role/x"

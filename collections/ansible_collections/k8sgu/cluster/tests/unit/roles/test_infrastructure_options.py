@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import SPECIFICATION
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import CONNECTION_OPTIONS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import CONNECTION_OPTIONS, SPECIFICATION
 
 ROLE = Path(__file__).resolve().parents[3] / "roles" / "infrastructure"
 ACTION = "k8sgu.cluster.ec2_cluster"

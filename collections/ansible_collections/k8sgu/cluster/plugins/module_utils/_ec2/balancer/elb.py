@@ -1,0 +1,49 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the load balancer and its target group have in common: errors, whose they are, and permissions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Iterator, Mapping
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import Case, Statement
+
+if TYPE_CHECKING:
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.needs import Found, Place
+
+ELB = "elasticloadbalancing"
+BALANCER_NOT_FOUND = ("LoadBalancerNotFound", "LoadBalancerNotFoundException")
+GROUP_NOT_FOUND = ("TargetGroupNotFound", "TargetGroupNotFoundException")
+NOT_YET = (*BALANCER_NOT_FOUND, "SubnetNotFound", "InvalidSubnet", "TargetGroupNotFound", "InvalidTarget")
+STATEMENT = Statement(
+    "LoadBalancer", "more than one control-plane node", "the load balancer in front of the API servers"
+)
+
+
+def ours(cluster: str, marks: Mapping[str, str]) -> bool:
+    return marks.get(tags.cluster_tag(cluster)) == tags.OWNED
+
+
+def used(case: Case) -> bool:
+    there = case.current.load_balancers or case.current.target_groups
+    return case.whole or case.description.balanced or bool(there)
+
+
+def creates(place: Place, action: str, arn: str, *reads: str) -> Iterator[Found]:
+    """`reads` are what is asked about the new resource when the account is read again after the run."""
+    context = {**place.region, **place.requested()}
+    yield f"{ELB}:{action}", arn, context
+    yield f"{ELB}:AddTags", arn, {**context, f"{ELB}:CreateAction": action}
+    for read in reads:
+        yield f"{ELB}:{read}", "*", place.region
+
+
+def changes(place: Place, action: str, arn: str) -> Iterator[Found]:
+    yield f"{ELB}:{action}", arn, {**place.region, **place.tagged(None, ELB)}
+
+
+def actions(*calls: str) -> tuple[str, ...]:
+    return tuple(f"{ELB}:{call}" for call in calls)

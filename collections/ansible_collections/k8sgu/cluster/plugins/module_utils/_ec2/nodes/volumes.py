@@ -1,0 +1,175 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The nodes' EBS volumes: made with the instance, changed in place, and removed where one outlived its instance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Iterable, Mapping
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import plan, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Pool
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import CHANGE, READ, Case, Grant, Statement
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.reader import Reader
+
+if TYPE_CHECKING:
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import Context
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.needs import Found, Place
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.instances import Instance
+
+KIND = "gp3"
+ETCD_DEVICE = "/dev/sdf"
+
+
+@dataclass(frozen=True)
+class Volume:
+    id: str
+    size: int
+    encrypted: bool
+    kind: str
+    state: str
+    tags: Mapping[str, str]
+
+
+def read(reader: Reader, current: Current) -> None:
+    for item in reader.owned("describe_volumes", "Volumes"):
+        current.volumes[item["VolumeId"]] = Volume(
+            item["VolumeId"],
+            int(item["Size"]),
+            bool(item.get("Encrypted")),
+            item.get("VolumeType", ""),
+            item["State"],
+            tags.as_mapping(item.get("Tags")),
+        )
+
+
+def mappings(root_device: str, root_size: int, etcd_size: int, kms_key_id: str) -> list[dict[str, Any]]:
+    """The BlockDeviceMappings of a launch."""
+    ebs: dict[str, Any] = {"VolumeType": KIND, "Encrypted": True, "DeleteOnTermination": True}
+    if kms_key_id:
+        ebs["KmsKeyId"] = kms_key_id
+    sizes = [(root_device, root_size), (ETCD_DEVICE, etcd_size)]
+    return [{"DeviceName": device, "Ebs": {**ebs, "VolumeSize": size}} for device, size in sizes if size]
+
+
+def differences(current: Current, pool: Pool, instance: Instance) -> list[str]:
+    """What is different about an instance's volumes and cannot be changed in place."""
+    found = []
+    for what, device, size in (
+        ("root volume", instance.root_device, pool.root_volume_size),
+        ("etcd volume", ETCD_DEVICE, pool.etcd_volume_size),
+    ):
+        volume = current.volumes.get(instance.volumes.get(device, ""))
+        if not size and device in instance.volumes:
+            found.append(f"{what} there -> none")
+        elif size and device == ETCD_DEVICE and device not in instance.volumes:
+            found.append(f"{what} none -> {size} GiB")
+        elif size and volume and volume.size > size:
+            found.append(f"{what} {volume.size} GiB -> {size} GiB")
+        if volume and not volume.encrypted:
+            found.append(f"{what} not encrypted -> encrypted")
+    return found
+
+
+def change(draft: plan.Draft, pool: Pool, instance: Instance) -> None:
+    """What is changed in place."""
+    for what, device, size in (
+        ("root", instance.root_device, pool.root_volume_size),
+        ("etcd", ETCD_DEVICE, pool.etcd_volume_size),
+    ):
+        volume = draft.current.volumes.get(instance.volumes.get(device, ""))
+        if size and volume and (volume.size < size or volume.kind != KIND):
+            reason = f"{volume.size} GiB {volume.kind} -> {size} GiB {KIND}; the file system grows at the next start"
+            draft.add(ModifyVolume(f"volume/{instance.name}/{what}", reason, volume.id, size))
+
+
+def surplus(draft: plan.Draft, users: list[str]) -> list[str]:
+    """Volumes outlive an instance only when somebody detached them or switched their deletion off.
+
+    Returns the keys of the removals.
+    """
+    attached = {
+        volume for instance in draft.current.instances if instance.alive for volume in instance.volumes.values()
+    }
+    return [
+        draft.add(DeleteVolume(f"volume/{volume.id}", "no node has it", volume.id), users)
+        for volume in draft.current.volumes.values()
+        if volume.id not in attached and volume.state in ("available", "error")
+    ]
+
+
+@dataclass
+class ModifyVolume(plan.Step):
+    id: str
+    size: int
+    action = plan.UPDATE
+
+    def apply(self, context: Context) -> None:
+        context.ec2.modify_volume(VolumeId=self.id, Size=self.size, VolumeType=KIND)
+
+    def needs(self, place: Place) -> Iterable[Found]:
+        return place.changes("ModifyVolume", self.id)
+
+    def question(self, ids: Mapping[str, str]) -> plan.Question:
+        return "modify_volume", {"VolumeId": self.id, "Size": self.size}
+
+
+@dataclass
+class DeleteVolume(plan.Step):
+    id: str
+    action = plan.DELETE
+
+    def apply(self, context: Context) -> None:
+        context.remove(
+            f"{self.id} to be detached",
+            lambda: context.ec2.delete_volume(VolumeId=self.id),
+            gone=["InvalidVolume.NotFound"],
+            busy=["VolumeInUse"],
+        )
+
+    def needs(self, place: Place) -> Iterable[Found]:
+        return place.changes("DeleteVolume", self.id)
+
+    def question(self, ids: Mapping[str, str]) -> plan.Question:
+        return "delete_volume", {"VolumeId": self.id}
+
+
+def _own_key(case: Case) -> bool:
+    return bool(case.description.kms_key_id)
+
+
+def _key(case: Case) -> tuple[str, dict[str, Any]]:
+    """The key as a policy names it, and the condition that stands for an alias, which no policy takes as a resource."""
+    given = case.description.kms_key_id
+    anything = f"arn:*:kms:{case.description.region}:*:key/"
+    alias = given[given.find("alias/") :] if "alias/" in given else ""
+    if alias:
+        return f"{anything}*", {"ForAnyValue:StringEquals": {"kms:ResourceAliases": alias}}
+    return given if given.startswith("arn:") else f"{anything}{given}", {}
+
+
+def _grants_of_key(case: Case) -> tuple[str, dict[str, Any]]:
+    arn, alias = _key(case)
+    return arn, {**alias, "Bool": {"kms:GrantIsForAWSResource": "true"}}
+
+
+# What EC2 does in the caller's name with a key of the account's own:
+# https://docs.aws.amazon.com/ebs/latest/userguide/ebs-encryption-requirements.html
+KMS = Statement("Kms", "`kms_key_id`", "volumes encrypted with that key", _key)
+KMS_GRANTS = Statement(
+    "KmsGrants", "`kms_key_id`", "the grants by which EC2 uses that key for a volume", _grants_of_key
+)
+PERMISSIONS = (
+    Grant(READ, ("ec2:DescribeVolumes",)),
+    Grant(CHANGE, ("ec2:ModifyVolume", "ec2:DeleteVolume"), repairs=True),
+    Grant(
+        KMS,
+        ("kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncrypt*"),
+        _own_key,
+        implied=True,
+    ),
+    Grant(KMS_GRANTS, ("kms:CreateGrant",), _own_key, implied=True),
+)
