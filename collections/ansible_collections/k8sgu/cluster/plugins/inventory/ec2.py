@@ -187,16 +187,16 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import 
 
 FILE_NAMES = ("ec2.yml", "ec2.yaml", "ec2.config")
 FILE_ENDINGS = (".k8sgu.yml", ".k8sgu.yaml", ".k8sgu.config")
-# What was asked is in the environment since, also when the inventory is read again.
+# Commands that were run: their output stays in the environment when the inventory is read again.
 _asked: list[list[str]] = []
-# Expressions of these are evaluated for each host, by Constructable.
+# Constructable evaluates the expressions of these for each host.
 NOT_TEMPLATED = frozenset({"plugin", "compose", "groups", "keyed_groups"})
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: ignore[misc]
     NAME = "k8sgu.cluster.ec2"
 
-    # Every value comes from tags, which others may write: none is a template.
+    # Values come from tags, which others may write, so none is a template.
     trusted_by_default = False
 
     def verify_file(self, path: str) -> bool:
@@ -223,15 +223,15 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
                 self.display.warning(f"{path}: {warning}")
             self._fill(found.hosts)
         except (AwsError, InventoryError) as error:
-            # The cause is an exception of botocore's, of many lines; the sentence says what it means.
+            # Without the cause, an exception of botocore's of many lines.
             raise AnsibleParserError(str(error)) from None
 
     def _template_options(self, config: dict[str, Any], path: str) -> None:
-        """Evaluates the options that the file gives; only there can a template stand that is trusted."""
+        """Evaluates the options that the file gives: only templates in the file are trusted."""
         group = self.inventory.groups["all"]
         beside = get_vars_from_inventory_sources(self.loader, [path], [group], "all")
         self.templar.available_variables = combine_vars(combine_vars(group.get_vars(), beside), self._vars)
-        # The other options may look at the environment, so this one comes first.
+        # First, since the other options may look at the environment.
         command = [str(word) for word in self.templar.template(config.get("environment_command") or [])]
         if command and command not in _asked:
             for warning in adopt(command, os.environ):
@@ -243,13 +243,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
         self.set_options(direct={**config, **given}, var_options=self._vars)
 
     def _instances(self, written: dict[str, Any], cache: bool) -> tuple[list[dict[str, Any]], Query]:
-        """What the API or the cache says, and what was asked. `written` are the options as they stand in the file."""
+        """What the API or the cache answers, and what was asked. `written` are the options as they are in the file."""
         option = self.get_option
         check_hostnames(option("hostnames"))
         clusters = tuple(option("clusters"))
         check_clusters(clusters, written.get("clusters"))
         filters = filters_from(option("filters"))
-        # Once each: an instance that is found twice would be two of one name.
+        # Each region once: an instance that is found twice would count as two of one name.
         regions = list(dict.fromkeys(region for region in option("regions") if region))
         connection = Connection.from_options({**self._options, "region": regions[0] if regions else None})
         full = option("hostvars") == "full"
@@ -262,7 +262,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
         endpoint = aws.client("ec2", query.regions[0]).meta.endpoint_url
         key = cache_key(identity(connection, aws.botocore_session), connection, endpoint, query)
         self.load_cache_plugin()
-        # `cache` is false on --flush-cache and meta: refresh_inventory: ask again, and remember the new answer.
+        # `cache` is false on --flush-cache and meta: refresh_inventory. Then it asks again and keeps the new answer.
         if cache:
             try:
                 return self._cache[key], query
@@ -277,8 +277,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
         kept = placed(hosts, merging=DEFAULT_HASH_BEHAVIOUR == "merge")
         for group in (*STANDING_GROUPS, *sorted({group for host in hosts for group in host.groups})):
             inventory.add_group(group)
-            # Variables go in as they came, past set_variable, which would visit and tag each value: strings without a
-            # tag are never templates to Ansible, and a thousand hosts cost a third of a second less.
+            # Not by set_variable, which would visit and tag each value: Ansible never takes strings without a tag for
+            # templates, and a thousand hosts take a third of a second less.
             inventory.groups[group].vars.update(kept.groups.get(group, {}))
             if group.startswith(CLUSTER_GROUP):
                 inventory.set_variable(group, "ansible_user", self.get_option("login_user"))
@@ -291,7 +291,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
             self._construct(hosts)
 
     def _construct(self, hosts: list[Host]) -> None:
-        """Variables and groups that are composed. Raises InventoryError where a group would be named like a host."""
+        """Composes variables and groups. Raises InventoryError where a group would be named like a host."""
         compose, groups, keyed_groups = (self.get_option(name) for name in ("compose", "groups", "keyed_groups"))
         strict = self.get_option("strict")
         inventory = self.inventory
@@ -303,13 +303,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
                 self._add_host_to_composed_groups(groups, known, host.name, strict)
                 self._add_host_to_keyed_groups(keyed_groups, known, host.name, strict)
             except Exception as error:
-                # Ansible takes a group for a host of its name, and says what became of that, not whence it came.
+                # Where a group has a host's name, Ansible names the consequence and not the cause.
                 fault = error
                 break
         clashes = [host for host in hosts if host.name in inventory.groups]
         if not clashes and fault is None:
             return
-        # Nothing may go on with hosts that a group's name stands for, or that lack a group.
+        # No play may go on with hosts that a group has the name of, or that lack a group.
         for one in hosts:
             inventory.remove_host(inventory.hosts[one.name])
         if clashes:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: caller_identity
-short_description: Say who calls AWS, and refuse or warn where the credentials are unfit
+short_description: Say who calls AWS, and check the credentials
 version_added: 0.1.0
 description:
-  - Returns the account, the ARN and the region that further tasks with the same options will work with.
+  - Returns the account, the ARN and the region that tasks with the same options work with.
   - Fails for the account's root user, see U(https://docs.aws.amazon.com/IAM/latest/UserGuide/root-user-best-practices.html).
-  - Warns of an IAM user's access key older than O(max_key_age_days), where C(iam:ListAccessKeys) is permitted to look,
-    and of a file with credentials that others on this machine can read.
+  - Warns of an IAM user's access key that is older than O(max_key_age_days), if the caller may list its keys
+    (C(iam:ListAccessKeys)), and of a file with credentials that other users of this machine can read.
 extends_documentation_fragment:
   - k8sgu.cluster.aws
   - k8sgu.cluster.read_only

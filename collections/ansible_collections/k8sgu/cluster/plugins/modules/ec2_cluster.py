@@ -7,20 +7,20 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ec2_cluster
-short_description: Make, change or remove everything a cluster needs on EC2
+short_description: Create, change or remove everything a cluster needs on EC2
 version_added: 0.1.0
 description:
-  - Compares one description of a cluster with the AWS account and makes the difference, which is the RV(plan).
-  - Makes a VPC, subnets in each zone, an internet gateway (and NAT gateways for private nodes), route tables, security
+  - Compares the description of a cluster with the AWS account and carries out the difference, which is the RV(plan).
+  - Creates a VPC, subnets in each zone, an internet gateway (and NAT gateways for private nodes), route tables, security
     groups from the collection's port table, a key pair, IAM roles with instance profiles, instances, pod routes and,
     for more than one control-plane node, a network load balancer.
-  - Everything that it makes carries the tag C(k8sgu.io/cluster/<name>=owned) from its creation on. By that tag it is
-    found again, and nothing without it is ever removed. IAM roles also have the path C(/k8sgu/<region>/<name>/).
+  - Everything that it creates carries the tag C(k8sgu.io/cluster/<name>=owned) from its creation on. It is found again by
+    that tag, and nothing without it is ever removed. IAM roles also have the path C(/k8sgu/<region>/<name>/).
   - Nodes are named C(<name>-control-plane-<n>), C(<name>-worker-<n>) and, in further pools, C(<name>-<pool>-<n>).
     EC2 chooses their private addresses. When a pool's count shrinks, the nodes of the highest numbers are removed.
-  - Client tokens follow from the cluster, the node's name and the instances of that name that ended before, so that
-    a call repeated after a lost answer or a killed run does not launch an instance twice.
-  - Nothing admits 0.0.0.0/0 unless O(admin_cidrs) or O(node_port_cidrs) say so. Outgoing traffic is not restricted.
+  - Client tokens are made from the cluster, the node's name and the instances of that name that ended before. So a call
+    that is repeated after a lost answer or a killed run does not launch an instance twice.
+  - Nothing is open to 0.0.0.0/0 unless O(admin_cidrs) or O(node_port_cidrs) say so. Outgoing traffic is not restricted.
   - Instances require IMDSv2 with a hop limit of 1, have encrypted gp3 volumes and no source/destination check, which
     pod addresses would not pass.
 extends_documentation_fragment:
@@ -50,11 +50,11 @@ options:
     default: present
   vpc_id:
     description:
-      - An existing VPC to build in. It is not changed otherwise and not removed.
+      - An existing VPC to build in. It is not removed, and not changed otherwise.
     type: str
   vpc_cidr:
     description:
-      - The range of the VPC to make, between /16 and /28. With O(vpc_id) the existing VPC's own range counts.
+      - The range of the VPC to create, between /16 and /28. With O(vpc_id) the existing VPC's own range counts.
     type: str
     default: 10.240.0.0/16
   zones:
@@ -99,7 +99,7 @@ options:
     default: 24
   service_cidr:
     description:
-      - The range of the services. Nothing is made of it; it must not overlap the others.
+      - The range of the services. AWS does not see it; it must not overlap the others.
     type: str
     default: 10.32.0.0/16
   pod_network:
@@ -122,7 +122,7 @@ options:
     default: []
   key_name:
     description:
-      - An existing key pair for SSH. It is neither made nor removed.
+      - An existing key pair for SSH. It is neither created nor removed.
     type: str
   public_key:
     description:
@@ -152,9 +152,9 @@ options:
         required: true
       count:
         description:
-          - How many nodes. Of control-plane nodes an odd number, since they are etcd's members. Fewer of them than before
-            are reached over several runs, one less in each, as with O(allow_replace); a load balancer goes in the run that
-            ends with one of them.
+          - How many nodes. The number of control-plane nodes is odd, since they are etcd's members. To have fewer of them
+            takes several runs, each of which removes one, as with O(allow_replace). The run that leaves one of them also
+            removes the load balancer.
         type: int
         required: true
       instance_type:
@@ -164,7 +164,7 @@ options:
         default: m5.large
       image:
         description:
-          - As O(image), for this pool alone.
+          - As O(image), for this pool only.
         type: raw
       root_volume_size:
         description:
@@ -182,7 +182,7 @@ options:
     type: str
   instance_profiles:
     description:
-      - Make an IAM role with an instance profile for the control plane and one for workers. With V(false) instances have none and
+      - Create an IAM role with an instance profile for the control plane and one for workers. With V(false) instances have none and
         no permission for IAM is needed.
     type: bool
     default: true
@@ -203,27 +203,27 @@ options:
     default: auto
   tags:
     description:
-      - Further tags for everything that is made, 45 at most. Keys that begin with C(k8sgu.io/), C(aws:) or C(kubernetes.io/) are
-        refused, and so is what IAM does not take. A value is text or a whole number; V(true) or C(1.10) go in quotes.
+      - Further tags for everything that is created, 45 at most. Keys that begin with C(k8sgu.io/), C(aws:) or C(kubernetes.io/) are
+        refused, and so is what IAM does not accept. A value is text or a whole number; put V(true) or C(1.10) in quotes.
     type: dict
     default: {}
   allow_replace:
     description:
-      - Terminate and launch again nodes that can't be changed in place (instance type, image, zone, key pair, encryption, a smaller volume).
+      - Terminate nodes and launch them again where they cannot be changed in place (instance type, image, zone, key pair, encryption, a smaller volume).
         With V(false) such a change fails before anything is done.
-      - Of the control-plane nodes, etcd's members, at most one is replaced or removed in a run, and none while another has
-        yet to be launched or does not run. A warning names those that are left for the next run.
+      - At most one control-plane node, a member of etcd, is replaced or removed in a run, and none while another one is
+        missing or does not run. A warning names those that are left for the next run.
     type: bool
     default: false
   workers_leave:
     description:
-      - What becomes of workers that the description has no more, or that are replaced. What they carry has to be moved before
-        they end, which M(k8sgu.cluster.node_drain) does.
+      - How to treat workers that the description does not have any more, or that are replaced. Their pods have to be moved
+        before they end, which M(k8sgu.cluster.node_drain) does.
       - V(at_once) ends them.
-      - V(ask) does nothing at all where there are such workers, and returns them as RV(leaving).
-      - V(drained) ends those in O(drained). Others that would be replaced stay as they are, with a warning; where another would be
-        removed the run is refused before its first change.
-      - Of no account with O(state=absent).
+      - V(ask) changes nothing where there are such workers, and returns them as RV(leaving).
+      - V(drained) ends those in O(drained). Others that would be replaced stay as they are, with a warning. Where another
+        worker would be removed, the run is refused before its first change.
+      - Ignored with O(state=absent).
     type: str
     choices: [at_once, ask, drained]
     default: at_once
@@ -234,28 +234,29 @@ options:
     default: []
   keep_control_plane:
     description:
-      - Fail, before anything is done, where a control-plane node that is there would be replaced or removed, whatever O(allow_replace) says.
-      - For a cluster that lives and whose etcd nobody prepares for it. One that is missing is still launched.
+      - Fail before the first change where a control-plane node that is there would be replaced or removed, whatever
+        O(allow_replace) says.
+      - For a living cluster whose etcd is not prepared for that. A control-plane node that is missing is still launched.
     type: bool
     default: false
   check_permissions:
     description:
       - Ask before the first change whether the caller may make the changes, and refuse the run with every permission
         that is missing and what it is missing on. With nothing to do nothing is asked.
-      - EC2 knows that question (C(DryRun)) for many of its own calls. For the others, and for those of IAM and of load
-        balancers, IAM's policy simulator is asked, which takes the permission C(iam:SimulatePrincipalPolicy) on the
-        caller itself. Without it a permission that is missing for one of those is named when the call is made.
-        RV(permissions_checked_by) says which of the two it was.
-      - What the simulator does not see (session policies, VPC endpoint policies, keys' policies) is not foretold. Where a
-        policy asks for something that is not known beforehand, such as the caller's address, nothing is refused.
+      - EC2 answers that question (C(DryRun)) for many of its own calls. For the others, and for those of IAM and of load
+        balancers, IAM's policy simulator is asked, for which the caller needs the permission
+        C(iam:SimulatePrincipalPolicy) on itself. Without that, a permission that is missing for one of these calls shows
+        only when the call is made. RV(permissions_checked_by) says who was asked.
+      - The simulator does not know session policies, VPC endpoint policies and keys' policies. Where a policy asks for
+        something that is not known beforehand, such as the caller's address, nothing is refused.
       - See U(https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html).
-      - V(false) is for a policy of your own with conditions that such questions do not meet.
+      - V(false) is for a policy of your own with conditions that such questions do not fulfil.
     type: bool
     default: true
   wait_timeout:
     description:
       - Seconds to wait for each thing that takes time (an instance running, a NAT gateway available, a load balancer
-        active or gone). When they are over the module fails and returns what was reached.
+        active or gone). After that the module fails and returns what was reached.
     type: int
     default: 600
 author:
@@ -263,7 +264,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: See what would be made
+- name: See what would be created
   k8sgu.cluster.ec2_cluster:
     name: demo
     region: eu-central-1
@@ -294,7 +295,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 plan:
-  description: The steps in order, done or, in check mode, to be done. Empty when there is nothing to do.
+  description: The steps in order; in check mode those that would be carried out. Empty when there is nothing to do.
   returned: always
   type: list
   elements: dict
@@ -313,8 +314,7 @@ plan:
       sample: the description has it and the account does not
 leaving:
   description:
-    - The workers that leave, and with them the account as it is when O(workers_leave=ask). Empty when all that had to leave
-      have left; on failure those that were not told to end.
+    - The workers that leave. Empty when all of them have left; after a failure those that were not told to end.
   returned: when O(state=present)
   type: list
   elements: dict
@@ -360,7 +360,7 @@ api_endpoint:
     host:
       description:
         - The load balancer's name or the one control-plane node's address.
-        - The load balancer's public address where the EC2 API is not AWS's own, since no public name server knows its name there.
+        - Where the EC2 API is not AWS's own, the load balancer's public address, since no public name server has its name.
       type: str
       sample: 198.51.100.7
     private_host: {description: The same for clients inside the VPC., type: str, sample: 10.240.0.10}
@@ -388,8 +388,8 @@ security_groups:
   sample: {control_plane: sg-0123456789abcdef0, worker: sg-0fedcba9876543210}
 billed:
   description:
-    - What AWS bills the description for by time, without traffic. How much that comes to differs by region, day and contract,
-      as U(https://calculator.aws/) says.
+    - What AWS bills by time, without traffic. What that costs differs by region, day and contract, see
+      U(https://calculator.aws/).
   returned: when O(state=present)
   type: list
   elements: dict
@@ -397,15 +397,14 @@ billed:
     what: {description: The thing., type: str, sample: m5.large (workers)}
     count: {description: How many., type: int, sample: 2}
 iam_policy:
-  description: The IAM policy document that suffices for this description, for making, changing and removing it.
+  description: The IAM policy document that is enough to create, change and remove what is described.
   returned: always
   type: dict
   sample: {Version: '2012-10-17', Statement: []}
 permissions_checked_by:
   description:
-    - Who was asked whether the caller may carry the plan out. V(simulation) is EC2, and IAM's policy simulator for all that
-      EC2 does not answer. V(dry_run) is EC2 alone, which answers for the whole plan or for the part of it that can be
-      asked for without the simulator.
+    - Who was asked whether the caller may carry the plan out. V(simulation) is EC2, and IAM's policy simulator for what
+      EC2 does not answer. V(dry_run) is EC2 alone, whose answers may cover only a part of the plan.
   returned: when there is something to do and O(check_permissions)
   type: str
   sample: simulation

@@ -716,7 +716,8 @@ class SlowAws(session.Aws):
 
 def test_a_timeout_fails_and_says_what_was_reached(server: Server) -> None:
     with pytest.raises(
-        RunFailed, match=r"waited 2 s for nodes to be running in vain.*not running: .*demo-control-plane-0"
+        RunFailed,
+        match=r"waited 2 s for nodes to be running, which.*not running: .*demo-control-plane-0",
     ) as failed:
         run(aws=SlowAws(session.Connection()), wait_timeout=2)
     reached = [step["resource"] for step in failed.value.result["reached"]]

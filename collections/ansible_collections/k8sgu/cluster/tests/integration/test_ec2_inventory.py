@@ -233,7 +233,8 @@ def test_a_hit_of_the_cache_costs_no_call(inventory: Inventory, server: Server) 
 
 def test_nameless_instances_are_named_in_a_warning(inventory: Inventory) -> None:
     inventory.write(clusters=["nameless"])
-    listed = inventory.list(warnings=("left out, having no name", "i-", EVIL, "add instance_id to hostnames"))
+    said = ("left out, since hostnames (tag:Name) gives them no name", "i-", EVIL, "add instance_id to hostnames")
+    listed = inventory.list(warnings=said)
     assert set(listed["_meta"]["hostvars"]) == {"nameless-1"}
 
 

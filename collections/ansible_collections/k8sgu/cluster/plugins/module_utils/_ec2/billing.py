@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What AWS bills a description for. How much that is differs by region, day and contract: https://calculator.aws/."""
+"""What AWS bills a description for. What that costs differs by region, day and contract: https://calculator.aws/."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description imp
 
 
 def billed(description: Description, zones: int) -> list[dict[str, Any]]:
-    """What is paid for by time, each with its `count`; traffic comes on top. zones: how many availability zones."""
+    """What is paid for by time, each with its `count`, without traffic. `zones` is the number of availability zones."""
     found = [(f"{pool.instance_type} ({pool.name})", pool.count) for pool in description.pools]
     storage = sum(pool.count * (pool.root_volume_size + pool.etcd_volume_size) for pool in description.pools)
     found.append(("GiB of gp3", storage))

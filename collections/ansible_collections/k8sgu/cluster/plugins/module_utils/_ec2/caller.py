@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The caller's identity, the age of its key and the modes of its files: questions first, then verdicts on the answers.
+"""The caller's identity, and whether its credentials are fit: no root user, no old key, no file that others can read.
 
-Amazon on the root user and on old keys:
+AWS on the root user and on old keys:
 https://docs.aws.amazon.com/IAM/latest/UserGuide/root-user-best-practices.html
 https://docs.aws.amazon.com/IAM/latest/UserGuide/id-credentials-access-keys-update.html
 """
@@ -23,13 +23,13 @@ from typing import Any, Iterable, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import session
 
-# session.BOTO3_IMPORT_ERROR says when it is missing; the module refuses before it comes here.
+# Where it is missing, session.BOTO3_IMPORT_ERROR says so and the module fails before this is used.
 with contextlib.suppress(ImportError):
     from botocore.exceptions import BotoCoreError, ClientError
 
 _USER_ARN = re.compile(r"arn:[^:]+:iam::\d{12}:user/(?:.*/)?(?P<name>[^/]+)")
 _ROOT_ARN = re.compile(r"arn:[^:]+:iam::\d{12}:root")
-# In files that are named so, or that hold such a line, there is something to keep from others.
+# A file with such a line holds a secret.
 _SECRET_LINE = re.compile(r"^\s*(aws_secret_access_key|aws_session_token)\s*=", re.MULTILINE)
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -40,7 +40,7 @@ class RootUser(Exception):
 
 @dataclass(frozen=True)
 class Caller:
-    """What STS and IAM say. `key_age_days` is None for keys that do not age, or whose age may not be read."""
+    """What STS and IAM say. `key_age_days` is None for temporary keys and where the age may not be read."""
 
     account: str
     arn: str
@@ -63,7 +63,7 @@ def identify(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def ask(aws: session.Aws, now: datetime.datetime) -> Caller:
-    """Asks STS who calls, and IAM how old a user's key is. Raises AwsError."""
+    """Asks STS who calls, and IAM for the age of a user's key. Raises AwsError."""
     sts = aws.client("sts")
     try:
         answer = sts.get_caller_identity()
@@ -82,14 +82,14 @@ def ask(aws: session.Aws, now: datetime.datetime) -> Caller:
 def _key_age(aws: session.Aws, arn: str, now: datetime.datetime) -> int | None:
     user = _USER_ARN.fullmatch(arn)
     credentials = aws.client("sts")._get_credentials()
-    # Temporary credentials have a token; they end by themselves.
+    # Temporary credentials have a token and expire by themselves.
     if user is None or credentials is None or credentials.token:
         return None
     try:
         pages = aws.client("iam").get_paginator("list_access_keys").paginate(UserName=user["name"])
         keys = [key for page in pages for key in page["AccessKeyMetadata"]]
     except (BotoCoreError, ClientError):
-        # To look at one's own keys is a permission that nothing else here needs: without it there is no warning.
+        # Nothing else here needs the permission to list keys. Without it there is no warning.
         return None
     return next(
         ((now - key["CreateDate"]).days for key in keys if key["AccessKeyId"] == credentials.access_key),
@@ -98,7 +98,7 @@ def _key_age(aws: session.Aws, arn: str, now: datetime.datetime) -> int | None:
 
 
 def files_to_check(environment: Mapping[str, str]) -> list[Path]:
-    """The files in which botocore looks for credentials, those of them that hold a secret.
+    """Those of the files in which botocore looks for credentials that hold a secret.
 
     https://boto3.amazonaws.com/v1/documentation/api/latest/guide/configuration.html
     """
@@ -119,29 +119,29 @@ def files_to_check(environment: Mapping[str, str]) -> list[Path]:
 
 
 def judge(caller: Caller, files: Iterable[Path], max_key_age_days: int, allow_root: bool = False) -> list[str]:
-    """The warnings that are due. Raises RootUser where the root user calls and that is not allowed."""
+    """The warnings. Raises RootUser where the root user calls and that is not allowed."""
     if caller.is_root and not allow_root:
         raise RootUser(
-            f"the credentials are those of the root user of account {caller.account}, who can do everything and cannot "
-            "be limited; make an IAM user or role for this work, or use single sign-on, and delete the root user's keys"
+            f"the credentials are those of the root user of account {caller.account}, whose permissions cannot be "
+            "limited; create an IAM user or role for this work, or use single sign-on, and delete the root user's keys"
         )
     warnings = []
     if caller.key_age_days is not None and caller.key_age_days > max_key_age_days:
         warnings.append(
             f"the access key of {caller.arn} is {caller.key_age_days} days old, more than {max_key_age_days}: "
-            "make a new one and delete this one, or use single sign-on"
+            "create a new one and delete this one, or use single sign-on"
         )
     for path in files:
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & _OTHERS:
             warnings.append(
-                f"others on this machine can get at {path} (mode {mode:04o}): chmod 600 {shlex.quote(str(path))}"
+                f"other users of this machine can get at {path} (mode {mode:04o}): chmod 600 {shlex.quote(str(path))}"
             )
     return warnings
 
 
 def result(caller: Caller) -> dict[str, Any]:
-    """What the module returns of it."""
+    """What the module returns."""
     return {
         "account": caller.account,
         "arn": caller.arn,

@@ -11,7 +11,6 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, TypeVar
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import session
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
 
 if TYPE_CHECKING:
     from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.instances import Instance
@@ -47,10 +46,9 @@ class TimedOut(session.AwsError):
 
 
 class Context:
-    def __init__(self, aws: session.Aws, description: Description, ids: Mapping[str, str], timeout_s: float) -> None:
+    def __init__(self, aws: session.Aws, cluster: str, ids: Mapping[str, str], timeout_s: float) -> None:
         self.aws = aws
-        self.description = description
-        self.cluster = description.name
+        self.cluster = cluster
         self.timeout_s = timeout_s
         self.stopped = threading.Event()
         # The nodes that were waited for, by name.
@@ -94,7 +92,8 @@ class Context:
                 raise TimedOut(f"gave up waiting for {what}, since another step failed")
             if time.monotonic() + pause > deadline:
                 raise TimedOut(
-                    f"waited {limit:.0f} s for {what} in vain; look at it in the account, or give a longer wait_timeout"
+                    f"waited {limit:.0f} s for {what}, which did not happen; look at it in the account, or give a "
+                    "longer wait_timeout"
                 )
             self.stopped.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE_S)

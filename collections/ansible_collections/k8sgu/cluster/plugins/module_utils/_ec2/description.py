@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The description of a cluster: the module's options as data, checked as far as they can be without the account."""
+"""The description of a cluster: the module's options as data, checked as far as possible without the account."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEFAULT_POOLS: tuple[dict[str, Any], ...] = ({"name": "control_plane", "count": 
 
 
 class DescriptionError(Exception):
-    """The description cannot be what is meant: the option, what is wrong with it and what would do."""
+    """The description is not valid. The message names the option, what is wrong with it and what would be valid."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Description:
     tags: Mapping[str, str] = field(default_factory=dict)
     allow_replace: bool = False
     keep_control_plane: bool = False
-    # Control-plane nodes that are left for a later run still use the load balancer; see `members`.
+    # Control-plane nodes that stay until a later run still use the load balancer; see `nodes.members`.
     keeps_balancer: bool = False
 
     @property
@@ -105,19 +105,17 @@ def check_name(name: str) -> None:
 
 
 def _refuse(option: str, faults: Iterable[str]) -> None:
-    """Raises DescriptionError for the first fault that there is."""
+    """Raises DescriptionError for the first fault, if there is one."""
     for fault in faults:
         if fault:
             raise DescriptionError(f"{option}: {fault}")
 
 
 def parse(options: Mapping[str, Any], region: str) -> Description:
-    """The description that the options give. Raises DescriptionError for the first thing that cannot be."""
+    """The description that the options give. Raises DescriptionError for the first fault."""
     check_name(options["name"])
     if options["wait_timeout"] < 1:
-        raise DescriptionError(
-            f"wait_timeout: {options['wait_timeout']} is no number of seconds to wait; give 1 or more"
-        )
+        raise DescriptionError(f"wait_timeout: {options['wait_timeout']} s is too short to wait; give 1 or more")
     pools = tuple(_pools(options))
     description = Description(
         name=options["name"],
@@ -162,7 +160,7 @@ def _pools(options: Mapping[str, Any]) -> list[Pool]:
         instance_type = pool.get("instance_type", "m5.large")
         if not INSTANCE_TYPE.fullmatch(instance_type):
             raise DescriptionError(
-                f"{where}.instance_type: {instance_type!r} is no instance type; give one like m5.large"
+                f"{where}.instance_type: {instance_type!r} is not an instance type; give one like m5.large"
             )
         image = pool.get("image") or options["image"]
         if not image:
@@ -175,7 +173,7 @@ def _pools(options: Mapping[str, Any]) -> list[Pool]:
         role = tags.CONTROL_PLANE if name == tags.CONTROL_PLANE else tags.WORKER
         if etcd and role != tags.CONTROL_PLANE:
             raise DescriptionError(
-                f"{where}.etcd_volume_size: workers run no etcd; give it for the pool control_plane alone"
+                f"{where}.etcd_volume_size: workers do not run etcd; give it for the pool control_plane only"
             )
         if etcd and not 1 <= etcd <= 16384:
             raise DescriptionError(f"{where}.etcd_volume_size: {etcd} GiB; a gp3 volume has 1 to 16384 GiB, 0 is none")
@@ -197,7 +195,7 @@ def _image(given: Any, option: str) -> Image:
     if isinstance(given, str):
         if not IMAGE_ID.fullmatch(given):
             raise DescriptionError(
-                f"{option}: {given!r} is no AMI id (ami- and 8 or 17 hexadecimal digits); a pattern needs owner "
+                f"{option}: {given!r} is not an AMI id (ami- and 8 or 17 hexadecimal digits); a pattern needs owner "
                 "and name"
             )
         return Image(id=given)
@@ -205,7 +203,7 @@ def _image(given: Any, option: str) -> Image:
         unknown = sorted(set(given) - {"owner", "name"})
         if unknown:
             raise DescriptionError(f"{option}: unknown key {', '.join(map(str, unknown))}; the keys are owner and name")
-        # Without an owner anybody's image of a fitting name would be taken.
+        # Without an owner an image of anybody with such a name would be taken.
         if given.get("owner") and given.get("name"):
             return Image(owner=str(given["owner"]), name=str(given["name"]))
     raise DescriptionError(
@@ -220,7 +218,7 @@ def _cidrs(options: Mapping[str, Any], option: str) -> list[str]:
             result.append(str(ranges.network(given)))
         except ValueError as error:
             raise DescriptionError(
-                f"{option}: {given!r} is no IPv4 range ({error}); give ranges like 203.0.113.7/32"
+                f"{option}: {given!r} is not an IPv4 range ({error}); give ranges like 203.0.113.7/32"
             ) from None
     return sorted(set(result))
 
@@ -238,15 +236,17 @@ def _public_key(options: Mapping[str, Any]) -> str:
     if not text:
         if options["key_name"]:
             return ""
-        raise DescriptionError("public_key: no key for SSH; give one of key_name, public_key and public_key_file")
+        raise DescriptionError(
+            "public_key: there is no key for SSH; give one of key_name, public_key and public_key_file"
+        )
     text = text.strip()
     if "PRIVATE KEY" in text:
         raise DescriptionError(f"{option}: this is a private key; give the public one (the file that ends in .pub)")
     if not PUBLIC_KEY.fullmatch(text):
         raise DescriptionError(
-            f"{option}: this is no OpenSSH public key of a kind that EC2 takes; give ssh-ed25519 or ssh-rsa"
+            f"{option}: this is not an OpenSSH public key of a kind that EC2 takes; give ssh-ed25519 or ssh-rsa"
         )
-    # The comment is no part of the key.
+    # Without the comment, which is not part of the key.
     return " ".join(text.split()[:2])
 
 
@@ -258,10 +258,10 @@ def _policies(options: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
             continue
         if not options["instance_profiles"]:
             raise DescriptionError(
-                f"{option}: there is no role to carry it with instance_profiles: false; drop one of the two"
+                f"{option}: there is no role that could have it with instance_profiles: false; leave out one of the two"
             )
         if not {"Version", "Statement"} <= set(policy):
-            raise DescriptionError(f"{option}: a policy document has Version and Statement")
+            raise DescriptionError(f"{option}: this is not a policy document, which has Version and Statement")
         policies[role] = policy
     return policies
 
@@ -290,7 +290,7 @@ def _check_pools(description: Description) -> None:
             raise DescriptionError(f"pools[{number}].count: a cluster has a control-plane node; give 1, 3 or 5")
         if pool.role == tags.CONTROL_PLANE and pool.count % 2 == 0:
             raise DescriptionError(
-                f"pools[{number}].count: {pool.count} etcd members survive no more failures than {pool.count - 1}; "
+                f"pools[{number}].count: {pool.count} etcd members survive no more failures than {pool.count - 1} do; "
                 f"give an odd number, {pool.count - 1} or {pool.count + 1}"
             )
         if pool.role == tags.CONTROL_PLANE and pool.count > 7:
@@ -304,13 +304,15 @@ def _network(description: Description, option: str) -> ranges.Network:
     try:
         return ranges.network(text)
     except ValueError as error:
-        raise DescriptionError(f"{option}: {text!r} is no IPv4 range ({error}); give one like 10.240.0.0/16") from None
+        raise DescriptionError(
+            f"{option}: {text!r} is not an IPv4 range ({error}); give one like 10.240.0.0/16"
+        ) from None
 
 
 def _check_ranges(description: Description) -> None:
     nets = {option: _network(description, option) for option in ("vpc_cidr", "pod_cidr", "service_cidr")}
     if description.vpc_id:
-        # The existing VPC's range is known later; `checks` compares it.
+        # The existing VPC's range is read later; `network.vpc` compares it.
         del nets["vpc_cidr"]
     elif not 16 <= nets["vpc_cidr"].prefixlen <= 28:
         raise DescriptionError(f"vpc_cidr: {description.vpc_cidr}: EC2 takes /16 to /28; give one like 10.240.0.0/16")
@@ -332,7 +334,7 @@ def _check_ranges(description: Description) -> None:
     pods = nets["pod_cidr"]
     if not pods.prefixlen <= prefix <= 28:
         raise DescriptionError(
-            f"pod_cidr_node_prefix: /{prefix} is no part of pod_cidr {pods} that holds pods; give "
+            f"pod_cidr_node_prefix: a /{prefix} of pod_cidr {pods} cannot be a node's range of pods; give "
             f"{pods.prefixlen} to 28"
         )
     parts = 2 ** (prefix - pods.prefixlen)
@@ -357,8 +359,8 @@ def check_subnet_room(description: Description, vpc: ranges.Network | None) -> N
     if room < per_zone + 2:
         raise DescriptionError(
             f"subnet_prefix: a /{prefix} has room for {room} addresses and a zone has up to {per_zone} nodes "
-            "beside load balancer "
-            "and NAT gateway; give a shorter prefix or more zones"
+            "beside load "
+            "balancer and NAT gateway; give a shorter prefix or more zones"
         )
     if vpc is not None:
         wanted = zones * (2 if description.private_nodes else 1)
@@ -375,10 +377,10 @@ def _check_network(description: Description) -> None:
     if description.subnet_ids and not description.vpc_id:
         raise DescriptionError("subnet_ids: existing subnets need vpc_id, the VPC that they are in")
     if description.subnet_ids and zones:
-        raise DescriptionError("zones: existing subnets have their zones; give either zones or subnet_ids")
+        raise DescriptionError("zones: existing subnets have their own zones; give either zones or subnet_ids")
     if description.subnet_ids and description.private_nodes:
         raise DescriptionError(
-            "private_nodes: existing subnets decide by themselves how nodes reach the internet; leave it out "
+            "private_nodes: how nodes in existing subnets reach the internet is up to those subnets; leave it out "
             "with subnet_ids"
         )
     if description.load_balancer_scheme == "internet-facing" and description.private_nodes and description.vpc_id:

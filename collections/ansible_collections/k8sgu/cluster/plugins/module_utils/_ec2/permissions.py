@@ -20,12 +20,12 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description imp
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Plan
 
 SIMULATION, DRY_RUN = "simulation", "dry_run"
-# So many resources of an action are named, the others counted.
+# So many resources of an action are named; the others are counted.
 SHOWN = 2
 
 
 class Missing(session.AwsError):
-    """Permissions are missing; `checked_by` is who said so."""
+    """Permissions are missing. `checked_by` is who said so."""
 
     def __init__(self, message: str, checked_by: str) -> None:
         super().__init__(message)
@@ -35,14 +35,14 @@ class Missing(session.AwsError):
 def check(aws: session.Aws, plan: Plan, description: Description, current: Current) -> str:
     """Raises Missing, which names every action that is known to be missing.
 
-    Gives SIMULATION where the simulator was asked for what EC2 does not answer, DRY_RUN where EC2 alone was asked.
+    Returns SIMULATION where the simulator was asked for what EC2 does not answer, DRY_RUN where only EC2 was asked.
     """
     answers = ask(aws, plan)
     document = policy.document(description, current)
     lacking: list[needs.Need] = []
     checked_by = DRY_RUN
     who = simulation.caller(aws)
-    # Where EC2 itself has answered, that answer counts: it knows every policy and every key of a request.
+    # What EC2 itself has answered counts: it knows every policy and every key of a request.
     wanted = [
         need
         for need in (needs.of(plan, description, current, who.account) if who else ())
@@ -65,7 +65,7 @@ def check(aws: session.Aws, plan: Plan, description: Description, current: Curre
 
 
 def ask(aws: session.Aws, plan: Plan) -> dict[str, BaseException | None]:
-    """Asks for each kind of change once; by action ("ec2:RunInstances") the denial, or None where there is none."""
+    """Asks once for each kind of change. Returns the denial, or None, by action ("ec2:RunInstances")."""
     questions: dict[str, dict[str, Any]] = {}
     for step in plan.steps:
         asked = step.question(plan.ids)
@@ -77,7 +77,7 @@ def ask(aws: session.Aws, plan: Plan) -> dict[str, BaseException | None]:
         try:
             getattr(ec2, operation)(DryRun=True, **questions[operation])
         except Exception as error:
-            # Any other answer (DryRunOperation, or that a stand-in is not there) means that nothing forbids it.
+            # Every other answer (DryRunOperation, or that a stand-in is not there) means that it is allowed.
             if session.error_code(error) in session.DENIED_CODES:
                 return error
             if not session.error_code(error) and not type(error).__module__.startswith("botocore"):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Arithmetic of address ranges: what overlaps, what is free. Pure; IPv4 only, as the cluster is."""
+"""Arithmetic of address ranges: what overlaps, what is free. IPv4 only, as the cluster is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESERVED_IN_SUBNET = 5
 
 
 def network(text: str) -> Network:
-    """A range in canonical form; raises ValueError, also when bits beyond the prefix are set."""
+    """A range in canonical form. Raises ValueError, also when bits beyond the prefix are set."""
     return ipaddress.IPv4Network(text, strict=True)
 
 
@@ -27,6 +27,6 @@ def free(within: Network, prefix: int, taken: Iterable[str]) -> Iterator[str]:
     exact = {part for part in busy if part.prefixlen == prefix}
     wider_or_narrower = [part for part in busy if part.prefixlen != prefix]
     for part in within.subnets(new_prefix=prefix):
-        # The set makes the usual case, a thousand parts of equal size, linear.
+        # With the set the usual case, a thousand parts of equal size, takes linear time.
         if part not in exact and not any(part.overlaps(other) for other in wider_or_narrower):
             yield str(part)

@@ -58,11 +58,11 @@ class StepFailed(session.AwsError):
 
 
 class Refused(RunFailed, session.AwsError):
-    """The run was refused before its first change; the result has the policy that would do."""
+    """The run was refused before its first change. The result has the policy that would be enough."""
 
 
 def run(options: Mapping[str, Any], check_mode: bool, aws: session.Aws | None = None) -> Outcome:
-    """Makes the account what the options say. Raises AwsError, DescriptionError and RunFailed."""
+    """Changes the account to what the options describe. Raises AwsError, DescriptionError and RunFailed."""
     check_name(options["name"])
     if aws is None:
         aws = session.Aws(session.Connection.from_options(options))
@@ -117,7 +117,7 @@ def _present(aws: session.Aws, description: Description, options: Mapping[str, A
 
 
 def _asked(aws: session.Aws, description: Description, current: Current, plan: Plan, result: dict[str, Any]) -> Outcome:
-    """Nothing is done, and the plan is for the run that knows which of the workers are drained."""
+    """Nothing is done; the plan is left to the run that knows which workers are drained."""
     result.update(_found(aws, description, current, plan))
     result.update(changed=False, plan=[], members=[node.name for node in plan.nodes], api_calls=len(aws.calls))
     del result["diff"]
@@ -127,14 +127,14 @@ def _asked(aws: session.Aws, description: Description, current: Current, plan: P
 def _check_drained(
     leaving: Sequence[departures.Departure], drained: Collection[str] | None, result: Mapping[str, Any]
 ) -> None:
-    """Refuses a plan that has come to end a worker since it was asked which of them leave."""
+    """Refuses a plan that ends a worker which was not among those that leave when it was asked for them."""
     if drained is None:
         return
     names = [departure.instance.name for departure in leaving if departure.instance.name not in drained]
     if names:
         raise RunFailed(
-            f"drained: {', '.join(names)} would end and is not among them; what there is or what is described "
-            "has changed since it was asked. Run it again",
+            f"drained: {', '.join(names)} would end and is not among them; the account or the description has "
+            "changed since the workers were drained. Run it again",
             {**result, "reached": [], "changed": False},
         )
 
@@ -156,13 +156,12 @@ def _absent(aws: session.Aws, options: Mapping[str, Any], check_mode: bool) -> O
             return None if left else True
 
         try:
-            # IAM above all goes on showing for a while what is gone.
+            # IAM shows for a while what is gone.
             context.until("nothing to be left", probe, CONSISTENCY_S)
         except TimedOut as error:
             raise RunFailed(
                 f"after everything of {description.name} was removed there is still {', '.join(left)}; something else "
-                "makes such things, "
-                "or the API is late: run it again",
+                "creates such things, or the API still shows what is gone: run it again",
                 {**result, "reached": result["plan"]},
             ) from error
     result["api_calls"] = len(aws.calls)
@@ -182,7 +181,7 @@ def _check_permissions(
 def _carry_out(
     aws: session.Aws, description: Description, plan: Plan, options: Mapping[str, Any], result: dict[str, Any]
 ) -> Context:
-    context = Context(aws, description, plan.ids, options["wait_timeout"])
+    context = Context(aws, description.name, plan.ids, options["wait_timeout"])
     try:
         carry_out(plan, context)
     except StepFailed as error:
@@ -230,7 +229,7 @@ def carry_out(plan: Plan, context: Context) -> None:
                         if not needs[key]:
                             ready.append(key)
         except BaseException:
-            # An interrupt does not wait for what steps wait for.
+            # On an interrupt the steps under way stop waiting.
             context.stopped.set()
             raise
     if failure is None:

@@ -4,7 +4,7 @@
 
 """Sessions and clients of the AWS API, and what its errors mean to the user.
 
-The one home of credentials, regions, endpoints, retries and timeouts for every module and plugin of the collection.
+Credentials, regions, endpoints, retries and timeouts of every module and plugin of the collection are dealt with here.
 Credentials follow boto3's chain (environment, profile, SSO, container, instance role):
 https://boto3.amazonaws.com/v1/documentation/api/latest/guide/credentials.html
 """
@@ -41,19 +41,19 @@ INVALID_CODES = frozenset(
         "InvalidAccessKeyId",
     }
 )
-# 403: a denial whose body is not of the service's protocol, as a proxy or an emulator may answer.
+# 403 stands for a denial whose body is not of the service's protocol, as a proxy or an emulator may answer.
 DENIED_CODES = frozenset(
     {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation", "403"}
 )
 
 
 class AwsError(Exception):
-    """A failure of the API or of the way to it, in words for the user: what was tried, why not, what would do."""
+    """A failure of the API or on the way to it, in words for the user: what was tried, why it failed, what helps."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """How to reach the API. Each field is the option of the same name; None leaves the choice to boto3's chain."""
+    """How to reach the API. Each field is the option of its name; None leaves the choice to boto3's chain."""
 
     profile: str | None = None
     region: str | None = None
@@ -70,7 +70,7 @@ class Connection:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Connection:
-        """Takes the options named like the fields; what is missing, None or empty keeps its default."""
+        """Takes the options named like the fields. What is missing, None or empty keeps its default."""
         given = {field.name: options.get(field.name) for field in fields(cls)}
         return cls(**{name: value for name, value in given.items() if value not in (None, "")})
 
@@ -86,7 +86,7 @@ class Aws:
         self.connection = connection
         self._lock = threading.Lock()
         self._clients: dict[tuple[str, str | None], Any] = {}
-        # The names of the calls made ("ec2:DescribeVpcs"), retries not counted, for who wants to say how many.
+        # The names of the calls made ("ec2:DescribeVpcs"), without retries.
         self.calls: list[str] = []
         self._config = Config(
             retries=cast("Any", {"mode": connection.retry_mode, "total_max_attempts": connection.max_attempts}),
@@ -144,7 +144,7 @@ class Aws:
                 aws_access_key_id=wanted.access_key,
                 aws_secret_access_key=wanted.secret_key,
                 aws_session_token=wanted.session_token,
-                # boto3 itself reads AWS_DEFAULT_REGION alone; every other AWS tool looks here first.
+                # boto3 reads only AWS_DEFAULT_REGION; every other AWS tool looks at AWS_REGION first.
                 region_name=wanted.region or os.environ.get("AWS_REGION") or None,
                 profile_name=None if wanted.access_key else wanted.profile,
             )
@@ -153,7 +153,7 @@ class Aws:
             raise AwsError(explain(error, "open a session")) from error
 
     def _assumed(self, base: boto3.session.Session) -> boto3.session.Session:
-        """A session of the role, whose credentials renew themselves while a long run goes on."""
+        """A session of the role, whose credentials renew themselves during a long run."""
         wanted = self.connection
         sts = base.client("sts", endpoint_url=wanted.endpoint_url, config=self._config)
         request: dict[str, Any] = {"RoleArn": wanted.assume_role_arn, "RoleSessionName": USER_AGENT}
@@ -173,7 +173,7 @@ class Aws:
             }
 
         inner: Any = get_session()
-        # botocore has no public way to hand a session credentials that renew themselves.
+        # botocore has no public way to give a session credentials that renew themselves.
         inner._credentials = DeferredRefreshableCredentials(refresh_using=fetch, method="sts-assume-role")
         return boto3.session.Session(botocore_session=inner, region_name=base.region_name)
 
@@ -185,9 +185,9 @@ def error_code(error: BaseException) -> str:
 
 
 def explain(error: BaseException, doing: str) -> str:
-    """One sentence for the user: what was being done, what stands in the way, which option or step helps.
+    """One sentence for the user: what failed, why, and which option or step helps.
 
-    No part of it is a secret: botocore's messages name key ids at most.
+    It holds no secret: botocore's messages name key ids at most.
     """
     if isinstance(error, AwsError):
         return str(error)
@@ -199,7 +199,7 @@ def explain(error: BaseException, doing: str) -> str:
             "AWS_SECRET_ACCESS_KEY, run `aws sso login`, or run on an instance with a role"
         )
     if kind in ("SSOTokenLoadError", "UnauthorizedSSOTokenError", "TokenRetrievalError", "SSOError"):
-        return f"cannot {doing}: the single sign-on session is missing or has ended ({error}); run `aws sso login`"
+        return f"cannot {doing}: the single sign-on session is missing or has expired ({error}); run `aws sso login`"
     if kind == "ProfileNotFound":
         return f"profile: {error}; `aws configure list-profiles` shows the profiles there are"
     if kind == "NoRegionError":
@@ -228,12 +228,12 @@ def explain(error: BaseException, doing: str) -> str:
 
 
 def message(error: BaseException) -> str:
-    """What the API says of an error, without the code."""
+    """The API's message, without the code."""
     response = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Message", error)).strip().rstrip(".")
 
 
-# The service's prefix in a policy is not in the error; the operation tells it well enough.
+# The service's prefix in a policy is not in the error, but follows from the operation.
 _PREFIXES = (
     (("Role", "InstanceProfile"), "iam"),
     (("LoadBalancer", "TargetGroup", "Listener", "TargetHealth"), "elasticloadbalancing"),
@@ -245,7 +245,7 @@ _PREFIXES = (
 def denied_action(error: BaseException) -> str:
     """The action in the form that a policy has it ("ec2:RunInstances")."""
     operation = str(getattr(error, "operation_name", ""))
-    # A call may fail for an action that it implies, such as iam:PassRole.
+    # A call may lack the permission for an action that it implies, such as iam:PassRole.
     named = re.search(r"not authorized to perform:? ([a-z0-9-]+:[A-Za-z]+)", message(error))
     if named:
         return named.group(1)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Asks IAM's policy simulator what the caller's policies do not allow, for any service and without doing anything.
+"""Asks IAM's policy simulator what the caller's policies do not allow, for every service and without any change.
 
 https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
 """
@@ -17,7 +17,7 @@ from typing import Any, Callable, Collection, Iterable
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import session, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.needs import ANY, Account, Need
 
-# IAM throttles earlier than EC2.
+# IAM throttles sooner than EC2.
 PARALLEL = 4
 # The answer has a result for each pair of action and resource.
 ACTIONS, RESOURCES = 50, 20
@@ -25,12 +25,12 @@ ALLOWED, EXPLICIT = "allowed", "explicitDeny"
 
 
 class NotAvailable(Exception):
-    """There is no simulator, or none that the caller may ask."""
+    """There is no simulator, or the caller may not ask it."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: `arn` is that of the user or the role, of a role below a path perhaps without the path."""
+    """Who asks. `arn` is that of the user or the role; the path of a role may be missing in it."""
 
     arn: str
     account: Account
@@ -38,7 +38,7 @@ class Caller:
 
 
 def caller(aws: session.Aws) -> Caller | None:
-    """The user or role whose policies count; None for others, such as the root user, and where STS does not answer."""
+    """The user or role whose policies count. None for others, such as the root user, and where STS does not answer."""
     try:
         arn = str(aws.client("sts").get_caller_identity()["Arn"])
     except Exception as error:
@@ -60,15 +60,16 @@ def caller(aws: session.Aws) -> Caller | None:
 def denied(aws: session.Aws, who: Caller, needs: Collection[Need], certain: Collection[str]) -> list[Need]:
     """The needs that the caller's policies certainly do not meet. Raises NotAvailable.
 
-    `certain` are the context keys that a need has or that a request for it has not either, as are the tags of other
-    clusters. Where a policy asks for a key beside them, such as the caller's address, nothing is certain.
+    `certain` are the context keys whose values are known: a need has them, or the request for it does not have them
+    either. Tags of other clusters are among these. Where a policy asks for another key, such as the caller's address,
+    nothing is certain.
     """
     if not needs:
         return []
     simulator = _Simulator(aws.client("iam"), who, frozenset(key.lower() for key in certain))
     refused = simulator.refused(needs)
-    # A policy for every resource covers each of them; where the simulator says otherwise of one, it is not one of those
-    # that it takes the action to have.
+    # What is allowed for every resource is allowed for each. Where the simulator denies one nevertheless, it does not
+    # know that the action takes resources of that type.
     doubtful = [need for need in refused if refused[need] != EXPLICIT and need.resource != ANY]
     for_all = {Need(need.action, ANY, need.context, need.step) for need in doubtful}
     still = simulator.refused(for_all) if for_all else {}
@@ -101,7 +102,7 @@ class _Simulator:
             for (context, arns), names in actions.items()
             for start in range(0, len(names), ACTIONS)
         ]
-        # The first by itself: where it is not answered, the others need not be asked.
+        # The first by itself: where it is not answered, the others are not asked.
         answers = [self._asked(*questions[0])]
         with ThreadPoolExecutor(max_workers=PARALLEL) as pool:
             answers += pool.map(lambda question: self._asked(*question), questions[1:])
@@ -131,7 +132,7 @@ class _Simulator:
             results = self._with_path(ask)
         except Exception as error:
             if session.error_code(error) == "InvalidInput":
-                # Actions that it does not take together it may take one by one; one that it does not take stays open.
+                # Actions that it refuses together it may take one by one. One that it does not know is not denied.
                 single = [{}] if len(actions) == 1 else [self._asked(context, resources, [name]) for name in actions]
                 return {pair: decision for found in single for pair, decision in found.items()}
             if session.error_code(error) or type(error).__module__.startswith("botocore"):
@@ -152,7 +153,7 @@ class _Simulator:
         return key.lower() in self._certain or tags.CLUSTER_PREFIX in key.lower()
 
     def _with_path(self, ask: Callable[[], list[Any]]) -> list[Any]:
-        """Asks again with the ARN that IAM knows where the one without a path is not known."""
+        """Asks again with the role's full ARN where IAM does not know the one without a path."""
         try:
             return ask()
         except Exception as error:
@@ -163,5 +164,5 @@ class _Simulator:
 
 
 def _by_organization(result: Any) -> bool:
-    """Whether service control policies are the reason, of which the simulator leaves conditions out of account."""
+    """Whether service control policies are the reason: the simulator ignores their conditions."""
     return result.get("OrganizationsDecisionDetail", {}).get("AllowedByOrganizations") is False

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The tags by which a cluster's resources are known: the identity of everything that ec2_cluster makes.
+"""The tags by which a cluster's resources are found, whatever ec2_cluster creates.
 
-Amazon's own `kubernetes.io/cluster/<name>` is left to the cloud controller; see
-https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html for what a tag may hold.
+The tag `kubernetes.io/cluster/<name>` is the cloud controller's. What a tag may hold:
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def at_creation(kind: str, tags: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def clusters_of(tags: Mapping[str, str]) -> list[str]:
-    """The names of the clusters that own a resource with these tags: one, unless somebody tagged it by hand."""
+    """The names of the clusters that own a resource with these tags; several only where somebody tagged it by hand."""
     return sorted(
         key[len(CLUSTER_PREFIX) :] for key, value in tags.items() if key.startswith(CLUSTER_PREFIX) and value == OWNED
     )

@@ -59,7 +59,7 @@ class Stub:
 
 def context(ec2: Stub, **ids: str) -> Context:
     aws: Any = SimpleNamespace(client=lambda service: ec2)
-    return Context(aws, description(), {**IDS, **ids}, 20)
+    return Context(aws, "demo", {**IDS, **ids}, 20)
 
 
 def node(**more: Any) -> Launch:

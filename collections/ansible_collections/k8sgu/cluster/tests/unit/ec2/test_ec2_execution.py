@@ -14,7 +14,6 @@ import pytest
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import plan, run
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import Context
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
 
 # Steps that wait for each other in vain fail the test, and do not hang it.
 PATIENCE_S = 10.0
@@ -40,7 +39,7 @@ def step(name: str, work: Callable[[Context], object], *after: str) -> plan.Step
 
 def carry_out(*steps: plan.Step) -> None:
     aws: Any = SimpleNamespace(client=lambda service: None)
-    run.carry_out(plan.Plan(list(steps)), Context(aws, Description("demo", "us-east-1"), {}, PATIENCE_S))
+    run.carry_out(plan.Plan(list(steps)), Context(aws, "demo", {}, PATIENCE_S))
 
 
 def test_steps_that_do_not_need_each_other_are_made_side_by_side() -> None:

@@ -158,8 +158,7 @@ def test_a_member_that_is_left_keeps_its_subnet(private: bool) -> None:
     ]
     if private:
         current.nat_gateways = [
-            NatGateway(f"nat-{zone}", f"subnet-public-{zone}", "available", "eip-1", {**OURS, tags.ROLE: zone})
-            for zone in ZONES
+            NatGateway(f"nat-{zone}", "available", "eip-1", {**OURS, tags.ROLE: zone}) for zone in ZONES
         ]
         current.route_tables = [
             RouteTable(

@@ -16,14 +16,14 @@ AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
 
 def of_aws(endpoint: str) -> bool:
-    """Whether an endpoint of the EC2 API is AWS's own, whose load balancers have names in the public DNS."""
+    """Whether an endpoint of the EC2 API is AWS's own. Then load balancers have names in the public DNS."""
     return (urlsplit(endpoint).hostname or "").endswith(AWS_DOMAINS)
 
 
 def host(reader: Reader, balancer: LoadBalancer) -> str:
-    """The DNS name; for an EC2 that is not AWS, such as a lab, the public address of the balancer's interface.
+    """The DNS name; where EC2 is not AWS's, as in a lab, the public address of the balancer's interface.
 
-    The interface's description is how AWS says to find it:
+    AWS on how to find that interface by its description:
     https://repost.aws/knowledge-center/elb-find-load-balancer-IP
     Raises AwsError.
     """

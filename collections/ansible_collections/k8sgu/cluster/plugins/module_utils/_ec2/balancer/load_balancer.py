@@ -150,7 +150,7 @@ def _balancer(draft: plan.Draft, balancer: LoadBalancer | None, marks: dict[str,
     """Returns whether one that is there is made again, which another scheme calls for."""
     scheme = draft.description.load_balancer_scheme
     if scheme == "internal":
-        places = [reference for _zone, reference in subnets.of_nodes(draft)]
+        places = subnets.of_nodes(draft)
     elif draft.description.subnet_ids:
         places = [f"subnet/{id}" for id in draft.description.subnet_ids]
     else:

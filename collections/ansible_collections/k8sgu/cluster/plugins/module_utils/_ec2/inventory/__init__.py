@@ -2,4 +2,4 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the inventory plugin k8sgu.cluster.ec2 does: fetch instances, cache them, make hosts of them."""
+"""The work of the inventory plugin k8sgu.cluster.ec2: fetch instances, cache them, turn them into hosts."""

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Under what name the answer of the API is cached: who asked whom for what, found out without asking.
+"""The key under which an answer of the API is cached: who asked whom for what, found out without a call.
 
-An answer must never be served to another account, endpoint or question, and a hit must not cost a call.
+A cached answer must never be given for another account, endpoint or question, and a hit must not cost a call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.inventory.fetch
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import Connection
 
 _ACCOUNT_IN_ARN = re.compile(r"arn:[^:]*:iam::(\d{12}):")
-# A profile's settings that say who it is; keys and tokens are not among them.
+# The settings of a profile that say whose it is, without keys and tokens.
 _PROFILE_SETTINGS = (
     "role_arn",
     "source_profile",
@@ -37,9 +37,9 @@ _SECRETS = ("secret_key", "session_token")
 
 
 def account_of_key(access_key: str) -> str | None:
-    """The account that an access key's id belongs to, None where it does not hold one (keys made before 2019).
+    """The account of an access key's id. None where the id does not hold it (keys made before 2019).
 
-    After the four letters of its prefix the id is base 32: a bit that marks the newer form, 40 bits of account.
+    After the four letters of its prefix the id is base 32: a bit that marks the newer form, then 40 bits of account.
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html
     """
     if not re.fullmatch(r"A[KS]IA[A-Z2-7]{16}", access_key):
@@ -50,7 +50,7 @@ def account_of_key(access_key: str) -> str | None:
 
 
 def identity(connection: Connection, session: Any) -> dict[str, Any]:
-    """Who calls with `connection` through this botocore session: an account where it can be told, and what tells it."""
+    """Who calls with `connection` through this botocore session: the account where it is known, and what says so."""
     profile = session.get_scoped_config()
     told = {name: profile[name] for name in _PROFILE_SETTINGS if name in profile}
     for arn in (connection.assume_role_arn, profile.get("role_arn")):
@@ -60,7 +60,7 @@ def identity(connection: Connection, session: Any) -> dict[str, Any]:
     if "sso_account_id" in profile:
         return {"account": str(profile["sso_account_id"]), "profile": told}
     credentials = session.get_credentials()
-    # Credentials that are fetched on first use would be fetched by looking at their key.
+    # Reading the key of credentials that are fetched on first use would fetch them.
     if credentials is None or type(credentials).__name__.startswith("Deferred"):
         return {"account": None, "profile": told, "name": session.profile}
     account = account_of_key(credentials.access_key)
@@ -68,7 +68,7 @@ def identity(connection: Connection, session: Any) -> dict[str, Any]:
 
 
 def cache_key(who: dict[str, Any], connection: Connection, endpoint: str, query: Query) -> str:
-    """A key of fixed length: the same for the same account and question, another for every other."""
+    """A key of fixed length: the same for the same account and question, and different for any other."""
     how = {name: value for name, value in asdict(connection).items() if name not in _SECRETS and name != "access_key"}
     asked = {"format": 1, "who": who, "how": how, "endpoint": endpoint, "query": asdict(query)}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

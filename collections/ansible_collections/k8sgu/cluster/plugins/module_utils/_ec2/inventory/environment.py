@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""AWS settings that a command prints, put into this process's environment as `eval "$(command)"` would put them.
+"""Puts the AWS settings that a command prints into this process's environment, as `eval "$(command)"` would.
 
-The inventory plugin runs in Ansible's own process, so lookups and the modules on the controller then see them too:
-the whole run speaks to one account, and no key passes through a variable, a file or a command line.
+The inventory plugin runs in Ansible's own process, so lookups and modules on the controller see them too: the whole run
+works on one account, and no key passes through a variable, a file or a command line.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import MutableMapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.inventory.hosts import InventoryError
 
-# A command that does not tell this one would leave the calls to Amazon.
+# If the command did not set this one, the calls would go to AWS.
 ENDPOINT = "AWS_ENDPOINT_URL"
 TIMEOUT_S = 60.0
 
-# What botocore reads to decide where a call goes and who makes it. All of it is replaced: half of one account's
-# settings and half of another's would be neither, and a lab's inventory must not reach an account.
+# What botocore reads to decide where a call goes and who makes it. All of it is replaced: settings of two accounts must
+# not be mixed, and a lab's inventory must not reach an account of AWS.
 AWS_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -52,12 +52,12 @@ _EXPORT = re.compile(r"export\s+(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*)")
 
 
 def adopt(command: Sequence[str], environment: MutableMapping[str, str], timeout_s: float = TIMEOUT_S) -> list[str]:
-    """Runs `command` and takes what it exports into `environment`, in place of what was said there before.
+    """Runs `command` and puts what it exports into `environment`, in place of the AWS settings that were there.
 
-    Returns warnings: of another endpoint, which whoever set it may believe to be the one in use. Raises InventoryError
-    where the command is missing, fails, hangs, or does not name an endpoint.
+    Returns warnings, of an endpoint that was set before and is not used. Raises InventoryError where the command is
+    missing, fails, hangs, or does not name an endpoint.
     """
-    # A virtual environment's programs are beside its interpreter, whether or not it has been activated.
+    # A virtual environment's programs are beside its interpreter, and it need not be activated.
     path = os.pathsep.join([environment.get("PATH", os.defpath), str(Path(sys.executable).parent)])
     program = shutil.which(command[0], path=path)
     shown = shlex.join(command)
@@ -88,7 +88,7 @@ def adopt(command: Sequence[str], environment: MutableMapping[str, str], timeout
         )
     exported = exports(done.stdout)
     if not exported.get(ENDPOINT):
-        raise InventoryError(f"environment_command: `{shown}` does not export {ENDPOINT}, so nothing of it is used")
+        raise InventoryError(f"environment_command: `{shown}` does not export {ENDPOINT}, so its output is not used")
     before, now = environment.get(ENDPOINT, ""), exported[ENDPOINT]
     for name in AWS_VARIABLES:
         environment.pop(name, None)
@@ -99,7 +99,7 @@ def adopt(command: Sequence[str], environment: MutableMapping[str, str], timeout
 
 
 def exports(text: str) -> dict[str, str]:
-    """The variables of the lines `export NAME=VALUE`, the values as a shell reads them."""
+    """The variables of the lines `export NAME=VALUE`, with the values as a shell reads them."""
     found = {}
     for line in text.splitlines():
         match = _EXPORT.fullmatch(line.strip())

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Instances from the API: several regions at once, every page, as plain data that a cache can hold."""
+"""Fetches instances from the API: several regions at once, every page, as plain data that a cache can hold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.tags import CLU
 try:
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.loaders import Loader
-except ImportError:  # ec2_session.BOTO3_IMPORT_ERROR says so; the plugin refuses before it comes here
+except ImportError:  # ec2_session.BOTO3_IMPORT_ERROR says so, and the plugin fails before this is used
     Loader = object  # type: ignore[misc, assignment]
 
 # The most that DescribeInstances gives in one page.
@@ -28,7 +28,7 @@ MAX_REGIONS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Query:
-    """Which instances: the part of the options that decides what the API answers."""
+    """Which instances are asked for: the options that decide what the API answers."""
 
     regions: tuple[str, ...]
     clusters: tuple[str, ...]  # empty: every cluster of ours
@@ -44,19 +44,19 @@ class Query:
 
 
 class _Loader(Loader):
-    """botocore's loader of service models, with ours in the place of EC2's."""
+    """botocore's loader of service models, with our model in place of EC2's."""
 
     def load_service_model(self, service_name: str, type_name: str, api_version: str | None = None) -> Any:
         if service_name == "ec2" and type_name == "service-2":
             return MODEL
         if service_name == "ec2" and type_name == "endpoint-rule-set-1":
-            # The general way looks through the directories of all 400 services first.
+            # botocore would look through the directories of all 400 services first.
             return self.load_data(f"ec2/{api_version or API_VERSION}/{type_name}")
         return super().load_service_model(service_name, type_name, api_version)
 
 
 class InventoryAws(ec2_session.Aws):
-    """The collection's AWS clients; EC2's by the small model unless everything is asked for."""
+    """The collection's AWS clients, EC2's with the small model unless everything is asked for (`full`)."""
 
     def __init__(self, connection: ec2_session.Connection, full: bool) -> None:
         self._full = full
@@ -69,7 +69,7 @@ class InventoryAws(ec2_session.Aws):
         return session
 
     def check_regions(self, regions: Iterable[str]) -> None:
-        """Raises AwsError for a region that botocore does not know; the connection's own was checked before."""
+        """Raises AwsError for a region that botocore does not know. The connection's own was checked before."""
         session = self.botocore_session
         known = {
             name
@@ -87,7 +87,7 @@ class InventoryAws(ec2_session.Aws):
 
 
 def fetch(aws: ec2_session.Aws, query: Query) -> list[dict[str, Any]]:
-    """Every instance that `query` means, in the API's own shape and with its `Region` and `OwnerId`; regions in order.
+    """Every instance of `query` in the API's own form, with its `Region` and `OwnerId`, in the order of the regions.
 
     Raises AwsError, which names the region.
     """
@@ -122,7 +122,7 @@ def _region(region: str, client: Any, filters: list[dict[str, Any]]) -> list[dic
 
 
 def plain(value: Any) -> Any:
-    """`value` with dates as ISO 8601 strings: what JSON, and so a cache, can hold."""
+    """`value` with dates as ISO 8601 strings, since JSON, and so a cache, has no dates."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):

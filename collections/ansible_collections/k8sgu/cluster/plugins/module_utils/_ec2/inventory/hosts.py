@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Instances into hosts, groups and variables: a pure function of what the API said and what the options ask for."""
+"""Turns instances into hosts, groups and variables: a pure function of the API's answer and the options."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.tags import (
     clusters_of,
 )
 
-# The groups of each role; they are there when they are empty too, so that a play's `hosts` always matches a group.
+# The groups of each role. They exist when they are empty too, so that a play's `hosts` always matches a group.
 GROUPS_OF_ROLE = {CONTROL_PLANE: ("control_plane", "etcd"), WORKER: ("worker",)}
 CLUSTER_GROUP = "cluster_"
 POOL_GROUP = "pool_"
 STANDING_GROUPS = ("control_plane", "etcd", "worker")
 
-# Where Ansible finds the address and the name of a host, by the words of the options.
+# Where the address and the name of a host come from, by the values of the options.
 ADDRESSES = {
     "public_ip": "PublicIpAddress",
     "private_ip": "PrivateIpAddress",
@@ -40,9 +40,9 @@ TAG_PREFIX = "tag:"
 
 # A name becomes part of file names and host patterns: no slash, no comma, no colon, no brackets, no leading dash.
 USABLE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
-# Groups that Ansible makes by itself.
+# Groups that Ansible itself makes.
 ANSIBLES_GROUPS = ("all", "ungrouped")
-# A host of one of these names would take the place of the machine that Ansible runs on.
+# A host of such a name would replace the machine that Ansible runs on.
 THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _VARIABLES = (
@@ -55,8 +55,8 @@ _VARIABLES = (
     ("ec2_private_ip", "PrivateIpAddress"),
     ("ec2_public_ip", "PublicIpAddress"),
 )
-# What most nodes of a cluster or a pool have in common is kept once, on the group; of the last two, on the groups of
-# the kind that saves more. Never on both: which of them wins is for whoever else orders the groups to say.
+# What most nodes of a cluster or a pool have in common is kept once, on the group. The last two are kept on clusters or
+# on pools, whichever saves more, and never on both, since the order of groups is not ours to decide.
 _OF_CLUSTER = ("ec2_cluster", "ec2_account", "ec2_region", "ec2_vpc_id")
 _OF_POOL = ("ec2_role", "ec2_pool", "ec2_instance_type", "ec2_architecture")
 _OF_EITHER = ("ec2_zone", "ec2_tags")
@@ -66,12 +66,12 @@ _OWN_TAGS = frozenset({NAME, ROLE, POOL, POD_CIDR})
 
 
 class InventoryError(Exception):
-    """Instances that cannot be told apart or must not be listed; the message names them and the way out."""
+    """Instances that cannot be told apart or must not be listed. The message names them and what to do."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How instances become hosts: the options that are no question to the API."""
+    """How instances become hosts: the options that are not part of the question to the API."""
 
     clusters: tuple[str, ...]
     hostnames: tuple[str, ...] = (TAG_PREFIX + NAME,)
@@ -95,18 +95,18 @@ class Hosts:
 
 @dataclass
 class Placement:
-    """Where variables are kept: those of the groups, and for each host, in the order of the hosts, its own."""
+    """Where variables are kept: those of the groups, and those of each host, in the order of the hosts."""
 
     groups: dict[str, dict[str, Any]]
     hosts: list[dict[str, Any]]
 
 
 def placed(hosts: Sequence[Host], merging: bool = False) -> Placement:
-    """The variables of `hosts` with what they have in common on their groups; merged again they are what they were.
+    """The variables of `hosts`, with what they have in common moved to their groups. Ansible merges them again.
 
-    A host's own value is preferred to its groups', so one that differs from the others says so. A host of several
-    clusters keeps all of its own. `merging`: dictionaries of groups and hosts are merged (hash_behaviour = merge), so a
-    group's must be every member's.
+    A host's own value wins over its groups', so a host that differs keeps its value. A host of several clusters keeps
+    all of its variables. With `merging` (hash_behaviour = merge) dictionaries of groups and hosts are merged, so a
+    dictionary moves to a group only if all members have it.
     """
     members: dict[str, list[Host]] = {}
     for host in hosts:
@@ -141,16 +141,16 @@ def placed(hosts: Sequence[Host], merging: bool = False) -> Placement:
 
 
 def _has(host: Host, name: str, found: Mapping[str, Any]) -> bool:
-    """Whether `host` would have its value of a variable from `found`, the values of groups."""
+    """Whether `host` would get its value of a variable from `found`, the values by group."""
     return len(host.clusters) < 2 and any(
         found[group] == host.variables[name] for group in host.groups if group in found
     )
 
 
 def _common(hosts: Sequence[Host], name: str, merging: bool) -> list[Any]:
-    """The value that more than half of `hosts` have, where each has one; one value or none.
+    """The value that more than half of `hosts` have, where each has one: a list of one value or of none.
 
-    None either where no host would have it from the group.
+    Of none, too, where no host would take it from the group.
     """
     if all(len(host.clusters) > 1 for host in hosts):
         return []
@@ -169,16 +169,16 @@ def _common(hosts: Sequence[Host], name: str, merging: bool) -> list[Any]:
 
 
 def safe_group_name(text: str) -> str:
-    """`text` as Ansible wants a group's name: word characters alone."""
+    """`text` as the name of a group, for which Ansible wants word characters only."""
     return re.sub(r"\W", "_", text, flags=re.ASCII)
 
 
 def hosts_from(instances: Iterable[Mapping[str, Any]], layout: Layout, groups: Iterable[str] = ()) -> Hosts:
     """One host for each instance, in the order of their names.
 
-    An instance without a usable name is left out with a warning that names it; the name of a group, ours or one of
-    `groups`, which are there already, is none: Ansible would take the group for the host. Raises InventoryError where
-    two have one name, or one name is this machine's: a play would run on the wrong one.
+    An instance without a usable name is left out, with a warning that names it. The name of a group, ours or one of
+    `groups`, which exist already, is not usable: Ansible would take the group for the host. Raises InventoryError where
+    two instances have the same name or one has this machine's, since a play would run on the wrong one.
     """
     result = Hosts()
     seen: dict[str, Mapping[str, Any]] = {}
@@ -205,9 +205,9 @@ def hosts_from(instances: Iterable[Mapping[str, Any]], layout: Layout, groups: I
         result.hosts.append(_host(name, instance, tags, layout, result.warnings))
     if nameless:
         result.warnings.append(
-            f"left out, having no name by hostnames ({', '.join(layout.hostnames)}): {'; '.join(sorted(nameless))}; "
-            "give them a Name tag of letters, digits, dots and dashes that is no group's name, or add instance_id to "
-            "hostnames"
+            f"left out, since hostnames ({', '.join(layout.hostnames)}) gives them no name: "
+            f"{'; '.join(sorted(nameless))}; give them a Name tag of letters, digits, dots and dashes that is not a "
+            "group's name, or add instance_id to hostnames"
         )
     result.hosts.sort(key=lambda host: host.name)
     return result
@@ -216,7 +216,7 @@ def hosts_from(instances: Iterable[Mapping[str, Any]], layout: Layout, groups: I
 def _name(
     instance: Mapping[str, Any], tags: Mapping[str, str], preference: Sequence[str], taken: Container[str]
 ) -> tuple[str | None, list[str]]:
-    """The first usable name, and the values that were met before it and cannot be one."""
+    """The first usable name, and the values before it that cannot be a name."""
     refused: list[str] = []
     for wanted in preference:
         if wanted.startswith(TAG_PREFIX):
@@ -233,13 +233,13 @@ def _name(
 
 
 def _owners(tags: Mapping[str, str], layout: Layout) -> list[str]:
-    """The clusters that own an instance with these tags, of those that are asked for."""
+    """The clusters that own an instance with these tags, among those that are asked for."""
     owners = clusters_of(tags)
     return [owner for owner in owners if owner in layout.clusters] if layout.clusters else owners
 
 
 def _groups(tags: Mapping[str, str], layout: Layout) -> list[str]:
-    """Groups of an instance with these tags: its clusters', its role's, its pool's."""
+    """The groups of an instance with these tags: of its clusters, its role and its pool."""
     groups = [CLUSTER_GROUP + safe_group_name(cluster) for cluster in _owners(tags, layout)]
     groups += GROUPS_OF_ROLE.get(tags.get(ROLE, ""), ())
     if tags.get(POOL):
@@ -303,7 +303,7 @@ _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def _snake_case(value: Any) -> Any:
-    """The keys of the API ("PrivateIpAddress") as Ansible's users write them ("private_ip_address")."""
+    """The API's keys ("PrivateIpAddress") in Ansible's style ("private_ip_address")."""
     if isinstance(value, dict):
         return {_WORD.sub("_", key).lower(): _snake_case(item) for key, item in value.items()}
     if isinstance(value, list):

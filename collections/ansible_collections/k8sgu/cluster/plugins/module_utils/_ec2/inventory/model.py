@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""EC2's service model cut down to the one call and the few fields that an inventory needs.
+"""EC2's service model, reduced to the one call and the few fields that an inventory needs.
 
-botocore parses an answer by its service model, field by field, and EC2's own model has thousands of shapes: reading it
-and walking 60 fields of every instance is most of an inventory's time. With this model botocore still finds the
-credentials, the endpoint, signs, retries and follows redirects; it just looks at fewer fields. A unit test holds every
-name against the full model.
+botocore parses an answer by its service model, field by field. EC2's own model has thousands of shapes, and most of an
+inventory's time goes into reading it and into 60 fields of every instance. With this model botocore still finds
+credentials and endpoint, signs, retries and follows redirects; it only reads fewer fields. A unit test compares every
+name with the full model.
 
 https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html
 """

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The inventory's options checked: each fault in one sentence that names the option and what would do."""
+"""Checks the inventory's options: each fault in one sentence that names the option and what would be valid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.inventory.hosts
     InventoryError,
 )
 
-# Options of other EC2 inventories that people bring along.
+# Options that people know from other EC2 inventories.
 FOREIGN = {
     "access_key": "keys do not belong in a file: use profile or the environment",
     "aws_access_key": "keys do not belong in a file: use profile or the environment",
@@ -37,7 +37,7 @@ FOREIGN = {
 
 
 def check_names(given: Iterable[str], known: Iterable[str]) -> None:
-    """Raises InventoryError for the options that there are not, each with what it may have been meant to be."""
+    """Raises InventoryError for unknown options, each with the option that may have been meant."""
     known = sorted(known)
     faults = []
     for name in sorted(set(map(str, given)) - set(known)):
@@ -58,7 +58,7 @@ def check_hostnames(preference: Iterable[str]) -> None:
 
 
 def check_clusters(names: Iterable[Any], written: Any = None) -> None:
-    """`written` is the option as it stands in the file: a template there says which variable has the wrong name."""
+    """`written` is the option as it is in the file: a template there says which variable has the wrong value."""
     texts = written if isinstance(written, list) else [written]
     template = next((str(text) for text in texts if isinstance(text, str) and "{{" in text), "")
     for name in names:
@@ -79,7 +79,7 @@ def filters_from(given: Mapping[str, Any]) -> tuple[tuple[str, tuple[str, ...]],
             )
         if name == "instance-state-name":
             raise InventoryError("filters: use the option states instead of instance-state-name")
-        # The API has true and false in lower case.
+        # The API writes true and false in lower case.
         texts = tuple(str(item).lower() if isinstance(item, bool) else str(item) for item in values)
         result.append((str(name), texts))
     return tuple(sorted(result))

@@ -28,7 +28,6 @@ STAND_IN_ADDRESS = "eipalloc-00000000"
 @dataclass(frozen=True)
 class NatGateway:
     id: str
-    subnet_id: str
     state: str
     allocation_id: str
     tags: Mapping[str, str]
@@ -49,7 +48,6 @@ def read(reader: Reader, current: Current) -> None:
         current.nat_gateways.append(
             NatGateway(
                 item["NatGatewayId"],
-                item.get("SubnetId", ""),
                 item["State"],
                 addresses[0] if addresses else "",
                 tags.as_mapping(item.get("Tags")),

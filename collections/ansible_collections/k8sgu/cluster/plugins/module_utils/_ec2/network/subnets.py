@@ -96,13 +96,12 @@ def places_held(draft: plan.Draft) -> list[tuple[str, str]]:
     return [(kind, zone) for kind, zone in found if kind in (PUBLIC, PRIVATE)]
 
 
-def of_nodes(draft: plan.Draft) -> list[tuple[str, str]]:
-    """The subnets for nodes, as zone and reference, in the order in which nodes are dealt out to them."""
+def of_nodes(draft: plan.Draft) -> list[str]:
+    """References of the subnets for nodes, in the order in which nodes are dealt out to them."""
     if draft.description.subnet_ids:
-        by_id = {subnet.id: subnet for subnet in (*draft.current.subnets, *draft.current.foreign_subnets)}
-        return [(by_id[id].zone, f"subnet/{id}") for id in draft.description.subnet_ids]
+        return [f"subnet/{id}" for id in draft.description.subnet_ids]
     kind = PRIVATE if draft.description.private_nodes else PUBLIC
-    return [(zone, f"subnet/{kind}/{zone}") for zone in draft.facts.zones]
+    return [f"subnet/{kind}/{zone}" for zone in draft.facts.zones]
 
 
 def wanted(draft: plan.Draft) -> None:

@@ -129,7 +129,7 @@ def wanted(draft: plan.Draft) -> None:
     if vpc.cidr != cidr:
         raise DescriptionError(
             f"vpc_cidr: the cluster's VPC {vpc.id} has {vpc.cidr}, and a VPC's range cannot be changed to {cidr}; "
-            "keep it, or remove the cluster (state: absent) and make it anew"
+            "keep it, or remove the cluster (state: absent) and create it again"
         )
     if not vpc.dns_hostnames:
         draft.add(EnableDns("vpc", "public DNS names of instances are off"))

@@ -34,7 +34,6 @@ class Node:
     name: str
     role: str
     pool: str
-    zone: str
     subnet: str  # the reference of its subnet
     pod_cidr: str
 
@@ -49,7 +48,7 @@ def nodes_wanted(draft: plan.Draft) -> list[Node]:
     description = draft.description
     places = subnets.of_nodes(draft)
     alive = draft.current.nodes()
-    by_id = {draft.known(reference): (zone, reference) for zone, reference in places if draft.known(reference)}
+    by_id = {draft.known(reference): reference for reference in places if draft.known(reference)}
     pods = ranges.network(description.pod_cidr)
     wanted = [
         (pool, number, pool.node_name(draft.cluster, number))
@@ -72,11 +71,11 @@ def nodes_wanted(draft: plan.Draft) -> list[Node]:
     free = ranges.free(pods, description.pod_cidr_node_prefix, kept.values())
     nodes = []
     for pool, number, name in wanted:
-        zone, reference = places[number % len(places)]
+        subnet = places[number % len(places)]
         instance = alive.get(name)
-        if instance and instance.subnet_id in by_id:
-            zone, reference = by_id[instance.subnet_id]
-        nodes.append(Node(name, pool.role, pool.name, zone, reference, kept.get(name) or next(free)))
+        if instance:
+            subnet = by_id.get(instance.subnet_id, subnet)
+        nodes.append(Node(name, pool.role, pool.name, subnet, kept.get(name) or next(free)))
     return nodes
 
 
