@@ -6,7 +6,7 @@
 
 What a resource is, how it is read, planned, changed and removed, and which permissions that needs is in its own module.
 Another kind of resource is one more module, and here a field of `Current`, a call in `read`, in `_plan` and in
-`_surplus`, and a line in `PERMISSIONS`.
+`_surplus`, and a line in the tables below.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Callable, Collection, Iterator
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import groups, plan, quotas, session, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import billing, groups, plan, quotas, session, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access import key_pair, profiles
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access.key_pair import KeyPair
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access.profiles import Profile, Role
@@ -72,6 +72,20 @@ PERMISSIONS = (
     *volumes.PERMISSIONS,
     *quotas.PERMISSIONS,
 )
+BILLED = (launch.billed, volumes.billed, load_balancer.billed, nat.billed)
+# The types of resources in ARNs, by what our references ("nat-gateway/eu-central-1a") and EC2's ids begin with.
+# https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html#amazonec2-resources-for-iam-policies
+TYPES = {
+    **vpc.TYPES,
+    **internet_gateway.TYPES,
+    **subnets.TYPES,
+    **nat.TYPES,
+    **route_tables.TYPES,
+    **groups.TYPES,
+    **key_pair.TYPES,
+    **instances.TYPES,
+    **volumes.TYPES,
+}
 
 
 @dataclass
@@ -192,6 +206,11 @@ def _second_calls(
     if ids - launched or (ids and len(current.nodes()) < description.node_count):
         calls.append(partial(images.read, reader, {image for image in meant if image.id}, current))
     return calls
+
+
+def billed(description: Description, zones: int) -> list[dict[str, Any]]:
+    """What AWS bills a description for by time; `zones` is the number of availability zones."""
+    return billing.total(item for part in BILLED for item in part(description, zones))
 
 
 def check(description: Description, current: Current) -> None:

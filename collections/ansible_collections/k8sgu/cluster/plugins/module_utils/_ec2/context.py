@@ -32,8 +32,6 @@ NOT_FOUND = (
     "InvalidInternetGatewayId.NotFound",
     "InvalidAllocationID.NotFound",
     "InvalidInstanceID.NotFound",
-    "NatGatewayNotFound",
-    "InvalidNatGatewayID.NotFound",
 )
 # What EC2 answers while something that is being removed still holds on to it.
 IN_USE = ("DependencyViolation", "InvalidGroup.InUse", "IncorrectState", "AuthFailure.InUse")

@@ -28,10 +28,6 @@ class Case:
         self.whole = not description.pools
         self.own_vpc = not description.vpc_id
         self.own_subnets = not description.subnet_ids
-        nat = self.whole or (description.private_nodes and description.nat_gateways != "none")
-        self.nat = nat or bool(current.nat_gateways or current.addresses)
-        gateway = self.own_subnets and (self.whole or not description.private_nodes or self.nat)
-        self.gateway = gateway or bool(current.gateways)
 
 
 When = Callable[[Case], bool]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 API = "api"
 STAND_IN = "sg-00000000"
+TYPES = {"security-group": "security-group", "sg": "security-group"}
 # The default quota of inbound rules of a group:
 # https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html#vpc-limits-security-groups
 RULES_QUOTA = 60

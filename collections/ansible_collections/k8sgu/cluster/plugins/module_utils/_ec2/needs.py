@@ -13,37 +13,18 @@ policies of their own, and CreateServiceLinkedRole, which an account needs once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Dict, Iterator, Mapping, NamedTuple, Tuple
+from typing import Any, Dict, Iterator, Mapping, NamedTuple, Tuple
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import TYPES, Current
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Plan
-
-if TYPE_CHECKING:
-    from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
 
 Context = Dict[str, str]
 # Action, resource and context.
 Found = Tuple[str, str, Context]
 
 ANY = "*"
-# Resource types as ARNs have them, by what our references begin with ("subnet/public/eu-central-1a") and by what EC2's
-# ids begin with. Only types that are named differently are listed.
-# https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html#amazonec2-resources-for-iam-policies
-KIND_OF_REFERENCE = {"gateway": "internet-gateway", "nat-gateway": "natgateway"}
-REFERENCES = frozenset(
-    ("vpc", "gateway", "subnet", "route-table", "security-group", "nat-gateway", "elastic-ip", "instance")
-)
-KIND_OF_ID = {
-    "igw": "internet-gateway",
-    "rtb": "route-table",
-    "sg": "security-group",
-    "nat": "natgateway",
-    "eipalloc": "elastic-ip",
-    "i": "instance",
-    "vol": "volume",
-    "key": "key-pair",
-}
 
 
 class Account(NamedTuple):
@@ -102,15 +83,14 @@ class Place:
 
     def ec2(self, reference: str) -> tuple[str, Context]:
         """ARN and context of what a reference ("subnet/public/eu-central-1a") or an id stands for."""
-        kind, id = reference.partition("/")[0], reference
-        if kind in REFERENCES:
-            kind, id = KIND_OF_REFERENCE.get(kind, kind), self.ids.get(reference, "")
+        # References have a slash or are one word; ids have a dash.
+        if "/" in reference or "-" not in reference:
+            kind, id = reference.partition("/")[0], self.ids.get(reference, "")
         else:
-            kind = reference.partition("-")[0]
-            kind = KIND_OF_ID.get(kind, kind)
+            kind, id = reference.partition("-")[0], reference
         name = next((pair.name for pair in self.current.key_pairs if pair.id == id), id or ANY)
         # What has not been read counts as tagged as it should be.
-        return self.arn("ec2", f"{kind}/{name}"), {**self.region, **self.tagged(self._tags.get(id), "ec2")}
+        return self.arn("ec2", f"{TYPES[kind]}/{name}"), {**self.region, **self.tagged(self._tags.get(id), "ec2")}
 
     def creates(self, action: str, kind: str, *used: str, name: str = ANY) -> Iterator[Found]:
         """EC2 makes something of `kind` with our tags, from what the references or ids `used` stand for."""

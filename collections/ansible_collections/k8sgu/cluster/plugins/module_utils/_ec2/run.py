@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Collection, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
-    billing,
     cluster,
     groups,
     names,
@@ -84,7 +83,7 @@ def _present(aws: session.Aws, description: Description, options: Mapping[str, A
         plan = cluster.make(description, current, facts, drained=drained)
     cluster.check_names(reader, plan)
     result = _result(aws, description, current, plan)
-    result["billed"] = billing.billed(description, max(1, len(zones)))
+    result["billed"] = cluster.billed(description, max(1, len(zones)))
     ending = members.ending(current, plan)
     if ending and description.keep_control_plane:
         listed = "; ".join(f"{step.resource}: {step.reason}" for step in ending)

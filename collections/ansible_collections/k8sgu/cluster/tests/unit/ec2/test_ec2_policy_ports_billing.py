@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError, NoCredentialsError, ProfileNotFound
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import ports as port_table
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import billing, groups, policy, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, groups, policy, session
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, Image, Pool
 
 ROOT = Path(__file__).resolve().parents[7]
@@ -97,7 +97,7 @@ def test_descriptions_of_rules_are_what_ec2_takes() -> None:
 
 
 def billed(*arguments: Any, zones: int = 1, **options: Any) -> dict[str, int]:
-    return {entry["what"]: entry["count"] for entry in billing.billed(described(*arguments, **options), zones)}
+    return {entry["what"]: entry["count"] for entry in cluster.billed(described(*arguments, **options), zones)}
 
 
 def test_what_the_default_cluster_is_billed_for() -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import Context
     from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.needs import Found, Place
 
+TYPES = {"key": "key-pair"}
+
 
 @dataclass(frozen=True)
 class KeyPair:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, plan, session, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import billing, names, plan, session, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer import elb, target_group
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, DescriptionError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import READ, Case, Grant, Statement
@@ -108,6 +108,14 @@ def read(reader: Reader, description: Description, current: Current) -> None:
         )
         for item in listeners
     ]
+
+
+def billed(description: Description, zones: int) -> Iterator[tuple[str, int]]:
+    """`zones` is the number of availability zones, in each of which it has an address."""
+    if description.balanced:
+        yield "network load balancer", 1
+    if description.faces_internet:
+        yield billing.ADDRESS, zones
 
 
 def _check_owner(draft: plan.Draft) -> None:

@@ -13,13 +13,15 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import plan, ta
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import NOT_FOUND
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import CHANGE, MAKE, READ, Case, Grant
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network import subnets
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network import nat, subnets
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.reader import Reader
 
 if TYPE_CHECKING:
     from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
     from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import Context
     from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.needs import Found, Place
+
+TYPES = {"gateway": "internet-gateway", "igw": "internet-gateway"}
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ class DeleteGateway(plan.Step):
 
 
 def _used(case: Case) -> bool:
-    return case.gateway
+    wanted = case.own_subnets and (case.whole or not case.description.private_nodes or nat.used(case))
+    return wanted or bool(case.current.gateways)
 
 
 def _vpc_is_tagged(case: Case) -> bool:
@@ -185,6 +188,6 @@ PERMISSIONS = (
     Grant(MAKE, ("ec2:CreateInternetGateway",), _used, tags=True),
     Grant(MAKE, ("ec2:AttachInternetGateway",), _used),
     Grant(CHANGE, ("ec2:DeleteInternetGateway",), _used),
-    Grant(CHANGE, ("ec2:DetachInternetGateway",), lambda case: case.gateway and _vpc_is_tagged(case)),
-    Grant(MAKE, ("ec2:DetachInternetGateway",), lambda case: case.gateway and not _vpc_is_tagged(case)),
+    Grant(CHANGE, ("ec2:DetachInternetGateway",), lambda case: _used(case) and _vpc_is_tagged(case)),
+    Grant(MAKE, ("ec2:DetachInternetGateway",), lambda case: _used(case) and not _vpc_is_tagged(case)),
 )

@@ -7,11 +7,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Iterable, Mapping
+from typing import TYPE_CHECKING, Iterable, Iterator, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, plan, quotas, session, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import billing, names, plan, quotas, session, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import IN_USE
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import DescriptionError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, DescriptionError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import CHANGE, MAKE, READ, Case, Grant
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network import subnets
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.reader import Reader
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 ADDRESS_QUOTA = ("ec2", "L-0263D0A3")
 STAND_IN_ADDRESS = "eipalloc-00000000"
+NAT_NOT_FOUND = ("NatGatewayNotFound", "InvalidNatGatewayID.NotFound")
+TYPES = {"nat-gateway": "natgateway", "nat": "natgateway", "elastic-ip": "elastic-ip", "eipalloc": "elastic-ip"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,14 @@ def check_quota(reader: Reader, changes: plan.Plan) -> None:
             f"nat_gateways: {number} Elastic IPs are needed, {there} of {allowed} are in use; give nat_gateways: one, "
             f"release some, or have the quota {ADDRESS_QUOTA[1]} raised"
         )
+
+
+def billed(description: Description, zones: int) -> Iterator[tuple[str, int]]:
+    """`zones` is the number of availability zones."""
+    if description.private_nodes and description.nat_gateways != "none":
+        number = zones if description.nat_gateways == "per_zone" else 1
+        yield "NAT gateway", number
+        yield billing.ADDRESS, number
 
 
 def zones(draft: plan.Draft) -> list[str]:
@@ -227,7 +237,7 @@ class DeleteNat(plan.Step):
     action = plan.DELETE
 
     def apply(self, context: Context) -> None:
-        context.gone(lambda: context.ec2.delete_nat_gateway(NatGatewayId=self.id))
+        context.gone(lambda: context.ec2.delete_nat_gateway(NatGatewayId=self.id), NAT_NOT_FOUND)
         filters = [{"Name": "nat-gateway-id", "Values": [self.id]}]
 
         def probe() -> bool | None:
@@ -252,12 +262,13 @@ def _wait(context: Context, reference: str) -> None:
     context.until(f"NAT gateway {id} to be available", probe)
 
 
-def _used(case: Case) -> bool:
-    return case.nat
+def used(case: Case) -> bool:
+    wanted = case.description.private_nodes and case.description.nat_gateways != "none"
+    return case.whole or wanted or bool(case.current.nat_gateways or case.current.addresses)
 
 
 PERMISSIONS = (
     Grant(READ, ("ec2:DescribeNatGateways", "ec2:DescribeAddresses")),
-    Grant(MAKE, ("ec2:AllocateAddress", "ec2:CreateNatGateway"), _used, tags=True),
-    Grant(CHANGE, ("ec2:DeleteNatGateway", "ec2:ReleaseAddress"), _used),
+    Grant(MAKE, ("ec2:AllocateAddress", "ec2:CreateNatGateway"), used, tags=True),
+    Grant(CHANGE, ("ec2:DeleteNatGateway", "ec2:ReleaseAddress"), used),
 )

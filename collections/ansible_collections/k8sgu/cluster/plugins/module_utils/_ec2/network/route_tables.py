@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ANYWHERE = "0.0.0.0/0"
 ROUTES_QUOTA = ("vpc", "L-93826ACB")
+TARGET_NOT_FOUND = (*NOT_FOUND, *nat.NAT_NOT_FOUND)
+TYPES = {"route-table": "route-table", "rtb": "route-table"}
 
 
 @dataclass(frozen=True)
@@ -374,7 +376,7 @@ class CreateRoute(PutRoute):
                     raise
                 context.ec2.replace_route(**request)
 
-        context.when_known(f"{self.table} and {self.target}", call)
+        context.when_known(f"{self.table} and {self.target}", call, TARGET_NOT_FOUND)
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.changes("CreateRoute", self.table)
@@ -386,7 +388,8 @@ class ReplaceRoute(PutRoute):
 
     def apply(self, context: Context) -> None:
         request = self.request(context)
-        context.when_known(f"{self.table} and {self.target}", lambda: context.ec2.replace_route(**request))
+        what = f"{self.table} and {self.target}"
+        context.when_known(what, lambda: context.ec2.replace_route(**request), TARGET_NOT_FOUND)
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.changes("ReplaceRoute", self.table)

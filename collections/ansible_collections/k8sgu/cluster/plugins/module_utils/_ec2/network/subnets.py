@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PUBLIC, PRIVATE = "public", "private"
 STAND_IN = "subnet-00000000"
+TYPES = {"subnet": "subnet"}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.needs import Found, Place
 
 QUOTA = ("vpc", "L-F678F1CE")
-# For DryRun; no VPC can have this range.
+# The range, which no VPC can have, is for DryRun.
+TYPES = {"vpc": "vpc"}
 STAND_IN, IMPOSSIBLE_RANGE = "vpc-00000000", "10.0.0.0/8"
 
 

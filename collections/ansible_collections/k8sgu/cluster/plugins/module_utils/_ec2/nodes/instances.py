@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ALIVE = frozenset({"pending", "running", "stopping", "stopped"})
 # DescribeInstances takes up to 1,000 ids; fewer keep the answers small.
 BATCH = 200
+TYPES = {"instance": "instance", "i": "instance"}
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,18 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import groups, names, plan, ranges, session, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
+    billing,
+    groups,
+    names,
+    plan,
+    ranges,
+    session,
+    tags,
+)
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access import key_pair, profiles
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import CONSISTENCY_S, NOT_FOUND
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Pool
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, Pool
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import MAKE, Grant
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network import subnets
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes import changes, instances, volumes
@@ -36,6 +44,13 @@ class Node:
     pool: str
     subnet: str  # the reference of its subnet
     pod_cidr: str
+
+
+def billed(description: Description, zones: int) -> Iterator[tuple[str, int]]:
+    for pool in description.pools:
+        yield f"{pool.instance_type} ({pool.name})", pool.count
+    if not description.private_nodes and not description.subnet_ids:
+        yield billing.ADDRESS, description.node_count
 
 
 def nodes_wanted(draft: plan.Draft) -> list[Node]:

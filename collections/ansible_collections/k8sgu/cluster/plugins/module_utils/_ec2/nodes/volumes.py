@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import plan, tags
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Pool
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, Pool
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import CHANGE, READ, Case, Grant, Statement
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.reader import Reader
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 KIND = "gp3"
 ETCD_DEVICE = "/dev/sdf"
+TYPES = {"vol": "volume"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ def read(reader: Reader, current: Current) -> None:
             item["State"],
             tags.as_mapping(item.get("Tags")),
         )
+
+
+def billed(description: Description, zones: int) -> Iterator[tuple[str, int]]:
+    sizes = [pool.count * (pool.root_volume_size + pool.etcd_volume_size) for pool in description.pools]
+    yield f"GiB of {KIND}", sum(sizes)
 
 
 def mappings(root_device: str, root_size: int, etcd_size: int, kms_key_id: str) -> list[dict[str, Any]]:
