@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.caller import RootUser, identify
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import CALLER_SPECIFICATION
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import ARGUMENT_SPECS
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import BOTO3_IMPORT_ERROR, AwsError
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import Call, InProcessAction
 
@@ -16,7 +16,7 @@ from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import C
 class ActionModule(InProcessAction):
     """See the documentation of the module."""
 
-    SPECIFICATION = CALLER_SPECIFICATION
+    SPECIFICATION: ClassVar[dict[str, Any]] = {"argument_spec": ARGUMENT_SPECS["caller_identity"]}
     ERRORS = (AwsError, RootUser)
 
     def usable(self) -> bool:

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import DescriptionError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import SPECIFICATION
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import RunFailed, run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import ARGUMENT_SPECS, RULES
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import RunFailed, converge
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import BOTO3_IMPORT_ERROR, AwsError
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import Call, InProcessAction
 
@@ -17,13 +17,13 @@ from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import C
 class ActionModule(InProcessAction):
     """See the documentation of the module."""
 
-    SPECIFICATION = SPECIFICATION
+    SPECIFICATION: ClassVar[dict[str, Any]] = {"argument_spec": ARGUMENT_SPECS["ec2_cluster"], **RULES}
     ERRORS = (AwsError, DescriptionError, RunFailed)
 
     def usable(self) -> bool:
         return not BOTO3_IMPORT_ERROR
 
     def work(self, call: Call) -> dict[str, Any]:
-        outcome = run(call.params, check_mode=call.check_mode)
+        outcome = converge(call.params, check_mode=call.check_mode)
         call.warnings += outcome.warnings
         return outcome.result

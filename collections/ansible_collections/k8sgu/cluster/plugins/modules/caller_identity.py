@@ -78,12 +78,12 @@ access_key_age_days:
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.caller import RootUser, identify
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import CALLER_SPECIFICATION
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import ARGUMENT_SPECS
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import BOTO3_IMPORT_ERROR, AwsError
 
 
 def main() -> None:
-    module = AnsibleModule(**CALLER_SPECIFICATION, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=ARGUMENT_SPECS["caller_identity"], supports_check_mode=True)
     if BOTO3_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("boto3"), exception=BOTO3_IMPORT_ERROR)
     try:

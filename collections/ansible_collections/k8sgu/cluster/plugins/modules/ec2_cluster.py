@@ -423,17 +423,17 @@ api_calls:
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import DescriptionError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import SPECIFICATION
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import RunFailed, run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import ARGUMENT_SPECS, RULES
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import RunFailed, converge
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import BOTO3_IMPORT_ERROR, AwsError
 
 
 def main() -> None:
-    module = AnsibleModule(**SPECIFICATION, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=ARGUMENT_SPECS["ec2_cluster"], **RULES, supports_check_mode=True)
     if BOTO3_IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("boto3"), exception=BOTO3_IMPORT_ERROR)
     try:
-        outcome = run(module.params, check_mode=module.check_mode)
+        outcome = converge(module.params, check_mode=module.check_mode)
     except RunFailed as error:
         module.fail_json(msg=str(error), **error.result)
     except (AwsError, DescriptionError) as error:

@@ -37,7 +37,7 @@ OWN_PROCESS = """
 import json, sys, time
 started = time.perf_counter()
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import run
-result = run.run(json.loads(sys.argv[1]), False).result
+result = run.converge(json.loads(sys.argv[1]), False).result
 seconds = time.perf_counter() - started
 print(json.dumps({"seconds": seconds, "calls": result["api_calls"], "changed": result["changed"]}))
 """
@@ -83,7 +83,7 @@ class TimedAws(session.Aws):
 
 def three_nodes(rounds: int) -> tuple[float, int]:
     given = options()
-    run.run(given, False)
+    run.converge(given, False)
     found = []
     for _round in range(rounds):
         process = subprocess.run(
@@ -95,7 +95,7 @@ def three_nodes(rounds: int) -> tuple[float, int]:
         )
         found.append(json.loads(process.stdout))
     assert not any(one["changed"] for one in found)
-    run.run(options(state="absent"), False)
+    run.converge(options(state="absent"), False)
     return min(one["seconds"] for one in found), max(one["calls"] for one in found)
 
 
@@ -110,13 +110,13 @@ def many_nodes(nodes: int, rounds: int) -> tuple[float, float, int]:
         wait_timeout=3600,
     )
     started = time.perf_counter()
-    run.run(given, False)
+    run.converge(given, False)
     print(f"{nodes} nodes made in {time.perf_counter() - started:.0f} s")
     best = (float("inf"), 0.0, 0)
     for _round in range(rounds):
         aws = TimedAws()
         started = time.perf_counter()
-        result = run.run(given, False, aws).result
+        result = run.converge(given, False, aws).result
         wall = time.perf_counter() - started
         assert not result["changed"] and len(result["nodes"]) == nodes
         best = min(best, (wall - aws.under_way(), wall, result["api_calls"]))

@@ -17,9 +17,9 @@ import moto.ec2.models.amis
 import pytest
 from moto_server import Server, moto_server
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import run as ec2_run
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import session
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import SPECIFICATION
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import ARGUMENT_SPECS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import converge
 
 AMI, ARM_AMI, NEWER_AMI = "ami-00000000000000001", "ami-00000000000000002", "ami-00000000000000003"
 OWNER = "136693071363"
@@ -72,7 +72,7 @@ def account() -> Iterator[Server]:
 
 def options(**changes: Any) -> dict[str, Any]:
     """The module's options as Ansible would hand them over."""
-    spec = SPECIFICATION["argument_spec"]
+    spec = ARGUMENT_SPECS["ec2_cluster"]
     defaults = {name: option.get("default") for name, option in spec.items()}
     given = {"name": "demo", "image": AMI, "public_key": KEY, "wait_timeout": 60, **changes}
     unknown = set(given) - set(spec)
@@ -93,7 +93,7 @@ def clients(_url: str) -> session.Aws:
 def run(check_mode: bool = False, aws: session.Aws | None = None, **changes: Any) -> dict[str, Any]:
     if aws is None and not {"region", "endpoint_url"} & set(changes):
         aws = clients(os.environ["AWS_ENDPOINT_URL"])
-    return ec2_run.run(options(**changes), check_mode, aws).result
+    return converge(options(**changes), check_mode, aws).result
 
 
 def mutations(calls: list[str]) -> list[str]:

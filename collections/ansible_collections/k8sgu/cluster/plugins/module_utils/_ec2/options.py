@@ -24,65 +24,63 @@ CONNECTION_OPTIONS: dict[str, Any] = {
     "read_timeout": {"type": "int", "default": 60},
 }
 
-ARGUMENT_SPEC: dict[str, Any] = {
-    "name": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    "vpc_id": {"type": "str"},
-    "vpc_cidr": {"type": "str", "default": "10.240.0.0/16"},
-    "zones": {"type": "list", "elements": "str", "default": []},
-    "subnet_ids": {"type": "list", "elements": "str", "default": []},
-    "subnet_prefix": {"type": "int", "default": 24},
-    "private_nodes": {"type": "bool", "default": False},
-    "nat_gateways": {"type": "str", "choices": ["one", "per_zone", "none"], "default": "one"},
-    "pod_cidr": {"type": "str", "default": "10.200.0.0/16"},
-    "pod_cidr_node_prefix": {"type": "int", "default": 24},
-    "service_cidr": {"type": "str", "default": "10.32.0.0/16"},
-    "pod_network": {"type": "str", "choices": ["routed", "vxlan"], "default": "routed"},
-    "admin_cidrs": {"type": "list", "elements": "str", "default": []},
-    "node_port_cidrs": {"type": "list", "elements": "str", "default": []},
-    "key_name": {"type": "str", "no_log": False},
-    "public_key": {"type": "str", "no_log": False},
-    "public_key_file": {"type": "path", "no_log": False},
-    "image": {"type": "raw"},
-    "pools": {
-        "type": "list",
-        "elements": "dict",
-        "options": {
-            "name": {"type": "str", "required": True},
-            "count": {"type": "int", "required": True},
-            "instance_type": {"type": "str", "default": "m5.large"},
-            "image": {"type": "raw"},
-            "root_volume_size": {"type": "int", "default": 20},
-            "etcd_volume_size": {"type": "int", "default": 0},
+# By module.
+ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
+    "ec2_cluster": {
+        "name": {"type": "str", "required": True},
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "vpc_id": {"type": "str"},
+        "vpc_cidr": {"type": "str", "default": "10.240.0.0/16"},
+        "zones": {"type": "list", "elements": "str", "default": []},
+        "subnet_ids": {"type": "list", "elements": "str", "default": []},
+        "subnet_prefix": {"type": "int", "default": 24},
+        "private_nodes": {"type": "bool", "default": False},
+        "nat_gateways": {"type": "str", "choices": ["one", "per_zone", "none"], "default": "one"},
+        "pod_cidr": {"type": "str", "default": "10.200.0.0/16"},
+        "pod_cidr_node_prefix": {"type": "int", "default": 24},
+        "service_cidr": {"type": "str", "default": "10.32.0.0/16"},
+        "pod_network": {"type": "str", "choices": ["routed", "vxlan"], "default": "routed"},
+        "admin_cidrs": {"type": "list", "elements": "str", "default": []},
+        "node_port_cidrs": {"type": "list", "elements": "str", "default": []},
+        "key_name": {"type": "str", "no_log": False},
+        "public_key": {"type": "str", "no_log": False},
+        "public_key_file": {"type": "path", "no_log": False},
+        "image": {"type": "raw"},
+        "pools": {
+            "type": "list",
+            "elements": "dict",
+            "options": {
+                "name": {"type": "str", "required": True},
+                "count": {"type": "int", "required": True},
+                "instance_type": {"type": "str", "default": "m5.large"},
+                "image": {"type": "raw"},
+                "root_volume_size": {"type": "int", "default": 20},
+                "etcd_volume_size": {"type": "int", "default": 0},
+            },
         },
+        "kms_key_id": {"type": "str", "no_log": False},
+        "instance_profiles": {"type": "bool", "default": True},
+        "control_plane_policy": {"type": "dict"},
+        "worker_policy": {"type": "dict"},
+        "load_balancer_scheme": {
+            "type": "str",
+            "choices": ["auto", "internal", "internet-facing"],
+            "default": "auto",
+        },
+        "tags": {"type": "dict", "default": {}},
+        "allow_replace": {"type": "bool", "default": False},
+        "workers_leave": {"type": "str", "choices": ["at_once", "ask", "drained"], "default": "at_once"},
+        "drained": {"type": "list", "elements": "str", "default": []},
+        "keep_control_plane": {"type": "bool", "default": False},
+        "check_permissions": {"type": "bool", "default": True},
+        "wait_timeout": {"type": "int", "default": 600},
+        **CONNECTION_OPTIONS,
     },
-    "kms_key_id": {"type": "str", "no_log": False},
-    "instance_profiles": {"type": "bool", "default": True},
-    "control_plane_policy": {"type": "dict"},
-    "worker_policy": {"type": "dict"},
-    "load_balancer_scheme": {
-        "type": "str",
-        "choices": ["auto", "internal", "internet-facing"],
-        "default": "auto",
+    "caller_identity": {
+        "max_key_age_days": {"type": "int", "default": 90, "no_log": False},
+        "allow_root": {"type": "bool", "default": False},
+        **CONNECTION_OPTIONS,
     },
-    "tags": {"type": "dict", "default": {}},
-    "allow_replace": {"type": "bool", "default": False},
-    "workers_leave": {"type": "str", "choices": ["at_once", "ask", "drained"], "default": "at_once"},
-    "drained": {"type": "list", "elements": "str", "default": []},
-    "keep_control_plane": {"type": "bool", "default": False},
-    "check_permissions": {"type": "bool", "default": True},
-    "wait_timeout": {"type": "int", "default": 600},
-    **CONNECTION_OPTIONS,
 }
-# Named as AnsibleModule and ArgumentSpecValidator name them.
-SPECIFICATION: dict[str, Any] = {
-    "argument_spec": ARGUMENT_SPEC,
-    "mutually_exclusive": [("key_name", "public_key", "public_key_file")],
-}
-
-CALLER_ARGUMENT_SPEC: dict[str, Any] = {
-    "max_key_age_days": {"type": "int", "default": 90, "no_log": False},
-    "allow_root": {"type": "bool", "default": False},
-    **CONNECTION_OPTIONS,
-}
-CALLER_SPECIFICATION: dict[str, Any] = {"argument_spec": CALLER_ARGUMENT_SPEC}
+# Of ec2_cluster.
+RULES: dict[str, Any] = {"mutually_exclusive": [("key_name", "public_key", "public_key_file")]}

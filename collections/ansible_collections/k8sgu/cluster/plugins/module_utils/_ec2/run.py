@@ -60,7 +60,7 @@ class Refused(RunFailed, session.AwsError):
     """The run was refused before its first change. The result has the policy that would be enough."""
 
 
-def run(options: Mapping[str, Any], check_mode: bool, aws: session.Aws | None = None) -> Outcome:
+def converge(options: Mapping[str, Any], check_mode: bool, aws: session.Aws | None = None) -> Outcome:
     """Changes the account to what the options describe. Raises AwsError, DescriptionError and RunFailed."""
     check_name(options["name"])
     if aws is None:

@@ -200,7 +200,7 @@ class TestRemoval:
         monkeypatch.setattr(run, "carry_out", lambda *_given: None)
         aws: Any = SimpleNamespace(region="us-east-1", calls=[])
         options = {"name": "demo", "state": "absent", "instance_profiles": True, "check_permissions": False}
-        return run.run({**options, "wait_timeout": timeout_s}, False, aws)
+        return run.converge({**options, "wait_timeout": timeout_s}, False, aws)
 
     def late(self) -> Current:
         name = names.role("demo", "us-east-1", "worker")

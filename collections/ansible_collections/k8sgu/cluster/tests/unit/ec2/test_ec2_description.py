@@ -16,14 +16,14 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description imp
     Image,
     parse,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import SPECIFICATION
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import ARGUMENT_SPECS
 
 AMI = "ami-00000000000000001"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGu4oWvIYh9nTjF5Xf1rDg2pD6oZbq5pyqyKXcUcFwqL"
 
 
 def described(**changes: Any) -> Description:
-    defaults = {name: option.get("default") for name, option in SPECIFICATION["argument_spec"].items()}
+    defaults = {name: option.get("default") for name, option in ARGUMENT_SPECS["ec2_cluster"].items()}
     return parse({**defaults, "name": "demo", "image": AMI, "public_key": KEY, **changes}, "us-east-1")
 
 
