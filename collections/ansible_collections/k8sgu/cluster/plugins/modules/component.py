@@ -272,6 +272,7 @@ options:
             description: Seconds until the component counts as unhealthy.
             type: int
             default: 60
+      rollback:
         description: Whether to roll back a changed component that does not become healthy.
         type: bool
         default: true
