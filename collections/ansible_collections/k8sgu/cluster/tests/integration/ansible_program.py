@@ -123,7 +123,7 @@ def run_tasks(
 ) -> tuple[dict[str, Any], str]:
     """Results, by the variable that each task registers, and output of tasks on this machine alone."""
     names = [task["register"] for task in tasks]
-    content = "{{ dict(names | zip(names | map('extract', vars))) | to_json }}"
+    content = "{{ dict(names | zip(query('ansible.builtin.vars', *names))) | to_json }}"
     save = {
         "ansible.builtin.copy": {"content": content, "dest": "results.json", "mode": "0600"},
         "vars": {"names": names},
