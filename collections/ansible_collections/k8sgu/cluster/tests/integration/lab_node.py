@@ -19,7 +19,9 @@ from typing import Any
 
 import boto3
 
-EC2LAB = Path(shutil.which("ec2lab") or Path(sys.executable).parent / "ec2lab")
+# Another ansible-core's environment has no lab of its own.
+_BESIDE = Path(sys.executable).with_name("ec2lab")
+EC2LAB = _BESIDE if _BESIDE.exists() else Path(shutil.which("ec2lab") or _BESIDE)
 BOOT_TIMEOUT_S = 180
 
 
