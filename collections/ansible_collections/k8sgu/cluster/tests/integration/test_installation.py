@@ -17,6 +17,13 @@ import ansible_program
 
 COLLECTION = ansible_program.ROOT / "collections/ansible_collections/k8sgu/cluster"
 TESTED = '">=2.19.0,<2.22.0"'
+PLAYBOOK = """
+- hosts: "{{ query('k8sgu.cluster.hosts', 'localhost', inventory='any') }}"
+  connection: local
+  gather_facts: false
+  tasks:
+    - ansible.builtin.meta: noop
+"""
 OTHERS = ">=3.0.0,<3.1.0"
 
 
@@ -32,14 +39,15 @@ def installed(base: Path, versions: str = "") -> Path:
 
 
 def play(directory: Path, *collections: Path, mismatch: str = "") -> tuple[int, str]:
-    """Status and output, in one line, of a playbook of the collection that finds nothing to do."""
+    """Status and output, in one line, of a playbook that begins as all of the collection's do, and does nothing."""
     path = ":".join(map(str, collections))
     (directory / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {path}\n")
     environment = {"ANSIBLE_CONFIG": str(directory / "ansible.cfg"), "COLUMNS": "1000"}
     if mismatch:
         environment["ANSIBLE_COLLECTIONS_ON_ANSIBLE_VERSION_MISMATCH"] = mismatch
+    (directory / "play.yml").write_text(PLAYBOOK)
     done = ansible_program.run(
-        "ansible-playbook", "-i", "localhost,", "k8sgu.cluster.pki", "--check", cwd=directory, environment=environment
+        "ansible-playbook", "-i", "localhost,", "play.yml", cwd=directory, environment=environment
     )
     return done.returncode, " ".join((done.stdout + done.stderr).split())
 
