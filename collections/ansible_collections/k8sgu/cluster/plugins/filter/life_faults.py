@@ -47,7 +47,7 @@ _value:
 
 def life_faults(lives: Any) -> list[str]:
     if not isinstance(lives, Mapping):
-        raise AnsibleFilterError("life_faults takes a dictionary of durations")
+        raise AnsibleFilterError("life_faults needs a dictionary of durations")
     faults, read = [], []
     for name, value in lives.items():
         try:

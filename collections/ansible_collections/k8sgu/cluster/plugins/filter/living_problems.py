@@ -53,11 +53,11 @@ _value:
 
 def living_problems(found: Any, of: str = "description") -> list[str]:
     if not isinstance(found, dict) or of not in ("description", "members"):
-        raise AnsibleFilterError("living_problems takes a dictionary, and description or members")
+        raise AnsibleFilterError("living_problems needs a dictionary, and description or members")
     if of == "members":
         return members.check_members(found["record"], found["nodes"], found["record_file"])
     values = found["values"]
-    # On a command line it is text.
+    # A value from the command line is text.
     count = None if found["count"] is None else int(found["count"])
     return [
         *living.check_cluster(str(values["k8sgu_cluster_name"]), found["nodes"]),

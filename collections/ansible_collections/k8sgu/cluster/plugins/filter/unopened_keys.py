@@ -52,7 +52,7 @@ _value:
 
 def unopened_keys(paths: Any, passphrase: Any) -> list[str]:
     if not isinstance(paths, (list, tuple)):
-        raise AnsibleFilterError("unopened_keys takes a list of files")
+        raise AnsibleFilterError("unopened_keys needs a list of files")
     if not libraries.usable():
         return []
     disk = store.Disk()

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Hosts of a play, once the call has been found to leave out nothing silently."""
+"""Returns the hosts of a play, after checking that the call silently skips nothing."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core is not typ
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         self.set_options(var_options=variables, direct=kwargs)
         arguments = context.CLIARGS
-        # What another program of Ansible's was called with is its own business.
+        # Calls of other programs of Ansible are not checked.
         if "start_at_task" in arguments and not any(arguments.get(option) for option in _LISTING):
             for note in _of_installation():
                 Display().warning(note)
@@ -129,7 +129,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core is not typ
         tags, skip_tags = tuple(sorted(arguments["tags"])), tuple(sorted(arguments["skip_tags"]))
         given = frozenset(load_extra_vars(self._loader))
         call = Call(
-            # While the play's own hosts are a template, those of every play: what the limit leaves of the inventory.
+            # The play's own hosts are still a template, so use every host that the limit leaves.
             chosen=frozenset(variables.get("ansible_play_hosts_all", [])),
             limit=tuple(_limit_patterns(arguments["subset"])),
             limitable=self.get_option("limit"),
@@ -171,7 +171,7 @@ def _of_installation() -> list[str]:
 
 @lru_cache(maxsize=1)
 def _unknown(given: frozenset[str]) -> tuple[str, ...]:
-    """What is wrong with those that begin as ours do."""
+    """What is wrong with extra variables that have our prefix."""
     if not any(name.startswith(PREFIX) for name in given):
         return ()
     roles = _COLLECTION / "roles"
@@ -179,7 +179,7 @@ def _unknown(given: frozenset[str]) -> tuple[str, ...]:
 
 
 def _limit_patterns(subset: str | None) -> list[str]:
-    """The patterns of --limit; `@file` stands for the lines of the file, which Ansible has read by now."""
+    """The patterns of --limit; Ansible has replaced `@file` by the lines of the file already."""
     patterns: list[str] = []
     for pattern in split_host_pattern(subset) if subset else []:
         patterns += Path(pattern[1:]).read_text().split() if pattern.startswith("@") else [pattern]
@@ -187,6 +187,6 @@ def _limit_patterns(subset: str | None) -> list[str]:
 
 
 def _with_nodes(play: Play, pattern: str, groups: dict[str, list[str]]) -> Play:
-    """The play with the hosts of the groups that its pattern names."""
+    """The play with the hosts of the groups in its pattern."""
     names = [name.partition("[")[0] for name in split_host_pattern(pattern)]
     return replace(play, nodes=frozenset(host for name in names for host in groups.get(name, [])))

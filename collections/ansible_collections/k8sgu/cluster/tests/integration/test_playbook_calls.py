@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options of ansible-playbook that would leave a part out: refused before the first task, with the way out."""
+"""Options of ansible-playbook that would skip a part are refused before the first task, with what to do instead."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ REFUSED = [
 
 @pytest.fixture
 def inventory(tmp_path: Path) -> Path:
-    """Nodes that nobody connects to."""
+    """An inventory of nodes that no test connects to."""
     groups = {
         "control_plane": ["demo-control-plane-0"],
         "etcd": ["demo-control-plane-0"],
@@ -133,14 +133,14 @@ def test_what_only_lists_is_not_judged(inventory: Path) -> None:
 
 
 def test_the_controller_stays_who_it_is(inventory: Path) -> None:
-    """--become is for nodes: a program that makes nobody root would fail."""
+    """--become applies to nodes only: on the controller, a program that cannot make anyone root would fail."""
     status, output = play("description", inventory, "--become", ANSIBLE_BECOME_EXE="/bin/false")
     assert status == 0 and "Check the description" in output, output[-3000:]
 
 
 def test_nodes_that_are_left_out_on_purpose_are_named(inventory: Path) -> None:
     _status, output = play("verify", inventory, "--limit=demo-worker-0")
-    said = "--limit 'demo-worker-0': leaves as they are, and does not look at: demo-control-plane-0, demo-worker-1"
+    said = "--limit 'demo-worker-0': neither changes nor checks: demo-control-plane-0, demo-worker-1"
     assert said in " ".join(output.split()) and "PLAY [Verify]" in output, output[-3000:]
 
 

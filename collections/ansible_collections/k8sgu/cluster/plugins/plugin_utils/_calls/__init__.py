@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How ansible-playbook was called, and which options would silently leave out, or do elsewhere, what a playbook does.
+"""Checks how ansible-playbook was called, for options that would silently skip tasks or run them elsewhere.
 
 The options are those of https://docs.ansible.com/projects/ansible/latest/cli/ansible-playbook.html
 """
@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 CONTROLLER = "localhost"
-# Every inventory of a cluster has these. Workers there may be none, since kubelets run on the control plane too.
+# The groups that every inventory of a cluster has. There may be no workers, since kubelets run on the control plane too.
 GROUPS = ("control_plane", "etcd", "worker")
 _POPULATED = ("control_plane", "etcd")
-# Tags with a meaning of Ansible's own, and those with which molecule skips tasks in every run.
+# Tags with a special meaning in Ansible, and those by which molecule skips tasks in every run.
 _SPECIAL_TAGS = frozenset(
     {
         "all",
@@ -30,22 +30,22 @@ _SPECIAL_TAGS = frozenset(
     }
 )
 _UNORDERED_STRATEGIES = frozenset({"free", "host_pinned"})
-# What as an extra variable would count for the controller too, or for nothing.
+# Extra variables that would apply to the controller too, or have no effect.
 _EXTRA_VARIABLES = {
-    "ansible_become": "would count for the controller too; leave it out: the roles become root where they need it",
-    "ansible_become_user": "would count for the controller too; leave it out: the roles become root where they need it",
+    "ansible_become": "would apply to the controller too; leave it out: the roles become root where they need it",
+    "ansible_become_user": "would apply to the controller too; leave it out: the roles become root where they need it",
     "ansible_check_mode": "has no effect as a variable, and everything would be changed; give --check",
-    "ansible_connection": "would count for the controller too; set it for the nodes, in the inventory",
-    "ansible_host": "would make one machine of all nodes; set it for each node, in the inventory",
-    "serial": "is read by nothing; what serves together restarts one by one anyway, and --limit takes some nodes",
+    "ansible_connection": "would apply to the controller too; set it for the nodes, in the inventory",
+    "ansible_host": "would make all nodes the same machine; set it for each node, in the inventory",
+    "serial": "has no effect; nodes that serve together restart one by one anyway, and --limit selects nodes",
 }
 
 
 @dataclass(frozen=True)
 class Play:
-    """A play, on the controller or on these nodes; `runs` is whether the tags leave it a task.
+    """A play, on the controller or on these nodes; `runs`: whether the tags leave it any task.
 
-    `inventory` is what it wants of the inventory, as in Call, and empty where it does not ask.
+    `inventory` is what it needs in the inventory, as in Call; empty if it does not ask.
     """
 
     name: str
@@ -58,13 +58,13 @@ class Play:
 
 @dataclass(frozen=True)
 class Call:
-    """The options of one call, empty where they were not given; of a playbook from a pipe no play is known.
+    """The options of one call, empty if not given; the plays of a playbook from a pipe are not known.
 
-    `limit` is the patterns of --limit, the lines of a file among them; `chosen` the hosts of the inventory that it
-    leaves. `limitable` is false for a playbook that makes no sense for a part of the nodes; `step_unanswered` is
-    --step without a terminal. `unknown_variables` says of each extra variable that nothing reads what is meant.
-    `inventory` is what the play at hand wants of the inventory: "nodes", "groups" (in which there may be nobody yet) or
-    "any"; `groups` has the number of hosts in each, and `sources` is where they were read from.
+    `limit` has the patterns of --limit, including the lines of a file; `chosen` the hosts of the inventory that it
+    leaves. `limitable` is false for a playbook that cannot run for some of the nodes only; `step_unanswered` is --step
+    without a terminal. `unknown_variables` has a problem for each extra variable that nothing reads.
+    `inventory` is what this play needs in the inventory: "nodes", "groups" (which may be empty) or "any"; `groups` has
+    the number of hosts of each group, and `sources` the files that they were read from.
     """
 
     plays: Sequence[Play] = ()
@@ -87,13 +87,13 @@ class Call:
 
 
 def depends_on_plays(call: Call) -> bool:
-    """Whether the plays must be known to judge it: reading a playbook once more takes half a second."""
+    """Whether checking the call needs the plays: reading a playbook again takes half a second."""
     tags = call.skip_tags or set(call.tags) - {"all"}
     return bool(call.limit or tags or _elsewhere(call) or call.unknown_variables)
 
 
 def includes_controller(patterns: Iterable[str]) -> bool:
-    """Whether a limit leaves the implicit localhost, which no group and no wildcard holds.
+    """Whether a limit includes the implicit localhost, which is in no group and matches no wildcard.
 
     The rules are those of https://docs.ansible.com/projects/ansible/latest/inventory_guide/intro_patterns.html
     """
@@ -106,19 +106,19 @@ def includes_controller(patterns: Iterable[str]) -> bool:
 
 
 def problems(call: Call) -> list[str]:
-    """What must not be done, each with its option and the way out."""
+    """The call's problems, each with its option and what to do."""
     return [*_groups(call), *_limit(call), *_tags(call), *_others(call)]
 
 
 def notes(call: Call) -> list[str]:
-    """What is done as it was asked for, and should be known."""
+    """Warnings about what the call skips on purpose."""
     found = []
     left = frozenset[str]().union(*(play.nodes for play in _running(call, False))) - call.chosen
     if call.limit and left:
-        found.append(f"{_limit_option(call)}: leaves as they are, and does not look at: {', '.join(sorted(left))}")
+        found.append(f"{_limit_option(call)}: neither changes nor checks: {', '.join(sorted(left))}")
     skipped = [play for play in call.plays if play.tags & set(call.skip_tags) and not play.runs]
     if skipped:
-        unjudged = "; neither the description nor the nodes are judged before they are changed"
+        unjudged = "; neither the description nor the nodes are checked before they are changed"
         found.append(
             f"--skip-tags {','.join(call.skip_tags)}: leaves out {_names(skipped)}"
             f"{unjudged if 'preflight' in call.skip_tags else ''}"
@@ -215,7 +215,7 @@ def _with_controller(call: Call) -> str:
     """The same limit with the controller."""
     plain = [pattern for pattern in call.limit if pattern[0] not in "!&"]
     if CONTROLLER in plain or any(pattern.startswith("&") for pattern in call.limit):
-        # Whatever took the controller away would do so again.
+        # A pattern that excludes the controller must come before it.
         return ",".join([*sorted(call.chosen), CONTROLLER])
     return ",".join([*([] if plain else ["all"]), *call.limit, CONTROLLER])
 
@@ -247,7 +247,7 @@ def _tags(call: Call) -> list[str]:
 
 
 def _elsewhere(call: Call) -> list[str]:
-    """Of what is done on nodes: as another user, or on another machine."""
+    """Problems of options that would run nodes' tasks as another user or on another machine."""
     found = []
     if call.connection.rpartition(".")[2] == "local":
         found.append(
@@ -263,11 +263,11 @@ def _others(call: Call) -> list[str]:
     found = []
     if call.start_at_task:
         found.append(
-            f"--start-at-task '{call.start_at_task}': leaves out what later tasks read and rely on. Run the whole "
-            f"playbook again, which leaves alone what is done, or single phases with --tags"
+            f"--start-at-task '{call.start_at_task}': skips what later tasks need. Run the whole "
+            f"playbook again, which does not repeat what is done, or single phases with --tags"
         )
     if call.step_unanswered:
-        found.append("--step: asks before every task, and there is no terminal to answer at; leave it out")
+        found.append("--step: asks before every task, but there is no terminal to answer; leave it out")
     if call.strategy.rpartition(".")[2] in _UNORDERED_STRATEGIES:
         found.append(
             f"ANSIBLE_STRATEGY: with {call.strategy} nodes do not wait for each other, which members of a "
@@ -276,7 +276,7 @@ def _others(call: Call) -> list[str]:
     if _running(call, False):
         found += _elsewhere(call)
     found += [f"--extra-vars {name}: {why}" for name, why in _EXTRA_VARIABLES.items() if name in call.extra_variables]
-    # Where the description is judged, it is told there, with everything else that is wrong.
+    # If the description is checked, that check reports them together with everything else.
     if "preflight" not in _known_tags(call):
         found += [f"--extra-vars {problem}" for problem in call.unknown_variables]
     return found

@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Templates and files of the controller, found and rendered as ansible.builtin.template does it. For action plugins."""
+"""Finds and renders templates and files on the controller as ansible.builtin.template does. For action plugins."""
 
-# Paths are text here, as they are in the options and in what is reported.
+# Paths are text here, as in the options and in results.
 # ruff: noqa: PTH118, PTH120
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ansible.template import trust_as_template
 
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._ansible_internals import file_content
 
-# What ansible.builtin.template uses unless told otherwise.
+# ansible.builtin.template's defaults.
 _OVERRIDES = {"trim_blocks": True}
 
 
@@ -30,7 +30,7 @@ class Action(Protocol):
 
 
 class SourceError(Exception):
-    """A template or file that cannot be used; the text names it."""
+    """A template or file cannot be used; the text names it."""
 
 
 class Sources:
@@ -40,7 +40,7 @@ class Sources:
         self._action, self._task_vars = action, task_vars
 
     def find(self, folder: str, name: str) -> str:
-        """Path of a file of the role, the playbook's directory or, where `name` is absolute, itself."""
+        """Path of a file in the role or the playbook's directory, or `name` itself if it is absolute."""
         try:
             return str(self._action._find_needle(folder, name))
         except AnsibleError as error:

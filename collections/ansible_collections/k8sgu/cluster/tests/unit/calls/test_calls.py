@@ -101,16 +101,16 @@ def test_what_leaves_nothing_out_is_done(given: dict[str, Any]) -> None:
         (PLAYS, {"skip_tags": ("verfy",)}, "--skip-tags verfy: there is no such tag; there are"),
         (UNTAGGED, {"tags": ("pki",)}, "--tags pki: there is no such tag; this playbook has none"),
         (tagged(), {"tags": ("pki",), "skip_tags": ("pki",)}, "--tags pki --skip-tags pki: leaves nothing to be done"),
-        (PLAYS, {"start_at_task": "Install"}, "--start-at-task 'Install': leaves out what later tasks read"),
+        (PLAYS, {"start_at_task": "Install"}, "--start-at-task 'Install': skips what later tasks need"),
         (PLAYS, {"step_unanswered": True}, "--step: "),
         (PLAYS, {"strategy": "free"}, "ANSIBLE_STRATEGY: with free"),
         (PLAYS, {"strategy": "ansible.builtin.host_pinned"}, "ANSIBLE_STRATEGY: with ansible.builtin.host_pinned"),
         (PLAYS, {"connection": "local"}, "--connection local: every node would be this machine"),
         (PLAYS, {"connection": "ansible.builtin.local"}, "--connection local: "),
         (PLAYS, {"become_user": "admin"}, "--become-user admin: what is done on nodes needs root"),
-        (PLAYS, {"extra_variables": {"ansible_connection"}}, "--extra-vars ansible_connection: would count"),
+        (PLAYS, {"extra_variables": {"ansible_connection"}}, "--extra-vars ansible_connection: would apply"),
         (PLAYS, {"extra_variables": {"ansible_check_mode"}}, "--extra-vars ansible_check_mode: has no effect"),
-        (PLAYS, {"extra_variables": {"serial"}}, "--extra-vars serial: is read by nothing"),
+        (PLAYS, {"extra_variables": {"serial"}}, "--extra-vars serial: has no effect"),
     ],
 )  # fmt: skip
 def test_what_would_leave_something_out_is_refused(plays: tuple[Play, ...], given: dict[str, Any], said: str) -> None:
@@ -137,9 +137,7 @@ def test_on_the_controller_alone_options_for_nodes_are_no_problem() -> None:
 def test_what_is_left_out_on_purpose_is_said() -> None:
     assert notes(call()) == notes(call(skip_tags=("notest",))) == []
     limited = call(limit=("w-0", "localhost"), chosen=frozenset({"w-0"}))
-    assert notes(limited) == [
-        "--limit 'w-0,localhost': leaves as they are, and does not look at: cp-0, cp-1, cp-2, w-1"
-    ]
+    assert notes(limited) == ["--limit 'w-0,localhost': neither changes nor checks: cp-0, cp-1, cp-2, w-1"]
     skipped = tuple(replace(play, runs="preflight" not in play.tags) for play in PLAYS)
     [said] = notes(call(*skipped, skip_tags=("preflight",)))
     assert said.startswith("--skip-tags preflight: leaves out Description, Preflight; neither the description nor")

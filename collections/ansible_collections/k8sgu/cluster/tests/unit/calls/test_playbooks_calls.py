@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The playbooks and roles as they are written: no way of calling Ansible changes where, and as whom, a task is done."""
+"""The files of playbooks and roles: no option of Ansible changes where, and as which user, a task runs."""
 
 from __future__ import annotations
 
