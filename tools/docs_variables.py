@@ -1,7 +1,7 @@
 """Writes docs/variables.md: every variable of every role, from the roles' argument specs.
 
 python tools/docs_variables.py           write it
-python tools/docs_variables.py --check   end with status 1 where it is stale
+python tools/docs_variables.py --check   exit with status 1 if it is stale
 """
 
 from __future__ import annotations

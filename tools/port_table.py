@@ -1,4 +1,4 @@
-"""Writes the tables of docs/ports.md and docs/iam.md from the collection's own; the text around them stays."""
+"""Writes the tables in docs/ports.md and docs/iam.md from the collection's data; keeps the text around them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def described(control_plane: int, **more: str | bool) -> Description:
 
 
 def tables() -> dict[Path, str]:
-    """What stands between the marks, by page."""
+    """{page: the table between its marks}."""
     whole = described(3, private_nodes=True, kms_key_id="KEY")
     return {
         ROOT / "docs" / "ports.md": ports.as_markdown(),

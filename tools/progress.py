@@ -1,11 +1,11 @@
-"""Runs a command that takes minutes, and says in plain lines how far it is.
+"""Runs a command that takes minutes, and reports its progress in plain lines.
 
     tools/progress.py --log FILE [--total N] --stage LABEL=REGEX ... -- COMMAND ...
 
-A stage begins with the first line of the command's output that its REGEX finds; its lines are counted. A line is said
-where a stage begins and every few seconds; nothing is drawn over, so that it reads the same in a file. The whole output
-goes to FILE, which is removed at the end, or whose end is shown where the command fails. Needs Python alone, since it
-also runs before there is a virtual environment.
+A stage begins with the first line of the command's output that matches its REGEX; its lines are counted. A line is
+printed when a stage begins and every few seconds; nothing is overwritten, so that it reads the same in a file. The
+whole output goes to FILE, which is removed at the end; if the command fails, its end is shown. Needs only Python, since
+it also runs before the virtual environment exists.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-EVERY_S, SAME_S = 10.0, 30.0  # between lines; where the count stands still
+EVERY_S, SAME_S = 10.0, 30.0  # between lines; between lines with an unchanged count
 SHOWN_LINES = 20
 
 
 @dataclass
 class Progress:
-    """What is said of a command, as a function of its lines and the time since it began."""
+    """The progress lines of a command, as a function of its output and the time since it began."""
 
     stages: list[tuple[str, re.Pattern[str]]]
     total: int = 0
@@ -37,14 +37,14 @@ class Progress:
     said_count: int = 0
 
     def line(self, text: str, seconds: float) -> str | None:
-        """What is to be said after this line of the command, if anything."""
+        """The progress line after this line of output, if there is one to print."""
         found = next((label for label, pattern in self.stages if pattern.search(text)), None)
         if found is None:
             return None
         self.counts[found] = self.counts.get(found, 0) + 1
         if found == self.stage:
             return None
-        # Programs mix what they do; a stage that has begun is not left for one before it.
+        # Programs mix their stages; never go back to an earlier one.
         labels = [label for label, _pattern in self.stages]
         if self.stage and labels.index(found) < labels.index(self.stage):
             return None
@@ -52,7 +52,7 @@ class Progress:
         return self._say(seconds)
 
     def tick(self, seconds: float) -> str | None:
-        """What is to be said when a while has passed, if anything."""
+        """The progress line after this time, if there is one to print."""
         wait = EVERY_S if self.counts.get(self.stage, 0) != self.said_count else SAME_S
         return self._say(seconds) if seconds - self.said_at >= wait else None
 
@@ -65,7 +65,7 @@ class Progress:
 
 
 def run(command: list[str], progress: Progress, log: Path, say: Callable[[str], None]) -> int:
-    """The command's exit status. Its output, both streams, is in `log` when it failed."""
+    """Runs the command and returns its exit status. If it failed, both streams of its output are in `log`."""
     began = time.monotonic()
     lines: queue.Queue[str | None] = queue.Queue()
     with log.open("w") as kept, subprocess.Popen(

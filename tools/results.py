@@ -1,4 +1,4 @@
-"""What a run of the tests counted: read from pytest's JUnit files and playbooks' output, told, and kept as JSON."""
+"""Results of a test run: read from pytest's JUnit files and playbooks' output, printed, and saved as JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Of a playbook's failures: how many are shown, and how many characters of each.
+# How many of a playbook's failures to show, and how many characters of each.
 FAILURES_SHOWN = 6
 FAILURE_LENGTH = 700
-# How the reason of a skip begins where a suite found no lab, or no programs to run in it.
+# How the reason of a skip begins if a suite found no lab, or no programs to run in it.
 LAB_SKIPS = ("a lab needs", "no mirror")
-# How many of the slowest tests are told.
+# How many of the slowest tests to print.
 SLOWEST_SHOWN = 10
 
 
@@ -26,8 +26,8 @@ class Tally:
     failed: int = 0
     skipped: Counter[str] = field(default_factory=Counter)  # how many, by reason
     failures: list[str] = field(default_factory=list)
-    retried: list[str] = field(default_factory=list)  # what passed at the second attempt, with what the first said
-    seconds: dict[str, float] = field(default_factory=dict)  # by test, of those that ran
+    retried: list[str] = field(default_factory=list)  # passed at the second attempt, with the first one's failure
+    seconds: dict[str, float] = field(default_factory=dict)  # by test, for those that ran
     said: str = ""  # the output of a command that failed
 
     def add(self, other: Tally) -> None:
@@ -40,7 +40,7 @@ class Tally:
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def retried_as(self, second: Tally, whole: bool) -> Tally:
-        """What counts after a second attempt, of everything (`whole`) or of the tests that failed."""
+        """The counts after a second attempt at everything (`whole`) or at the tests that failed."""
         total = Tally(seconds=dict(self.seconds), said=second.said)
         if not whole:
             total.passed, total.skipped = self.passed, Counter(self.skipped)
@@ -73,8 +73,8 @@ def junit_tally(path: Path, lab_required: bool) -> Tally:
 
 
 def _why(case: ElementTree.Element) -> str:
-    """What pytest says of a failed test, in one line, for who sees the end of the output alone: its first, or an error
-    that Ansible names in what the test shows of its output."""
+    """Why a test failed, in one line, for readers of the end of the output: the first line of pytest's message, or an
+    error of Ansible's in the output that the test shows."""
     told = next((child.get("message") or "" for child in case if child.tag in ("failure", "error")), "")
     lines = [line.strip() for line in told.splitlines() if line.strip()]
     chosen = [line for line in lines if line.startswith("[ERROR]")] or lines
@@ -82,9 +82,9 @@ def _why(case: ElementTree.Element) -> str:
 
 
 def ansible_failures(text: str) -> list[str]:
-    """The failed tasks that a playbook's output names, each with its task: they stand far above the output's end.
+    """The failures in a playbook's output, each with its task, since they are far above the output's end.
 
-    What a playbook ran, another playbook or pytest, is one long line in its output; failures in there count too.
+    If the playbook ran another playbook or pytest, their output is one long line; failures in it count too.
     """
     found = []
     task = ""
@@ -101,7 +101,7 @@ def skip_lines(tally: Tally) -> list[str]:
 
 
 def closing_lines(tally: Tally) -> list[str]:
-    """The end of a run: skips, the slowest tests, what was retried, what failed, and the counts alone on the last."""
+    """The end of the output: skips, the slowest tests, retries, failures, and the counts alone on the last line."""
     slowest = sorted(tally.seconds.items(), key=lambda one: -one[1])[:SLOWEST_SHOWN]
     return [
         *skip_lines(tally),
@@ -113,7 +113,7 @@ def closing_lines(tally: Tally) -> list[str]:
 
 
 def tree_state(root: Path) -> tuple[str, bool]:
-    """The commit that is checked out, empty where there is none, and whether the tree is that commit."""
+    """The commit that is checked out, empty if there is none, and whether the tree is unchanged."""
 
     def git(*arguments: str) -> str | None:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
@@ -138,7 +138,7 @@ def result_document(tally: Tally, stages: dict[str, float], commit: str, clean: 
 
 
 def cache_directory() -> Path:
-    """Where results are kept by commit (https://specifications.freedesktop.org/basedir-spec/latest/)."""
+    """The directory of results by commit (https://specifications.freedesktop.org/basedir-spec/latest/)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "k8sgu" / "test-results"
 
 

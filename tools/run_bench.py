@@ -1,10 +1,10 @@
-"""Runs the project's benchmarks and prints their numbers beside what the project promises.
+"""Runs the project's benchmarks and prints their numbers with the project's promises.
 
     python tools/run_bench.py               all of them, the cluster's last
-    python tools/run_bench.py mirror lab    those whose name holds one of these words
+    python tools/run_bench.py mirror lab    those whose name contains one of these words
     python tools/run_bench.py mirror --from-nothing    with an option of that benchmark
 
-A benchmark is a program named bench_*.py that prints its numbers and ends with status 1 where a promise is missed.
+A benchmark is a program named bench_*.py that prints its numbers and exits with status 1 if it misses a promise.
 """
 
 from __future__ import annotations

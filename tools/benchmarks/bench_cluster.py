@@ -1,8 +1,8 @@
-"""How long a cluster takes, on a lab of its own with the mirror full: the numbers that `make bench` promises.
+"""Measures how long a cluster takes, on a lab of its own with a filled mirror: the numbers that `make bench` promises.
 
 First bring-up from pki to verify (at most 60 s), a second run (at most 15 s, nothing changed), one more worker (at most
-15 s), ten workers (at most twice the time of two). Where the time goes is printed by phase with the slowest tasks of
-each, beside the floor: what a bare shell script takes for the first bring-up.
+15 s), ten workers (at most twice the time of two). Prints the time of each phase with its slowest tasks, and for
+comparison the time that a bare shell script takes for the first bring-up.
 
     python tools/benchmarks/bench_cluster.py [--workers 10] [--keep]
 """
@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = ROOT / ".venv" / "bin"
 LAB = CLUSTER = "bench"
 STATE = ROOT / ".state" / CLUSTER
-# What comes before pki: machines and files that every cluster finds ready.
+# Phases before pki, which prepare machines and files and are not counted.
 BEFORE = {"Description", "Infrastructure", "Nodes reachable", "Preflight", "Artifacts", "Client tools"}
 TIMEOUT_S = 1800
-# A bare shell script with hand-made certificates on the same three nodes, programs in place.
+# Time of a bare shell script with hand-made certificates on the same three nodes, with programs installed.
 FLOOR_S = 30
 SHOWN_TASKS = 3
 

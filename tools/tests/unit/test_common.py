@@ -1,4 +1,4 @@
-"""What tools/common.sh makes of the caller: somebody who is not root, perhaps behind a proxy."""
+"""tools/common.sh for a caller who is not root, perhaps behind a proxy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said while something takes minutes: a line where a stage begins and one every few seconds, no more."""
+"""Progress of slow commands: a line when a stage begins and one every few seconds, no more."""
 
 from __future__ import annotations
 

@@ -67,12 +67,12 @@ def removed_again() -> Iterator[None]:
     run("tools/down")
 
 
-# Programs that no mirror has yet are built, which takes its time.
+# Programs that no mirror has yet are built, which takes time.
 @pytest.mark.timeout(45 * 60)
 def test_up_ends_in_a_cluster_that_is_shown_and_down_in_nothing(removed_again: None, tmp_path: Path) -> None:
     folder = tmp_path / "it's a folder"
     folder.symlink_to(ROOT)
-    # Behind a proxy, as in most companies: what is missing comes through it, and the lab is reached without it.
+    # Behind a proxy, as in most companies: downloads go through it, and the lab is reached without it.
     with forward_proxy.running() as proxy:
         settings = forward_proxy.variables(f"http://127.0.0.1:{proxy.port}")
         settings["NO_PROXY"] = ".corp.example"
@@ -82,7 +82,7 @@ def test_up_ends_in_a_cluster_that_is_shown_and_down_in_nothing(removed_again: N
     with urllib.request.urlopen(address, timeout=20) as page:
         assert page.status == 200
 
-    # Another lab of this machine may not take the keys of a cluster that is there.
+    # Another lab of this machine must not use the keys of an existing cluster.
     other = run("tools/up", K8SGU_LAB="maketest-b")
     assert other.returncode == 1
     assert f"holds the cluster {NAME} of lab {NAME}, and this is lab maketest-b" in other.stderr
