@@ -1,4 +1,4 @@
-"""The lab's promises in numbers: prints each beside what was promised; status 1 when one is missed.
+"""Measures the lab against its promises: prints each number with its limit; exits with status 1 if one is missed.
 
     python lab/benchmarks/bench_lab.py [--runs N]
 
@@ -141,7 +141,7 @@ def members(instance_id: str) -> Iterator[Path]:
 
 
 def resident_mb(instance_id: str) -> float:
-    """The sum over its processes; what they share counts for each. 1 MB is 10^6 bytes."""
+    """The sum over the node's processes, counting shared memory for each. 1 MB is 10^6 bytes."""
     total = 0
     for process in members(instance_id):
         try:
@@ -155,7 +155,7 @@ def resident_mb(instance_id: str) -> float:
 
 
 def disk_cpu_s(directory: Path) -> float:
-    """What making a node's disk takes of a CPU, with all that makes it the disk of this node."""
+    """The CPU time of making a node's disk, including what is specific to the node."""
     spec = MachineSpec(
         "i-0123456789abcdef0", "vpc-1", "10.240.0.10", "10.240.0.0/24", "02:00:00:00:00:01", "bench", disk_gib=DISK_GIB
     )
@@ -189,7 +189,7 @@ def measure(runs: int) -> dict[Promise, float]:
             started = time.monotonic()
             made = cloud.run(10)
             found[TEN] = time.monotonic() - started
-            time.sleep(10)  # idle is what a node is after its boot's last timers
+            time.sleep(10)  # a node is idle after the last timers of its boot
             found[IDLE] = max(resident_mb(each["InstanceId"]) for each in made)
             found[DESCRIBE] = 1000 * statistics.median(timed(cloud.ec2.describe_instances) for _ in range(20))
             cloud.terminate(made[3:])

@@ -114,7 +114,7 @@ class HandMadeLab:
         self.change(security_groups=(model.SecurityGroup("sg-base", (SSH, *ingress), egress),))
 
     def route(self, *routes: model.Route) -> None:
-        """The subnet's routes beside the local one and the internet's."""
+        """Sets the subnet's routes in addition to the local one and the internet's."""
         subnet = self.vpc.subnets[0]
         self.change(subnets=(dataclasses.replace(subnet, routes=(*subnet.routes[:2], *routes)),))
 
@@ -136,7 +136,7 @@ class HandMadeLab:
         )
 
     def on(self, node: model.Node, command: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """As root on the node without its network, for what the network must not take part in."""
+        """Runs a command as root on the node without using its network."""
         init = self.machines.init_pid(node.id)
         assert init is not None, f"{node.id} is not running"
         namespaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
@@ -168,7 +168,7 @@ class HandMadeLab:
         )
 
     def fetch(self, node: model.Node, address: str, port: int) -> str | None:
-        """What a web server answers a node; None where it does not."""
+        """The answer of a web server to a node; None if it does not answer."""
         done = self.on(node, f"curl -s --connect-timeout {WATCH_S} http://{address}:{port}/", check=False)
         return done.stdout if done.returncode == 0 else None
 

@@ -38,7 +38,7 @@ def ec2lab(*arguments: str, check: bool = True, **environment: str) -> subproces
 
 
 def eventually(question: Callable[[], Any], what: str, patience: float = PATIENCE_S) -> Any:
-    """The first true answer; an error of the question counts as no."""
+    """The first true answer; an error counts as no."""
     deadline = time.monotonic() + patience
     problem: BaseException | None = None
     while time.monotonic() < deadline:

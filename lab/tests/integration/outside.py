@@ -1,4 +1,4 @@
-"""A neighbour of the host's that stands for the internet."""
+"""A neighbour of the host that plays the internet."""
 
 from __future__ import annotations
 

@@ -49,12 +49,12 @@ def base_image(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def new_lab(tmp_path: Path, name: str, cidr: str = "10.9.0.0/16") -> HandMadeLab:
-    # Names of this process alone: a run that was killed cannot disturb the next, nor can a neighbour's.
+    # Names with this process's id, so that killed or parallel runs cannot interfere.
     return HandMadeLab(f"m-{name}-{os.getpid()}", free_range(), tmp_path, cidr)
 
 
 def free_range() -> str:
-    """From the upper half of the pool, where no lab looks before the lower half is full."""
+    """A range from the upper half of the pool, which labs use only when the lower half is full."""
     return addresses.free_range([*ranges_in_use(), "198.18.0.0/16"])
 
 
@@ -72,7 +72,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HandMadeLab]:
 
 @pytest.fixture
 def two(lab: HandMadeLab) -> Iterator[tuple[HandMadeLab, model.Node, model.Node]]:
-    """The shared lab in its first state; whatever a test changes is put back."""
+    """The shared lab in its first state; what a test changes is restored."""
     before = lab.vpc
     first, second = lab.vpc.nodes
     yield lab, first, second
@@ -167,12 +167,12 @@ def test_a_nodes_settings_stay_its_own(two: Two) -> None:
         parts = re.split(r"==> (.*) <==\n", f"\n{listed}\n")[1:]
         return {name: value.removesuffix("\n") for name, value in zip(parts[::2], parts[1::2], strict=True)}
 
-    # First that each is a mount of the node's own: a write that follows must not be the host's.
+    # First check that each is a mount of the node's own, so that the writes below do not change the host.
     mounted = lab.on(first, "cut -d' ' -f5 /proc/self/mountinfo").stdout.split()
     assert {f"/proc/sys/{name}" for name in there} <= set(mounted)
     assert set(lab.on(first, "findmnt -n -o FSTYPE /proc/sys/vm/max_map_count").stdout.split()) == {"tmpfs"}
     before = on_the_host()
-    # The distribution sets some; the rest is what the kernel has.
+    # The distribution sets some; the rest are the kernel's defaults.
     real = [name for name in there if re.match(r"fs/(file|inotify|nr)|vm/max|kernel/threads", name)]
     assert len(real) == 7
     assert {name: on_the_node()[name] for name in real} == {name: before[name] for name in real}
@@ -380,7 +380,7 @@ def test_a_load_balancer_leaves_out_a_target_that_fails(two: Two) -> None:
     targets = tuple(model.Target(node.id, node.private_ip, 8000) for node in (first, second))
     for node in (first, second):
         lab.serve(node, 8000, node.hostname)
-    # Only the balancer itself may reach the targets: what arrives comes from its address.
+    # Only the balancer itself may reach the targets: connections come from its address.
     lab.change(
         security_groups=(
             model.SecurityGroup("sg-base", (SSH, model.Rule("tcp", 8000, 8000, groups=("sg-lb",))), (ALL_OUT,)),
@@ -568,7 +568,7 @@ def test_nothing_is_left(tmp_path: Path, crash: bool) -> None:
     for kind in ("process", "namespace", "interface", "route", "cgroup", "loop device", "file"):
         assert any(line.startswith(f"new {kind}") for line in during), f"the snapshot must see a lab's {kind}"
     if crash:
-        # The launcher dies first, and the machine's record with it; what is left is found by name.
+        # The launcher dies first, with the machine's record; the rest is found by name.
         init = lab.machines.init_pid(nodes[0].id)
         assert init is not None
         launcher = int((lab.directory / "machines" / nodes[0].id / "pid").read_text().split()[0])

@@ -1,4 +1,4 @@
-"""The lab from outside: what a user of EC2 sees."""
+"""The lab as a user of EC2 sees it."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_the_profile_s_credentials_are_the_role_s(cloud: Cloud, pair: tuple[str,
 
 
 def test_metadata_stops_at_the_hop_limit(cloud: Cloud, pair: tuple[str, str]) -> None:
-    """A namespace behind a bridge of the node is what a container is: one hop further."""
+    """A namespace behind a bridge of the node is one hop further, like a container."""
     instance = pair[0]
     cloud.say(
         instance,
@@ -204,7 +204,7 @@ def test_the_load_balancer_loses_a_target(cloud: Cloud, pair: tuple[str, str]) -
         return {each["Target"]["Id"] for each in seen if each["TargetHealth"]["State"] == "healthy"}
 
     def answers(client: str) -> set[str]:
-        """Who answers, asked from a node by the balancer's name."""
+        """The host names of the targets that answer a node at the balancer's name."""
         command = f"for i in 1 2 3 4 5 6 7 8; do curl -sf -m 5 http://{balancer['DNSName']}/name; done"
         return set(cloud.ssh(client, command, check=False).stdout.split())
 
@@ -346,7 +346,7 @@ def test_stop_keeps_the_disk_and_terminate_does_not(cloud: Cloud) -> None:
     cloud.ec2.reboot_instances(InstanceIds=[instance])
 
     def rebooted() -> bool:
-        """Its init is another one; what was on the disk is there."""
+        """Whether its init is a new one and the disk is unchanged."""
         return cloud.say(instance, STARTED) != boot and cloud.say(instance, "cat kept") == "kept"
 
     eventually(rebooted, "the node back after a reboot")
@@ -387,7 +387,7 @@ def test_the_default_vpc_is_reached_where_its_group_allows_it(cloud: Cloud) -> N
     (instance,) = cloud.run(SubnetId=None, SecurityGroupIds=None)
     cloud.wait([instance], "running")
     assert cloud.see(instance)["VpcId"] == default_vpc(cloud)
-    # Its group lets its own members in alone.
+    # Its group lets only its own members in.
     assert cloud.ssh(instance, "true", check=False, connect=WATCH_S).returncode != 0
     permission = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": EVERYWHERE}]}
     cloud.ec2.authorize_security_group_ingress(GroupId=default, IpPermissions=[permission])
@@ -466,7 +466,7 @@ def test_faults_and_their_opposites(cloud: Cloud) -> None:
     assert cloud.see(instance)["State"]["Name"] == "running"
     ec2lab("fault", "power-on", instance)
     eventually(reached, "the node up again")
-    # At once too: the cable that goes with the power must be there again.
+    # Also without a pause: the link that is removed with the power must be back.
     ec2lab("fault", "power-off", instance)
     ec2lab("fault", "power-on", instance)
     eventually(reached, "the node up again at once")
@@ -493,7 +493,7 @@ def test_a_killed_daemon_comes_back(cloud: Cloud, pair: tuple[str, str]) -> None
 
 
 def test_a_daemon_killed_amid_launches_finishes_them(cloud: Cloud) -> None:
-    """Killed right after the answer: every instance that was promised comes up, once, and with its address."""
+    """Killed right after the answer: every promised instance comes up once, with its address."""
     wanted = {"ClientToken": "amid", "SubnetId": cloud.subnets[1]}
     made = cloud.run(2, **wanted)
     os.kill(cloud.lab.daemon(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The command line: labs side by side, trouble said clearly, and nothing left behind."""
+"""The command line: labs side by side, clear errors, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_damaged_state_and_a_taken_port_are_said_in_a_line(lab: RunningLab) ->
 
 
 def listening(port: int) -> socket.socket:
-    """A socket of ours there, once the kernel has taken the killed daemon's away."""
+    """A listening socket on the port, once the kernel has closed the killed daemon's."""
     deadline = time.monotonic() + 10
     while True:
         try:
@@ -154,7 +154,7 @@ def test_a_name_that_is_up(lab: RunningLab) -> None:
 
 
 def refused(*arguments: str, **environment: str) -> str:
-    """What is said; nothing must have been made."""
+    """The error; asserts that nothing was made."""
     done = ec2lab(*arguments, check=False, **environment)
     assert done.returncode != 0
     assert not DIRECTORIES[0].exists()
@@ -231,7 +231,7 @@ def test_without_root_it_says_what_to_run() -> None:
 
 
 def test_a_full_disk_is_said_by_the_api(lab: RunningLab) -> None:
-    """The lab's state on a small file system of its own: a call that cannot be saved has not happened."""
+    """With the lab's state on a small file system: a call that cannot be saved has no effect."""
     from botocore.exceptions import ClientError
 
     DIRECTORIES[0].mkdir(mode=0o700, parents=True)

@@ -1,4 +1,4 @@
-"""What `up`, `down` and `doctor` decide, as far as it can be told without a lab."""
+"""The decisions of `up`, `down` and `doctor`, as far as they can be tested without a lab."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ def test_without_room_no_image_is_begun(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_usual_disk_is_made_with_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the first launch does not wait for it; also where an image is there already and the disk is not."""
+    """So that the first launch does not wait for it; also if the image exists but the disk does not."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made = image.Image("key", "debian", "bookworm", "x86_64", tmp_path)
     monkeypatch.setattr(image, "_load", lambda _path: made)
@@ -293,7 +293,7 @@ def test_the_usual_disk_is_made_with_the_image(tmp_path: Path, monkeypatch: pyte
 
 
 def test_power_comes_back_to_a_node_that_has_its_cable_again() -> None:
-    """The cable goes with the power, and only a step of the controller makes it anew."""
+    """The link is removed with the power, and only a step of the controller makes it again."""
     done: list[str] = []
 
     class Remembered:

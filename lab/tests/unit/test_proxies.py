@@ -1,4 +1,4 @@
-"""What the lab says to a host behind a proxy: its own addresses beside what the user excepts."""
+"""NO_PROXY on a host behind a proxy: the lab's own addresses in addition to the user's exceptions."""
 
 from __future__ import annotations
 

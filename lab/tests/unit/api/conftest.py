@@ -1,4 +1,4 @@
-"""The API alone, with no machines behind it: instances stay pending until a test says otherwise."""
+"""The API without machines: instances stay pending until a test changes that."""
 
 from __future__ import annotations
 

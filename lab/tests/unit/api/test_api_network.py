@@ -99,7 +99,7 @@ def test_a_default_vpc_that_was_deleted_can_be_made_anew(running_api: RunningApi
     vpc = default_vpc(ec2)
     subnets = assert_like_ec2s(ec2, vpc)
     (gateway,) = ec2.describe_internet_gateways(Filters=of_vpc(vpc, "attachment.vpc-id"))["InternetGateways"]
-    # One default subnet alone comes back in the range that it left.
+    # A removed default subnet gets its former range again.
     first, *others = subnets
     ec2.delete_subnet(SubnetId=first["SubnetId"])
     with refused("MissingInput"):
@@ -126,7 +126,7 @@ def test_a_default_vpc_that_was_deleted_can_be_made_anew(running_api: RunningApi
         ec2.create_security_group(GroupName="nowhere", Description="x")
     with refused("DefaultVpcDoesNotExist"):
         ec2.create_default_subnet(AvailabilityZone="us-east-1a")
-    # What comes first in a zone of another VPC is no default.
+    # The first subnet of a zone in another VPC is not a default one.
     plain = ec2.create_subnet(VpcId=network.vpc, CidrBlock="10.240.9.0/24", AvailabilityZone="us-east-1b")["Subnet"]
     assert (plain["DefaultForAz"], plain["MapPublicIpOnLaunch"]) == (False, False)
     assert ec2.create_default_vpc()["Vpc"]["IsDefault"]

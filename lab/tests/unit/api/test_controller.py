@@ -1,4 +1,4 @@
-"""What follows from the API's state and the machines', with machines that only remember what they were told."""
+"""The controller's decisions, with machines that only record their calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Control groups, the recipe and messages, as far as they can be told without a node."""
+"""Control groups, the recipe and messages, as far as they can be tested without a node."""
 
 from __future__ import annotations
 

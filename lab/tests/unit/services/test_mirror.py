@@ -1,4 +1,4 @@
-"""The mirror over HTTP and as a registry: what containerd and a downloading node ask of it."""
+"""The mirror over HTTP and as a registry: the requests of containerd and of nodes that download."""
 
 from __future__ import annotations
 
