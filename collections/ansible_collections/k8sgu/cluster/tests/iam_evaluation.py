@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether policy documents allow an action on a resource, conditions included: what moto does not look at.
+"""Evaluates whether policy documents allow an action on a resource, including conditions, which moto ignores.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
@@ -29,7 +29,7 @@ def decide(documents: Iterable[Mapping[str, Any]], action: str, resource: str, c
 
 
 def missing_keys(documents: Iterable[Mapping[str, Any]], context: Context) -> list[str]:
-    """The keys that any condition of the documents asks for and the context does not have."""
+    """The keys that conditions of the documents use and the context does not have."""
     keys = {key for entry in statements(documents) for pairs in entry.get("Condition", {}).values() for key in pairs}
     return sorted(keys - set(context))
 

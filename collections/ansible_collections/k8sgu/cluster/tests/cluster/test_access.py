@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who gets in, by which TLS, for how long, and what is written down of it. Runs as test_security.py does."""
+"""Who gets access, by which TLS, for how long, and what is recorded of it. Runs like test_security.py."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def swapped(on, group, path, script, unit, after="true"):
 
 
 def connect(pod, target):
-    """What a pod says of a connection: nothing where there is one, else DNS, TIMEOUT, REFUSED or OTHER."""
+    """The result of a connection from a pod: empty if it succeeds, otherwise DNS, TIMEOUT, REFUSED or OTHER."""
     argv = ["kubectl", "-n", "k8sgu-verify", "exec", pod, "--", "/agnhost", "connect", "--timeout=3s", target]
     done = subprocess.run(argv, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
     return (done.stdout + done.stderr).split("command terminated")[0].strip()
 
 
 def settled(pod, targets, *, closed):
-    """What a pod says of the targets, once all are closed or all are open: a policy takes a moment to get there.
+    """The results of the targets once all are closed or all are open, since a policy takes a moment to take effect.
 
-    It takes two minutes where an API server was restarted several times: kube-router then comes back to it after up to
-    a minute, is told that its version of the objects is too old, and waits for up to a minute again
+    It takes two minutes if an API server was restarted several times: kube-router then reconnects after up to a
+    minute, learns that its version of the objects is too old, and waits for up to a minute again
     (https://pkg.go.dev/k8s.io/client-go/tools/cache#Reflector).
     """
     deadline = time.monotonic() + 300
@@ -62,7 +62,7 @@ def settled(pod, targets, *, closed):
 
 
 def test_the_example_closes_a_namespace_to_all_but_dns():
-    """Stands first: the tests after it restart API servers, to which kube-router comes back late."""
+    """Runs first: the tests after it restart API servers, to which kube-router reconnects late."""
     pods = json.loads(kubectl("-n", "k8sgu-verify", "get", "pods", "-l", "app=probe", "-o", "json"))["items"]
     pod, other = pods[0]["metadata"]["name"], f"{pods[1]['status']['podIP']}:8080"
     service, dns = "website.demo.svc.cluster.local:80", "kube-dns.kube-system.svc.cluster.local:53"
@@ -120,7 +120,7 @@ def test_a_token_lives_for_a_day_at_most():
 
 
 def test_what_is_written_down_of_a_request(on):
-    """The change of a role with its body, of a Secret without; by nobody to read but root, and every line JSON."""
+    """Records the change of a role with its body, of a Secret without; readable by root only, and every line JSON."""
     name = f"k8sgu-test-{uuid.uuid4().hex[:8]}"
     kubectl("-n", "default", "create", "role", name, "--verb=get", "--resource=pods")
     kubectl("-n", "default", "create", "secret", "generic", name, f"--from-literal=words={name}-secret")
@@ -150,7 +150,7 @@ def test_a_policy_that_records_nothing_is_seen(on):
     with put_back(
         lambda: on("control_plane", f"mv {policy}.k8sgu-test {policy}; systemctl restart kube-apiserver; {READY}")
     ):
-        # Controllers come back late to an API server that was restarted several times, see settled().
+        # Controllers reconnect late to an API server that was restarted several times, see settled().
         output = playbook("playbooks/verify.yml", fails=True, k8sgu_verify_timeout=180)
     assert re.search(r"\b1 of \d+ checks failed", output), output[-5000:]
     assert "a request that was just made is in the audit log" in output

@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Encryption at rest on a running cluster: every choice of provider and resources, a rotation, what must be refused.
+"""Encryption at rest on a running cluster: every choice of provider and resources, a rotation, refused choices.
 
-Runs as test_security.py does, and ends with the cluster as it was, but for the key, which is another one.
+Runs like test_security.py, and leaves the cluster as it was, except for the key, which is a new one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def kept():
 
 
 def readable():
-    """All Secrets and ConfigMaps can be read, and those of the test say what they said."""
+    """All Secrets and ConfigMaps can be read, and those of the test are unchanged."""
     kubectl("get", "secrets,configmaps", "-A", "-o", "name")
     data = json.loads(kubectl("-n", "default", "get", "secret", "k8sgu-test-kept", "-o", "json"))["data"]
     assert base64.b64decode(data["words"]).decode() == WORDS

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Protections of a running cluster, taken away and put back: each is missed by its check, and by no other.
+"""Protections of a running cluster, removed and restored: its check, and no other, notices each.
 
 Runs against the cluster of the lab K8SGU_LAB, which it changes and leaves as it was:
 
@@ -98,7 +98,7 @@ def kubectl(*arguments, given=None):
 
 @contextlib.contextmanager
 def put_back(*steps):
-    """Takes every step at the end, also where one of them fails."""
+    """Takes every step at the end, even if one of them fails."""
     with contextlib.ExitStack() as stack:
         for step in steps:
             stack.callback(step)
@@ -106,7 +106,7 @@ def put_back(*steps):
 
 
 def value(printed):
-    """A value of `ansible-inventory --list`, which marks what is never a template."""
+    """A value of `ansible-inventory --list`, without the mark of values that are never templates."""
     return printed["__ansible_unsafe"] if isinstance(printed, dict) else printed
 
 
@@ -293,7 +293,7 @@ def test_pods_get_no_token_of_the_metadata_service(on, hosts):
 
 
 def secrets():
-    """What nobody may ever see, by the file it is in."""
+    """The secrets that must never be shown, by the file that has them."""
     found = {}
     for path in STATE.rglob("*"):
         if not path.is_file() or "mirror" in path.parts:
@@ -313,7 +313,7 @@ def secrets():
 
 
 def test_no_secret_is_printed(on):
-    """Everything that carries secrets to nodes, told to talk, with something to do each time."""
+    """Runs everything that carries secrets to nodes at the highest verbosity, with changes each time."""
     known = secrets()
     assert len(known) > 25
     on(

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ansible's programs as a user starts them: with nobody in front of them, or at a terminal."""
+"""Runs Ansible's programs as a user does, without or with a terminal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def command(program: str, *arguments: object) -> list[str]:
 
 
 def environment_of(added: Mapping[str, str] | None, caller: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of `caller`, by default the tests' own, and what is `added` to it."""
+    """The environment of `caller`, by default the tests' own, with `added`."""
     return {**(os.environ if caller is None else caller), "ANSIBLE_NOCOLOR": "1", **(added or {})}
 
 
@@ -156,7 +156,7 @@ def run_at_terminal(
     environment: Mapping[str, str] | None = None,
     timeout: float = TIMEOUT_S,
 ) -> tuple[int, str]:
-    """Exit status and what it showed; `answers` are, in order, what is asked, as a pattern, and what is typed."""
+    """(exit status, output); `answers` are (pattern of the prompt, what to type) in order."""
     controller, terminal = pty.openpty()
     # Wide, so that messages are not broken.
     termios.tcsetwinsize(terminal, (50, 500))
@@ -176,7 +176,7 @@ def run_at_terminal(
         while select.select([controller], [], [], max(0.0, end - time.monotonic()))[0]:
             try:
                 shown += os.read(controller, 65536)
-            except OSError:  # EIO: nobody has the terminal open any more
+            except OSError:  # EIO: no process has the terminal open any more
                 break
             if left and re.search(left[0][0].encode(), shown[answered:]):
                 _type(controller, left.pop(0)[1], end)

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A forward proxy (CONNECT, and GET of a whole address) that remembers what it was asked for.
+"""A forward proxy (CONNECT, and GET of a whole address) that records its requests.
 
 https://www.rfc-editor.org/rfc/rfc9110#CONNECT, https://www.rfc-editor.org/rfc/rfc9112#absolute-form
 """
@@ -19,7 +19,7 @@ TIMEOUT_S = 60
 
 
 class ForwardProxy:
-    """Serves on `listener`; names that only it knows are `hosts`, each with the (address, port) that it leads to.
+    """Serves on `listener`; `hosts` are names that only it resolves, each to (address, port).
 
     With `credentials` ("user:password") it refuses whoever does not give them. `requests` are method and target in
     order, `refused` those that lacked the credentials.
@@ -126,7 +126,7 @@ def variables(url: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def dead() -> Iterator[str]:
-    """The address of a proxy that refuses every connection: a port that is taken, and where nobody listens."""
+    """The address of a proxy that refuses every connection: a port that is bound, but not listening."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{holder.getsockname()[1]}"

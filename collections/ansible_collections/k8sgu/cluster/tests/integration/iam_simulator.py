@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """IAM's SimulatePrincipalPolicy for moto, which has none: the principal's own policies, evaluated with conditions.
 
-moto itself enforces actions alone and takes any condition or resource in a policy for a denial. So a caller has two
-policies: `ENFORCED`, for moto, and the one that is meant, which is what the simulator looks at.
+moto itself checks only actions and treats any condition or resource in a policy as a denial. So a caller has two
+policies: `ENFORCED`, for moto, and the intended one, which the simulator evaluates.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One booted node in a lab of its own, reached by SSH, for tests of what happens on nodes."""
+"""One booted node in a lab of its own, reached by SSH, for tests on nodes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BOOT_TIMEOUT_S = 180
 
 
 def missing() -> str:
-    """Why no lab can be had here; empty where it can."""
+    """Why this machine cannot run a lab; empty if it can."""
     if os.geteuid() != 0:
         return "a lab needs root"
     if not shutil.which("systemd-nspawn"):
@@ -84,7 +84,7 @@ def environment(lab: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running(lab: str, directory: Path, mirror: Path | None = None) -> Iterator[Node]:
-    """A lab with one node; both are gone after the block. Without a mirror it has an empty one."""
+    """A lab with one node, removed after the block. Its mirror is empty unless one is given."""
     if mirror is None:
         mirror = directory / "mirror"
         mirror.mkdir()

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""moto's server on loopback, in this process, with a count of the calls and of the time that it spends on them."""
+"""moto's server on loopback, in this process, which counts its calls and their time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGE = "ami-03cf127a"
 
 @dataclass
 class Server:
-    """Where the API is, what it was asked, and for how many seconds it worked."""
+    """The API's address, its calls, and the seconds that it spent on them."""
 
     url: str = ""
     calls: list[str] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Server:
         )
 
     def environment(self) -> dict[str, str]:
-        """The caller's settings for a program that shall use this server and nothing else."""
+        """The caller's environment for a program that uses only this server."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "EC2LAB_", "K8SGU_"))}
         return {
             **kept,
@@ -78,7 +78,7 @@ def moto_server() -> Iterator[Server]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        # Its backends are this process's: what an earlier server was asked for, and given, is still there.
+        # Its backends belong to this process and still have the objects of an earlier server.
         reset(state)
         state.client("sts").get_caller_identity()
         yield state
@@ -88,7 +88,7 @@ def moto_server() -> Iterator[Server]:
 
 
 def reset(server: Server) -> None:
-    """The account as it was on its first day."""
+    """Resets the account to its initial state."""
     request = urllib.request.Request(f"{server.url}/moto-api/reset", method="POST")
     with urllib.request.urlopen(request, timeout=60):
         pass

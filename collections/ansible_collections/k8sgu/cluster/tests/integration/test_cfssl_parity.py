@@ -34,7 +34,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import P
 RELEASES = Path(__file__).resolve().parents[2] / "releases"
 PACKAGES = "github.com/cloudflare/cfssl/cmd/"
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
-# Where modules are not there yet, they are fetched.
+# Missing modules are fetched.
 BUILD_TIMEOUT_S = 900
 
 
@@ -136,7 +136,7 @@ AUTHORITIES: dict[str, dict[str, Any]] = {
     "no limit": {"CN": "demo", "ca": {"pathlen": -1, "backdate": "0", "expiry": "+87600h"}},
     "no name": {"names": [{"O": "only"}], "crl_url": "http://crl.example.com/x"},
 }
-# What cfssl takes and we refuse: the request, the option at fault and the reason, as the module's documentation has it.
+# Requests that cfssl accepts and we refuse, with the wrong option and the reason, as in the module's documentation.
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     host: ({"CN": "x", "hosts": [host]}, "csr.hosts[0]", reason)
     for host, reason in {

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a booted node keeps of a module between executions, and what happens where it cannot."""
+"""A booted node keeps a module's compiled code between executions, and what happens if it cannot."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ import lab_node
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.packages import LOCKS
 
-# A service as small as one can be: answers with its version and the first line of its configuration as it was when it
-# started, counts its reloads, and refuses to start with a configuration that says so.
+# A minimal service: answers with its version and the first line of the configuration with which it started, counts its
+# reloads, and refuses to start if the configuration tells it to.
 GREETER = """\
 #!/usr/bin/python3
 import http.server, signal, sys
@@ -64,7 +64,7 @@ WantedBy=multi-user.target
 """
 
 
-# Answers whoever has a certificate of the CA.
+# Answers clients that have a certificate of the CA.
 TLS_SERVER = """\
 import http.server, ssl
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -299,7 +299,7 @@ def test_a_stopped_or_disabled_unit_is_started_and_enabled(greeter: Greeter) -> 
 
 
 def test_a_restart_that_somebody_prevented_is_caught_up(greeter: Greeter) -> None:
-    """What the unit was started with counts, not whether this run wrote a file."""
+    """A unit is restarted because of what it was started with, not because this run wrote a file."""
     greeter.run()
     record = f"/var/lib/k8sgu/component/{greeter.name}.json"
     greeter.node.run(f"sed -i '/started_with/,$ s/[0-9a-f]\\{{64\\}}/0/' {record}")
@@ -664,7 +664,7 @@ KILL_POINTS = {
 
 @pytest.mark.parametrize("point", KILL_POINTS)
 def test_killed_at_a_known_point_and_run_again(greeter: Greeter, point: str) -> None:
-    """The second run must end as an undisturbed one: the unit runs with the new files, nothing is left to do."""
+    """The second run must end like an undisturbed one: the unit runs with the new files, nothing is left to do."""
     greeter.run()
     marker = f"/run/{greeter.name}.marker"
     pause = f"touch {marker}; if [ -e {marker}.block ]; then sleep 60; fi"

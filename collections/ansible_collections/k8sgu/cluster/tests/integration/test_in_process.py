@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Modules of the controller's own files, in Ansible's own process and as modules: the answers are the same.
+"""Modules for files on the controller give the same results in Ansible's own process and as modules.
 
-test_cfssl_cert_in_process.py has what all of them share: what is hidden, and when a module is sent after all.
+test_cfssl_cert_in_process.py tests what they share: what is hidden, and when a module is sent after all.
 """
 
 from __future__ import annotations

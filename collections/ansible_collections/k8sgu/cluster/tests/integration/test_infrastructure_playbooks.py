@@ -34,7 +34,7 @@ def server(running: Server) -> Server:
 
 
 def play(playbook: str, state: Path, *arguments: str, **variables: Any) -> tuple[int, str]:
-    """Exit status and output of a playbook that nobody sits in front of."""
+    """Exit status and output of a playbook without a terminal."""
     extra = {"k8sgu_cluster_name": "demo", "k8sgu_region": "us-east-1", "k8sgu_state_dir": str(state), **variables}
     # Without localhost, so that Ansible takes its own Python for it and looks for no other.
     inventory = state.parent / f"{state.name}.yml"

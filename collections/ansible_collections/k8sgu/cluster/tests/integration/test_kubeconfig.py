@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""kubectl reads what the module kubeconfig writes, and the module what kubectl writes; a kill leaves a whole file."""
+"""kubectl reads what the module kubeconfig writes, and the other way round; a kill leaves a complete file."""
 
 from __future__ import annotations
 

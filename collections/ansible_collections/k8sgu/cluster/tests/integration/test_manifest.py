@@ -63,7 +63,7 @@ def client(server: api_server.ApiServer) -> Iterator[Client]:
 
 @pytest.fixture
 def name() -> str:
-    """A set and a namespace of the test's own, so that the tests do not meet."""
+    """A set and a namespace of the test's own, so that tests do not interfere."""
     return "t-" + uuid.uuid4().hex[:8]
 
 
@@ -209,7 +209,7 @@ def test_removal_that_is_held_up_says_by_what(client: Client, name: str) -> None
         apply(client, name, "", present=False, wait=True, wait_timeout=1)
     path = f"/api/v1/namespaces/default/configmaps/{name}"
     client.request("PATCH", path, None, {"metadata": {"finalizers": None}}, "application/merge-patch+json")
-    # Cut off before its end, the removal is completed by the next run, which still knows what it is about.
+    # The next run completes an interrupted removal, since the inventory still exists.
     apply(client, name, "", present=False, wait=True)
     assert client.find(f"/api/v1/namespaces/kube-system/configmaps/k8sgu-set-{name}") is None
 
@@ -264,7 +264,7 @@ def test_a_conflict_names_manager_and_field(client: Client, name: str) -> None:
 
 
 def test_replicas_that_another_manager_changed_are_put_back(client: Client, name: str) -> None:
-    """As `kubectl scale` does it: site.yml runs on and says what it changed."""
+    """As after `kubectl scale`: site.yml continues and says what it changed."""
     path = f"/apis/apps/v1/namespaces/{name}/deployments/web"
     apply(client, name, web(name))
     scaled = {"spec": {"replicas": 1}}
@@ -309,7 +309,7 @@ def test_an_unknown_kind_stops_the_set_before_its_first_object(client: Client, n
 
 
 def set_status(client: Client, path: str, status: dict[str, Any]) -> None:
-    """In the place of a controller, which is not there."""
+    """Sets the status in place of a controller, which does not run here."""
     client.request("PATCH", f"{path}/status", None, {"status": status}, "application/merge-patch+json")
 
 
@@ -369,7 +369,7 @@ def test_waiting_in_vain_says_for_what_and_what_the_pods_say(client: Client, nam
 
 
 def test_an_eviction_is_explained_by_its_node_and_events(client: Client, name: str) -> None:
-    """What is left of a storm is counted, the pod that waits is told of, and the node says that its disk is full."""
+    """Evicted pods are counted, the waiting pod is explained, and the node's full disk is named."""
     apply(client, name, web(name))
     meta = {"namespace": name, "labels": {"app": "web"}}
     spec = {"nodeName": name, "containers": [{"name": "web", "image": "web:1"}]}

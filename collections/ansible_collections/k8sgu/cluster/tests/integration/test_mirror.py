@@ -50,7 +50,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for image in data["images"].values():
             image["published"] = False
         if "agnhost" in wanted:
-            # The userland is what is tried here; the program in it is another small one.
+            # This tests the userland; the program in it is another small one.
             build = data["images"]["agnhost"]["build"]
             build.update(module="pause", packages={"agnhost": "."}, stamp={}, tags=[])
         (releases / f"{name}.yml").write_text(yaml.safe_dump(data))
@@ -190,7 +190,7 @@ def test_pause_reaps_and_ends(site: Path, tmp_path: Path) -> None:
     shutil.which("apt-get") is None, reason="a userland is made of Debian packages, and there is no apt"
 )
 def test_demo(site: Path, tmp_path: Path) -> None:
-    """The website counts in its database, is ready only while that answers, and takes up where it was."""
+    """The website counts in its database, is ready only while that answers, and continues its count."""
     mirror = tmp_path / "mirror"
     answer = playbook(site, k8sgu_kubernetes_version="1.38.1", k8sgu_mirror_dir=str(mirror))
     assert answer.returncode == 0, answer.stdout + answer.stderr

@@ -99,7 +99,7 @@ class Cluster:
         return sorted(pod["metadata"]["name"] for pod in self.client.get(self.pods)["items"])
 
     def cordoned(self, name: str) -> tuple[bool, bool]:
-        """Whether it takes no pods, and whether that is our doing."""
+        """(whether it is cordoned, whether we cordoned it)."""
         node = self.client.get(f"{NODES}/{name}")
         return bool(node["spec"].get("unschedulable")), MARK in node["metadata"].get("annotations", {})
 
@@ -386,7 +386,7 @@ class Description:
         return status, " ".join(output.split())
 
     def instances(self) -> dict[str, str]:
-        """The instances that there are, by name, each with its type."""
+        """{name: type} of the existing instances."""
         return {
             tag["Value"]: item["InstanceType"]
             for entry in self.ec2.client("ec2").describe_instances()["Reservations"]
@@ -421,14 +421,14 @@ def test_a_worker_that_leaves_is_drained_before_it_ends(described: Description, 
     assert f"+evict pod/{cluster.name}/web-1" in said and "+delete instance/demo-worker-1" in said, said[-3000:]
     assert cluster.cordoned(SECOND) == (False, False)
 
-    # A budget holds it: it serves as before, and so does its instance.
+    # A budget keeps it: it serves as before, and its instance stays.
     status, said = described.play("infrastructure", k8sgu_worker_count=1, k8sgu_drain_timeout=1)
     assert status != 0 and f"PodDisruptionBudget {cluster.name}/web" in said and "takes pods again" in said, said[
         -3000:
     ]
     assert described.instances() == ALL and cluster.cordoned(SECOND) == (False, False) and cluster.left() == ["web-1"]
 
-    # It is drained, and EC2 does not end it: it takes pods again.
+    # It is drained, but EC2 does not end it: it is uncordoned.
     cluster.allow("web", 1)
     described.protect(True)
     status, said = described.play("infrastructure", k8sgu_worker_count=1)
@@ -445,7 +445,7 @@ def test_a_worker_that_leaves_is_drained_before_it_ends(described: Description, 
     status, said = described.play("infrastructure", k8sgu_worker_count=1)
     assert status == 0 and "changed=0" in said, said[-3000:]
 
-    # Who removes everything asks no budget.
+    # The removal of everything ignores budgets.
     cluster.pod("web-2", "demo-worker-0")
     cluster.allow("web", 0)
     status, said = described.play("destroy", confirm="demo")
@@ -458,7 +458,7 @@ def test_workers_that_serve_are_replaced_one_in_a_run(described: Description, cl
     status, said = described.play("infrastructure", **bigger)
     assert status == 0 and "demo-worker-1 stays as it is in this run, since demo-worker-0 leaves" in said, said[-3000:]
     assert described.instances() == {**ALL, "demo-worker-0": "m5.xlarge"} and cluster.left() == []
-    # Its old Node is gone: what joins under the name is another machine.
+    # Its old Node is gone: another machine joins with its name.
     assert cluster.client.find(f"{NODES}/demo-worker-0") is None
 
     status, said = described.play("infrastructure", **bigger)

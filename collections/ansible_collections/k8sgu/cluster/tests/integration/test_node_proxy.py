@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A node whose only way out is a proxy (k8sgu_proxy): APT and pulls use it, the cluster's own traffic does not."""
+"""A node that reaches the internet only by a proxy (k8sgu_proxy): APT and pulls use it, the cluster itself does not."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LAB = f"node-proxy-{os.getpid()}"
 NAME = "demo-worker-0"
 VPC = "10.99.0.0/16"
 ARCHITECTURE = {"aarch64": "arm64"}.get(platform.machine(), "amd64")
-# Names that nobody but the proxy can resolve.
+# Names that only the proxy can resolve.
 ARCHIVE, REGISTRY = "archive.example", "registry.example"
 USER, PASSWORD = "node", "pa55@word"
 CRICTL = "/opt/k8sgu/crictl/current/crictl"
@@ -111,7 +111,7 @@ def serve(content: dict[str, tuple[str, bytes]], tls: ssl.SSLContext | None = No
 
 
 class Company:
-    """A node in a network that is closed, the proxy that is its way out, and what the proxy leads to."""
+    """A node in a closed network, its proxy, and the servers behind the proxy."""
 
     def __init__(self, node: lab_node.Node, proxy: forward_proxy.ForwardProxy, directory: Path) -> None:
         self.node, self.proxy, self.directory = node, proxy, directory
@@ -190,7 +190,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
 
 
 def close(ec2: Any, vpc: str) -> None:
-    """The nodes' security group lets them out to the VPC alone."""
+    """The nodes' security group allows egress only to the VPC."""
     [group] = ec2.describe_security_groups(
         Filters=[{"Name": "vpc-id", "Values": [vpc]}, {"Name": "group-name", "Values": ["test"]}]
     )["SecurityGroups"]

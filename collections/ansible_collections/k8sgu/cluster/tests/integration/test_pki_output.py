@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The role pki as a user runs it, as talkative as Ansible can be: nothing that it prints or logs is a secret.
+"""The role pki with Ansible's highest verbosity: nothing that it prints or logs is secret.
 
 Also the playbooks around it: the phase alone, and the report.
 """
@@ -60,7 +60,7 @@ def test_no_secret_is_printed_or_logged(tmp_path: Path) -> None:
     again = play(inventory, state, "-vvvv", "--diff", "--extra-vars=k8sgu_api_address=api.demo.example")
     assert "Create or renew every certificate" in first
     assert "kube-apiserver" in again
-    # A node that left the inventory leaves nothing behind, and nothing else goes with it.
+    # The files of a node that left the inventory are removed, and nothing else.
     gone = {name for name in made if "demo-gone" in name}
     assert len(gone) == 4 * 3 + 1
     assert names_in(state) == made - gone

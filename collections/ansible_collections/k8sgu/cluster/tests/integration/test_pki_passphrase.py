@@ -149,7 +149,7 @@ def test_given(site: Site, way: str) -> None:
     for name in ENCRYPTED:
         assert not openssl(site.key(name)) and not openssl(site.key(name), OTHER_PASSPHRASE)
         assert openssl(site.key(name), PASSPHRASE)
-    # It goes to the control plane, where nobody can type.
+    # It is copied to the control plane, where nobody can type a passphrase.
     assert openssl(site.key("kubelet-client-ca"))
     made = site.files()
     assert len(made) > 40 and not any(SECRET.encode() in content for *_others, content in made.values())

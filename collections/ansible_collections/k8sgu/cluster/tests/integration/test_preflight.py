@@ -58,7 +58,7 @@ def play(
 
 
 def assert_said(output: str, *expected: str) -> None:
-    """All of it in one message of as many problems, which Ansible shows as its error and as the task's result."""
+    """All problems are in one message, which Ansible shows as its error and as the task's result."""
     assert f"{len(expected)} problem" in output, output[-4000:]
     assert "and nothing was changed" in output
     assert "changed=0" in output
@@ -70,7 +70,7 @@ def assert_said(output: str, *expected: str) -> None:
 
 @pytest.fixture
 def static(tmp_path: Path) -> Path:
-    """An inventory that nobody connects to, with a misspelt variable of a host."""
+    """An inventory that no test connects to, with a misspelt variable of a host."""
     return inventory(tmp_path, {"ec2_private_ip": "10.99.0.10"}, {"demo-worker-0": {"k8sgu_max_podz": 50}})
 
 
@@ -199,7 +199,7 @@ def test_a_bad_node_is_told_all_at_once_and_a_good_one_passes(node: lab_node.Nod
         hosts,
         k8sgu_preflight_min_memory_mb=10**8,
         k8sgu_preflight_min_disk_gb=10**6,
-        # No clock is that close. One that is off cannot be had: the lab's nodes share the host's.
+        # No clock is that close. A wrong clock cannot be tested: the lab's nodes share the host's.
         k8sgu_preflight_max_clock_skew_seconds=-1,
     )
     assert status != 0
@@ -235,7 +235,7 @@ WAIT = """
 
 @pytest.mark.timeout(600)
 def test_a_node_that_nobody_can_write_on_is_read_all_the_same(node: lab_node.Node, tmp_path: Path) -> None:
-    """The cluster's own node, of which its size alone used to count. Its /tmp is on the disk, as in images of EC2."""
+    """The cluster's own node, of which only the disk's size used to count. /tmp is on the disk, as in EC2's images."""
     hosts = inventory(tmp_path, reached(node), {})
     plain = {**ENVIRONMENT, "ANSIBLE_PIPELINING": "false"}
     node.run(

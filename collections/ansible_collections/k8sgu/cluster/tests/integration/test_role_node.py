@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The role node on a booted node: what a change of the names, the time servers or the kernel's settings restarts."""
+"""The role node on a booted node: what it restarts after changes of names, time servers or kernel settings."""
 
 from __future__ import annotations
 

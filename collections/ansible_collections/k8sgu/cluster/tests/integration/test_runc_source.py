@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where a node has its runc from, as the mirror's manifest says for the node's release and architecture."""
+"""The source of a node's runc, by the mirror's manifest for the node's release and architecture."""
 
 from __future__ import annotations
 

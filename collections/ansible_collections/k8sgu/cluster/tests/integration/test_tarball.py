@@ -1,8 +1,8 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The collection as others get it: built, installed in a virtual environment of its own, run from a folder that holds
-an inventory and nothing else."""
+"""The collection as users get it: built, installed in a virtual environment of its own, run from a folder with nothing
+but an inventory."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every item of a node: what a hardened node showed (node.json) passes, and with its protection taken away it fails."""
+"""Every item of a node: a hardened node's facts (node.json) pass, and fail when the protection is removed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def administrator(path, **access):
 
 
 def kubelet(name, value=None):
-    """Another answer of the kubelet's to what it runs with."""
+    """The node with a changed running configuration of the kubelet."""
 
     def change(shown):
         *parts, last = name.split(".")

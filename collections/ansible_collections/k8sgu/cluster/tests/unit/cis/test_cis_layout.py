@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files of keys on the nodes: root's, and copied for programs that are not root; what a scanner is told of is there."""
+"""Key files on nodes are owned by root and copied for programs that are not root; what scanners are given exists."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every item of the API's objects: a hardened cluster passes, and without its protection it fails or asks a person."""
+"""Every item of the API's objects: a hardened cluster passes, and without the protection it is FAIL or MANUAL."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def add(path, *objects):
 
 
 def may(group, resource, *verbs, subject=None, **labels):
-    """A role with that right, bound to somebody."""
+    """A role with that right, bound to someone."""
 
     def change(objects):
         objects[ROLES].append(role("wide", (group, resource, list(verbs))))

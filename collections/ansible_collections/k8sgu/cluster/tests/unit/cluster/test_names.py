@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The longest names fit what AWS and a certificate take, and a name that cannot be is told so once."""
+"""The longest names fit AWS's limits and a certificate, and an invalid name is reported once."""
 
 from __future__ import annotations
 

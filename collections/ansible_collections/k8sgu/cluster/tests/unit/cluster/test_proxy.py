@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""k8sgu_proxy: every fault, told without its address, and what the files on nodes are made of."""
+"""k8sgu_proxy: every fault, reported without the address, and the values for files on nodes."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_without_the_option_there_is_nothing(given: dict[str, Any] | None) -> No
 
 
 def test_only_the_runtime_is_given_a_proxy() -> None:
-    """The kubelet, etcd and the rest speak to the cluster alone, and etcd would ask a proxy for its peers."""
+    """The kubelet, etcd and the others connect only to the cluster, and etcd would use a proxy for its peers."""
     told = {
         path.relative_to(ROLES).as_posix()
         for path in ROLES.glob("*/templates/*")

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which request goes through a proxy: the rules of Go's programs, and what the urllib of a download makes of them."""
+"""Which requests go through a proxy: the rules of Go's programs, compared with urllib's."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_health_of_sockets_and_commands(tmp_path: Path, server: str) -> None:
 
 @pytest.mark.parametrize("ready_after", [0.0, 0.03, 0.5, 3.0, 20.0, 59.0])
 def test_who_waits_asks_seldom_and_learns_soon(monkeypatch: pytest.MonkeyPatch, ready_after: float) -> None:
-    """On a clock of its own: no later than a tenth of the wait or a second, and fewer than a hundred times."""
+    """With a fake clock: no later than a tenth of the wait or a second, and fewer than a hundred times."""
     now, asked = [100.0], [0]
 
     def attempt(_limit: float) -> str | None:

@@ -52,7 +52,7 @@ RUNNING = UnitState(load="loaded", active="active", sub="running", enabled="enab
 
 
 def settled(component: Component = ETCD, **changes: Any) -> Current:
-    """The node after a run that brought about all of it, with a few things changed."""
+    """The node after a complete run, with some changes."""
     paths = {
         f.dest: PathState("file", 0, 7 if f.group == "etcd" else 0, f.mode, f.content or b"") for f in component.files
     }

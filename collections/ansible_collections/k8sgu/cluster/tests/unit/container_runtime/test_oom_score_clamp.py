@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The program that stands before runc where the host may not lower oom_score_adj."""
+"""The wrapper of runc for hosts that cannot lower oom_score_adj."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALLOWED = int(Path("/proc/self/oom_score_adj").read_text())
 
 @pytest.fixture
 def called(tmp_path):
-    """Calls the program for a bundle with a process; returns what is then in the bundle, and runc's arguments."""
+    """Calls the wrapper for a bundle with a process; returns the bundle's content afterwards, and runc's arguments."""
     (tmp_path / "runc").write_text('#!/bin/sh\nfor each in "$@"; do echo "$each"; done\n')
     (tmp_path / "runc").chmod(0o755)
     bundle = tmp_path / "bundle"

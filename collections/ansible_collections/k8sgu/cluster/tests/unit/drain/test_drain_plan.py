@@ -154,7 +154,7 @@ def test_what_a_person_should_know_before() -> None:
 
 
 def choice(leaving: dict[str, dict[str, Any] | None], returning: str, present: str) -> tuple[list[str], dict[str, str]]:
-    """Who leaves now and who does not, of `leaving`; `present` are the Ready nodes that stay, members are w0 to w2."""
+    """Which of `leaving` leave now and which do not; `present` are the Ready nodes that stay, members are w0 to w2."""
     going = [plans.node_plan(name, body, [], []) for name, body in leaving.items()]
     there = [body for body in leaving.values() if body] + [node(name) for name in present.split()]
     made = plans.choose(going, returning.split(), ["w0", "w1", "w2"], there)

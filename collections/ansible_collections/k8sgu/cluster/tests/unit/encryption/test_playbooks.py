@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The rotation as it is written: what a run with three control-plane nodes alone would show."""
+"""The rotation playbook's tasks; otherwise only a run with three control-plane nodes would test them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROTATION = yaml.safe_load((PLAYBOOKS / "rotate_encryption_key.yml").read_text())
 
 
 def pattern(play):
-    """Of its hosts, which a playbook's first play asks for in a template."""
+    """The pattern of a play's hosts, which a playbook's first play has in a template."""
     return play["hosts"].split("'")[3] if "'" in play["hosts"] else play["hosts"]
 
 

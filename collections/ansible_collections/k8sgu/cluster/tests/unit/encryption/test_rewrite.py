@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Objects that are stored anew: page by page, and what is gone or was changed meanwhile needs no help."""
+"""Rewriting of objects: page by page; objects that were removed or changed meanwhile need nothing."""
 
 from __future__ import annotations
 

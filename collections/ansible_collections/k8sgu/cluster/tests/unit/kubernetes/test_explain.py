@@ -40,7 +40,7 @@ def event(about: str, reason: str, message: str, when: str = "2026-01-01T00:00:0
 
 
 def node(name: str = "a", unschedulable: bool = False, **conditions: str) -> dict[str, Any]:
-    """Ready unless said otherwise; each condition with the name of its type as its message."""
+    """A node, Ready by default; each condition's message is the name of its type."""
     states = {"Ready": "True", **conditions}
     told = [{"type": kind, "status": state, "message": f"said of {kind}"} for kind, state in states.items()]
     return {

@@ -93,7 +93,7 @@ class Publisher:
         self.redirects: dict[str, str] = {}
         self.slow = 0.0
         self.requests: list[tuple[str, str, str]] = []  # method, path, Range
-        self.token = ""  # asked for on /v2/ when set
+        self.token = ""  # required on /v2/ when set
         self.tokens_given = 0
         self.types: dict[str, str] = {}
         self.active = self.peak = 0  # answers under way, and the most there were at a time

@@ -170,7 +170,7 @@ def test_program_that_does_not_compile(toolchain: Toolchain, tmp_path: Path) -> 
 def test_source_that_does_not_match_its_pin(
     toolchain: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A module proxy that serves something else than go.sum says."""
+    """A module proxy that serves something other than what go.sum pins."""
     root = tmp_path / "build"
     proxy = tmp_path / "proxy" / "example.org" / "lib" / "@v"
     proxy.mkdir(parents=True)

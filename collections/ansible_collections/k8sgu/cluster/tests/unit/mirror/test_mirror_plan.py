@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is needed, and where it comes from: by table."""
+"""What is needed, and where it comes from, by table."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Release files: the real ones are sound, and what is wrong in one is named."""
+"""Release files: the real ones are valid, and faults are named."""
 
 from __future__ import annotations
 

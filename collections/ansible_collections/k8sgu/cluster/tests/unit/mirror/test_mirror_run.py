@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whole runs against a publisher on loopback: what a user gets, and what is left when a run goes wrong."""
+"""Whole runs against a publisher on loopback: what a user gets, and what is left when a run fails."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def fill(releases: Path, tmp_path: Path, check: bool = False, **changes: Any) ->
 
 
 def tree(root: Path) -> dict[str, str]:
-    """Every file of a directory with its sum; empty where there is none."""
+    """{file: checksum} of a directory; empty if it does not exist."""
     return {str(path.relative_to(root)): sha256_of(str(path)) for path in root.rglob("*") if path.is_file()}
 
 
 def assert_whole(mirror: Path) -> None:
-    """Whatever the manifest names is there and right, and no final name is incomplete."""
+    """Everything in the manifest exists and is right, and no file with a final name is incomplete."""
     expected = {
         "files/agent/1.0/amd64/agent": sha256(PROGRAM),
         "files/db/2.0/amd64/db": sha256(b"server" * 30000),
@@ -267,7 +267,7 @@ def test_automatic_choice_says_what_it_does(releases: Path, publisher: Publisher
 
 
 def with_recipe(releases: Path, component: str) -> None:
-    """Let a published component of the release have a way to be built, too."""
+    """Give a published component of the release a recipe too."""
     data = yaml.safe_load((releases / "1.36.yml").read_text())
     data["components"][component]["build"] = write_tool(releases, component)
     (releases / "1.36.yml").write_text(yaml.safe_dump(data))
@@ -430,7 +430,7 @@ def start(given: dict[str, Any], *wrapper: str) -> subprocess.Popen[str]:
 
 
 def test_killed_at_any_moment(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
-    """Killed ever later until one run comes through: nothing incomplete in between, and the same mirror in the end."""
+    """Killed later and later until a run completes: nothing is ever incomplete, and the final mirror is the same."""
     fill(releases, tmp_path, mirror_dir=str(tmp_path / "reference"), cache_dir=str(tmp_path / "reference-cache"))
     publisher.slow = 0.02
     given = parameters(releases, tmp_path)
@@ -457,7 +457,7 @@ def test_killed_at_any_moment(releases: Path, publisher: Publisher, tmp_path: Pa
 
 
 def refused_on_a_small_disk(releases: Path, tmp_path: Path, option: str, size: str) -> str:
-    """What a run says whose `option` is `small` in tmp_path, a file system of its own."""
+    """The error of a run whose `option` is `small` in tmp_path, a small file system."""
     small = tmp_path / "small"
     small.mkdir()
     mount = f'mount -t tmpfs -o size={size} tmpfs "$0" && exec "$@"'
@@ -486,7 +486,7 @@ def test_a_build_without_room_is_not_begun(releases: Path, tmp_path: Path) -> No
 
 
 def test_a_killed_run_takes_its_builds_along(releases: Path, tmp_path: Path) -> None:
-    """A compiler that would take minutes ends with the run, though nobody could tell it to."""
+    """A compiler that would take minutes ends with the run, although its parent was killed."""
     go = tmp_path / "bin" / "go"
     go.parent.mkdir()
     go.write_text(f"""#!/bin/sh
@@ -509,7 +509,7 @@ exec sleep 300
 
 
 def running(process: int) -> bool:
-    """A process that has ended and that nobody has asked for counts as ended."""
+    """Whether the process has ended; one that only waits to be reaped has."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

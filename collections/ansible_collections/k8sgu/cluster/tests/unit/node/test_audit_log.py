@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who did what: windows, filters, rotated files, lines that are cut off."""
+"""Who did what: periods, filters, rotated files, truncated lines."""
 
 from __future__ import annotations
 

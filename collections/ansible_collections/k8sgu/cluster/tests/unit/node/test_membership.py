@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a node tells of its cluster, over a file system as it is found on one."""
+"""What a node shows of its cluster, read from a file system like a node's."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The phases, their times and the table of both: the parts, and what a user sees of a playbook of two plays."""
+"""The phases, their times and the table: the parts, and what a user sees of a playbook with two plays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""cfssl_cert on real files: what it makes, when it makes it again and why, what it leaves alone."""
+"""cfssl_cert on real files: what it makes, when it makes it again and why, what it leaves unchanged."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The filter life_faults: lives that go together on the first day only are told before it."""
+"""The filter life_faults: finds lives that fit together only on the first day."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The modules' surface: documentation and argument specification agree, and a missing library is said."""
+"""The modules' interface: documentation and argument specification agree, and a missing library is reported."""
 
 from __future__ import annotations
 

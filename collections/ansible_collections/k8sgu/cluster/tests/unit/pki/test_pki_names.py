@@ -1,4 +1,4 @@
-"""Names as other programs encode them: read, kept byte for byte, and found in what a CA signs."""
+"""Names as other programs encode them: read, kept byte by byte, and used in what a CA signs."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_library_refuses_such_names_and_they_are_read_all_the_same(tmp_path:
     "kind", [_ASN1Type.UTF8String, _ASN1Type.PrintableString, _ASN1Type.T61String, _ASN1Type.BMPString]
 )
 def test_strings_of_every_kind(kind: _ASN1Type) -> None:
-    """What the library reads itself, read by ours: the same name."""
+    """For names that the library can read, our reader gives the same result."""
     made = name_of("C=US", "O=Acme", "CN=ca", kind=kind)
     key = ec.generate_private_key(ec.SECP256R1())
     parsed = x509.CertificateSigningRequestBuilder(made).sign(key, hashes.SHA256())

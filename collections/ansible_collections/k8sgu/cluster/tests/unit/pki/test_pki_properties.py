@@ -1,4 +1,4 @@
-"""Properties that hold for any request: what is asked for is what is made, and it is made once."""
+"""Properties of every request: the certificate is as requested, and it is made once."""
 
 from __future__ import annotations
 

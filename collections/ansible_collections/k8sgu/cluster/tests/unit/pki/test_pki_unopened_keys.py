@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The filter unopened_keys: what a passphrase does to keys of every kind on the disk."""
+"""The filter unopened_keys: a passphrase against keys of every kind on disk."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every check of a description: what trips it, what it then says, and that a good description passes."""
+"""Every check of a description: what trips it, its message, and that a good description passes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ GOOD: dict[str, Any] = {
     "k8sgu_worker_count": None,
     "k8sgu_pools": None,
 }
-# Names that no cluster can have, as the description's YAML gives them, and what is said of each.
+# Invalid names of clusters, as in the description's YAML, each with its error.
 NO_CLUSTERS: list[tuple[Any, str]] = [
     ("my_cluster", "'my_cluster' cannot be a cluster's name"),
     ("Demo", "'Demo' cannot be"),

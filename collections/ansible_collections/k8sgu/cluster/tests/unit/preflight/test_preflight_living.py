@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a living cluster cannot take: each fixed option, the count, versions, runtimes, and members without data."""
+"""Changes that a living cluster cannot make: fixed options, the count, versions, runtimes, and members without data."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ ALL = [member(0), member(1), member(2)]
 
 
 def node(name: str, etcd: dict[str, Any] | None = None, **membership: Any) -> dict[str, Any]:
-    """A node that was read; `etcd` and `membership` are what is not as on a machine just made."""
+    """A node that was read; `etcd` and `membership` are the differences from a new machine."""
     control_plane = name.startswith("cp")
     return {
         "name": name,

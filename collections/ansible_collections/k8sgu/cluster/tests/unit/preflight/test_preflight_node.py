@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every check of a node: what trips it, what it then says, and that a good node passes."""
+"""Every check of a node: what trips it, its message, and that a good node passes."""
 
 from __future__ import annotations
 

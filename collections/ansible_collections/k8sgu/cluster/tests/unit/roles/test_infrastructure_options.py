@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What ec2_cluster takes can be said in the description of a cluster."""
+"""Every option of ec2_cluster can be set in the description of a cluster."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every pod that we place on a cluster keeps to, whatever file it is written in.
+"""Rules for every pod that we place on a cluster.
 
-A pod that tolerates `disk-pressure` is put back on the node that has just evicted it, a thousand times in a few
-minutes; one without a request is nobody's to account for; one without a memory limit can take a node with it. A CPU
-limit is not asked for: CPU is only slowed down, and a limit slows down where nobody else wants it.
+A pod that tolerates `disk-pressure` is placed again on the node that has just evicted it, a thousand times in a few
+minutes; the scheduler cannot account for one without a request; one without a memory limit can bring a node down. A
+CPU limit is not required: a lack of CPU only slows down, and a limit slows down even if nothing else needs the CPU.
 https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/
 https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
 """
@@ -90,7 +90,7 @@ def objects(found: Any) -> Iterator[dict[str, Any]]:
 
 
 def pod_spec(body: dict[str, Any]) -> dict[str, Any] | None:
-    """The spec of the pods that an object makes; None where it makes none."""
+    """The spec of the pods that an object makes; None if it makes none."""
     spec = body.get("spec") or {}
     if body["kind"] == "CronJob":
         spec = spec["jobTemplate"]["spec"]
@@ -134,7 +134,7 @@ def problems_of_tolerations(tolerations: list[dict[str, Any]]) -> list[str]:
 
 
 def test_the_manifests_are_seen() -> None:
-    """Else the others would hold for nothing: each file with containers in it gives as many pods as it has."""
+    """Otherwise the other tests would test nothing: each file with containers gives as many pods as it has."""
     seen = {where: sum(len(spec_of(param.values[1])["containers"]) for param in PODS if param.values[0] == where)
             for where in FILES}  # fmt: skip
     assert {where for where, count in seen.items() if count} == {

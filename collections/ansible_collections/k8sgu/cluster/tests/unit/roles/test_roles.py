@@ -27,7 +27,7 @@ def test_a_role_is_explained(role: Path) -> None:
 
 
 def test_only_modules_and_settings_restart_the_kernels_unit() -> None:
-    """The names in /etc/hosts change on every node when one node comes."""
+    """The names in /etc/hosts change on every node when a node joins."""
     role = next(role for role in ROLES if role.name == "node")
     components: list[dict[str, Any]] = yaml.safe_load((role / "vars" / "main.yml").read_text())["node_components"]
     restarting = [

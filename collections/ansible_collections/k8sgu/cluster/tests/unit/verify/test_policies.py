@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The matrix of NetworkPolicy: a path is judged by what its source says; a source that says nothing proves nothing."""
+"""The matrix of NetworkPolicy: a path is judged by its source's answer; a source without an answer proves nothing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a TLS server agrees to, asked of real ones."""
+"""What a TLS server accepts, tested with real servers."""
 
 from __future__ import annotations
 
