@@ -461,7 +461,7 @@ def test_a_clock_jump_says_why_it_cannot_be(two: Two) -> None:
 # Lives
 
 
-def test_a_stopped_nodes_disk_stays_and_a_terminated_ones_goes(tmp_path: Path) -> None:
+def test_a_stopped_nodes_disk_stays_and_a_terminated_nodes_disk_is_removed(tmp_path: Path) -> None:
     lab = new_lab(tmp_path, "life")
     try:
         (node,) = lab.add_nodes(1)
@@ -497,7 +497,7 @@ def test_a_stopped_nodes_disk_stays_and_a_terminated_ones_goes(tmp_path: Path) -
         lab.destroy()
 
 
-def test_a_machine_that_cannot_boot_says_what_it_said(tmp_path: Path) -> None:
+def test_a_machine_that_cannot_boot_shows_its_console(tmp_path: Path) -> None:
     lab = new_lab(tmp_path, "broken")
     try:
         (node,) = lab.add_nodes(1)
@@ -628,7 +628,7 @@ def test_a_public_range_in_use_is_refused(two: Two, tmp_path: Path) -> None:
     assert lab.ssh(first, "hostname").stdout.strip() == first.hostname
 
 
-def test_a_second_reconcile_changes_nothing_and_a_disturbed_kernel_is_mended(two: Two) -> None:
+def test_a_second_reconcile_changes_nothing_and_a_disturbed_kernel_is_repaired(two: Two) -> None:
     lab, first, second = two
     lab.permit(PING)
     listing = ["ip", "-n", lab.namespace_of(), "-d", "-4", "route", "show", "table", "all"]

@@ -379,7 +379,7 @@ def test_an_elastic_ip_leads_to_its_instance_while_it_is_associated(cloud: Cloud
     cloud.terminate([instance])
 
 
-def test_the_default_vpc_is_reached_where_its_group_allows_it(cloud: Cloud) -> None:
+def test_the_default_vpc_is_reached_if_its_group_allows_it(cloud: Cloud) -> None:
     """`aws ec2 run-instances` without a subnet and a group, as it works in a new account."""
     default = cloud.ec2.describe_security_groups(
         Filters=[{"Name": "vpc-id", "Values": [default_vpc(cloud)]}, {"Name": "group-name", "Values": ["default"]}]

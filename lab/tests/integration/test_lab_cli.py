@@ -70,7 +70,7 @@ def test_down_works_on_a_damaged_lab_and_on_none(lab: RunningLab) -> None:
     assert "there was no lab" in ec2lab("down", NAME).stderr
 
 
-def test_a_damaged_state_and_a_taken_port_are_said_in_a_line(lab: RunningLab) -> None:
+def test_a_damaged_state_and_a_taken_port_are_one_line_errors(lab: RunningLab) -> None:
     lab.up()
     port = int(lab.environment["AWS_ENDPOINT_URL"].rsplit(":", 1)[1])
     crash(lab)
@@ -230,7 +230,7 @@ def test_without_root_it_says_what_to_run() -> None:
     assert f"ec2lab status {NAME}" in done.stderr
 
 
-def test_a_full_disk_is_said_by_the_api(lab: RunningLab) -> None:
+def test_a_full_disk_is_an_error_of_the_api(lab: RunningLab) -> None:
     """With the lab's state on a small file system: a call that cannot be saved has no effect."""
     from botocore.exceptions import ClientError
 

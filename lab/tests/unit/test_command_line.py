@@ -42,7 +42,7 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 # One at a time
 
 
-def test_the_lock_goes_with_the_last_lab_and_still_lets_one_in_at_a_time(roots: Path) -> None:
+def test_the_lock_is_removed_with_the_last_lab_and_still_excludes(roots: Path) -> None:
     """The second waits for a lock file that the first removes; the third must wait for the second all the same."""
     inside: list[str] = []
     may_go = threading.Event()
@@ -78,7 +78,7 @@ def test_the_lock_stays_while_there_is_a_lab(roots: Path) -> None:
     assert (roots / "run" / ".lock").exists()
 
 
-def test_who_looks_for_a_daemon_does_not_keep_one_from_starting(roots: Path) -> None:
+def test_looking_for_a_daemon_does_not_prevent_one_from_starting(roots: Path) -> None:
     one = Lab("a")
     one.run_dir.mkdir(parents=True)
     one.pid_file.touch()
@@ -201,7 +201,7 @@ def test_a_daemon_that_is_left_is_seen(running: str, asked: str, seen: bool, tmp
         left.wait()
 
 
-def test_what_the_labs_have_in_common_is_left_over_when_no_other_is_up(roots: Path) -> None:
+def test_what_labs_share_is_left_over_when_no_other_is_up(roots: Path) -> None:
     for name in ("state", "run", "netns"):
         (roots / name).mkdir()
     for name in ("mark", "controllers"):
@@ -247,7 +247,7 @@ def full(monkeypatch: pytest.MonkeyPatch, *directories: Path) -> None:
     monkeypatch.setattr(shutil, "disk_usage", usage)
 
 
-def test_a_full_disk_is_among_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_a_missing_requirement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state, cache = tmp_path / "state", tmp_path / "cache"
     for directory in (state, cache):
         directory.mkdir()

@@ -71,7 +71,7 @@ def test_env_prints_both_names(
         ({"https_proxy": "http://u:secret@p:1", "NO_PROXY": "a"}, "--preserve-env=https_proxy,NO_PROXY "),
     ],
 )
-def test_who_is_not_root_is_told_to_keep_the_proxy(
+def test_a_user_who_is_not_root_is_told_to_keep_the_proxy(
     environment: dict[str, str], kept: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in (*proxies.ADDRESSES, *proxies.EXCEPTIONS):

@@ -24,7 +24,7 @@ def as_root(directory: Path, **environment: str) -> list[str]:
     return shown.stdout.splitlines()
 
 
-def test_root_is_told_of_a_proxy_by_name_alone(tmp_path: Path) -> None:
+def test_root_gets_the_names_of_proxy_variables_only(tmp_path: Path) -> None:
     plain = as_root(tmp_path)
     assert (plain[0], plain[1], plain[-1]) == ("sudo", "env", "HOME=/home/me")
     words = as_root(tmp_path, https_proxy="http://user:pa55word@proxy.example:3128", NO_PROXY=".example", HTTP_PROXY="")

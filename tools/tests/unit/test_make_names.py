@@ -68,7 +68,7 @@ def test_a_shell_pointed_at_another_lab_must_say_which(project: Path, script: st
         ("arn:aws:iam::111111111111:user/me", "of account 111111111111, region us-east-1, and this is lab"),
     ],
 )
-def test_up_leaves_the_state_of_another_place_alone(project: Path, arn: str, said: str) -> None:
+def test_up_does_not_touch_the_state_of_another_place(project: Path, arn: str, said: str) -> None:
     state = keep_state(project, "demo", arn)
     done = run(project, "tools/up", K8SGU_LAB=LAB)
     assert done.returncode == 1
@@ -79,7 +79,7 @@ def test_up_leaves_the_state_of_another_place_alone(project: Path, arn: str, sai
     assert not state.exists()
 
 
-def test_down_removes_the_keys_of_its_own_and_says_whose_are_left(project: Path) -> None:
+def test_down_removes_its_own_keys_and_says_whose_are_left(project: Path) -> None:
     gone = keep_state(project, "demo", of_lab(LAB))
     second = keep_state(project, "second", of_lab(LAB))
     account = keep_state(project, "production", "arn:aws:iam::111111111111:user/me")

@@ -53,13 +53,13 @@ def run(log: Path, program: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_what_goes_well_leaves_no_log(tmp_path: Path) -> None:
+def test_a_successful_command_leaves_no_log(tmp_path: Path) -> None:
     done = run(tmp_path / "log", "print(*range(1000), sep='\\n')")
     assert (done.returncode, done.stdout, done.stderr) == (0, "   counting (0:00)\n", "")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_fails_shows_its_end_and_where_the_rest_is(tmp_path: Path) -> None:
+def test_a_failure_shows_its_end_and_where_the_rest_is(tmp_path: Path) -> None:
     log = tmp_path / "log"
     done = run(log, "import sys; print(*range(100), sep='\\n'); sys.exit('no such package')")
     assert done.returncode == 1

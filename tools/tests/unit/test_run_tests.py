@@ -50,7 +50,7 @@ def test_a_failed_test_says_why_in_its_line(tally: Callable[[bool], results.Tall
     assert tally(False).failures == ["test_suite::test_bad: assert False"]
 
 
-def test_a_failed_test_of_a_playbook_says_what_the_playbook_said(tmp_path: Path) -> None:
+def test_a_failed_test_of_a_playbook_shows_the_playbooks_error(tmp_path: Path) -> None:
     message = "AssertionError: &#10;PLAY [all] ***&#10;[ERROR]: Task failed: no such AMI&#10;assert 2 == 0"
     junit = tmp_path / "junit.xml"
     junit.write_text(f'<s><testcase classname="c" name="t"><failure message="{message}"/></testcase></s>')
@@ -94,7 +94,7 @@ def test_bad(): assert FIXED
 
 
 @pytest.mark.parametrize("fixed", [True, False])
-def test_what_runs_on_machines_and_failed_has_a_second_attempt_that_is_named(
+def test_failed_tests_on_machines_get_a_second_attempt_that_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fixed: bool
 ) -> None:
     monkeypatch.setattr(run_tests, "LOGS", tmp_path)

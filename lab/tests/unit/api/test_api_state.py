@@ -94,18 +94,18 @@ def test_an_error_within_a_call_undoes_what_it_had_done(
     assert ec2.describe_network_interfaces()["NetworkInterfaces"] == []
 
 
-def test_the_state_is_for_its_owner_alone(running_api: RunningApi) -> None:
+def test_the_state_is_readable_by_its_owner_only(running_api: RunningApi) -> None:
     assert running_api.state_file.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_damaged_state_says_the_way_out(tmp_path: Path) -> None:
+def test_a_damaged_state_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "state").write_bytes(b"not a state")
     with pytest.raises(StateError, match="ec2lab down") as raised:
         server.Api(tmp_path / "state", lambda: None).load()
     assert isinstance(raised.value, LabError)  # which the daemon says in a line, and not with a traceback
 
 
-def test_the_credentials_that_a_node_was_told_outlive_the_daemon(running_api: RunningApi, network: Network) -> None:
+def test_a_nodes_credentials_outlive_the_daemon(running_api: RunningApi, network: Network) -> None:
     iam = running_api.client("iam")
     iam.create_role(RoleName="node", AssumeRolePolicyDocument=TRUST)
     iam.create_instance_profile(InstanceProfileName="node")

@@ -120,7 +120,7 @@ def test_a_life(
 
 
 @pytest.mark.parametrize("problem", [LabError("no space left"), OSError("no space left")])
-def test_what_does_not_boot_is_terminated_with_its_reason(
+def test_an_instance_that_does_not_boot_is_terminated_with_its_reason(
     controller: Controller,
     machines: RememberedMachines,
     running_api: RunningApi,
@@ -154,7 +154,7 @@ def test_a_reboot_outlives_the_daemon_that_was_asked(
     assert machines.rebooted == [instance]
 
 
-def test_what_fails_is_among_the_trouble_until_it_is_done(
+def test_a_failing_job_is_reported_until_it_succeeds(
     controller: Controller, machines: RememberedMachines, running_api: RunningApi, ec2: Any, network: Network
 ) -> None:
     instance = launch(running_api, network)["Instances"][0]["InstanceId"]
@@ -182,7 +182,7 @@ def test_a_stop_keeps_a_full_disk_and_no_other_fault(
     assert running_api.api.extra.faults == {}
 
 
-def test_what_ran_before_and_does_not_boot_is_stopped_and_keeps_its_disk(
+def test_an_instance_that_ran_before_and_does_not_boot_is_stopped_and_keeps_its_disk(
     controller: Controller,
     machines: RememberedMachines,
     running_api: RunningApi,
@@ -247,7 +247,9 @@ def test_one_that_lost_its_power_stays_running_in_the_api(
     assert state_of(instance)["State"]["Name"] == "running"
 
 
-def test_a_new_daemon_removes_what_belongs_to_nobody(controller: Controller, machines: RememberedMachines) -> None:
+def test_a_new_daemon_removes_machines_without_an_instance(
+    controller: Controller, machines: RememberedMachines
+) -> None:
     machines.states["i-0123456789abcdef0"] = "running"
     controller.adopt()
     assert machines.states == {}

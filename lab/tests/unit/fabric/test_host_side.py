@@ -22,7 +22,7 @@ cgroup /sys/fs/cgroup/systemd cgroup rw,relatime,name=systemd 0 0
 """
 
 
-def test_hierarchies_of_version_1_are_told_by_their_options() -> None:
+def test_hierarchies_of_version_1_are_recognised_by_their_options() -> None:
     found = {str(h.mountpoint): h for h in cgroups.hierarchies(V1)}
     assert set(found) == {"/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/systemd"}
     assert {"cpu", "cpuacct"} <= found["/sys/fs/cgroup/cpu,cpuacct"].controllers
@@ -34,7 +34,7 @@ def test_a_hierarchy_of_version_2_says_what_it_offers(tmp_path: Path) -> None:
     assert (found.version, found.controllers) == (2, frozenset({"cpu", "memory", "pids"}))
 
 
-def test_the_root_of_version_2_hands_on_what_is_needed_and_only_while_there_are_labs(
+def test_the_root_of_version_2_delegates_what_is_needed_only_while_there_are_labs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, mark = tmp_path / "root", tmp_path / "mark"
@@ -176,12 +176,12 @@ def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyP
     assert (check.ok, check.remedy) == (False, "apt-get install systemd-container")
 
 
-def test_a_missing_feature_carries_what_the_trial_said() -> None:
+def test_a_missing_feature_has_the_trials_error() -> None:
     check = doctor._trial("x", "p", "modprobe x", True, ["sh", "-c", "echo no such thing >&2; exit 3"], "")
     assert (check.ok, check.detail) == (False, "no such thing")
 
 
-def test_not_root_is_said_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_root_is_reported_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     missing = doctor.missing(tmp_path)
     assert missing[0].name == "root"
@@ -226,7 +226,7 @@ def test_keys_that_are_not_the_pinned_ones_are_refused(monkeypatch: pytest.Monke
         image._ubuntu_keyring(tmp_path)
 
 
-def test_an_archive_out_of_reach_names_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unreachable_archive_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no route")
 
@@ -239,7 +239,7 @@ def test_an_archive_out_of_reach_names_the_way_out(monkeypatch: pytest.MonkeyPat
     ("before", "held", "meanwhile", "after"),
     [("128", "8192", None, "128"), ("128", "8192", "500", "500"), ("9000", "9000", None, "9000")],
 )
-def test_a_shared_limit_is_raised_and_put_back(
+def test_a_shared_limit_is_raised_and_restored(
     before: str, held: str, meanwhile: str | None, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit, mark = tmp_path / "limit", tmp_path / "mark"

@@ -84,7 +84,7 @@ def test_a_table_per_subnet_chosen_by_mark() -> None:
     }
 
 
-def test_who_is_on_the_internet_and_as_whom() -> None:
+def test_nodes_on_the_internet_and_their_addresses() -> None:
     assert routes.public_sources(vpc()) == {"i-4": "198.18.0.4", "i-5": "198.18.0.5", "i-6": "198.18.0.9"}
     assert routes.public_sources(vpc(internet_gateway=False)) == {}
     assert routes.public_sources(vpc(nat_gateways=())) == {"i-4": "198.18.0.4", "i-5": "198.18.0.5"}

@@ -129,7 +129,7 @@ def test_a_manifest_without_a_media_type_shows_its_kind(client: Client, coredns:
     assert client.get(f"/v2/coredns/coredns/manifests/{bare}?ns=registry.k8s.io").headers["Content-Type"] == INDEX
 
 
-def test_what_is_not_there_is_said_in_the_registry_s_words(client: Client, coredns: dict[str, str]) -> None:
+def test_missing_content_gives_the_registry_s_errors(client: Client, coredns: dict[str, str]) -> None:
     for path, code in (
         ("/v2/coredns/coredns/manifests/v9?ns=registry.k8s.io", "MANIFEST_UNKNOWN"),
         ("/v2/coredns/coredns/manifests/v1.14.2?ns=docker.io", "NAME_UNKNOWN"),

@@ -119,7 +119,7 @@ def test_a_token_lives_for_a_day_at_most():
     assert 0 < claims["exp"] - claims["iat"] <= 24 * 3600
 
 
-def test_what_is_written_down_of_a_request(on):
+def test_the_record_of_a_request(on):
     """Records the change of a role with its body, of a Secret without; readable by root only, and every line JSON."""
     name = f"k8sgu-test-{uuid.uuid4().hex[:8]}"
     kubectl("-n", "default", "create", "role", name, "--verb=get", "--resource=pods")

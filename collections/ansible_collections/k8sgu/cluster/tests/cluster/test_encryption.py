@@ -114,7 +114,7 @@ def test_a_value_that_another_key_or_none_wrote_is_found(on, tmp_path):
     assert strange in failed.popitem()[1]
 
 
-def test_other_resources_and_another_provider_are_stored_anew(on):
+def test_other_resources_and_another_provider_are_rewritten(on):
     name = key_names()[0]
     both = {"k8sgu_encryption_resources": ["secrets", "configmaps"], "k8sgu_encryption_provider": "aescbc"}
     with put_back(lambda: playbook(CONTROL_PLANE)):

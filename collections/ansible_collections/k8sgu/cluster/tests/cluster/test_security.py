@@ -115,7 +115,7 @@ def failed_items():
     return {row["number"] for row in document["findings"] if row["status"] == "FAIL"}
 
 
-def test_the_security_report_misses_what_is_taken_away(on):
+def test_the_security_report_notices_removed_protections(on):
     assert "FAIL" not in playbook("playbooks/security_report.yml").partition("Print every item")[2].partition("TASK")[0]
     everybody = "k8sgu-test-everybody"
     with put_back(

@@ -326,7 +326,7 @@ def test_a_ca_of_theirs_is_renewed_with_its_key_and_its_certificates_stay_valid(
     assert ours(tmp_path, "x", LEAVES["kubernetes"][1], tmp_path / "ca.pem", "kubernetes")["reasons"] == []
 
 
-def test_a_ca_of_theirs_with_a_value_twice_is_taken_over(tmp_path: Path) -> None:
+def test_a_ca_of_cfssl_with_a_duplicate_value_is_used(tmp_path: Path) -> None:
     """CFSSL writes `C` of two names twice, which the library that reads certificates here refuses to read."""
     request = {"CN": "demo", "names": [{"C": "US", "O": "a"}, {"C": "US", "O": "b"}], "ca": {"expiry": "87600h"}}
     leaf = {"CN": "leaf", "names": request["names"], "hosts": ["a.example.com"]}
@@ -345,7 +345,7 @@ def test_a_ca_of_theirs_with_a_value_twice_is_taken_over(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_they_take_and_we_refuse_is_refused_with_its_reason(
+def test_what_cfssl_accepts_and_we_refuse_is_refused_with_its_reason(
     tmp_path: Path, authorities: dict[str, Path], what: str
 ) -> None:
     request, option, reason = REFUSED[what]

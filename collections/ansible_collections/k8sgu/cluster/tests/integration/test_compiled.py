@@ -60,7 +60,7 @@ def host(node: lab_node.Node, tmp_path: Path) -> Host:
     return Host(node, tmp_path)
 
 
-def test_what_was_sent_is_kept_compiled_and_for_root_alone(host: Host) -> None:
+def test_sent_code_is_kept_compiled_and_readable_by_root_only(host: Host) -> None:
     assert host.run()["changed"]
     [digest] = host.kept()
     assert host.node.run(f"stat -c '%U %a' {KEPT} {KEPT}/{digest}") == "root 700\nroot 700\n"
@@ -81,7 +81,7 @@ def test_check_mode_leaves_nothing_on_a_node_that_keeps_nothing(host: Host) -> N
     assert not host.run("--check")["changed"]
 
 
-def test_what_is_long_out_of_use_goes(host: Host) -> None:
+def test_files_that_are_long_unused_are_removed(host: Host) -> None:
     names = ["a" * 64, "b" * 64, "c" * 64, "d" * 64, ".cut-off"]
     for age, name in enumerate(names):
         host.node.run(f"mkdir -p {KEPT}/{name} && touch -d '{age + 1} days ago' {KEPT}/{name}")
@@ -106,7 +106,7 @@ def test_a_module_finds_the_interpreter_where_none_is_named(host: Host) -> None:
     assert host.kept() == []
 
 
-def test_an_interpreter_that_is_not_there_is_named(host: Host) -> None:
+def test_a_missing_interpreter_is_named(host: Host) -> None:
     host.variables["ansible_python_interpreter"] = "/opt/none/python3"
     said = host.run()["msg"]
     assert said.startswith("component: /opt/none/python3 ended with status 127 and no answer: ")

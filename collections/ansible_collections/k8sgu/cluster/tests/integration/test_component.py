@@ -268,7 +268,7 @@ def test_only_a_change_that_matters_restarts(greeter: Greeter) -> None:
     assert greeter.answer() == "1.0 salve 0"
 
 
-def test_what_was_tampered_with_is_put_right(greeter: Greeter) -> None:
+def test_changes_by_others_are_undone(greeter: Greeter) -> None:
     greeter.run()
     state = greeter.state()
     program = f"/opt/k8sgu/{greeter.name}/1.0/greeter"
@@ -298,7 +298,7 @@ def test_a_stopped_or_disabled_unit_is_started_and_enabled(greeter: Greeter) -> 
     assert not greeter.run().changed
 
 
-def test_a_restart_that_somebody_prevented_is_caught_up(greeter: Greeter) -> None:
+def test_a_prevented_restart_is_made_later(greeter: Greeter) -> None:
     """A unit is restarted because of what it was started with, not because this run wrote a file."""
     greeter.run()
     record = f"/var/lib/k8sgu/component/{greeter.name}.json"
@@ -342,7 +342,7 @@ def test_an_unhealthy_first_installation_leaves_nothing_running(greeter: Greeter
     assert not greeter.run().changed
 
 
-def test_what_overlaps_is_begun_meanwhile_and_ends_by_itself(greeter: Greeter) -> None:
+def test_an_overlapping_component_starts_meanwhile_and_ends_by_itself(greeter: Greeter) -> None:
     path = f"/etc/{greeter.name}-after"
     after = {"name": f"{greeter.name}-after", "files": [{"dest": path, "content": "begun"}]}
     greeter.greeting = "broken"
@@ -465,7 +465,7 @@ def test_secrets_stay_out_of_all_output_and_of_the_nodes_journal(greeter: Greete
         assert encoded not in output
 
 
-def test_programs_are_pushed_where_there_is_no_address(greeter: Greeter) -> None:
+def test_programs_are_pushed_if_there_is_no_address(greeter: Greeter) -> None:
     predicted = greeter.run("--check", mirror_url="")
     made = greeter.run(mirror_url="")
     assert made.reasons == predicted.reasons
@@ -491,7 +491,7 @@ def test_a_program_that_is_not_the_manifests_is_refused(greeter: Greeter) -> Non
     assert not greeter.run().changed
 
 
-def test_a_unit_that_is_to_be_absent_goes_with_its_file(greeter: Greeter) -> None:
+def test_a_unit_that_is_to_be_absent_is_removed_with_its_file(greeter: Greeter) -> None:
     greeter.run()
     greeter.extra = {"unit": {"name": f"{greeter.name}.service", "state": "absent"}}
     predicted = greeter.run("--check")
@@ -516,7 +516,7 @@ def test_faults_of_the_node_are_found_before_anything_is_changed(greeter: Greete
     assert greeter.state() == before
 
 
-def test_faults_of_the_options_are_told_all_at_once(greeter: Greeter) -> None:
+def test_all_faults_of_the_options_are_reported_at_once(greeter: Greeter) -> None:
     greeter.files = [
         {"dest": "relative", "content": ""},
         {"dest": "/etc/x", "content": "", "mode": "rw"},
@@ -570,7 +570,7 @@ def offer_package(node: lab_node.Node, package: str, after_installation: str = "
     )
 
 
-def test_what_a_package_has_started_is_started_anew_with_our_settings(greeter: Greeter) -> None:
+def test_a_unit_that_a_package_started_is_restarted_with_our_settings(greeter: Greeter) -> None:
     package = "k8sgu-test-starts-" + greeter.name
     unit = r"[Service]\nExecStart=/bin/sleep infinity\n"
     offer_package(
@@ -693,7 +693,7 @@ def test_killed_at_a_known_point_and_run_again(greeter: Greeter, point: str) -> 
     assert "undo" not in greeter.state()
 
 
-def test_killed_and_unhealthy_still_goes_back_to_what_worked_last(greeter: Greeter) -> None:
+def test_a_killed_unhealthy_run_is_rolled_back_to_what_worked_last(greeter: Greeter) -> None:
     """The way back is kept on the node, so that it survives the run that was to walk it."""
     greeter.run()
     marker = f"/run/{greeter.name}.marker"

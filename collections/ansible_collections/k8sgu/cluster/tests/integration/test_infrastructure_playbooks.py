@@ -102,7 +102,7 @@ def test_the_plan_is_shown_after_who_makes_it(server: Server, tmp_path: Path) ->
 
 @pytest.mark.parametrize("playbook", ["infrastructure", "destroy"])
 @pytest.mark.parametrize("differs", [{"account": "111111111111"}, {"region": "eu-west-1"}], ids=["account", "region"])
-def test_the_state_of_another_place_is_left_alone(
+def test_the_state_of_another_place_is_not_touched(
     server: Server, tmp_path: Path, playbook: str, differs: dict[str, str]
 ) -> None:
     """One checkout and one cluster's name in two accounts, two regions or two labs."""

@@ -92,7 +92,7 @@ def test_logs_are_the_kubelets(kubectl: Kubectl) -> None:
     assert kubectl.logs("default", "probe") == "started\n"
 
 
-def test_what_is_refused_is_told(kubectl: Kubectl) -> None:
+def test_refusals_are_explained(kubectl: Kubectl) -> None:
     with pytest.raises(
         KubernetesError, match=r"^kubectl exec: error: .* upgrade connection: the runtime is not there$"
     ):

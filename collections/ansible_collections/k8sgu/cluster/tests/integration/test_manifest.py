@@ -153,7 +153,7 @@ def test_a_field_that_is_no_longer_given_is_removed(client: Client, name: str) -
     assert client.get(f"/api/v1/namespaces/default/configmaps/{name}")["data"] == {"one": "1"}
 
 
-def test_pruning_removes_what_the_set_no_longer_holds(client: Client, name: str) -> None:
+def test_pruning_removes_what_is_no_longer_in_the_set(client: Client, name: str) -> None:
     apply(client, name, config_map(f"{name}-a", k="v") + config_map(f"{name}-b", k="v"))
     only_a = config_map(f"{name}-a", k="v")
     predicted = apply(client, name, only_a, check_mode=True)
@@ -263,7 +263,7 @@ def test_a_conflict_names_manager_and_field(client: Client, name: str) -> None:
     assert client.get(path)["data"] == {"key": "ours"}
 
 
-def test_replicas_that_another_manager_changed_are_put_back(client: Client, name: str) -> None:
+def test_replicas_that_another_manager_changed_are_restored(client: Client, name: str) -> None:
     """As after `kubectl scale`: site.yml continues and says what it changed."""
     path = f"/apis/apps/v1/namespaces/{name}/deployments/web"
     apply(client, name, web(name))
@@ -338,7 +338,7 @@ def test_waiting_ends_when_the_deployment_is_rolled_out(client: Client, name: st
     assert ready[f"Secret {name}/web"] is None
 
 
-def test_waiting_in_vain_says_for_what_and_what_the_pods_say(client: Client, name: str) -> None:
+def test_a_timeout_says_what_was_waited_for_and_why_pods_fail(client: Client, name: str) -> None:
     apply(client, name, web(name))
     pod = f"""
         apiVersion: v1
@@ -406,7 +406,7 @@ def test_an_eviction_is_explained_by_its_node_and_events(client: Client, name: s
     ]
 
 
-def test_a_daemon_set_tries_anew_where_the_node_is_well_again(client: Client, name: str) -> None:
+def test_a_daemon_set_retries_when_the_node_is_ready_again(client: Client, name: str) -> None:
     """Its controller would wait for minutes; one on a node that is not well stays, and so does anybody else's."""
     text = f"""
         apiVersion: v1
@@ -501,7 +501,7 @@ def test_a_failed_job_ends_the_wait_at_once(client: Client, name: str, monkeypat
     assert len(asked) == 1
 
 
-def test_an_immutable_field_is_refused_with_the_way_out(client: Client, name: str) -> None:
+def test_an_immutable_field_is_refused_with_what_to_do(client: Client, name: str) -> None:
     text = f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\nimmutable: true\ndata: {{k: %s}}"
     apply(client, name, text % "a")
     with pytest.raises(KubernetesError, match=r"field is immutable.*Remove the object first"):
@@ -623,7 +623,7 @@ def test_the_environments_proxy_is_used_as_kubectl_uses_it(behind: BehindProxy) 
         assert proxy.refused == [behind.asked]  # a refusal is final
 
 
-def test_what_is_excepted_is_reached_directly_as_by_kubectl(server: api_server.ApiServer, behind: BehindProxy) -> None:
+def test_exceptions_are_reached_directly_as_by_kubectl(server: api_server.ApiServer, behind: BehindProxy) -> None:
     """Loopback is by itself; a name by the list, and then it is not found."""
     with forward_proxy.running(behind.hosts) as proxy:
         behind.environment(f"http://127.0.0.1:{proxy.port}", ".example")

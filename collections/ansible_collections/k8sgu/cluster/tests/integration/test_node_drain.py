@@ -113,7 +113,7 @@ def cluster(client: Client, server: api_server.ApiServer, tmp_path: Path) -> Ite
         client.request("DELETE", f"{NODES}/{node['metadata']['name']}")
 
 
-def test_a_node_is_drained_and_another_is_left_alone(cluster: Cluster) -> None:
+def test_a_node_is_drained_and_another_is_not_touched(cluster: Cluster) -> None:
     """The four steps: check, drain, check, drain; what stays is what has to."""
     going, staying = cluster.node("going"), cluster.node("staying")
     cluster.budget("web", 1)
@@ -190,7 +190,7 @@ def test_a_budget_that_holds_is_named_and_everything_takes_pods_again(cluster: C
     assert cluster.left() == ["web-1"] and not cluster.record.exists()
 
 
-def test_a_place_that_a_budget_waits_for_is_told(cluster: Cluster) -> None:
+def test_a_budget_that_waits_for_a_place_is_explained(cluster: Cluster) -> None:
     going = cluster.node("going")
     cluster.budget("web", 0)
     cluster.pod("web-1", going)
@@ -249,7 +249,7 @@ def test_a_node_that_comes_back_in_time_is_drained(cluster: Cluster) -> None:
     assert cluster.left() == []
 
 
-def test_what_is_removed_is_removed_whole_and_only_what_was_drained(cluster: Cluster) -> None:
+def test_only_drained_nodes_are_removed_with_all_that_belongs_to_them(cluster: Cluster) -> None:
     going, other = cluster.node("going"), cluster.node("other")
     for name in (going, other):
         cluster.client.request("POST", LEASES, body={"metadata": {"name": name}, "spec": {"holderIdentity": name}})
@@ -300,7 +300,7 @@ def test_a_run_that_is_killed_is_ended_by_the_next(
     assert not cluster.drain(state="serving", nodes=None).result["changed"]
 
 
-def test_what_somebody_else_closed_too_stays_closed(cluster: Cluster) -> None:
+def test_a_node_that_someone_else_cordoned_too_stays_cordoned(cluster: Cluster) -> None:
     going = cluster.node("going")
     cluster.drain(going)
     body = {"spec": {"unschedulable": True}}
@@ -311,7 +311,7 @@ def test_what_somebody_else_closed_too_stays_closed(cluster: Cluster) -> None:
     assert cluster.cordoned(going) == (True, False)
 
 
-def test_a_node_that_has_just_gone_is_not_made_anew(cluster: Cluster, client: Client) -> None:
+def test_a_node_that_was_just_deleted_is_not_created(cluster: Cluster, client: Client) -> None:
     nodes = work.Nodes(client)
     cluster.node("going")
     (made,) = nodes.plan(["going"], nodes.all())

@@ -200,7 +200,7 @@ def close(ec2: Any, vpc: str) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_the_way_out_is_the_proxy_and_it_goes_with_the_option(company: Company) -> None:
+def test_the_proxy_is_used_and_removed_with_the_option(company: Company) -> None:
     node, proxy = company.node, company.proxy
     assert company.play()[0] == 2
     began = company.began()

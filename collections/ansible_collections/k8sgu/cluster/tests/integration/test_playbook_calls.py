@@ -127,7 +127,7 @@ def test_nodes_that_do_not_wait_for_each_other_are_refused(inventory: Path) -> N
     assert status != 0 and "ANSIBLE_STRATEGY: with free" in output and "TASK [" not in output, output[-3000:]
 
 
-def test_what_only_lists_is_not_judged(inventory: Path) -> None:
+def test_calls_that_only_list_are_not_checked(inventory: Path) -> None:
     status, output = play("site", inventory, "--list-tasks", "--tags=etcd,nothing")
     assert status == 0 and "etcd : Install etcd" in output, output[-3000:]
 
@@ -138,13 +138,13 @@ def test_the_controller_stays_who_it_is(inventory: Path) -> None:
     assert status == 0 and "Check the description" in output, output[-3000:]
 
 
-def test_nodes_that_are_left_out_on_purpose_are_named(inventory: Path) -> None:
+def test_nodes_that_are_skipped_on_purpose_are_named(inventory: Path) -> None:
     _status, output = play("verify", inventory, "--limit=demo-worker-0")
     said = "--limit 'demo-worker-0': neither changes nor checks: demo-control-plane-0, demo-worker-1"
     assert said in " ".join(output.split()) and "PLAY [Verify]" in output, output[-3000:]
 
 
-def test_what_concerns_all_nodes_counts_those_that_a_limit_leaves_out(tmp_path: Path) -> None:
+def test_checks_of_all_nodes_include_those_outside_the_limit(tmp_path: Path) -> None:
     """Also one that does not answer, which is taken to hold keys. Facts are read as where Ansible injects none."""
     here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     hosts = {"node-0": here, "node-1": here, "node-2": {"ansible_host": "127.0.0.1", "ansible_port": 1}}

@@ -108,7 +108,7 @@ def test_the_infrastructure_is_not_begun_with_a_bad_description(static: Path) ->
 @pytest.mark.parametrize(
     ("name", "check"), [(1234, ("--check",)), ("a" * 40, ("--check",)), (None, ())], ids=["number", "long", "nothing"]
 )
-def test_a_wrong_cluster_name_is_told_once(static: Path, name: Any, check: tuple[str, ...]) -> None:
+def test_a_wrong_cluster_name_is_reported_once(static: Path, name: Any, check: tuple[str, ...]) -> None:
     status, output = play("site", static, *check, k8sgu_cluster_name=name)
     assert status != 0
     # The misspelt variable of the host, and the name.
@@ -185,7 +185,9 @@ def reached(node: lab_node.Node) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(600)
-def test_a_bad_node_is_told_all_at_once_and_a_good_one_passes(node: lab_node.Node, tmp_path: Path) -> None:
+def test_all_problems_of_bad_nodes_are_reported_at_once_and_a_good_one_passes(
+    node: lab_node.Node, tmp_path: Path
+) -> None:
     hosts = inventory(tmp_path, reached(node), {"demo-worker-0": DEAD})
     node.run(
         'mkdir -p /etc/k8sgu; echo \'{"cluster": "prod", "node": "x"}\' >/etc/k8sgu/cluster.json\n'
@@ -234,7 +236,7 @@ WAIT = """
 
 
 @pytest.mark.timeout(600)
-def test_a_node_that_nobody_can_write_on_is_read_all_the_same(node: lab_node.Node, tmp_path: Path) -> None:
+def test_a_node_that_cannot_be_written_to_is_still_read(node: lab_node.Node, tmp_path: Path) -> None:
     """The cluster's own node, of which only the disk's size used to count. /tmp is on the disk, as in EC2's images."""
     hosts = inventory(tmp_path, reached(node), {})
     plain = {**ENVIRONMENT, "ANSIBLE_PIPELINING": "false"}

@@ -75,7 +75,7 @@ def test_the_controller_is_only_in_a_limit_that_names_it(patterns: list[str], in
         {"strategy": "ansible.builtin.debug", "extra_variables": frozenset({"k8sgu_worker_count", "ansible_user"})},
     ],
 )
-def test_what_leaves_nothing_out_is_done(given: dict[str, Any]) -> None:
+def test_calls_that_skip_nothing_run(given: dict[str, Any]) -> None:
     assert problems(call(**given)) == []
 
 
@@ -113,13 +113,13 @@ def test_what_leaves_nothing_out_is_done(given: dict[str, Any]) -> None:
         (PLAYS, {"extra_variables": {"serial"}}, "--extra-vars serial: has no effect"),
     ],
 )  # fmt: skip
-def test_what_would_leave_something_out_is_refused(plays: tuple[Play, ...], given: dict[str, Any], said: str) -> None:
+def test_calls_that_would_skip_something_are_refused(plays: tuple[Play, ...], given: dict[str, Any], said: str) -> None:
     sets = {key: frozenset(value) if isinstance(value, set) else value for key, value in given.items()}
     found = problems(call(*plays, **sets))
     assert len(found) == 1 and said in found[0], found
 
 
-def test_every_problem_is_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     found = problems(call(limit=("w-0",), tags=("pkj",), start_at_task="Install", connection="local"))
     assert [problem.split(maxsplit=1)[0] for problem in found] == [
         "--limit",
@@ -129,12 +129,12 @@ def test_every_problem_is_told_at_once() -> None:
     ]
 
 
-def test_on_the_controller_alone_options_for_nodes_are_no_problem() -> None:
+def test_options_for_nodes_are_no_problem_if_only_the_controller_is_used() -> None:
     assert problems(call(*UNTAGGED, connection="local", become_user="admin")) == []
     assert problems(call(*tagged("etcd"), tags=("etcd",), limit=("cp-0",), chosen=frozenset({"cp-0"}))) == []
 
 
-def test_what_is_left_out_on_purpose_is_said() -> None:
+def test_what_is_skipped_on_purpose_is_reported() -> None:
     assert notes(call()) == notes(call(skip_tags=("notest",))) == []
     limited = call(limit=("w-0", "localhost"), chosen=frozenset({"w-0"}))
     assert notes(limited) == ["--limit 'w-0,localhost': neither changes nor checks: cp-0, cp-1, cp-2, w-1"]
@@ -143,7 +143,7 @@ def test_what_is_left_out_on_purpose_is_said() -> None:
     assert said.startswith("--skip-tags preflight: leaves out Description, Preflight; neither the description nor")
 
 
-def test_a_variable_that_nothing_reads_is_told_where_no_preflight_does() -> None:
+def test_a_variable_that_nothing_reads_is_reported_if_no_preflight_does() -> None:
     told = ("k8sgu_x: there is no such variable",)
     assert problems(call(*UNTAGGED, unknown_variables=told)) == ["--extra-vars k8sgu_x: there is no such variable"]
     assert problems(call(unknown_variables=told)) == []

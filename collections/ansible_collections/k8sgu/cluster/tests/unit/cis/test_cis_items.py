@@ -214,7 +214,7 @@ def test_without_its_protection_the_item_fails(number):
         ("3.1.3", flag(API, "enable-bootstrap-token-auth", "true")),
     ],
 )
-def test_what_a_person_should_see(number, change):
+def test_a_plan_as_text(number, change):
     shown = copy.deepcopy(SHOWN)
     change(shown)
     assert (HARDENED[number], statuses(shown)[number]) == ("PASS", "MANUAL")
@@ -311,7 +311,7 @@ def test_subresources(resources):
     assert not policies.allows({**rule, "resources": ["nodes"]}, "", "nodes/proxy", ["create"])
 
 
-def test_what_is_accepted_says_so():
+def test_accepted_items_say_so():
     found = [items.Finding("5.2.5", "t", "FAIL", "seen"), items.Finding("5.2.4", "t", "FAIL", "seen")]
     accepted = report.accept(found, {"5.2.5": "our monitoring"})
     assert [(one.status, one.reason) for one in accepted] == [

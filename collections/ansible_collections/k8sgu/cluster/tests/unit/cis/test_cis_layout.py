@@ -63,7 +63,7 @@ def test_a_program_reads_copies_that_its_unit_makes(program):
     assert read == {source.rpartition("/")[2] for source in sources}
 
 
-def test_a_scanner_is_told_of_files_that_are_there():
+def test_a_scanner_is_given_files_that_exist():
     told = (COLLECTION.parents[3] / "examples" / "kube-bench" / "config.yaml").read_text()
     paths = set(re.findall(r"(/(?:etc|var)/[^\s,\]]+)", told))
     installed = {path for role in ("etcd", "control_plane", "worker") for path in files(role)}

@@ -211,7 +211,7 @@ def test_a_restricted_namespace_refuses_every_pod():
     assert {statuses(objects)[number] for number in policies.PODS} == {"PASS"}
 
 
-def test_what_the_kubelets_say_is_asked_and_nodes_are_missed():
+def test_kubelets_are_asked_and_unread_nodes_are_noticed():
     inventory = {"control_plane": ["n"], "worker": ["gone"]}
     found = report.all_findings(Api(HARDENED), {"n": NODE}, inventory, {})
     assert [(one.number, one.node) for one in found if one.status == "FAIL"] == [("X.1", "gone")]

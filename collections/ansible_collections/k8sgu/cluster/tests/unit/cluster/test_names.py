@@ -101,7 +101,7 @@ def test_tags_that_can_be(tags: dict[str, Any]) -> None:
         ({**FULL, "one": "more"}, "46 tags, and AWS allows 45 besides the cluster's own"),
     ],
 )
-def test_tags_that_cannot_be_are_told_once(tags: dict[str, Any], said: str) -> None:
+def test_invalid_tags_are_reported_once(tags: dict[str, Any], said: str) -> None:
     [fault] = name_rules.tags_faults(tags)
     assert said in fault
 

@@ -99,7 +99,7 @@ def test_a_bad_exception_is_named(entry: str, fault: str) -> None:
     assert "give a host" in found
 
 
-def test_an_address_alone_is_no_dictionary() -> None:
+def test_an_address_is_not_a_dictionary() -> None:
     given: Any = SECRET
     assert proxy.problems(given) == ["k8sgu_proxy: is not a dictionary; give {http: http://HOST:PORT}"]
 
@@ -151,7 +151,7 @@ def test_a_mirror_outside_is_reached_through_the_proxy(url: str, exceptions: lis
     assert proxy.settings({"http": SECRET, "no_proxy": exceptions}, OWN, url)["mirror"] == through
 
 
-def test_a_file_with_a_password_is_roots_alone_and_no_other_setting_holds_it() -> None:
+def test_a_file_with_a_password_is_readable_by_root_only_and_nothing_else_has_it() -> None:
     made = proxy.settings({"http": SECRET}, OWN, MIRROR)
     assert made["mode"] == "0600"
     assert {name for name, value in made.items() if "pa55word" in str(value)} == {"http", "https"}
@@ -174,7 +174,7 @@ def test_only_the_runtime_is_given_a_proxy() -> None:
     assert told == {"container_runtime/templates/containerd.service.j2", "container_runtime/templates/proxy.env.j2"}
 
 
-def test_whatever_fetches_from_the_mirror_is_told_the_proxy() -> None:
+def test_everything_that_fetches_from_the_mirror_gets_the_proxy() -> None:
     fetching = 0
     for path in sorted(ROLES.glob("*/tasks/*.yml")):
         for task in yaml.safe_load(path.read_text()) or []:
@@ -185,7 +185,7 @@ def test_whatever_fetches_from_the_mirror_is_told_the_proxy() -> None:
     assert fetching == 5
 
 
-def test_docker_is_told_by_a_drop_in_that_systemd_can_read() -> None:
+def test_docker_gets_the_proxy_by_a_drop_in_that_systemd_can_read() -> None:
     variables = yaml.safe_load((ROLES / "container_runtime/vars/main/docker.yml").read_text())
     read = variables["container_runtime_proxy_drop_in"]
     assert read["dest"].startswith("/etc/systemd/system/docker.service.d/")

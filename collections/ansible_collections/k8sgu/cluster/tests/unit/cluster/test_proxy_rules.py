@@ -51,7 +51,7 @@ def test_exceptions_are_those_of_go(host: str, exceptions: str, wanted: bool) ->
     assert proxy_rules.excepted(host, 6443, exceptions) is wanted
 
 
-def test_the_names_in_capitals_count_first_and_each_scheme_has_its_own() -> None:
+def test_the_names_in_capitals_are_preferred_and_each_scheme_has_its_own() -> None:
     environment = {"HTTP_PROXY": "a:1", "https_proxy": "http://c:3", "HTTPS_PROXY": "http://b:2/"}
     assert proxy_rules.by_environment(URL, environment) == proxy_rules.Proxy("b", 2, "HTTPS_PROXY")
     assert proxy_rules.by_environment("http://api.example.org", environment) == proxy_rules.Proxy("a", 1, "HTTP_PROXY")
@@ -64,7 +64,7 @@ def test_the_names_in_capitals_count_first_and_each_scheme_has_its_own() -> None
     assert proxy_rules.by_environment(URL, {}) is None
 
 
-def test_user_and_password_are_in_a_header_alone() -> None:
+def test_user_and_password_are_only_in_a_header() -> None:
     proxy = proxy_rules.parse("http://user:p%40ss@proxy.example:3128", "HTTPS_PROXY")
     assert (proxy.host, proxy.port) == ("proxy.example", 3128)
     assert base64.b64decode(proxy.authorization.removeprefix("Basic ")) == b"user:p@ss"

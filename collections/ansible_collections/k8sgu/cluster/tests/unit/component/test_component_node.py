@@ -84,7 +84,7 @@ def test_health_of_sockets_and_commands(tmp_path: Path, server: str) -> None:
 
 
 @pytest.mark.parametrize("ready_after", [0.0, 0.03, 0.5, 3.0, 20.0, 59.0])
-def test_who_waits_asks_seldom_and_learns_soon(monkeypatch: pytest.MonkeyPatch, ready_after: float) -> None:
+def test_waiting_checks_rarely_and_notices_soon(monkeypatch: pytest.MonkeyPatch, ready_after: float) -> None:
     """With a fake clock: no later than a tenth of the wait or a second, and fewer than a hundred times."""
     now, asked = [100.0], [0]
 
@@ -228,7 +228,7 @@ def test_the_way_back_and_the_record_survive_on_disk(tmp_path: Path, monkeypatch
     assert record.read("x") == Record()
 
 
-def test_paths_are_put_back(tmp_path: Path) -> None:
+def test_paths_are_restored(tmp_path: Path) -> None:
     file, link, gone = (str(tmp_path / name) for name in ("file", "link", "gone"))
     Path(file).write_text("old")
     Path(link).symlink_to("old")

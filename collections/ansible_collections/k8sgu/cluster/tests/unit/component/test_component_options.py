@@ -131,7 +131,7 @@ def test_faults_of_the_list(mirror: Mirror, options: dict[str, Any], fault: str)
     assert fault in str(caught.value)
 
 
-def test_all_faults_are_told_at_once(mirror: Mirror) -> None:
+def test_all_faults_are_reported_at_once(mirror: Mirror) -> None:
     files = [{"dest": "relative", "content": ""}, {"dest": "/y"}]
     with pytest.raises(ComponentError) as caught:
         build(mirror, {"name": "x", "files": files, "unit": {"name": "etcd"}})

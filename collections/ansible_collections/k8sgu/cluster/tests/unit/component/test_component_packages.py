@@ -48,7 +48,7 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_who_holds_a_lock_is_known(lock: Path) -> None:
+def test_the_holder_of_a_lock_is_known(lock: Path) -> None:
     with held(lock) as holder:
         command = Path(f"/proc/{holder.pid}/comm").read_text().strip()
         assert packages.lock_holder(str(lock)) == f"{command} (process {holder.pid})"
@@ -56,7 +56,7 @@ def test_who_holds_a_lock_is_known(lock: Path) -> None:
     assert packages.lock_holder(str(lock.with_name("none"))) == ""
 
 
-def test_a_lock_that_is_not_given_up_is_told_with_its_holder(lock: Path) -> None:
+def test_a_lock_that_is_not_released_is_an_error_with_its_holder(lock: Path) -> None:
     with held(lock) as holder, pytest.raises(ComponentError) as raised:
         packages.await_locks(time.monotonic() + 0.1, [str(lock.with_name("none")), str(lock)])
     said = str(raised.value)
@@ -116,7 +116,7 @@ def answering(ran: list[str], *answers: str) -> object:
         "dpkg: error: dpkg frontend lock was locked by another process with pid 812",
     ],
 )
-def test_who_is_second_tries_again(monkeypatch: pytest.MonkeyPatch, machine: list[str], said: str) -> None:
+def test_the_second_writer_retries(monkeypatch: pytest.MonkeyPatch, machine: list[str], said: str) -> None:
     monkeypatch.setattr(packages.systemd, "run", answering(machine, said, "", said))
     packages.install(["socat"])
     assert machine == ["dpkg", "dpkg", "install", "install"]
@@ -135,7 +135,7 @@ def test_another_failure_is_not_tried_again(monkeypatch: pytest.MonkeyPatch, mac
     assert machine == ["dpkg"]
 
 
-def test_what_is_still_not_there_is_named(monkeypatch: pytest.MonkeyPatch, machine: list[str]) -> None:
+def test_what_is_still_missing_is_named(monkeypatch: pytest.MonkeyPatch, machine: list[str]) -> None:
     monkeypatch.setattr(packages.systemd, "run", answering(machine))
     with pytest.raises(ComponentError, match="ipset are still not installed"):
         packages.install(["socat", "ipset"])

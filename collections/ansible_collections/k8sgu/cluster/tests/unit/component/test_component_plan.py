@@ -212,13 +212,13 @@ def test_a_change_of_one_units_file_leaves_the_others_alone() -> None:
         ),
     ],
 )
-def test_what_stands_in_the_way_is_named(component: Component, current: Current, fault: str) -> None:
+def test_obstacles_are_named(component: Component, current: Current, fault: str) -> None:
     with pytest.raises(ComponentError) as caught:
         plan(component, current)
     assert fault in str(caught.value)
 
 
-def test_an_account_that_a_component_before_makes_is_taken_as_there() -> None:
+def test_an_account_that_an_earlier_component_makes_counts_as_existing() -> None:
     component = Component("x", files=[File("/etc/x", b"", owner="kube")])
     current = Current(paths={"/etc/x": PathState()}, uids={"kube": None}, gids={"root": 0})
     with pytest.raises(ComponentError):
@@ -257,7 +257,7 @@ def test_a_job_survives_the_way_to_the_node() -> None:
     assert decode(encode(job)) == job
 
 
-def test_packages_are_told_apart_by_their_status() -> None:
+def test_packages_are_distinguished_by_their_status() -> None:
     status = "Package: a\nStatus: install ok installed\n\nPackage: ab\nStatus: deinstall ok config-files\n\n"
     assert package_states(["a", "ab", "b"], status) == {
         "a": "install ok installed",

@@ -90,7 +90,7 @@ def test_a_pod_under_two_budgets_is_refused_by_their_names() -> None:
         ([], EVICT),
     ],
 )
-def test_who_comes_to_a_cordoned_node_is_not_chased(tolerations: list[dict[str, str]], action: str) -> None:
+def test_a_pod_that_comes_to_a_cordoned_node_is_not_evicted(tolerations: list[dict[str, str]], action: str) -> None:
     newcomer = pod(tolerations=tolerations)
     assert plans.pod_step(newcomer, [], known={"uid-other"}).action == action
     assert plans.pod_step(newcomer, [], known={"uid-p"}).action == EVICT
@@ -130,7 +130,7 @@ def test_only_the_nodes_own_pods_are_looked_at_and_shown_in_order() -> None:
     assert not done.changes and done.lines()[0].startswith("keep cordoned node/w0")
 
 
-def test_what_a_person_should_know_before() -> None:
+def test_warnings_before_a_drain() -> None:
     bare, scratch, plain = (
         pod("bare", owner=None),
         pod("scratch", volumes=[{"name": "a", "emptyDir": {}}]),
@@ -176,7 +176,7 @@ def test_a_worker_that_comes_back_stays_while_another_is_removed() -> None:
     assert choice({"w3": node("w3"), "w0": node("w0")}, "w0", "w1 w2") == (["w3"], {"w0": "w3 leaves in this run"})
 
 
-def test_what_serves_nobody_is_replaced_without_waiting_for_its_turn() -> None:
+def test_a_node_that_does_not_work_is_replaced_without_waiting_for_its_turn() -> None:
     dead, never = node("w0", ready="Unknown"), None
     assert choice({"w0": dead, "w1": never}, "w0 w1", "w2") == (["w0", "w1"], {})
     assert choice({"w0": dead, "w1": node("w1")}, "w0 w1", "w2") == (["w0"], {"w1": "w0 is not Ready"})

@@ -62,7 +62,7 @@ def test_what_every_server_can_read_may_be_written(before, now, endpoint, server
         (KMS_KEYS, choice.wanted("kms", "key-1", ["configmaps"], SOCKET), SOCKET, 1, "then change them"),
     ],
 )
-def test_what_would_become_unreadable_is_refused_with_the_way_out(before, now, endpoint, servers, says):
+def test_choices_that_make_data_unreadable_are_refused_with_what_to_do(before, now, endpoint, servers, says):
     (problem,) = choice.problems(now, endpoint, before, servers)
     assert problem.startswith("k8sgu_encryption_")
     assert says in problem
@@ -81,7 +81,7 @@ def test_each_difference_makes_what_is_written_stale(other):
     assert other != BOX
 
 
-def test_the_record_is_read_back_and_a_damaged_one_says_the_way_out(tmp_path):
+def test_the_record_is_read_back_and_a_damaged_one_says_what_to_do(tmp_path):
     path = tmp_path / "record.json"
     assert choice.read(path) is None
     path.write_text(choice.serialize(KMS_KEYS))

@@ -69,14 +69,14 @@ def test_what_is_written_is_read_back():
     assert keys.parse(keys.serialize([ONE, TWO]), "x") == [ONE, TWO]
 
 
-def test_each_algorithm_has_bytes_of_its_own():
+def test_each_algorithm_has_its_own_secret():
     made, _reasons = keys.plan([], "present")
     added, _reasons = keys.plan(made, "added")
     secrets = [secret for key in added for secret in (key.secretbox, key.aescbc)]
     assert len(set(secrets)) == 4
 
 
-def test_a_lost_file_is_not_replaced_where_nodes_hold_keys():
+def test_a_lost_file_is_not_replaced_when_nodes_have_keys():
     with pytest.raises(KeysError, match=r"cp-0, cp-2.*backup.*/etc/kubernetes/encryption\.yml"):
         keys.refuse_loss("keys.json", ["cp-0", "cp-2"])
     keys.refuse_loss("keys.json", [])

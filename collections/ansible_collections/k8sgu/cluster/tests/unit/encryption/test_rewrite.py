@@ -45,7 +45,7 @@ def test_every_object_is_written_and_what_was_stale_is_counted():
 
 
 @pytest.mark.parametrize("code", [404, 409])
-def test_what_is_gone_or_changed_meanwhile_needs_no_help(code):
+def test_objects_that_are_removed_or_changed_meanwhile_need_nothing(code):
     assert rewrite.rewrite(Api(stale=["a", "b"], failing={"b": code}), "secrets") == (3, 1)
 
 

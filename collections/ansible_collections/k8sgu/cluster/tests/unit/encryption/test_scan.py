@@ -63,7 +63,7 @@ def test_only_below_the_resource_and_page_by_page():
 
 
 @pytest.mark.parametrize(("value", "seen"), [(OLD, True), (NEW, False), (PLAIN, False)])
-def test_before_a_key_goes_whatever_it_wrote_is_found_wherever_it_is(value, seen):
+def test_before_a_key_is_dropped_everything_that_it_wrote_is_found(value, seen):
     etcd = Etcd({"/registry/secrets/a/good": NEW, "/registry/configmaps/a/dropped": value})
     assert scan.scan(etcd, ["secrets"], PREFIX).others == []
     assert bool(scan.scan(etcd, ["secrets"], PREFIX, everything=True).others) is seen

@@ -31,7 +31,7 @@ def test_content_and_mode_whatever_the_umask(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a", "b"]
 
 
-def test_the_mode_stands_before_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mode_is_set_before_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
     real = os.fchmod
 
@@ -132,7 +132,7 @@ def test_removal(tmp_path: Path) -> None:
         _files.remove_file(str(tmp_path / "dir"))
 
 
-def test_what_killed_runs_left_is_cleared_away(tmp_path: Path) -> None:
+def test_remains_of_killed_runs_are_removed(tmp_path: Path) -> None:
     gone = os.fork()
     if gone == 0:
         os._exit(0)

@@ -186,7 +186,7 @@ def test_a_masked_secret_shows_whether_it_differs() -> None:
         ("clusters: [{cluster: {}}]", "has no name"),
     ],
 )
-def test_what_kubectl_would_not_take_for_text_is_said_to_be_none(text: str, told: str) -> None:
+def test_values_that_kubectl_would_not_read_as_text_are_refused(text: str, told: str) -> None:
     with pytest.raises(ConfigError) as error:
         load(text.encode(), "config")
     assert told in str(error.value)

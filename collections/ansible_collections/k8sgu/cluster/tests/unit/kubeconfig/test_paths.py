@@ -75,7 +75,7 @@ def test_files_are_found_and_another_spelling_is_no_difference(tmp_path: Path, m
     assert call(file, clusters=clusters)["changes"] == [f"{file}: cluster 'c': certificate-authority differed"]
 
 
-def test_a_program_s_path_is_left_as_it_is_and_one_from_the_home_refused(tmp_path: Path) -> None:
+def test_a_program_s_path_is_unchanged_and_one_from_the_home_refused(tmp_path: Path) -> None:
     file = tmp_path / "config"
 
     def execution(command: str) -> dict[str, Any]:

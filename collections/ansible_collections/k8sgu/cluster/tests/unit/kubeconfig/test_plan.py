@@ -219,7 +219,7 @@ def test_a_referenced_pair_is_checked_when_it_is_there() -> None:
     assert plan(None, wanted, {"a.pem": A.certificate}.get).changes  # the kubelet, say, has yet to fetch the other
 
 
-def test_what_was_broken_before_is_a_warning() -> None:
+def test_dangling_names_from_before_are_warnings() -> None:
     current = {
         **CURRENT,
         "current-context": "lost",

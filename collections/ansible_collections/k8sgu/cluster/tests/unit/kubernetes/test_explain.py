@@ -175,7 +175,7 @@ def test_it_is_bounded_however_much_is_wrong() -> None:
     assert f"{300 - explain.MOST_PODS} more pods are not ready" in lines
 
 
-def test_no_secret_is_told() -> None:
+def test_no_secret_is_shown() -> None:
     secret = {
         "kind": "Secret",
         "stringData": {"password": "hunter2", "redis.conf": "port 6379\nrequirepass correct-horse", "short": "no"},

@@ -24,7 +24,7 @@ def collect(text: str) -> list[objects.Object]:
     return objects.collect([(body, "test") for body in objects.parse(text, "test")], "set")
 
 
-def test_objects_are_labelled_and_stripped_of_what_is_the_servers() -> None:
+def test_objects_are_labelled_and_stripped_of_the_servers_fields() -> None:
     (item,) = collect("{apiVersion: v1, kind: Pod, metadata: {name: a, uid: x, labels: {b: c}}, status: {phase: x}}")
     assert item.body["metadata"] == {"name": "a", "labels": {"b": "c", "k8sgu.io/set": "set"}}
     assert "status" not in item.body
@@ -163,7 +163,7 @@ def test_failed(body: dict[str, Any], message: str) -> None:
     assert message in state.message
 
 
-def test_secrets_are_told_apart_but_not_shown() -> None:
+def test_differing_secrets_are_marked_but_not_shown() -> None:
     annotations = {"kubectl.kubernetes.io/last-applied-configuration": "b2xk"}
     old = {
         "kind": "Secret",
@@ -252,7 +252,7 @@ def test_the_documentation_has_the_options_of_the_specification() -> None:
         assert documented[name].get("default") == entry.get("default"), name
 
 
-def test_our_own_sets_take_back_what_others_changed() -> None:
+def test_our_own_sets_overwrite_what_others_changed() -> None:
     """Else `kubectl scale` would end every later run of site.yml."""
     roles = Path(__file__).resolve().parents[3] / "roles"
     tasks = [

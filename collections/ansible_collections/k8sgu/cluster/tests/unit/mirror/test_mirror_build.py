@@ -66,7 +66,7 @@ def test_two_builds_are_the_same_bytes(toolchain: Toolchain, tmp_path: Path, mon
     assert digests[0] == digests[1]
 
 
-def test_a_proxy_set_by_go_env_counts_and_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_set_by_go_env_is_used_and_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = tmp_path / "goenv"
     settings.write_text("GOPROXY=https://user:secret@proxy.example\nGOFLAGS=-tags=other\n")
     monkeypatch.setenv("GOENV", str(settings))
@@ -86,7 +86,7 @@ def test_a_proxy_set_by_go_env_counts_and_is_not_shown(tmp_path: Path, monkeypat
     ("given", "memory", "used"),
     [(None, 24 << 30, "400"), ("150", 24 << 30, "150"), (None, 8 << 30, None), ("150", 8 << 30, "150")],
 )
-def test_garbage_is_collected_less_where_memory_is_plenty_and_the_user_says_nothing(
+def test_garbage_is_collected_less_if_memory_is_plenty_and_the_user_sets_nothing(
     monkeypatch: pytest.MonkeyPatch, given: str | None, memory: int, used: str | None
 ) -> None:
     monkeypatch.delenv("GOGC", raising=False)
@@ -118,7 +118,7 @@ def test_version_is_stamped_and_kept(toolchain: Toolchain, tmp_path: Path) -> No
     assert build(toolchain, releases / "build", tmp_path / "cache", order)["tool"] != path
 
 
-def test_damaged_cache_is_built_anew(toolchain: Toolchain, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_built_again(toolchain: Toolchain, tmp_path: Path) -> None:
     path = Path(build(toolchain, RELEASES / "build", tmp_path, pause("amd64"))["pause"])
     whole = path.read_bytes()
     path.write_bytes(whole[:1000])

@@ -127,7 +127,7 @@ def test_one_probe_for_each_publisher(tmp_path: Path) -> None:
     assert sorted(found) == ["dl.k8s.io", "github.com", "registry-1.docker.io", "registry.k8s.io"]
 
 
-def test_whoever_has_the_sum_is_probed_too(tmp_path: Path) -> None:
+def test_the_publisher_of_the_checksum_is_probed_too(tmp_path: Path) -> None:
     wants = wanted(find_release(str(RELEASES), "1.36.4"), options(pod_network="vxlan"))
     flannel = [want for want in wants if want.component and want.component.name == "flannel"]
     steps = missing(flannel, Store(str(tmp_path)), options(), Sources(str(RELEASES / "build")))

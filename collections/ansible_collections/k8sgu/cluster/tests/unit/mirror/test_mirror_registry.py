@@ -64,7 +64,7 @@ def test_second_pull_fetches_no_blob(publisher: Publisher, tmp_path: Path) -> No
     assert not [path for _method, path, _range in publisher.requests if "/blobs/" in path]
 
 
-def test_damage_is_mended(publisher: Publisher, tmp_path: Path) -> None:
+def test_damage_is_repaired(publisher: Publisher, tmp_path: Path) -> None:
     """Manifests, configurations and layers, changed and cut off."""
     serve_image(publisher, "team/tool", "v1", ("amd64",))
     bring(publisher, tmp_path, ("amd64",))

@@ -48,7 +48,7 @@ def test_every_item_of_a_real_release_can_be_had(version: str) -> None:
             assert (RELEASES / "build" / image.build.recipe.module / "go.mod").exists()
 
 
-def test_kubernetes_version_stands_in_its_release_alone() -> None:
+def test_kubernetes_version_is_only_in_its_release_file() -> None:
     for path in RELEASES.glob("1.*.yml"):
         if path.name.endswith(".lock.yml"):
             continue

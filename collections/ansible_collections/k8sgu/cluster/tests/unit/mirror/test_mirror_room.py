@@ -38,7 +38,7 @@ def test_every_build_adds_its_own() -> None:
         ({"GOCACHE": ("/a", 1, 0), "cache_dir": ("/b", 2, 0)}, ["/a: 0 MiB are free", "/b: 0 MiB are free"]),
     ],
 )
-def test_what_lies_on_one_file_system_is_added_up(places: dict[str, tuple[str, int, int]], faults: list[str]) -> None:
+def test_needs_on_one_file_system_are_added_up(places: dict[str, tuple[str, int, int]], faults: list[str]) -> None:
     found = room.shortages({"GOCACHE": 200, "cache_dir": 100}, places)
     assert [text[: len(expected)] for text, expected in zip(found, faults)] == faults
     assert len(found) == len(faults)

@@ -217,7 +217,7 @@ def test_a_tag_that_the_distribution_does_not_keep(
     assert any("redis:7.0.15: this distribution's redis-server is 7." in line for line in said) == warned
 
 
-def test_a_package_serves_until_there_is_a_file(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
+def test_a_package_is_used_until_there_is_a_file(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
     data = yaml.safe_load((releases / "1.36.yml").read_text())
     del data["components"]["db"]
     data["components"]["agent"]["distribution"] = "agent-bin"
@@ -251,7 +251,7 @@ def test_second_mirror_comes_from_the_cache(releases: Path, publisher: Publisher
     assert_whole(tmp_path / "second")
 
 
-def test_automatic_choice_says_what_it_does(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
+def test_an_automatic_choice_is_explained(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
     data = yaml.safe_load((releases / "1.36.yml").read_text())
     recipe = {**write_tool(releases, "agent"), "packages": {"agent": "."}}
     data["components"]["agent"]["build"] = recipe
@@ -274,7 +274,9 @@ def with_recipe(releases: Path, component: str) -> None:
 
 
 @pytest.mark.parametrize("status", [403, 404, 503])
-def test_what_its_publisher_refuses_is_built(releases: Path, publisher: Publisher, tmp_path: Path, status: int) -> None:
+def test_an_item_that_its_publisher_refuses_is_built(
+    releases: Path, publisher: Publisher, tmp_path: Path, status: int
+) -> None:
     with_recipe(releases, "agent")
     publisher.refused["/agent-amd64"] = status
     said: list[str] = []
@@ -293,9 +295,7 @@ def test_only_auto_builds_what_its_publisher_refuses(releases: Path, publisher: 
         fill(releases, tmp_path, source="upstream")
 
 
-def test_a_wrong_sum_is_an_error_even_where_there_is_a_recipe(
-    releases: Path, publisher: Publisher, tmp_path: Path
-) -> None:
+def test_a_wrong_checksum_is_an_error_even_with_a_recipe(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
     with_recipe(releases, "agent")
     publisher.files["/agent-amd64"] = b"evil" * 1000
     with pytest.raises(MirrorError, match=r"has the sha256 .* is pinned; the file was removed"):
@@ -315,7 +315,7 @@ def test_automatic_choice_without_go(
         fill(releases, tmp_path)
 
 
-def test_changed_recipe_is_built_anew(releases: Path, tmp_path: Path) -> None:
+def test_a_changed_recipe_is_built_again(releases: Path, tmp_path: Path) -> None:
     fill(releases, tmp_path)
     write_tool(releases, text="changed")
     steps = fill(releases, tmp_path).as_result()["steps"]
@@ -333,7 +333,7 @@ def test_changed_recipe_is_built_anew(releases: Path, tmp_path: Path) -> None:
         (lambda path: path.write_bytes(b"x" * len(PROGRAM)), "agent has the sha256 "),
     ],
 )
-def test_damage_is_mended(releases: Path, tmp_path: Path, damage: Any, reason: str) -> None:
+def test_damage_is_repaired(releases: Path, tmp_path: Path, damage: Any, reason: str) -> None:
     fill(releases, tmp_path)
     path = tmp_path / "mirror" / "files" / "agent" / "1.0" / "amd64" / "agent"
     path.write_bytes(path.read_bytes())  # of its own: what is linked to it in the cache stays
@@ -344,7 +344,7 @@ def test_damage_is_mended(releases: Path, tmp_path: Path, damage: Any, reason: s
     assert_whole(tmp_path / "mirror")
 
 
-def test_a_damaged_blob_is_mended(tmp_path: Path) -> None:
+def test_a_damaged_blob_is_fetched_again(tmp_path: Path) -> None:
     registry = Publisher(None)
     serve_image(registry, "team/tool", "v1", ("amd64",))
     directory = write_release(tmp_path, {}, {"tool": {"name": f"{registry.host}/team/tool:v1"}})
@@ -523,7 +523,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_what_a_killed_run_left_beside_a_file_goes(releases: Path, tmp_path: Path) -> None:
+def test_temporary_files_of_killed_runs_are_removed(releases: Path, tmp_path: Path) -> None:
     fill(releases, tmp_path)
     program = tmp_path / "mirror" / "files" / "agent" / "1.0" / "amd64" / "agent"
     gone = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()

@@ -70,7 +70,7 @@ def test_broken_off_is_continued(publisher: Publisher, target: Path) -> None:
     assert [wanted for _method, _path, wanted in publisher.requests] == ["", "bytes=100000-"]
 
 
-def test_what_a_killed_run_left_is_continued(publisher: Publisher, target: Path) -> None:
+def test_a_killed_run_is_resumed(publisher: Publisher, target: Path) -> None:
     target.parent.mkdir()
     target.with_name("file.part").write_bytes(PROGRAM[:70_000])
     get(publisher, target)

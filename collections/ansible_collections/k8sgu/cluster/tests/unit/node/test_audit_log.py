@@ -41,7 +41,7 @@ def minutes(path, limit=100, **filters):
     return [int(one["id"]) for one in rows]
 
 
-def test_rotated_files_and_cut_off_lines(tmp_path):
+def test_rotated_files_and_truncated_lines(tmp_path):
     log = write(tmp_path / "audit.log", event(30), tail='{"stage": "Respon')
     write(tmp_path / "audit-2026-11-23T11-20-00.000.log", event(10), event(20), tail="\n")
     write(tmp_path / "other.log", event(40))

@@ -96,7 +96,7 @@ def test_kube_proxy_has_the_newest_mode_that_the_node_can_run(kernel, distributi
 
 
 @pytest.mark.parametrize("left", [None, "etc/kubernetes/encryption.yml", "etc/systemd/system/kube-apiserver.service"])
-def test_a_node_that_holds_keys_says_so(tmp_path, left):
+def test_a_node_that_has_keys_shows_it(tmp_path, left):
     root = make_root(tmp_path, unified=True, resolved=True, capabilities="0")
     if left:
         (root / left).parent.mkdir(parents=True)

@@ -110,7 +110,7 @@ def test_a_node_without_a_record_shows_what_its_cluster_was_made_with(old: Path)
     }
 
 
-def test_the_record_counts_and_not_what_flags_of_a_user_made_of_it(old: Path) -> None:
+def test_the_record_is_used_and_not_a_users_flags(old: Path) -> None:
     write(
         old, "etc/k8sgu/cluster.json", json.dumps({"cluster": "demo", "fixed": {"k8sgu_service_cidr": "10.0.0.0/16"}})
     )
@@ -152,7 +152,7 @@ def test_each_trace_of_a_quorum_says_that_the_cluster_was_born(tmp_path: Path, t
 
 
 @pytest.mark.parametrize(("active", "born"), [(True, True), (False, False)])
-def test_data_alone_is_no_birth_and_a_member_that_has_joined_is(tmp_path: Path, active: bool, born: bool) -> None:
+def test_data_without_a_joined_member_is_not_a_birth(tmp_path: Path, active: bool, born: bool) -> None:
     write(tmp_path, f"{membership.ETCD_DATA}/wal")
     found = membership.membership(tmp_path, active, fetch=silent)
     assert (found["etcd"]["data"], found["etcd"]["joined"], found["born"]) == (True, active, born)

@@ -80,7 +80,7 @@ def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     assert errors == [f"{tmp_path}/gone.pem: No such file or directory"]
 
 
-def test_report_is_sorted_and_finds_what_is_about_to_end() -> None:
+def test_the_report_is_sorted_and_finds_certificates_that_end_soon() -> None:
     scans = {
         "b": [{"place": "/1", "pem": certificate("late", 100)}, {"place": "/2", "pem": certificate("ended", -0.5)}],
         "a": [{"place": "/3", "pem": certificate("soon", 29.9)}, {"place": "/4", "pem": certificate("ca", 30)}],
@@ -102,7 +102,7 @@ def test_report_is_sorted_and_finds_what_is_about_to_end() -> None:
     ]
 
 
-def test_what_is_no_certificate_stands_first_and_fails() -> None:
+def test_an_unreadable_certificate_is_listed_first_and_fails() -> None:
     broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
     result = report(
         {"a": [{"place": "/good", "pem": certificate("good", 50)}, {"place": "/bad", "pem": broken}]}, 1, NOW

@@ -170,7 +170,7 @@ def test_issued_again_when_something_that_matters_differs(tmp_path: Path, what: 
     ],
     ids=["order and repetition of hosts", "expiry", "addresses", "other words", "renew_before", "rotate_key", "force"],
 )
-def test_left_alone_when_nothing_that_matters_differs(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_nothing_is_issued_if_nothing_relevant_differs(tmp_path: Path, options: dict[str, Any]) -> None:
     make_ca(tmp_path)
     make_leaf(tmp_path)
     before = picture(tmp_path)

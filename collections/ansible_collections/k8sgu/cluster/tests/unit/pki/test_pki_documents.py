@@ -34,7 +34,7 @@ def test_durations_are_read_as_go_reads_them(text: str, expected: timedelta) -> 
 @pytest.mark.parametrize(
     "text", ["", "8760", "h", "one year", "8760 h", "-5h", "0h", "1y", "1h;", "9999999999h", 8760, True, None]
 )
-def test_what_is_no_duration_is_refused(text: object) -> None:
+def test_invalid_durations_are_refused(text: object) -> None:
     with pytest.raises(PkiError, match=r"^config\.expiry: "):
         parse_duration(text, "config.expiry")
 
@@ -73,7 +73,7 @@ def test_days_are_for_our_own_options_only() -> None:
         ('"Me, too" <me@example.com>', "email", "me@example.com"),
     ],
 )
-def test_hosts_are_told_apart(text: str, kind: str, value: str) -> None:
+def test_hosts_are_classified(text: str, kind: str, value: str) -> None:
     assert classify_host(text, "hosts") == (kind, value)
 
 
@@ -199,7 +199,7 @@ def test_a_subject_may_be_missing_where_there_are_hosts() -> None:
         assert (request.subject, [host.value for host in request.hosts]) == ((), ["web.example.com"])
 
 
-def test_what_asks_for_nothing_is_no_error_even_where_it_is_not_supported() -> None:
+def test_unsupported_keys_that_are_empty_are_no_error() -> None:
     request = parse_request({"CN": "x", "extensions": [], "delegation_enabled": False}, "csr")
     assert format_subject(request.subject) == "CN=x"
     silent = {"copy_extensions": False, "remote": "", "policies": [], "ct_log_servers": None}
@@ -208,7 +208,7 @@ def test_what_asks_for_nothing_is_no_error_even_where_it_is_not_supported() -> N
     )
 
 
-def test_a_value_counts_once_and_each_email_address_stands_alone() -> None:
+def test_a_duplicate_value_is_encoded_once_and_each_email_address_separately() -> None:
     names = [{"C": "US", "O": "a", "E": "a@example.com"}, {"C": "US", "O": "b", "E": "b@example.com"}]
     request = parse_request({"CN": "x", "names": names, "hosts": ["a.example", "a.example"]}, "csr")
     assert format_subject(request.subject) == (
@@ -256,7 +256,7 @@ def test_go_s_regular_expressions_are_read(pattern: str, name: str, fits: bool) 
     assert bool(re.search(whitelist, name)) == fits
 
 
-def test_a_typing_mistake_is_told_with_what_was_meant() -> None:
+def test_a_typing_mistake_gets_a_suggestion() -> None:
     with pytest.raises(PkiError, match="did you mean hosts"):
         parse_request({"CN": "x", "hots": []}, "csr")
 

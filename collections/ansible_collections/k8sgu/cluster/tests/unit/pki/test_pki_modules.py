@@ -93,7 +93,7 @@ def test_everything_can_be_imported_without_the_library() -> None:
         ({"paths": ["/"], "timeout": 0}, "timeout"),
     ],
 )
-def test_what_cannot_be_told_is_refused(options: dict[str, Any], option: str) -> None:
+def test_an_ambiguous_call_is_refused(options: dict[str, Any], option: str) -> None:
     with pytest.raises(PkiError) as error:
         info_module.gather({"timeout": 5, **options})
     assert error.value.option == option

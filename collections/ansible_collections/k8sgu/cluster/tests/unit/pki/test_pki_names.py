@@ -91,7 +91,7 @@ def test_strings_of_every_kind(kind: _ASN1Type) -> None:
     [TWICE, name_of("CN=ca", "C=US", "O=a", "O=b"), name_of("C=US", "O=a+O=b", "CN=ca", kind=_ASN1Type.T61String)],
     ids=["twice", "another order", "another kind of string"],
 )
-def test_a_ca_of_another_make_is_taken_over_and_keeps_its_name(tmp_path: Path, name: x509.Name) -> None:
+def test_a_ca_of_another_program_is_used_and_keeps_its_name(tmp_path: Path, name: x509.Name) -> None:
     foreign_ca(tmp_path, name)
     der = name.public_bytes()
     assert make_ca(tmp_path, csr=REQUEST)["reasons"] == []
@@ -106,13 +106,13 @@ def test_a_ca_of_another_make_is_taken_over_and_keeps_its_name(tmp_path: Path, n
     assert not make_leaf(tmp_path)["changed"]
 
 
-def test_a_ca_that_shall_be_called_otherwise_is(tmp_path: Path) -> None:
+def test_a_ca_can_be_renamed(tmp_path: Path) -> None:
     foreign_ca(tmp_path, TWICE)
     made = make_ca(tmp_path, csr={"names": [{"C": "DE"}]})
     assert made["reasons"] == ["subject: is C=US+C=US, O=a+O=a+O=b, CN=ca, to be C=DE, CN=ca"]
     assert made["subject"] == "C=DE, CN=ca"
 
 
-def test_what_is_cut_off_is_refused() -> None:
+def test_truncated_names_are_refused() -> None:
     with pytest.raises(ValueError, match="truncated"):
         list(x509_names._values(b"\x30\x05\x01"))

@@ -37,7 +37,7 @@ def paths(tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("passphrase", "unopened"), [(PASSPHRASE, []), ("another", ["encrypted"]), ("", ["encrypted", "cut short"])]
 )
-def test_what_a_passphrase_does_not_open(paths: list[str], passphrase: str, unopened: list[str]) -> None:
+def test_keys_that_a_passphrase_does_not_decrypt(paths: list[str], passphrase: str, unopened: list[str]) -> None:
     assert [Path(path).name for path in unopened_keys(paths, passphrase)] == unopened
 
 

@@ -31,7 +31,7 @@ def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
     assert not plan(path, "c").changed
 
 
-def test_a_run_cut_off_before_the_public_key_is_mended(tmp_path: Path) -> None:
+def test_a_run_interrupted_before_the_public_key_is_completed(tmp_path: Path) -> None:
     path = tmp_path / "id"
     apply(path, plan(path, "c"))
     before = path.read_bytes()

@@ -193,7 +193,7 @@ def test_a_good_description_passes() -> None:
         ({"k8sgu_tags": {"aws:x": "1"}}, "k8sgu_tags", "'aws:x' is reserved", "choose a key without k8sgu.io/"),
     ],
 )
-def test_a_bad_value_is_named_with_what_was_seen_and_the_way_out(
+def test_a_bad_value_is_named_with_what_was_found_and_what_to_do(
     changes: dict[str, Any], option: str, seen: str, way_out: str
 ) -> None:
     problems = described(changes)
@@ -267,7 +267,7 @@ def test_a_bad_inventory(nodes: list[dict[str, Any]], expected: str) -> None:
     assert expected in problems[0]
 
 
-def test_names_that_differ_in_case_alone_are_duplicates() -> None:
+def test_names_that_differ_only_in_case_are_duplicates() -> None:
     problems = inventory(ONE, OTHER, node("Demo-Worker-0", "10.240.0.21", "198.18.0.21"))
     assert any("demo-worker-0 and Demo-Worker-0: duplicate name demo-worker-0" in problem for problem in problems)
 

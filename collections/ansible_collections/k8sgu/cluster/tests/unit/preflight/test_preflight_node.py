@@ -147,7 +147,7 @@ def test_a_good_node_passes(changes: dict[str, Any]) -> None:
         ({"listeners": listener(10249, "nginx")}, "TCP port 10249 of kube-proxy is taken by nginx", "stop it"),
     ],
 )
-def test_a_bad_node_is_named_with_what_was_seen_and_the_way_out(
+def test_a_bad_node_is_named_with_what_was_found_and_what_to_do(
     changes: dict[str, Any], seen: str, way_out: str
 ) -> None:
     problems = judged(**changes)
@@ -302,7 +302,7 @@ def test_two_mounts_of_one_storage_are_one(changes: dict[str, Any], same: bool) 
     assert probe.same_storage(disk(), {**disk(), **changes}) is same
 
 
-def test_what_the_roles_write_is_looked_at() -> None:
+def test_what_the_roles_write_is_checked() -> None:
     """Each place of a component lies in a directory that is looked at, closer than the root."""
     roles = Path(__file__).resolve().parents[3] / "roles"
     texts = [path.read_text() for path in roles.glob("*/vars/**/*.yml")]

@@ -50,6 +50,6 @@ def test_a_cluster_lives_by_its_record_or_by_a_node(
     assert lives({"record": record, "nodes": nodes}) is expected
 
 
-def test_lives_of_what_is_no_dictionary() -> None:
+def test_lives_must_be_a_dictionary() -> None:
     with pytest.raises(AnsibleFilterError, match="takes a dictionary"):
         lives([])

@@ -172,7 +172,7 @@ def test_a_wide_toleration_is_seen(toleration: dict[str, Any], fault: bool) -> N
 
 
 @every_pod
-def test_what_a_pod_needs_is_said_and_its_memory_is_bounded(where: str, body: dict[str, Any]) -> None:
+def test_every_pod_has_requests_and_a_memory_limit(where: str, body: dict[str, Any]) -> None:
     spec = spec_of(body)
     for container in [*spec["containers"], *(spec.get("initContainers") or [])]:
         resources = container.get("resources") or {}

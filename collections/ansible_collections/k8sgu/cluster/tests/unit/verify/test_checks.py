@@ -8,7 +8,7 @@ GOOD = Check("nodes are ready", True, "3 nodes", "3 nodes")
 BAD = Check("etcd has its quorum", False, "3 healthy members", "2 of 3", "cp-0", "etcdctl endpoint health")
 
 
-def test_a_failure_names_what_was_expected_and_seen_and_where_to_look():
+def test_a_failure_names_what_was_expected_and_found_and_where_to_look():
     text = failure_text([GOOD, BAD])
     for part in ("etcd has its quorum", "cp-0", "3 healthy members", "2 of 3", "etcdctl endpoint health"):
         assert part in text
@@ -27,7 +27,7 @@ def test_until_returns_the_first_passing_answer():
     assert until(lambda: next(answers), timeout=30, interval=0).seen == "3 nodes"
 
 
-def test_until_asks_why_once_and_only_of_what_failed():
+def test_until_asks_why_once_and_only_after_a_failure():
     asked = []
 
     def why():

@@ -56,7 +56,7 @@ def test_a_stranger_is_named(stranger):
 
 
 @pytest.mark.parametrize("gone", WORKER)
-def test_what_should_listen_is_missed(gone):
+def test_a_program_that_does_not_listen_is_noticed(gone):
     (_passed, _seen), (passed, seen) = judge([one for one in WORKER if one != gone])
     assert not passed
     assert seen.startswith("not listening: ")
@@ -81,7 +81,7 @@ def test_a_question_under_way_is_no_service():
     assert not judge([*WORKER, dataclasses.replace(asked, protocol="tcp")])[0][0]
 
 
-def test_the_controller_manager_and_the_scheduler_are_for_their_node_alone():
+def test_the_controller_manager_and_the_scheduler_are_for_their_node_only():
     control_plane = [
         *WORKER,
         Listener("0.0.0.0", 6443, "kube-apiserver"),

@@ -88,7 +88,7 @@ def test_versions_and_suites(certificates, kind, lowest, highest, ciphers, fault
     assert all(expected in seen for expected, seen in zip(faults, found))
 
 
-def test_static_rsa_is_a_fault_and_cbc_one_where_it_is_asked_for(certificates):
+def test_static_rsa_is_a_fault_and_cbc_is_one_if_it_is_tried(certificates):
     with serving(handshake(certificates["rsa"], V.TLSv1_2, V.TLSv1_3, f"{GOOD}:AES128-SHA:@SECLEVEL=0")) as port:
         (found,) = tls.faults("127.0.0.1", port, tls.WEAK)
         assert "agrees to TLS 1.2 with suite 0x002F" in found
@@ -103,7 +103,7 @@ def test_static_rsa_is_a_fault_and_cbc_one_where_it_is_asked_for(certificates):
         (lambda connection: connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n"), "is no TLS"),
     ],
 )
-def test_whoever_speaks_no_tls_refuses_nothing(answer, seen):
+def test_a_server_without_tls_refuses_nothing(answer, seen):
     def after_reading(connection):
         connection.recv(4096)
         answer(connection)
@@ -113,7 +113,7 @@ def test_whoever_speaks_no_tls_refuses_nothing(answer, seen):
     assert [seen in fault for fault in found] == [True, True, True]
 
 
-def test_nobody_there_is_three_faults():
+def test_an_address_where_nothing_listens_is_three_faults():
     with serving(lambda connection: None) as port:
         pass
     assert len(tls.faults("127.0.0.1", port, tls.WEAK)) == 3
