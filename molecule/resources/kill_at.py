@@ -2,8 +2,8 @@
 
     kill_at.py TEXT SECONDS COMMAND [ARGUMENT ...]
 
-Fails where the command ended before. What the command started elsewhere, on nodes, goes on or not, as it does when a
-user's machine loses power.
+Fails if the command ended before that. What the command started on nodes may continue, as when a user's machine loses
+power.
 """
 
 from __future__ import annotations

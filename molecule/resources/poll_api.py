@@ -26,7 +26,7 @@ LONGEST_S = 900.0
 
 
 def ask(connection: http.client.HTTPConnection, path: str) -> None:
-    """One answer by one connection, so that what is in front of the servers chooses anew each time. Raises OSError."""
+    """One answer on a new connection, so that the load balancer chooses a server each time. Raises OSError."""
     try:
         connection.request("GET", path)
         status = connection.getresponse().status

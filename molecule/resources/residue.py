@@ -1,4 +1,4 @@
-"""Fails and says what of a lab is left on this machine: residue.py LAB."""
+"""Fails if anything of a lab is left on this machine, and says what: residue.py LAB."""
 
 from __future__ import annotations
 
