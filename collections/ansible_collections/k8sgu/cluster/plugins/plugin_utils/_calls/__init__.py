@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 CONTROLLER = "localhost"
-# The groups that every inventory of a cluster has. There may be no workers, since kubelets run on the control plane too.
+# The groups of every inventory. There may be no workers, since kubelets run on the control plane too.
 GROUPS = ("control_plane", "etcd", "worker")
 _POPULATED = ("control_plane", "etcd")
 # Tags with a special meaning in Ansible, and those by which molecule skips tasks in every run.
