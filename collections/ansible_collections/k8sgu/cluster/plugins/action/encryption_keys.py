@@ -1,21 +1,15 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The module encryption_keys, in Ansible's own process where it would run just here."""
+"""encryption_keys in Ansible's own process, or as a module where it is to run elsewhere."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.run import ERRORS, SPECIFICATION, keep
-from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import Call, InProcessAction
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.encryption_keys import MODULE
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import InProcessAction
 
 
 class ActionModule(InProcessAction):
     """See the documentation of the module."""
 
-    SPECIFICATION = SPECIFICATION
-    ERRORS = ERRORS
-
-    def work(self, call: Call) -> dict[str, Any]:
-        return keep(call.params, call.check_mode)
+    MODULE = MODULE

@@ -1,24 +1,16 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The module node_drain, in Ansible's own process where it would run just here."""
+"""node_drain, which always runs on the controller."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._drain.run import SPECIFICATION, run
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
-from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import Call, InProcessAction
+from ansible_collections.k8sgu.cluster.plugins.module_utils._drain.run import MODULE
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import InProcessAction
 
 
 class ActionModule(InProcessAction):
     """See the documentation of the module."""
 
-    SPECIFICATION = SPECIFICATION
-    ERRORS = (KubernetesError,)
-
-    def work(self, call: Call) -> dict[str, Any]:
-        outcome = run(call.params, call.check_mode)
-        call.warnings += outcome.warnings
-        return outcome.result
+    MODULE = MODULE
+    SENDABLE = False

@@ -1,26 +1,15 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The module ssh_key, in Ansible's own process where it would run just here."""
+"""ssh_key in Ansible's own process, or as a module where it is to run elsewhere."""
 
 from __future__ import annotations
 
-import importlib.util
-from typing import Any
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.ssh_keys import SPECIFICATION, KeyFileError, ensure
-from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import Call, InProcessAction
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.ssh_key import MODULE
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import InProcessAction
 
 
 class ActionModule(InProcessAction):
     """See the documentation of the module."""
 
-    SPECIFICATION = SPECIFICATION
-    ERRORS = (KeyFileError, FileError)
-
-    def usable(self) -> bool:
-        return importlib.util.find_spec("cryptography") is not None
-
-    def work(self, call: Call) -> dict[str, Any]:
-        return ensure(call.params, call.check_mode)
+    MODULE = MODULE

@@ -10,7 +10,7 @@ from typing import Any
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.node import ARGUMENT_SPEC
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.options import ARGUMENT_SPECS
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._compiled import execute
 
 _PACKAGES = ("_verify", "_encryption")
@@ -25,11 +25,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
-        checked = ArgumentSpecValidator(ARGUMENT_SPEC).validate(dict(self._task.args))
+        checked = ArgumentSpecValidator(ARGUMENT_SPECS["verify_node"]).validate(dict(self._task.args))
         answer = None
         # Where the options are wrong, the module says how.
         if not checked.error_messages:
-            parameters = {"parameters": checked.validated_parameters}
-            answer = execute(self, "_verify.node:execute", parameters, _PACKAGES, variables)
+            arguments = {"options": checked.validated_parameters}
+            answer = execute(self, "_verify.node:execute", arguments, _PACKAGES, variables)
         result.update(answer if answer is not None else self._execute_module(task_vars=variables))
         return result

@@ -10,7 +10,8 @@ from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.expiry import HAS_CRYPTOGRAPHY, report
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import CRYPTOGRAPHY, fault
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.expiry import report
 
 DOCUMENTATION = r"""
 name: certificate_report
@@ -49,8 +50,9 @@ _value:
 
 
 def certificate_report(scans: Any, min_days: Any = 30) -> dict[str, Any]:
-    if not HAS_CRYPTOGRAPHY:
-        raise AnsibleFilterError("certificate_report needs the Python library cryptography on the controller")
+    missing = fault(CRYPTOGRAPHY)
+    if missing:
+        raise AnsibleFilterError(f"certificate_report: {missing}")
     try:
         days = int(min_days)
     except (TypeError, ValueError):

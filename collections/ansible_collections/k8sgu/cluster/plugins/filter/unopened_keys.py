@@ -53,7 +53,7 @@ _value:
 def unopened_keys(paths: Any, passphrase: Any) -> list[str]:
     if not isinstance(paths, (list, tuple)):
         raise AnsibleFilterError("unopened_keys needs a list of files")
-    if not libraries.usable():
+    if not libraries.usable(libraries.CRYPTOGRAPHY):
         return []
     disk = store.Disk()
     return [str(path) for path in paths if _is_unopened(disk, str(path), str(passphrase))]

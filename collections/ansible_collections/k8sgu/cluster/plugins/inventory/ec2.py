@@ -180,10 +180,10 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.inventory.optio
     filters_from,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import (
-    BOTO3_IMPORT_ERROR,
     AwsError,
     Connection,
 )
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import BOTO3, fault
 
 FILE_NAMES = ("ec2.yml", "ec2.yaml", "ec2.config")
 FILE_ENDINGS = (".k8sgu.yml", ".k8sgu.yaml", ".k8sgu.config")
@@ -205,8 +205,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         super().parse(inventory, loader, path, cache)
-        if BOTO3_IMPORT_ERROR:
-            raise AnsibleParserError("the Python library boto3 is missing on this machine; install boto3 >= 1.34")
+        missing = fault(BOTO3)
+        if missing:
+            raise AnsibleParserError(missing)
         config = self._read_config_data(path)
         try:
             check_names(config, self._options)

@@ -100,46 +100,13 @@ found:
   type: int
 """
 
-import datetime
-from pathlib import Path
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._node.audit_log import AuditError, Wanted, moment, search
+from ansible_collections.k8sgu.cluster.plugins.module_utils._node.audit_events import AuditError, run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._node.options import ARGUMENT_SPECS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Module, run_module
 
 
 def main() -> None:
-    patterns = {"type": "list", "elements": "str", "default": []}
-    module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path", "default": "/var/log/kubernetes/audit.log"},
-            "node": {"type": "str", "required": True},
-            "since": {"type": "str", "default": "1h"},
-            "until": {"type": "str", "default": "0s"},
-            "users": dict(patterns),
-            "verbs": dict(patterns),
-            "resources": dict(patterns),
-            "namespaces": dict(patterns),
-            "names": dict(patterns),
-            "limit": {"type": "int", "default": 1000},
-        },
-        supports_check_mode=True,
-    )
-    options = module.params
-    now = datetime.datetime.now(datetime.timezone.utc)
-    try:
-        since, until = (moment(options[name], name, now) for name in ("since", "until"))
-        if since >= until:
-            raise AuditError(
-                f"since: {options['since']} is not before until ({options['until']}); nothing can be found"
-            )
-        if options["limit"] < 1:
-            raise AuditError(f"limit: {options['limit']} is no number of events; give 1 or more")
-        filters = {name: options[name] for name in ("users", "verbs", "resources", "namespaces", "names")}
-        rows, found = search(Path(options["path"]), options["node"], Wanted(since, until, **filters), options["limit"])
-    except AuditError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(changed=False, events=rows, found=found)
+    run_module(Module(ARGUMENT_SPECS["audit_events"], run, (AuditError,)))
 
 
 if __name__ == "__main__":

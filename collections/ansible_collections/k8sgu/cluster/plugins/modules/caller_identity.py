@@ -75,24 +75,12 @@ access_key_age_days:
   sample: 12
 """
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.caller import RootUser, identify
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import ARGUMENT_SPECS
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import BOTO3_IMPORT_ERROR, AwsError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.caller_identity import MODULE
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import run_module
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENT_SPECS["caller_identity"], supports_check_mode=True)
-    if BOTO3_IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("boto3"), exception=BOTO3_IMPORT_ERROR)
-    try:
-        result, warnings = identify(module.params)
-    except (AwsError, RootUser) as error:
-        module.fail_json(msg=str(error))
-    for warning in warnings:
-        module.warn(warning)
-    module.exit_json(**result)
+    run_module(MODULE)
 
 
 if __name__ == "__main__":

@@ -48,20 +48,13 @@ certificates:
       type: str
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.certificate_search import find
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Module, run_module
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.certificate_scan import Unreadable, run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.options import ARGUMENT_SPECS
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={"paths": {"type": "list", "elements": "path", "required": True}},
-        supports_check_mode=True,
-    )
-    found, errors = find(module.params["paths"])
-    if errors:
-        module.fail_json(msg=f"paths: cannot be read, run as root or leave them out: {'; '.join(errors)}")
-    module.exit_json(changed=False, certificates=[item._asdict() for item in found])
+    run_module(Module(ARGUMENT_SPECS["certificate_scan"], run, (Unreadable,)))
 
 
 if __name__ == "__main__":

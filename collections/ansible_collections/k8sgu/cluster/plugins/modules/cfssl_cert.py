@@ -334,14 +334,12 @@ certificates:
       elements: str
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.cert_module import run
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.options import SPECIFICATION
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import run_module
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.cfssl_cert import MODULE
 
 
 def main() -> None:
-    run(AnsibleModule(**SPECIFICATION, supports_check_mode=True))
+    run_module(MODULE)
 
 
 if __name__ == "__main__":

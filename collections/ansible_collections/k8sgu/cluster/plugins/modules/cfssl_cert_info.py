@@ -138,29 +138,12 @@ certificates:
       type: str
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.info_module import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import run_module
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.cfssl_cert_info import MODULE
 
 
 def main() -> None:
-    run(
-        AnsibleModule(
-            argument_spec={
-                "paths": {"type": "list", "elements": "path", "default": []},
-                "contents": {
-                    "type": "list",
-                    "elements": "dict",
-                    "default": [],
-                    "options": {"source": {"type": "str", "required": True}, "pem": {"type": "str", "required": True}},
-                },
-                "addresses": {"type": "list", "elements": "str", "default": []},
-                "server_name": {"type": "str"},
-                "timeout": {"type": "int", "default": 10},
-            },
-            supports_check_mode=True,
-        )
-    )
+    run_module(MODULE)
 
 
 if __name__ == "__main__":

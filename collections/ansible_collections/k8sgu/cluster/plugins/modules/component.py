@@ -374,14 +374,14 @@ journal:
   returned: when a component did not become healthy
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._component.run import run_module
-from ansible_collections.k8sgu.cluster.plugins.module_utils._component.spec import argument_spec
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import ComponentError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.options import ARGUMENT_SPEC
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.run import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Module, run_module
 
 
 def main() -> None:
-    run_module(AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True))
+    run_module(Module(ARGUMENT_SPEC, run, (ComponentError,)))
 
 
 if __name__ == "__main__":

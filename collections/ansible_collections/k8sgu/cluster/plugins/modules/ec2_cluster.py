@@ -420,27 +420,12 @@ api_calls:
   sample: 11
 """
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import DescriptionError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import ARGUMENT_SPECS, RULES
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import RunFailed, converge
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import BOTO3_IMPORT_ERROR, AwsError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.ec2_cluster import MODULE
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import run_module
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENT_SPECS["ec2_cluster"], **RULES, supports_check_mode=True)
-    if BOTO3_IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("boto3"), exception=BOTO3_IMPORT_ERROR)
-    try:
-        outcome = converge(module.params, check_mode=module.check_mode)
-    except RunFailed as error:
-        module.fail_json(msg=str(error), **error.result)
-    except (AwsError, DescriptionError) as error:
-        module.fail_json(msg=str(error))
-    for warning in outcome.warnings:
-        module.warn(warning)
-    module.exit_json(**outcome.result)
+    run_module(MODULE)
 
 
 if __name__ == "__main__":

@@ -105,18 +105,12 @@ reasons:
   elements: str
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.run import ERRORS, SPECIFICATION, keep
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.encryption_keys import MODULE
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import run_module
 
 
 def main() -> None:
-    module = AnsibleModule(**SPECIFICATION, supports_check_mode=True)
-    try:
-        result = keep(module.params, module.check_mode)
-    except ERRORS as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    run_module(MODULE)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""The documentation; the action plugin of this name does the work, always on the controller."""
 
 from __future__ import annotations
 
@@ -90,54 +91,3 @@ objects:
   type: dict
   sample: {secrets: {found: 12, rewritten: 12}}
 """
-
-from pathlib import Path
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import choice as choices
-from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.keys import KeysError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.rewrite import (
-    collection_path,
-    exists,
-    objects,
-    rewrite,
-)
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import Client
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconfig import load
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
-            "choice": {"type": "dict", "required": True, "options": choices.SPEC},
-            "patience": {"type": "int", "default": 60},
-        },
-        supports_check_mode=True,
-    )
-    counts = {}
-    record = Path(module.params["choice"]["record"])
-    try:
-        now, before = choices.from_options(module.params["choice"]), choices.read(record)
-        gone = set(before.resources) - set(now.resources) if before else set()
-        client = Client(load(module.params["kubeconfig"], None), module.params["patience"])
-        for resource in (*now.resources, *sorted(gone)):
-            if resource in gone and not exists(client, resource):
-                continue
-            if module.check_mode:
-                found, stale = sum(1 for _item in objects(client, collection_path(client, resource))), 0
-            else:
-                found, stale = rewrite(client, resource)
-            counts[resource] = {"found": found, "rewritten": stale}
-        if now != before and not module.check_mode:
-            atomic_write(str(record), choices.serialize(now).encode(), mode=0o600, directory_mode=0o700)
-    except (KubernetesError, KeysError, choices.RecordError, FileError, OSError) as error:
-        module.fail_json(msg=str(error), objects=counts)
-    module.exit_json(changed=any(count["rewritten"] for count in counts.values()), objects=counts)
-
-
-if __name__ == "__main__":
-    main()

@@ -44,33 +44,13 @@ values:
   type: int
 """
 
-import subprocess
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.scan import scan
-from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.node import etcdctl
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.encryption_scan import KeyStillNeeded, run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.options import ARGUMENT_SPECS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Module, run_module
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "resources": {"type": "list", "elements": "str", "required": True},
-            "prefix": {"type": "str", "required": True},
-        },
-        supports_check_mode=True,
-    )
-    prefix = module.params["prefix"]
-    try:
-        found = scan(etcdctl, module.params["resources"], prefix, everything=True)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        module.fail_json(msg=f"etcd cannot be read: {error}; look with: etcdctl endpoint health --cluster")
-    if found.others:
-        module.fail_json(
-            msg=f"not everything in etcd begins with {prefix}: {found.describe()}. No key may be dropped; "
-            "look with: etcdctl get KEY | hexdump -C, and run playbooks/rotate_encryption_key.yml again"
-        )
-    module.exit_json(changed=False, values=found.values)
+    run_module(Module(ARGUMENT_SPECS["encryption_scan"], run, (KeyStillNeeded,)))
 
 
 if __name__ == "__main__":

@@ -319,35 +319,12 @@ backup_file:
   type: str
 """
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.credentials import (
-    CRYPTOGRAPHY_IMPORT_ERROR,
-    CryptographyMissing,
-)
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.document import (
-    HAS_YAML,
-    YAML_IMPORT_ERROR,
-    ConfigError,
-)
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.options import SPECIFICATION
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.run import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.run import MODULE
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import run_module
 
 
 def main() -> None:
-    module = AnsibleModule(**SPECIFICATION, supports_check_mode=True)
-    if not HAS_YAML:
-        module.fail_json(msg=missing_required_lib("PyYAML"), exception=YAML_IMPORT_ERROR)
-    try:
-        result = run(module.params, module.check_mode, module.no_log_values.add)
-    except CryptographyMissing:
-        module.fail_json(msg=missing_required_lib("cryptography >= 42"), exception=CRYPTOGRAPHY_IMPORT_ERROR)
-    except (ConfigError, FileError) as error:
-        module.fail_json(msg=str(error))
-    for warning in result.pop("warnings"):
-        module.warn(warning)
-    module.exit_json(**result)
+    run_module(MODULE)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""The documentation; the action plugin of this name does the work, always on the controller."""
 
 from __future__ import annotations
 
@@ -133,23 +134,3 @@ evicted:
   type: list
   elements: str
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._drain.run import SPECIFICATION, run
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
-
-
-def main() -> None:
-    module = AnsibleModule(**SPECIFICATION, supports_check_mode=True)
-    try:
-        outcome = run(module.params, module.check_mode)
-    except KubernetesError as error:
-        module.fail_json(msg=str(error), **getattr(error, "result", {}))
-    for warning in outcome.warnings:
-        module.warn(warning)
-    module.exit_json(**outcome.result)
-
-
-if __name__ == "__main__":
-    main()

@@ -129,14 +129,13 @@ ansible_facts:
           type: str
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._node.facts import node_facts
+from ansible_collections.k8sgu.cluster.plugins.module_utils._node.facts import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._node.options import ARGUMENT_SPECS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Module, run_module
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
-    module.exit_json(changed=False, ansible_facts={"k8sgu_node": node_facts()})
+    run_module(Module(ARGUMENT_SPECS["node_facts"], run))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""The documentation; the action plugin of this name does the work, always on the controller."""
 
 from __future__ import annotations
 

@@ -96,16 +96,13 @@ clock:
   type: dict
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight.probe import probe
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Module, run_module
+from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight.options import ARGUMENT_SPECS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight.probe import run
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={"reach": {"type": "list", "elements": "str", "default": []}}, supports_check_mode=True
-    )
-    module.exit_json(changed=False, node=probe(reach=module.params["reach"]))
+    run_module(Module(ARGUMENT_SPECS["preflight_node"], run))
 
 
 if __name__ == "__main__":

@@ -33,14 +33,13 @@ shown:
   type: dict
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.node import show
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.node import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.options import ARGUMENT_SPECS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Module, run_module
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
-    module.exit_json(changed=False, shown=show())
+    run_module(Module(ARGUMENT_SPECS["security_facts"], run))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""The documentation; the action plugin of this name does the work, always on the controller."""
 
 from __future__ import annotations
 
@@ -93,56 +94,3 @@ counts:
   type: dict
   sample: {PASS: 100, FAIL: 0, MANUAL: 14}
 """
-
-import json
-from dataclasses import asdict
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.items import FAIL
-from ansible_collections.k8sgu.cluster.plugins.module_utils._cis.report import BENCHMARK, all_findings, counts, table
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import Client
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconfig import load
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
-            "nodes": {"type": "dict", "required": True},
-            "control_plane": {"type": "list", "elements": "str", "required": True},
-            "worker": {"type": "list", "elements": "str", "default": []},
-            "accepted": {"type": "dict", "default": {}},
-            "path": {"type": "path", "required": True},
-            "patience": {"type": "int", "default": 30},
-        },
-        supports_check_mode=True,
-    )
-    options = module.params
-    if not options["control_plane"]:
-        module.fail_json(
-            msg="control_plane: names no node, so most items cannot be judged; is the inventory this cluster's?"
-        )
-    try:
-        client = Client(load(options["kubeconfig"], None), options["patience"])
-        accepted = {str(number): str(reason) for number, reason in options["accepted"].items()}
-        findings = all_findings(client, options["nodes"], options, accepted)
-        rows = [asdict(one) for one in findings]
-        document = {"benchmark": BENCHMARK, "counts": counts(findings), "findings": rows}
-        if not module.check_mode:
-            atomic_write(options["path"], (json.dumps(document, indent=2) + "\n").encode(), mode=0o600)
-    except (KubernetesError, FileError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(
-        changed=False,
-        table=table(findings),
-        findings=rows,
-        failures=[row for row in rows if row["status"] == FAIL],
-        counts=document["counts"],
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -63,27 +63,12 @@ changes:
   sample: ["a key is made: rsa 2048"]
 """
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.signing_key import (
-    CRYPTOGRAPHY_IMPORT_ERROR,
-    HAS_CRYPTOGRAPHY,
-    SPECIFICATION,
-    SigningKeyError,
-    ensure,
-)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import run_module
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.signing_key import MODULE
 
 
 def main() -> None:
-    module = AnsibleModule(**SPECIFICATION, supports_check_mode=True)
-    if not HAS_CRYPTOGRAPHY:
-        module.fail_json(msg=missing_required_lib("cryptography >= 42"), exception=CRYPTOGRAPHY_IMPORT_ERROR)
-    try:
-        result = ensure(module.params, module.check_mode)
-    except (SigningKeyError, FileError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    run_module(MODULE)
 
 
 if __name__ == "__main__":

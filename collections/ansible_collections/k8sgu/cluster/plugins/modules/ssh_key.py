@@ -34,7 +34,7 @@ options:
     type: str
     default: ""
 requirements:
-  - cryptography
+  - cryptography >= 42
 author:
   - The k8sgu authors (@k8sgu)
 """
@@ -64,23 +64,12 @@ fingerprint:
   sample: SHA256:uX1yo5uXyLzOlxKyTN7mBnXnEI8B4nZ8Ov9lFkqQp0c
 """
 
-import importlib.util
-
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import ssh_keys as keys
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import run_module
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.ssh_key import MODULE
 
 
 def main() -> None:
-    module = AnsibleModule(**keys.SPECIFICATION, supports_check_mode=True)
-    if importlib.util.find_spec("cryptography") is None:
-        module.fail_json(msg=missing_required_lib("cryptography"))
-    try:
-        result = keys.ensure(module.params, module.check_mode)
-    except (keys.KeyFileError, FileError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    run_module(MODULE)
 
 
 if __name__ == "__main__":

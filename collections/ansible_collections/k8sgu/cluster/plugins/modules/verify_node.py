@@ -106,14 +106,13 @@ audited:
   type: bool
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.node import ARGUMENT_SPEC, execute
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Module, run_module
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.node import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.options import ARGUMENT_SPECS
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    module.exit_json(**execute(module.params))
+    run_module(Module(ARGUMENT_SPECS["verify_node"], run))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""The documentation; the action plugin of this name does the work, always on the controller."""
 
 from __future__ import annotations
 
@@ -55,36 +56,3 @@ checks:
   type: list
   elements: dict
 """
-
-from dataclasses import asdict
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import Client
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconfig import load
-from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.policies import checks
-
-# Where packets are dropped instead of refused, the probe gives up after a while, and only then does it answer.
-PATIENCE_S = 20.0
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
-            "domain": {"type": "str", "default": "cluster.local"},
-            "timeout": {"type": "int", "default": 60},
-        },
-        supports_check_mode=False,
-    )
-    options = module.params
-    try:
-        found = checks(Client(load(options["kubeconfig"], None), PATIENCE_S), options["domain"], options["timeout"])
-    except KubernetesError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(changed=False, checks=[asdict(check) for check in found])
-
-
-if __name__ == "__main__":
-    main()

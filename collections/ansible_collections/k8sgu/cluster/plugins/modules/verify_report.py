@@ -2,6 +2,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""The documentation; the action plugin of this name does the work, always on the controller."""
 
 from __future__ import annotations
 
@@ -56,24 +57,3 @@ missed:
   returned: always
   type: int
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.report import (
-    SPECIFICATION,
-    NotProven,
-    report,
-)
-
-
-def main() -> None:
-    module = AnsibleModule(**SPECIFICATION, supports_check_mode=True)
-    try:
-        result = report(module.params, module.check_mode)
-    except NotProven as error:
-        module.fail_json(msg=str(error), **error.result)
-    module.exit_json(**result)
-
-
-if __name__ == "__main__":
-    main()

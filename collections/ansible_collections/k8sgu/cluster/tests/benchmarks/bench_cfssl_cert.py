@@ -42,7 +42,7 @@ OWN_WORK = """
 import json, sys, time
 import ansible.module_utils.basic
 started = time.perf_counter()
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.cert_module import ensure
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.cfssl_cert import ensure
 changed = ensure(json.load(open(sys.argv[1])))["changed"]
 print(json.dumps({"seconds": time.perf_counter() - started, "changed": changed}))
 """

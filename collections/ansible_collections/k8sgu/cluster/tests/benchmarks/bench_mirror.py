@@ -40,10 +40,10 @@ OPTIONS = (
 )
 RUNNER = """
 import json, sys, time
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.run import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.run import complete
 given = json.loads(sys.argv[1])
 started = time.perf_counter()
-outcome = run(given, False, lambda text: print(text, file=sys.stderr, flush=True))
+outcome = complete(given, False, lambda text: print(text, file=sys.stderr, flush=True))
 print(json.dumps({"seconds": time.perf_counter() - started, "steps": len(outcome.steps)}))
 """
 

@@ -28,7 +28,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.gobuild impo
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import Recipe
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.run import default_cache_dir
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.cert_module import ensure
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.cfssl_cert import ensure
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import PkiError
 
 RELEASES = Path(__file__).resolve().parents[2] / "releases"

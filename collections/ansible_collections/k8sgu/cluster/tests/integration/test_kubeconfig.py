@@ -20,8 +20,9 @@ import pytest
 import yaml
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.document import ConfigError, load
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.options import SPECIFICATION
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.options import ARGUMENT_SPEC
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.run import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
 
 ROOT = Path(__file__).resolve().parents[6]
 
@@ -61,7 +62,7 @@ def options(path: Path, **given: Any) -> dict[str, Any]:
             filled[name] = value
         return filled
 
-    return fill(SPECIFICATION["argument_spec"], {"path": str(path), **given})
+    return fill(ARGUMENT_SPEC, {"path": str(path), **given})
 
 
 def config(program: str, path: Path, *arguments: str) -> str:
@@ -111,7 +112,7 @@ EVERYTHING: dict[str, Any] = {
 
 def test_kubectl_reads_the_same_data(kubectl: str, tmp_path: Path) -> None:
     path = tmp_path / "config"
-    assert run(options(path, **EVERYTHING), False, lambda secret: None)["changed"]
+    assert run(Call(options(path, **EVERYTHING)))["changed"]
     seen = json.loads(config(kubectl, path, "view", "--raw", "--output=json"))
     ours = yaml.safe_load(path.read_text())
     for section in ("clusters", "users", "contexts"):
@@ -135,9 +136,9 @@ def test_a_file_that_kubectl_wrote_is_merged_into(kubectl: str, tmp_path: Path) 
     config(kubectl, path, "set-context", "theirs", "--cluster=theirs", "--user=them")
     config(kubectl, path, "use-context", "theirs")
     ours = options(path, clusters=[{"name": "ours", "server": "https://192.0.2.8"}])
-    assert run(ours, False, lambda secret: None)["changed"]
+    assert run(Call(ours))["changed"]
     config(kubectl, path, "set-context", "theirs", "--namespace=web")  # kubectl writes the whole file anew
-    assert not run(ours, False, lambda secret: None)["changed"]
+    assert not run(Call(ours))["changed"]
     seen = json.loads(config(kubectl, path, "view", "--raw", "--output=json"))
     assert [entry["name"] for entry in seen["clusters"]] == ["ours", "theirs"]
     assert seen["users"] == [{"name": "them", "user": {"token": "sesame"}}]
@@ -162,7 +163,7 @@ def test_paths_are_written_as_kubectl_writes_them(
         {"name": f"c{number}", "server": "https://a", "certificate_authority": path}
         for number, path in enumerate(given)
     ]
-    run(options(tmp_path / "conf" / "ours", clusters=clusters, users=users), False, lambda secret: None)
+    run(Call(options(tmp_path / "conf" / "ours", clusters=clusters, users=users)))
     read = {name: yaml.safe_load((tmp_path / "conf" / name).read_text()) for name in ("theirs", "ours")}
     assert read["ours"]["users"] == read["theirs"]["users"]
     authorities = {
@@ -174,11 +175,11 @@ def test_paths_are_written_as_kubectl_writes_them(
 
 def test_secrets_are_registered_before_anything_fails(tmp_path: Path) -> None:
     path = tmp_path / "config"
-    run(options(path, users=[{"name": "old", "token": "in-the-file"}]), False, lambda secret: None)
-    known: list[str] = []
+    run(Call(options(path, users=[{"name": "old", "token": "in-the-file"}])))
+    known: set[str] = set()
     user = {"name": "new", "client_key_data": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"}
     with pytest.raises(ConfigError):
-        run(options(path, users=[user], current_context="nowhere"), False, known.append)
+        run(Call(options(path, users=[user], current_context="nowhere"), hidden=known))
     assert "in-the-file" in known
     assert user["client_key_data"] in known
 
@@ -188,6 +189,7 @@ import sys
 sys.path.insert(0, {collections!r})
 from pathlib import Path
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.run import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
 import json
 options = json.loads(sys.argv[1])
 print("ready", flush=True)
@@ -195,14 +197,14 @@ number = 0
 while True:
     number += 1
     options["users"][0]["token"] = "t" * 50000 + str(number)
-    run(options, False, lambda secret: None)
+    run(Call(options))
 """
 
 
 def test_a_kill_leaves_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "config"
     given = options(path, users=[{"name": "u", "token": "first"}])
-    run(given, False, lambda secret: None)
+    run(Call(given))
     script = WRITER.format(collections=str(ROOT / "collections"))
     for delay in (0.05, 0.11, 0.17, 0.23, 0.31):
         writer = subprocess.Popen([sys.executable, "-c", script, json.dumps(given)], stdout=subprocess.PIPE)
@@ -215,6 +217,6 @@ def test_a_kill_leaves_a_whole_file(tmp_path: Path) -> None:
         document = load(path.read_bytes(), str(path))
         assert document["users"][0]["user"]["token"].startswith(("first", "t" * 50000))
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    run(given, False, lambda secret: None)
+    run(Call(given))
     # Nor do the temporary files of those runs stay.
     assert [entry.name for entry in tmp_path.iterdir()] == ["config"]

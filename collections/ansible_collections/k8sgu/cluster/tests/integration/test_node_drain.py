@@ -27,12 +27,14 @@ from ec2_account import AMI, account, pool, run
 from moto_server import Server, reset
 from test_manifest import client, programs, server
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._drain import run as running
+from ansible_collections.k8sgu.cluster.plugins.module_utils._drain import run as drain
 from ansible_collections.k8sgu.cluster.plugins.module_utils._drain import work
+from ansible_collections.k8sgu.cluster.plugins.module_utils._drain.options import ARGUMENT_SPEC
 from ansible_collections.k8sgu.cluster.plugins.module_utils._drain.plan import MARK
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import run as cluster_run
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import Client
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
 
 __all__ = ["client", "programs", "server"]  # fixtures
 NODES, BUDGETS = "/api/v1/nodes", "/apis/policy/v1/namespaces/{}/poddisruptionbudgets"
@@ -90,10 +92,11 @@ class Cluster:
         path = f"{BUDGETS.format(self.name)}/{name}/status"
         self.client.request("PATCH", path, body={"status": status}, content_type=MERGE)
 
-    def drain(self, *nodes: str, check_mode: bool = False, **more: Any) -> running.Outcome:
-        given = {name: option.get("default") for name, option in running.SPECIFICATION["argument_spec"].items()}
+    def drain(self, *nodes: str, check_mode: bool = False, **more: Any) -> drain.Outcome:
+        given = {name: option.get("default") for name, option in ARGUMENT_SPEC.items()}
         given.update(kubeconfig=str(self.server.kubeconfig), record=str(self.record), nodes=list(nodes), timeout=60)
-        return running.run({**given, **more}, check_mode)
+        call = Call({**given, **more}, check_mode)
+        return drain.Outcome(drain.run(call), call.warnings)
 
     def left(self) -> list[str]:
         return sorted(pod["metadata"]["name"] for pod in self.client.get(self.pods)["items"])
@@ -172,7 +175,7 @@ def test_a_budget_that_holds_is_named_and_everything_takes_pods_again(cluster: C
     cluster.budget("web", 0)
     cluster.pod("free-1", first)
     cluster.pod("web-1", second)
-    with pytest.raises(running.DrainError) as failed:
+    with pytest.raises(drain.DrainError) as failed:
         cluster.drain(first, second, closed, timeout=1)
     said = str(failed.value)
     for part in (
@@ -198,14 +201,14 @@ def test_a_budget_that_waits_for_a_place_is_explained(cluster: Cluster) -> None:
     scheduled = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}
     status = {"phase": "Pending", "conditions": [scheduled]}
     cluster.client.request("PATCH", f"{cluster.pods}/web-2/status", body={"status": status}, content_type=MERGE)
-    with pytest.raises(running.DrainError, match=r"web-2, of the same budget: not scheduled: 0/1 nodes are available"):
+    with pytest.raises(drain.DrainError, match=r"web-2, of the same budget: not scheduled: 0/1 nodes are available"):
         cluster.drain(going, timeout=1)
 
 
 def test_a_pod_that_does_not_end_is_named(cluster: Cluster) -> None:
     going = cluster.node("going")
     cluster.pod("slow-1", going, grace=3600)
-    with pytest.raises(running.DrainError, match=r"slow-1 does not terminate \(it has 3600 s to terminate\)") as failed:
+    with pytest.raises(drain.DrainError, match=r"slow-1 does not terminate \(it has 3600 s to terminate\)") as failed:
         cluster.drain(going, timeout=1)
     assert failed.value.result["evicted"] == [f"{cluster.name}/slow-1"] and failed.value.result["changed"]
     assert cluster.cordoned(going) == (False, False)
@@ -224,7 +227,7 @@ def test_two_budgets_for_a_pod_are_refused_before_anything_is_changed(cluster: C
 
 
 def test_dead_and_unknown_nodes_may_go(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "SETTLE_S", 1.0)
+    monkeypatch.setattr(drain, "SETTLE_S", 1.0)
     dead = cluster.node("dead", ready="Unknown")
     cluster.pod("web-1", dead)
     made = cluster.drain(dead, "never")

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import ansible_program
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.cert_module import ensure
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.cfssl_cert import ensure
 
 PASSPHRASE = "tr0ubador-and-3"
 INVENTORY = """

@@ -14,7 +14,10 @@ import pwd
 import re
 import stat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
 
 PROGRAMS = (
     "etcd",
@@ -140,3 +143,8 @@ def show() -> dict[str, Any]:
         "encryption_providers": providers,
         "administrators": administrators(list(found)),
     }
+
+
+def run(_call: Call) -> dict[str, Any]:
+    """The result of the module security_facts."""
+    return {"changed": False, "shown": show()}

@@ -31,7 +31,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model imp
     Unit,
     User,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._component.spec import argument_spec
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.options import ARGUMENT_SPEC
 
 _LINKS = "/usr/local/bin"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]*")
@@ -99,7 +99,7 @@ def validate_options(args: Mapping[str, Any]) -> dict[str, Any]:
     """The options with defaults and types. Raises ComponentError with every fault."""
     if args.get("prepared") is not None:
         raise ComponentError("prepared: is filled in by the action plugin and cannot be given")
-    result = ArgumentSpecValidator(argument_spec()).validate(dict(args))
+    result = ArgumentSpecValidator(ARGUMENT_SPEC).validate(dict(args))
     if result.error_messages:
         raise ComponentError("; ".join(result.error_messages))
     if args.get("components") is None:

@@ -28,38 +28,35 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.plan impo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
 
 if TYPE_CHECKING:
-    from ansible.module_utils.basic import AnsibleModule
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
 
 
-def run_module(module: AnsibleModule) -> None:
-    """Ends the module."""
-    if not module.params["prepared"]:
-        module.fail_json(msg="component: runs through its action plugin only; call it as k8sgu.cluster.component")
+def run(call: Call) -> dict[str, Any]:
+    """The module's result. Raises ComponentError."""
+    if not call.options["prepared"]:
+        raise ComponentError("component: runs through its action plugin only; call it as k8sgu.cluster.component")
     if os.geteuid() != 0:
-        module.fail_json(msg="component: needs root on the node; set become: true")
-    answer = execute(module.params["prepared"], module.check_mode, module._diff)
-    if answer.pop("failed", False):
-        module.fail_json(**answer)
-    module.exit_json(**answer)
+        raise ComponentError("component: needs root on the node; set become: true")
+    return execute(call.options["prepared"], call.check_mode, call.diff)
 
 
 def execute(prepared: str, check_mode: bool, diff: bool) -> dict[str, Any]:
     """The module's result for what the controller has prepared."""
-    run = _Run(decode(prepared), check_mode)
+    job = _Run(decode(prepared), check_mode)
     failure: dict[str, Any] = {}
     try:
-        run.run()
+        job.run()
     except Failed as error:
         failure = {"msg": str(error), "journal": error.journal}
         if error.rolled_back:
             failure["rolled_back"] = error.rolled_back
     except (ComponentError, FileError, OSError) as error:
         failure = {"msg": error_text(error)}
-    outcome: dict[str, Any] = {"changed": any(result["changed"] for result in run.results), "components": run.results}
+    outcome: dict[str, Any] = {"changed": any(result["changed"] for result in job.results), "components": job.results}
     if diff:
-        outcome["diff"] = run.diff
-    if run.missing:
-        outcome["missing"] = [{"url_path": artifact.url_path, "sha256": artifact.sha256} for artifact in run.missing]
+        outcome["diff"] = job.diff
+    if job.missing:
+        outcome["missing"] = [{"url_path": artifact.url_path, "sha256": artifact.sha256} for artifact in job.missing]
     if failure:
         outcome.update(failure, failed=True)
     return outcome

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One run of node_drain: what it takes, and what it makes of it."""
+"""One run of node_drain."""
 
 from __future__ import annotations
 
@@ -12,28 +12,13 @@ from pathlib import Path
 from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._drain import plan as plans
+from ansible_collections.k8sgu.cluster.plugins.module_utils._drain.options import ARGUMENT_SPEC, RULES
 from ansible_collections.k8sgu.cluster.plugins.module_utils._drain.work import SETTLE_S, Nodes, NotDrained
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import Client
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconfig import load
-
-# Named as AnsibleModule and ArgumentSpecValidator name them.
-SPECIFICATION: dict[str, Any] = {
-    "argument_spec": {
-        "kubeconfig": {"type": "path", "required": True},
-        "state": {"type": "str", "choices": ["drained", "serving", "absent"], "default": "drained"},
-        "nodes": {"type": "list", "elements": "str"},
-        "returning": {"type": "list", "elements": "str", "default": []},
-        "members": {"type": "list", "elements": "str", "default": []},
-        "lives": {"type": "bool", "default": True},
-        "reason": {"type": "str", "default": "drained by k8sgu"},
-        "record": {"type": "path", "required": True},
-        "timeout": {"type": "int", "default": 300},
-        "request_timeout": {"type": "int", "default": 30},
-    },
-    "required_if": [("state", "drained", ["nodes"]), ("state", "absent", ["nodes"])],
-}
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
 
 class DrainError(KubernetesError):
@@ -89,8 +74,9 @@ class Record:
             raise KubernetesError(f"record: {error}") from error
 
 
-def run(options: Mapping[str, Any], check_mode: bool) -> Outcome:
+def run(call: Call) -> dict[str, Any]:
     """Brings the nodes to the state. Raises KubernetesError, as DrainError where something of the result is known."""
+    options, check_mode = call.options, call.check_mode
     for name, shown, least in (
         ("timeout", "timeout (k8sgu_drain_timeout)", 0),
         ("request_timeout", "request_timeout", 1),
@@ -99,7 +85,9 @@ def run(options: Mapping[str, Any], check_mode: bool) -> Outcome:
             raise KubernetesError(f"{shown}: {options[name]} is too few seconds; {least} is the least")
     record = Record(options["record"], check_mode)
     work = {"drained": _drained, "serving": _serving, "absent": _absent}[options["state"]]
-    return work(options, check_mode, record)
+    outcome = work(options, check_mode, record)
+    call.warnings += outcome.warnings
+    return outcome.result
 
 
 @contextlib.contextmanager
@@ -232,3 +220,6 @@ def _absent(options: Mapping[str, Any], check_mode: bool, record: Record) -> Out
 def _done(action: str, names: Sequence[str]) -> Outcome:
     lines = [f"{action} node/{name}" for name in names]
     return Outcome({"changed": bool(lines), "plan": lines})
+
+
+MODULE = Module(ARGUMENT_SPEC, run, (KubernetesError,), RULES)

@@ -23,7 +23,7 @@ from typing import Any, Iterable, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import session
 
-# Where it is missing, session.BOTO3_IMPORT_ERROR says so and the module fails before this is used.
+# Where it is missing, libraries.require reports it before anything here is called.
 with contextlib.suppress(ImportError):
     from botocore.exceptions import BotoCoreError, ClientError
 

@@ -14,11 +14,9 @@ from __future__ import annotations
 import os
 import re
 import threading
-import traceback
 from dataclasses import dataclass, fields
 from typing import Any, Mapping, cast
 
-BOTO3_IMPORT_ERROR: str | None = None
 try:
     import boto3
     import botocore.exceptions
@@ -26,7 +24,7 @@ try:
     from botocore.credentials import DeferredRefreshableCredentials
     from botocore.session import get_session
 except ImportError:
-    BOTO3_IMPORT_ERROR = traceback.format_exc()
+    pass  # libraries.require reports it before anything here is called
 
 USER_AGENT = "k8sgu"
 

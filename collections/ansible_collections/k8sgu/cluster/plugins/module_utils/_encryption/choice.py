@@ -18,14 +18,6 @@ from typing import Any
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import keys
 
 KMS = "kms"
-SPEC = {
-    "provider": {"type": "str", "choices": ["secretbox", "aescbc", "kms"], "required": True},
-    "resources": {"type": "list", "elements": "str", "required": True},
-    "kms_endpoint": {"type": "str", "default": ""},
-    "keys_file": {"type": "path", "required": True, "no_log": False},
-    "record": {"type": "path", "required": True},
-    "servers": {"type": "int", "default": 1},
-}
 LOCAL = ("secretbox", "aescbc")
 # The provider's name in encryption.yml.j2, and with it in every value in etcd.
 KMS_NAME = "k8sgu"
@@ -60,7 +52,7 @@ def wanted(provider: str, key: str, resources: list[str], endpoint: str) -> Writ
 
 
 def from_options(options: dict[str, Any]) -> Written:
-    """The choice in a module's options (SPEC). Raises KeysError if the file of keys is damaged."""
+    """The choice in a module's option `choice`. Raises KeysError if the file of keys is damaged."""
     path = Path(options["keys_file"])
     key = keys.parse(path.read_text(), str(path))[0].name if path.exists() else ""
     return wanted(options["provider"], key, options["resources"], options["kms_endpoint"])

@@ -8,27 +8,18 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import traceback
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.document import ConfigError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import CRYPTOGRAPHY, require, usable
 
 try:
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
 except ImportError:
-    HAS_CRYPTOGRAPHY = False
-    CRYPTOGRAPHY_IMPORT_ERROR: str | None = traceback.format_exc()
-else:
-    HAS_CRYPTOGRAPHY = True
-    CRYPTOGRAPHY_IMPORT_ERROR = None
-
-
-class CryptographyMissing(Exception):
-    """Comparing a certificate with a key needs the Python library cryptography, which is missing."""
-
+    pass  # asked for where it is needed
 
 # In check mode, the content of a file that an earlier task would have made.
 PENDING = "<not made yet>"
@@ -72,15 +63,17 @@ def check_certificates(pem: bytes, option: str) -> None:
     blocks = _CERTIFICATE.findall(pem)
     if not blocks:
         raise ConfigError(f"{option}: holds no certificate, or a truncated one; give a PEM certificate")
-    if HAS_CRYPTOGRAPHY:
+    if usable(CRYPTOGRAPHY):
         for block in blocks:
             _certificate(block, option)
 
 
 def check_pair(certificate: bytes, key: bytes, where: str) -> None:
-    """Raises ConfigError unless the first certificate and the key are a pair. `where` names the entry in errors."""
-    if not HAS_CRYPTOGRAPHY:
-        raise CryptographyMissing(where)
+    """Raises ConfigError unless the first certificate and the key are a pair. `where` names the entry in errors.
+
+    Raises LibraryMissing without the library cryptography.
+    """
+    require(CRYPTOGRAPHY)
     blocks = _CERTIFICATE.findall(certificate)
     if not blocks:
         raise ConfigError(f"{where}: the client certificate holds no PEM certificate, or a truncated one")

@@ -9,7 +9,6 @@ import base64
 import binascii
 import hashlib
 import re
-import traceback
 from typing import Any, Dict, Iterator
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.texts import text_fault
@@ -17,11 +16,9 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._options.texts impor
 try:
     import yaml
 except ImportError:
-    HAS_YAML = False
-    YAML_IMPORT_ERROR: str | None = traceback.format_exc()
+    HAS_YAML = False  # `run` asks for it before anything here is called
 else:
     HAS_YAML = True
-    YAML_IMPORT_ERROR = None
 
 Document = Dict[str, Any]
 

@@ -76,22 +76,22 @@ _CONTENT: dict[str, Any] = {
     "embed_certs": {"type": "bool", "default": False},
 }
 
-# Named as AnsibleModule and ArgumentSpecValidator name them.
-SPECIFICATION: dict[str, Any] = {
-    "argument_spec": {
-        "path": {"type": "path"},
-        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-        **_CONTENT,
-        "kubeconfigs": {
-            "type": "list",
-            "elements": "dict",
-            "options": {"path": {"type": "path", "required": True}, **_CONTENT},
-        },
-        "mode": {"type": "str", "default": "0600"},
-        "owner": {"type": "str"},
-        "group": {"type": "str"},
-        "backup": {"type": "bool", "default": False},
+ARGUMENT_SPEC: dict[str, Any] = {
+    "path": {"type": "path"},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    **_CONTENT,
+    "kubeconfigs": {
+        "type": "list",
+        "elements": "dict",
+        "options": {"path": {"type": "path", "required": True}, **_CONTENT},
     },
+    "mode": {"type": "str", "default": "0600"},
+    "owner": {"type": "str"},
+    "group": {"type": "str"},
+    "backup": {"type": "bool", "default": False},
+}
+
+RULES: dict[str, Any] = {
     "required_one_of": [("path", "kubeconfigs")],
     "mutually_exclusive": [
         (name, "kubeconfigs") for name in ("path", "clusters", "users", "contexts", "current_context")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import (
+    FileError,
     atomic_write,
     backup_file,
     remove_file,
@@ -27,14 +28,17 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.document
     secrets_of,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.options import (
+    ARGUMENT_SPEC,
+    RULES,
+    Register,
     both_given,
     desired,
     requests,
     secrets_of_options,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.plan import plan
-
-Register = Callable[[str], None]
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import YAML, LibraryMissing, require
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
 
 class Ownership(NamedTuple):
@@ -57,8 +61,10 @@ class FilePlan(NamedTuple):
     rewrite: bool
 
 
-def run(params: dict[str, Any], check_mode: bool, register: Register) -> dict[str, Any]:
-    """Bring the files to what `params` say; returns the module's result. Raises ConfigError and FileError."""
+def run(call: Call) -> dict[str, Any]:
+    """Brings the files to what the options say. Raises ConfigError, FileError and LibraryMissing."""
+    require(YAML)
+    params, check_mode, register = call.options, call.check_mode, call.hidden.add
     for secret in secrets_of_options(params):
         register(secret)
     ownership = _ownership(params)
@@ -78,8 +84,8 @@ def run(params: dict[str, Any], check_mode: bool, register: Register) -> dict[st
         "changes": [f"{item.path}: {change}" for item in plans for change in item.changes],
         "kubeconfigs": results,
         "diff": [_diff(item) for item in plans if item.changes],
-        "warnings": [f"{item.path}: {warning}" for item in plans for warning in item.warnings],
     }
+    call.warnings += [f"{item.path}: {warning}" for item in plans for warning in item.warnings]
     if len(results) == 1 and results[0].get("backup_file"):
         result["backup_file"] = results[0]["backup_file"]
     return result
@@ -235,3 +241,6 @@ def _diff_texts(item: FilePlan) -> tuple[str, str]:
     if item.after is not None and not item.rewrite:  # owner and mode alone
         return before, after + "".join(f"# {change}\n" for change in item.changes)
     return before, after
+
+
+MODULE = Module(ARGUMENT_SPEC, run, (ConfigError, FileError, LibraryMissing), RULES)

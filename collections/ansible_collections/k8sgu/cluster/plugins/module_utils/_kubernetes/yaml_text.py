@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.module_utils.basic import missing_required_lib
-
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import YAML, fault
 
 try:
     import yaml
 except ImportError:
-    HAS_YAML = False
+    pass  # said by _require before anything else here is called
 else:
-    HAS_YAML = True
 
     class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
         """Reads no timestamps, and refuses duplicate keys instead of using the last one."""
@@ -44,8 +42,9 @@ else:
 
 
 def _require() -> None:
-    if not HAS_YAML:
-        raise KubernetesError(missing_required_lib("PyYAML"))
+    missing = fault(YAML)
+    if missing:
+        raise KubernetesError(missing)
 
 
 def documents(text: str, origin: str) -> list[Any]:

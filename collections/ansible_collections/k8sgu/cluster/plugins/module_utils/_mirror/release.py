@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping
 from urllib.parse import urlsplit
 
-from ansible.module_utils.common.yaml import HAS_YAML, yaml_load
+from ansible.module_utils.common.yaml import yaml_load
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import is_release, nearest, three
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import YAML, fault
 
 # The roles' configuration files and flags are for this minor version and later ones.
 FLOOR = (1, 36)
@@ -189,10 +190,9 @@ def read_release(path: str) -> Any:
 
 @functools.lru_cache(maxsize=16)
 def _parsed(path: str, _changed_ns: int, _size: int) -> Any:
-    if not HAS_YAML:
-        raise MirrorError(
-            "the Python package PyYAML is missing on the controller; install it where Ansible is installed"
-        )
+    missing = fault(YAML)
+    if missing:
+        raise MirrorError(missing)
     with open(path, "rb") as stream:
         try:
             return yaml_load(stream)

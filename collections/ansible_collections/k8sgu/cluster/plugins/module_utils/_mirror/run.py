@@ -12,6 +12,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any, Mapping
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror import room, userland
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.checksums import Lock
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
@@ -28,8 +29,8 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.gobuild impo
     check_toolchain,
     find_toolchain,
 )
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.options import ARGUMENT_SPEC
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.plan import (
-    SOURCES,
     Options,
     Step,
     decide,
@@ -41,27 +42,10 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.progress imp
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import Release, find_release
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.store import Store
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.transport import Limits, probe
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
 # A publisher that needs longer than this for its first byte is not one to wait for.
 _PROBE_TIMEOUT_S = 3.0
-
-ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
-    "kubernetes_version": {"type": "str", "required": True},
-    "releases_dir": {"type": "path", "required": True},
-    "mirror_dir": {"type": "path", "required": True},
-    "source": {"type": "str", "choices": list(SOURCES), "default": "auto"},
-    "source_dir": {"type": "path"},
-    "architectures": {"type": "list", "elements": "str", "default": ["amd64"]},
-    "container_runtime": {"type": "str", "choices": ["containerd", "docker"], "default": "containerd"},
-    "pod_network": {"type": "str", "choices": ["routed", "vxlan"], "default": "routed"},
-    "demo": {"type": "bool", "default": True},
-    "cache_dir": {"type": "path"},
-    "lock_file": {"type": "path"},
-    "parallel": {"type": "int", "default": 4},
-    "attempts": {"type": "int", "default": 5},
-    "timeout": {"type": "int", "default": 30},
-    "verify": {"type": "bool", "default": False},
-}
 
 
 @dataclass(frozen=True)
@@ -98,7 +82,12 @@ def default_cache_dir() -> str:
     return os.path.join(base if os.path.isabs(base) else os.path.expanduser("~/.cache"), "k8sgu")
 
 
-def run(params: Mapping[str, Any], check_mode: bool, say: Say) -> Outcome:
+def run(call: Call) -> dict[str, Any]:
+    """The module's result. Raises MirrorError and FileError."""
+    return complete(call.options, call.check_mode, call.say).as_result()
+
+
+def complete(params: Mapping[str, Any], check_mode: bool, say: Say) -> Outcome:
     """Make the mirror complete for the parameters (those of ARGUMENT_SPEC). Raises MirrorError."""
     for name in ("parallel", "attempts", "timeout"):
         if params[name] < 1:
@@ -230,3 +219,6 @@ def _preflight_directory(
             + "; copy it again from a mirror that was filled with the same options"
         )
     return directory
+
+
+MODULE = Module(ARGUMENT_SPEC, run, (MirrorError, FileError))

@@ -11,10 +11,13 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import numbers
 from ansible_collections.k8sgu.cluster.plugins.module_utils._node.membership import membership
+
+if TYPE_CHECKING:
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
 
 # Units that must not be restarted on all nodes at once if they run already.
 REPLICATED_UNITS = ("etcd.service", "kube-apiserver.service")
@@ -154,3 +157,8 @@ def node_facts(root: Path = Path("/"), ask: Callable[[tuple[str, ...]], str] = s
         "membership": membership(root, "etcd.service" in active),
         "python": ".".join(map(str, sys.version_info[:3])),
     }
+
+
+def run(_call: Call) -> dict[str, Any]:
+    """The result of the module node_facts."""
+    return {"changed": False, "ansible_facts": {"k8sgu_node": node_facts()}}

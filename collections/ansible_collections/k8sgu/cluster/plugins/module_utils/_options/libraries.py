@@ -1,32 +1,52 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checks that the cryptography library is there and new enough."""
+"""The Python libraries that modules and plugins need, and the error where one is missing or too old."""
 
 from __future__ import annotations
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from importlib import import_module
+from typing import NamedTuple
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import numbers
-
-OLDEST = 42  # the first with time-zone-aware times
+from ansible.module_utils.basic import missing_required_lib
 
 
-def require(module: AnsibleModule) -> None:
-    """End the module if the library is missing or too old."""
+class Library(NamedTuple):
+    """`needed` is what to install; `oldest` the first major version that will do, 0 where any will."""
+
+    module: str
+    needed: str
+    oldest: int = 0
+
+
+BOTO3 = Library("boto3", "boto3 >= 1.34")
+CRYPTOGRAPHY = Library("cryptography", "cryptography >= 42", 42)  # the first with times that know their zone
+YAML = Library("yaml", "PyYAML")
+
+
+class LibraryMissing(Exception):
+    """A library is missing or too old; the text says which one and what to install."""
+
+
+def fault(library: Library) -> str:
+    """What is wrong with a library in this Python; empty where nothing is."""
     try:
-        import cryptography
+        version = str(getattr(import_module(library.module), "__version__", ""))
     except ImportError as error:
-        module.fail_json(msg=missing_required_lib(f"cryptography >= {OLDEST}"), exception=repr(error))
-    if not usable():
-        version = cryptography.__version__
-        module.fail_json(msg=f"cryptography {version} is too old for this module; install cryptography >= {OLDEST}")
+        return f"{missing_required_lib(library.needed)} ({error})"
+    if library.oldest and int(version.partition(".")[0]) < library.oldest:
+        return f"{library.module} {version} is too old; install {library.needed}"
+    return ""
 
 
-def usable() -> bool:
-    """Whether the library is there and new enough."""
-    try:
-        import cryptography
-    except ImportError:
-        return False
-    return numbers(cryptography.__version__)[0] >= OLDEST
+def usable(library: Library) -> bool:
+    """Whether a library is there and new enough."""
+    return not fault(library)
+
+
+def require(*libraries: Library) -> None:
+    """Raises LibraryMissing for the first that is missing or too old."""
+    for library in libraries:
+        found = fault(library)
+        if found:
+            raise LibraryMissing(found)

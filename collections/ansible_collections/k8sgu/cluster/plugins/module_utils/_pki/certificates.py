@@ -18,7 +18,7 @@ try:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
 except ImportError:
-    pass  # library.require reports it before anything here is called
+    pass  # libraries.require reports it before anything here is called
 
 _BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 

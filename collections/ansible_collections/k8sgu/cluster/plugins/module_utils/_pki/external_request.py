@@ -15,7 +15,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.requests import
 try:  # noqa: SIM105 - linters of modules look for this form
     from cryptography import x509
 except ImportError:
-    pass  # library.require reports it before anything here is called
+    pass  # libraries.require reports it before anything here is called
 
 
 def read_request(pem: bytes, path: str, option: str) -> Request:

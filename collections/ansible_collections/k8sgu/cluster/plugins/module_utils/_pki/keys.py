@@ -16,7 +16,7 @@ try:
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 except ImportError:
-    pass  # library.require reports it before anything here is called
+    pass  # libraries.require reports it before anything here is called
 
 if TYPE_CHECKING:
     from typing import Union

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What cfssl_cert takes, for the module and for the action plugin that stands in for it."""
+"""The options of the modules of this package."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _ENTRY: dict[str, dict[str, Any]] = {
     "backup": {"type": "bool"},
 }
 
-# Named as AnsibleModule and ArgumentSpecValidator name them.
-SPECIFICATION: dict[str, Any] = {
-    "argument_spec": {
+ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
+    "certificate_scan": {"paths": {"type": "list", "elements": "path", "required": True}},
+    "cfssl_cert": {
         **_ENTRY,
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "cap_at_ca": {"type": "bool", "default": False},
@@ -42,6 +42,29 @@ SPECIFICATION: dict[str, Any] = {
             "options": {**_ENTRY, "name": {"type": "str", "required": True}},
         },
     },
+    "cfssl_cert_info": {
+        "paths": {"type": "list", "elements": "path", "default": []},
+        "contents": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {"source": {"type": "str", "required": True}, "pem": {"type": "str", "required": True}},
+        },
+        "addresses": {"type": "list", "elements": "str", "default": []},
+        "server_name": {"type": "str"},
+        "timeout": {"type": "int", "default": 10},
+    },
+    "signing_key": {
+        "path": {"type": "path", "required": True},
+        "public_path": {"type": "path", "required": True},
+        "algorithm": {"type": "str", "choices": ["rsa", "ecdsa"], "default": "rsa"},
+        "size": {"type": "int"},
+    },
+    "ssh_key": {"path": {"type": "path", "required": True}, "comment": {"type": "str", "default": ""}},
+}
+
+# Which options of cfssl_cert go together.
+RULES: dict[str, Any] = {
     "mutually_exclusive": [
         ("csr", "csr_file"),
         ("config", "config_file"),

@@ -24,7 +24,7 @@ try:
     from cryptography.x509.name import _ASN1Type
     from cryptography.x509.oid import AuthorityInformationAccessOID
 except ImportError:
-    pass  # library.require reports it before anything here is called
+    pass  # libraries.require reports it before anything here is called
 
 _PRINTABLE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 '()+,-./:=?")
 

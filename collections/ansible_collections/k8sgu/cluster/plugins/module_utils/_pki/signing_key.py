@@ -6,31 +6,25 @@
 from __future__ import annotations
 
 import re
-import traceback
 from pathlib import Path
-from typing import Any, Mapping, NamedTuple
+from typing import Any, NamedTuple
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import atomic_write, resolve_destination
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write, resolve_destination
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import (
+    CRYPTOGRAPHY,
+    LibraryMissing,
+    require,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.options import ARGUMENT_SPECS
 
 try:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
 except ImportError:
-    HAS_CRYPTOGRAPHY = False
-    CRYPTOGRAPHY_IMPORT_ERROR: str | None = traceback.format_exc()
-else:
-    HAS_CRYPTOGRAPHY = True
-    CRYPTOGRAPHY_IMPORT_ERROR = None
+    pass  # `run` asks for it before anything here is called
 
-SPECIFICATION: dict[str, Any] = {
-    "argument_spec": {
-        "path": {"type": "path", "required": True},
-        "public_path": {"type": "path", "required": True},
-        "algorithm": {"type": "str", "choices": ["rsa", "ecdsa"], "default": "rsa"},
-        "size": {"type": "int"},
-    }
-}
 SIZES = {"rsa": (2048, 3072, 4096), "ecdsa": (256, 384, 521)}
 _PUBLIC_KEY = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----\n?", re.DOTALL)
 
@@ -47,13 +41,15 @@ class Plan(NamedTuple):
     changes: list[str]
 
 
-def ensure(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Make the pair as `options` say and return the module's result. Raises SigningKeyError and FileError."""
+def run(call: Call) -> dict[str, Any]:
+    """Makes the pair as the options say and returns the module's result. Raises SigningKeyError and FileError."""
+    require(CRYPTOGRAPHY)
+    options = call.options
     paths = (options["path"], options["public_path"])
     algorithm = options["algorithm"]
     size = SIZES[algorithm][0] if options["size"] is None else options["size"]
     planned = plan(read(paths[0]), read(paths[1]), algorithm, size, paths)
-    if planned.changes and not check_mode:
+    if planned.changes and not call.check_mode:
         apply(planned, algorithm, size, paths)
     return {
         "changed": bool(planned.changes),
@@ -150,3 +146,6 @@ def _load(content: bytes, path: str) -> Any:
             " remove it and its public key to make a new pair, which invalidates every token that the old one signed"
         )
     return key
+
+
+MODULE = Module(ARGUMENT_SPECS["signing_key"], run, (SigningKeyError, FileError, LibraryMissing))

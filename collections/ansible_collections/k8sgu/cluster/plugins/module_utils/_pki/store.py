@@ -21,7 +21,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.entries import 
 try:  # noqa: SIM105 - linters of modules look for this form
     from cryptography import x509
 except ImportError:
-    pass  # library.require reports it before anything here is called
+    pass  # libraries.require reports it before anything here is called
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,13 @@ import struct
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._node.facts import memory_bytes, os_release
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners import listeners
+
+if TYPE_CHECKING:
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
 
 # linux/netlink.h, linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
 NETLINK_NETFILTER = 12
@@ -164,3 +167,8 @@ def probe(root: Path = Path("/"), reach: Sequence[str] = ()) -> dict[str, Any]:
         "unreached": unreached(reach),
         "time": time.time(),
     }
+
+
+def run(call: Call) -> dict[str, Any]:
+    """The result of the module preflight_node."""
+    return {"changed": False, "node": probe(reach=call.options["reach"])}

@@ -13,7 +13,7 @@ import subprocess
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.scan import scan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, until
@@ -23,26 +23,13 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.sandbox impo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.swap import check_swap
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.tls import check_tls
 
+if TYPE_CHECKING:
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
+
 ETCDCTL = "/usr/local/bin/etcdctl"
 ETCD_ENVIRONMENT = Path("/etc/etcd/etcdctl.env")
 AUDIT_LOG = Path("/var/log/kubernetes/audit.log")
 COMMAND_TIMEOUT_S = 30
-ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
-    "node": {"type": "str", "required": True},
-    "address": {"type": "str", "required": True},
-    "control_plane": {"type": "bool", "default": False},
-    "api_port": {"type": "int", "default": 6443},
-    "etcd_members": {"type": "int", "default": 0},
-    "plaintext_ports": {"type": "list", "elements": "int", "default": []},
-    "port_table": {"type": "list", "elements": "dict", "default": []},
-    "system_listeners": {"type": "list", "elements": "dict", "default": []},
-    "exposure_limits": {"type": "dict", "default": {}},
-    "secret_key": {"type": "str", "default": "/registry/secrets/k8sgu-verify/at-rest", "no_log": False},
-    "encryption_prefix": {"type": "str", "default": "k8s:enc:"},
-    "encrypted_resources": {"type": "list", "elements": "str", "default": []},
-    "plaintext": {"type": "str", "default": "k8sgu-verify-plaintext-marker"},
-    "user_agent": {"type": "str", "default": ""},
-}
 
 
 def check_plaintext(allowed_on_loopback: list[int], where: str) -> Check:
@@ -189,9 +176,13 @@ def audit_has(user_agent: str, timeout: float) -> bool:
     return until(look, timeout).passed
 
 
-def execute(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The result of the module, whose options are `ARGUMENT_SPEC`."""
-    checks, audited = node_checks(parameters)
+def run(call: Call) -> dict[str, Any]:
+    return execute(call.options)
+
+
+def execute(options: dict[str, Any]) -> dict[str, Any]:
+    """The result of the module verify_node."""
+    checks, audited = node_checks(options)
     return {"changed": False, "checks": [asdict(check) for check in checks], "audited": audited}
 
 

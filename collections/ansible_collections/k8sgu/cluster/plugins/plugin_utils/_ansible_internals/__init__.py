@@ -10,6 +10,7 @@ executed twice.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import sys
@@ -66,6 +67,14 @@ def shows_invocation(variables: dict[str, Any]) -> bool:
         return bool(C.config.get_config_value("INJECT_INVOCATION", variables=variables))
     except _MISSING:
         return True
+
+
+def task_environment(action: ActionBase) -> dict[str, str]:
+    """The variables of the task's `environment`."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(AttributeError, TypeError):
+        action._compute_environment_string(found)
+    return {str(name): str(value) for name, value in found.items()}
 
 
 def node_interpreter(action: ActionBase, variables: dict[str, Any]) -> str | None:

@@ -1,71 +1,67 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A module without the way to it, where that would lead from this process to one just like it.
+"""Runs a controller-side module in Ansible's own process: packing, sending and starting it takes longer than its work.
 
-What is kept on the controller is such a case: packing, sending and starting a module takes longer than its work.
+Such modules are of two kinds:
+
+- Those that work on files or ask AWS can do so on any machine. Behind the action plugin is a real module, which is sent
+  where the task is for another host or user, has an environment or an interpreter of its own, or is asynchronous.
+- Those that know the cluster by the controller's own files (`SENDABLE = False`) always run on the controller, whatever
+  host the task is for. Behind the action plugin is documentation alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module, carry_out
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.texts import text_faults
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._ansible_internals import (
     hidden_values,
     masked,
     runs_here,
     shows_invocation,
+    task_environment,
 )
 
 
-@dataclass
-class Call:
-    """One call: the validated options, and what a module would ask its AnsibleModule for."""
-
-    params: dict[str, Any]
-    check_mode: bool
-    diff: bool
-    hidden: set[str]
-    warnings: list[str] = field(default_factory=list)
-
-
 class InProcessAction(ActionBase):  # type: ignore[misc]  # ansible-core is not typed
-    """Base of action plugins that do a module's work in Ansible's own process where the module would run just here.
+    """Base of the action plugins of all modules that run on the controller."""
 
-    `SPECIFICATION` is named as AnsibleModule and ArgumentSpecValidator name it. Every error in `ERRORS` is the task's.
-    """
-
-    SPECIFICATION: ClassVar[dict[str, Any]]
-    ERRORS: ClassVar[tuple[type[Exception], ...]]
+    MODULE: ClassVar[Module]
+    # Whether there is a module to send to another host.
+    SENDABLE: ClassVar[bool] = True
+    # Whether relative paths begin in the directory that Ansible was started in, instead of the playbook's.
+    FROM_CALLERS_DIRECTORY: ClassVar[bool] = False
     # Of the options that are text, those that may be written as a number; None where whatever can be made text will do.
     NUMBERS: ClassVar[tuple[str, ...] | None] = None
 
-    _supports_check_mode = True
-    _supports_async = True
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls._supports_async = cls._requires_connection = cls.SENDABLE
+        cls._supports_check_mode = cls.MODULE.check_mode
 
-    def work(self, call: Call) -> dict[str, Any]:
-        """The module's result."""
-        raise NotImplementedError
-
-    def usable(self) -> bool:
-        """Whether the libraries that the work needs are there; where not, the module says which."""
-        return True
+    def work(self, call: Call, variables: dict[str, Any]) -> dict[str, Any]:
+        """The module's result, or its failure; `variables` are the task's."""
+        return carry_out(self.MODULE, call)
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
         if self.NUMBERS is not None:
-            fault = next(text_faults(self._task.args, self.SPECIFICATION["argument_spec"], self.NUMBERS), None)
+            fault = next(text_faults(self._task.args, self.MODULE.argument_spec, self.NUMBERS), None)
             if fault:
                 return {**result, "failed": True, "msg": fault}
-        answer = self._answer(variables) if runs_here(self, variables) and self.usable() else None
+        answer = self._answer(variables) if not self.SENDABLE or runs_here(self, variables) else None
         if answer is not None:
             return {**result, **answer}
         wrap_async = bool(self._task.async_val)
@@ -76,27 +72,58 @@ class InProcessAction(ActionBase):  # type: ignore[misc]  # ansible-core is not 
 
     def _answer(self, variables: dict[str, Any]) -> dict[str, Any] | None:
         """The module's result; None where the module is to be sent: it says itself which options are wrong."""
-        checked = ArgumentSpecValidator(**self.SPECIFICATION).validate(dict(self._task.args))
+        checked = ArgumentSpecValidator(dict(self.MODULE.argument_spec), **self.MODULE.rules).validate(
+            dict(self._task.args)
+        )
         hidden = hidden_values(checked)
-        if checked.error_messages or hidden is None:
+        if self.SENDABLE and (checked.error_messages or hidden is None):
             return None
+        if checked.error_messages:
+            return {"failed": True, "msg": "; ".join(checked.error_messages)}
         call = Call(
-            # What a module is sent: data without what Ansible marks its values with.
-            json.loads(json.dumps(checked.validated_parameters)),
+            _data(checked.validated_parameters),
             bool(self._task.check_mode),
             bool(self._task.diff),
-            hidden,
+            hidden or set(),
+            say=lambda text: Display().display(f"  {self._task.action.rpartition('.')[2]}: {text}"),
         )
-        try:
-            # Where Ansible starts modules on this machine, and so where relative paths begin.
-            with contextlib.chdir(self._loader.get_basedir()):
-                result = self.work(call)
-        except self.ERRORS as error:
-            result = {**getattr(error, "result", {}), "failed": True, "msg": str(error)}
-        if shows_invocation(variables):
-            result["invocation"] = {"module_args": call.params}
+        # With an environment of its own, what can be sent would have been sent.
+        environment = {} if self.SENDABLE else task_environment(self)
+        # Ansible starts modules on this machine in the playbook's directory.
+        directory = os.getcwd() if self.FROM_CALLERS_DIRECTORY else self._loader.get_basedir()  # noqa: PTH109
+        with _added(environment), contextlib.chdir(directory):
+            result = self.work(call, variables)
+        # What always runs here may be given secrets that no option marks as such: a manifest, all variables.
+        if self.SENDABLE and shows_invocation(variables):
+            result["invocation"] = {"module_args": call.options}
         if call.warnings:
             result["warnings"] = call.warnings
         # What went through JSON is data, whatever the options were to Ansible.
-        data: dict[str, Any] = json.loads(json.dumps(masked(result, call.hidden)))
+        data: dict[str, Any] = json.loads(json.dumps(masked(result, call.hidden) if call.hidden else result))
         return data
+
+
+def _data(value: Any) -> Any:
+    """Without what Ansible marks values with (where they came from, whether they are templates)."""
+    if isinstance(value, dict):
+        return {str(key): _data(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_data(item) for item in value]
+    if isinstance(value, bool):
+        return value
+    return next((kind(value) for kind in (str, int, float) if isinstance(value, kind)), value)
+
+
+@contextlib.contextmanager
+def _added(environment: Mapping[str, str]) -> Iterator[None]:
+    """Our own environment with these variables too."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

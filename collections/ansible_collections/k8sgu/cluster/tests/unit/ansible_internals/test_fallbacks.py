@@ -18,24 +18,25 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils import _ansible_internals as internals
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._ansible_internals import plays
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._compiled import execute
-from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import Call, InProcessAction
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import InProcessAction
 
 SENT = {"changed": False, "said_by": "the module"}
 HERE = {"ansible_python_interpreter": sys.executable}
 Break = Callable[[pytest.MonkeyPatch, Any], None]
 
 
+def greet(call: Call) -> dict[str, Any]:
+    return {"changed": True, "greeting": f"Hello {call.options['name']}, the word is {call.options['word']}"}
+
+
 class Greeting(InProcessAction):
     """A module whose work is done at once, on this machine as Ansible would start it here."""
 
-    SPECIFICATION = {"argument_spec": {"name": {"type": "str", "required": True}, "word": {"no_log": True}}}  # noqa: RUF012
-    ERRORS = ()
-
-    def work(self, call: Call) -> dict[str, Any]:
-        return {"changed": True, "greeting": f"Hello {call.params['name']}, the word is {call.params['word']}"}
+    MODULE = Module({"name": {"type": "str", "required": True}, "word": {"no_log": True}}, greet)
 
     def _execute_module(self, **options: Any) -> dict[str, Any]:
         return dict(SENT)
@@ -114,7 +115,7 @@ def no_masking(monkeypatch: pytest.MonkeyPatch, action: Any) -> None:
 def test_a_module_is_sent_where_an_internal_is_missing(monkeypatch: pytest.MonkeyPatch, broken: Break) -> None:
     action = greeting()
     worked: list[Call] = []
-    monkeypatch.setattr(Greeting, "work", lambda self, call: worked.append(call))
+    monkeypatch.setattr(Greeting, "work", lambda self, call, variables: worked.append(call))
     broken(monkeypatch, action)
     result = action.run(task_vars=HERE)
     assert {**result, **SENT} == result and not worked

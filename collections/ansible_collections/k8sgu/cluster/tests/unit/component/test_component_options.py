@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Component, ComponentError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.prepare import (
@@ -18,8 +17,6 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.prepare i
     prepare,
     validate_options,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._component.spec import argument_spec
-from ansible_collections.k8sgu.cluster.plugins.modules import component as module
 
 
 @pytest.fixture
@@ -150,13 +147,3 @@ def test_faults_of_the_mirror(tmp_path: Path, content: str | None, fault: str) -
         build(Mirror(str(tmp_path)), {"name": "x", "binaries": binaries})
     with pytest.raises(ComponentError, match="mirror_dir: required where binaries are given"):
         build(Mirror(None), {"name": "x", "binaries": binaries})
-
-
-def test_the_documentation_has_the_options_of_the_specification() -> None:
-    """ansible-test compares the top; what lies below is compared here."""
-
-    def names(options: dict[str, Any], key: str) -> dict[str, Any]:
-        return {name: names(entry[key], key) if key in entry else {} for name, entry in options.items()}
-
-    documented = yaml.safe_load(module.DOCUMENTATION)["options"]
-    assert names(documented, "suboptions") == names(argument_spec(), "options")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import rewrite
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import encryption_rewrite as rewrite
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import ApiError
 
 GROUPS = {"groups": [{"name": "example.org", "preferredVersion": {"groupVersion": "example.org/v1"}}]}

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.document import ConfigError, find, load
-from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.options import SPECIFICATION, written_path
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.options import ARGUMENT_SPEC, written_path
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig.run import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
 
 from .pairs import pair
 
@@ -37,11 +38,11 @@ def call(path: Path, **given: Any) -> dict[str, Any]:
     def fill(spec: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         return {name: values.get(name, option.get("default")) for name, option in spec.items()}
 
-    spec = SPECIFICATION["argument_spec"]
+    spec = ARGUMENT_SPEC
     for section in ("clusters", "users", "contexts"):
         if section in given:
             given[section] = [fill(spec[section]["options"], item) for item in given[section]]
-    return run(fill(spec, {"path": str(path), **given}), False, lambda secret: None)
+    return run(Call(fill(spec, {"path": str(path), **given})))
 
 
 def test_files_are_found_and_another_spelling_is_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

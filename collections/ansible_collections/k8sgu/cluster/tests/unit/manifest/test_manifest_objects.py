@@ -16,8 +16,6 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors i
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.readiness import readiness
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest import diff, inventory, objects
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.objects import Key
-from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.spec import argument_spec
-from ansible_collections.k8sgu.cluster.plugins.modules import manifest as module
 
 
 def collect(text: str) -> list[objects.Object]:
@@ -242,14 +240,6 @@ def test_a_kubeconfig_with_a_token(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(KUBECONFIG))
     access = kubeconfig.load(str(path), None)
     assert (access.host, access.port, access.token) == ("127.0.0.1", 6443, "t")
-
-
-def test_the_documentation_has_the_options_of_the_specification() -> None:
-    documented = yaml.safe_load(module.DOCUMENTATION)["options"]
-    assert set(documented) == set(argument_spec())
-    for name, entry in argument_spec().items():
-        assert documented[name]["type"] == entry["type"], name
-        assert documented[name].get("default") == entry.get("default"), name
 
 
 def test_our_own_sets_overwrite_what_others_changed() -> None:

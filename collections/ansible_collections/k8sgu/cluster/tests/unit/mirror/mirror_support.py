@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.run import ARGUMENT_SPEC
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.options import ARGUMENT_SPEC
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.transport import Limits
 
 COLLECTION = Path(__file__).resolve().parents[3]

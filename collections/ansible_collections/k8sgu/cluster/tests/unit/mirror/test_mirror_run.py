@@ -22,7 +22,7 @@ import yaml
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror import oci, progress, userland
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.run import Outcome, run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.run import Outcome, complete
 from ansible_collections.k8sgu.cluster.tests.unit.mirror.mirror_support import (
     PROGRAM,
     ROOT,
@@ -69,7 +69,7 @@ def releases(publisher: Publisher, tmp_path: Path) -> Path:
 
 
 def fill(releases: Path, tmp_path: Path, check: bool = False, **changes: Any) -> Outcome:
-    return run(parameters(releases, tmp_path, **changes), check, lambda _text: None)
+    return complete(parameters(releases, tmp_path, **changes), check, lambda _text: None)
 
 
 def tree(root: Path) -> dict[str, str]:
@@ -185,7 +185,7 @@ def test_a_person_sees_that_it_lives(publisher: Publisher, tmp_path: Path, monke
     directory = write_release(tmp_path, {"big": {"version": "1.0", "upstream": upstream}})
     publisher.slow = 0.02
     said: list[str] = []
-    run(parameters(directory, tmp_path), False, said.append)
+    complete(parameters(directory, tmp_path), False, said.append)
     beats = [line for line in said if line.startswith("    under way: ")]
     assert any(re.search(r"big 1\.0 amd64 \([1-4]\.\d MB of 5\.4 MB, \d+%, 0:0\d\)", line) for line in beats), said
 
@@ -213,7 +213,7 @@ def test_a_tag_that_the_distribution_does_not_keep(
     parts = {"packages": ["redis-server", "busybox-static"], "programs": []}
     image = {"name": "docker.io/library/redis:7.0.15", "published": False, "build": {"userland": parts}}
     said: list[str] = []
-    run(parameters(write_release(tmp_path, {}, {"database": image}), tmp_path), False, said.append)
+    complete(parameters(write_release(tmp_path, {}, {"database": image}), tmp_path), False, said.append)
     assert any("redis:7.0.15: this distribution's redis-server is 7." in line for line in said) == warned
 
 
@@ -258,7 +258,7 @@ def test_an_automatic_choice_is_explained(releases: Path, publisher: Publisher, 
     data["components"]["agent"]["upstream"]["url"] = "https://127.0.0.1:1/agent-{arch}"
     (releases / "1.36.yml").write_text(yaml.safe_dump(data))
     said: list[str] = []
-    outcome = run(parameters(releases, tmp_path), False, said.append)
+    outcome = complete(parameters(releases, tmp_path), False, said.append)
     sources = {step["item"]: (step["source"], step["because"]) for step in outcome.as_result()["steps"]}
     assert sources["agent 1.0 amd64"] == ("build", "127.0.0.1:1 does not answer")
     assert sources["db 2.0 amd64"] == ("upstream", f"{publisher.host} answers")
@@ -280,7 +280,7 @@ def test_an_item_that_its_publisher_refuses_is_built(
     with_recipe(releases, "agent")
     publisher.refused["/agent-amd64"] = status
     said: list[str] = []
-    outcome = run(parameters(releases, tmp_path, attempts=1), False, said.append)
+    outcome = complete(parameters(releases, tmp_path, attempts=1), False, said.append)
     steps = {step["item"]: step for step in outcome.as_result()["steps"]}
     assert steps["agent 1.0 amd64"]["source"] == "build"
     assert f"/agent-amd64: {status} " in steps["agent 1.0 amd64"]["because"]
@@ -413,9 +413,9 @@ def test_numbers_below_one(releases: Path, tmp_path: Path, option: str) -> None:
 RUNNER = """
 import json, sys
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.run import run
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.run import complete
 try:
-    run(json.loads(sys.argv[1]), False, lambda text: print(text, flush=True))
+    complete(json.loads(sys.argv[1]), False, lambda text: print(text, flush=True))
 except MirrorError as error:
     sys.exit(str(error))
 """

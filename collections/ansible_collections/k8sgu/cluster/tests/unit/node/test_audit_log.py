@@ -12,7 +12,7 @@ import os
 import pytest
 
 from ansible_collections.k8sgu.cluster.plugins.filter.audit_table import audit_table
-from ansible_collections.k8sgu.cluster.plugins.module_utils._node.audit_log import AuditError, Wanted, moment, search
+from ansible_collections.k8sgu.cluster.plugins.module_utils._node.audit_events import AuditError, Wanted, moment, search
 
 NOW = datetime.datetime(2026, 11, 23, 12, 0, tzinfo=datetime.timezone.utc)
 

@@ -41,6 +41,6 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._options.texts impor
     ],
 )
 def test_a_text_that_is_none_is_named(module: Any, options: str, told: str) -> None:
-    spec = module.SPECIFICATION["argument_spec"]
+    spec = module.MODULE.argument_spec
     fault = next(text_faults(yaml.safe_load(options), spec, module.NUMBERS), "")
     assert fault.startswith(told) and bool(fault) == bool(told)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.cert_module import ensure
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.cfssl_cert import ensure
 
 CONFIG = {
     "signing": {

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from ansible_collections.k8sgu.cluster.plugins.filter.certificate_report import certificate_report
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.certificate_search import find
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.certificate_scan import find
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.expiry import report
 
 NOW = datetime.datetime(2026, 6, 1, 12, tzinfo=datetime.timezone.utc)

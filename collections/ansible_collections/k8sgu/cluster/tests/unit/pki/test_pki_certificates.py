@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from pki_support import CONFIG, call, make_ca, make_leaf, picture
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import cert_module, certificates
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import certificates, cfssl_cert
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import PkiError
 
 
@@ -28,7 +28,7 @@ def at(monkeypatch: pytest.MonkeyPatch, moment: datetime) -> None:
         def now(cls, tz: Any = None) -> Any:
             return moment
 
-    monkeypatch.setattr(cert_module, "datetime", Clock)
+    monkeypatch.setattr(cfssl_cert, "datetime", Clock)
 
 
 def config_with(**fields: Any) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def test_keys_that_a_passphrase_does_not_decrypt(paths: list[str], passphrase: s
 
 
 def test_without_the_library_the_module_is_left_to_say_so(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libraries, "usable", lambda: False)
+    monkeypatch.setattr(libraries, "usable", lambda _library: False)
     assert unopened_keys(paths, "another") == []
 
 

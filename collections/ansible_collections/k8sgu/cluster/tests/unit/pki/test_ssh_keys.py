@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.ssh_keys import KeyFileError, apply, plan, public_path
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.ssh_key import KeyFileError, apply, plan, public_path
 
 
 def test_openssh_reads_what_was_made(tmp_path: Path) -> None:

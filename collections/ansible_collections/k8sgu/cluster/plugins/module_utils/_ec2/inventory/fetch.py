@@ -18,7 +18,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.tags import CLU
 try:
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.loaders import Loader
-except ImportError:  # ec2_session.BOTO3_IMPORT_ERROR says so, and the plugin fails before this is used
+except ImportError:  # the plugin reports it before anything here is called
     Loader = object  # type: ignore[misc, assignment]
 
 # The most that DescribeInstances gives in one page.

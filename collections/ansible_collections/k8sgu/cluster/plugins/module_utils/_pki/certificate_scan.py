@@ -10,7 +10,10 @@ import binascii
 import os
 import re
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import TYPE_CHECKING, Any, Iterator, NamedTuple
+
+if TYPE_CHECKING:
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
 
 # Larger files do not hold certificates; an audit log below a scanned directory must not be read.
 _MAX_BYTES = 1 << 20
@@ -24,6 +27,17 @@ class Found(NamedTuple):
 
     place: str
     pem: str
+
+
+class Unreadable(Exception):
+    """Files that cannot be read; the text names them and the way out."""
+
+
+def run(call: Call) -> dict[str, Any]:
+    found, errors = find(call.options["paths"])
+    if errors:
+        raise Unreadable(f"paths: cannot be read, run as root or leave them out: {'; '.join(errors)}")
+    return {"changed": False, "certificates": [item._asdict() for item in found]}
 
 
 def find(paths: list[str]) -> tuple[list[Found], list[str]]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import choice as choices
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.keys import (
@@ -16,22 +16,16 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.keys imp
     refuse_loss,
     serialize,
 )
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.options import ARGUMENT_SPECS
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
-SPECIFICATION: dict[str, Any] = {
-    "argument_spec": {
-        "path": {"type": "path", "required": True},
-        "state": {"type": "str", "choices": ["present", "added", "promoted", "dropped"], "default": "present"},
-        "in_use": {"type": "list", "elements": "str", "default": []},
-        "choice": {"type": "dict", "options": choices.SPEC},
-    }
-}
-# What `keep` raises.
 ERRORS = (KeysError, choices.RecordError, FileError, OSError)
 
 
-def keep(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Makes the file what `options` say; returns the module's result. Raises one of ERRORS."""
+def run(call: Call) -> dict[str, Any]:
+    """Makes the file what the options say; returns the module's result. Raises one of ERRORS."""
+    options = call.options
     path, state, choice = Path(options["path"]), options["state"], options["choice"]
     before = parse(path.read_text(), str(path)) if path.exists() else []
     record = choices.read(Path(choice["record"])) if choice else None
@@ -55,6 +49,9 @@ def keep(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         if refused:
             raise KeysError("\n".join(refused))
         result["stale"] = now != record
-    if reasons and not check_mode:
+    if reasons and not call.check_mode:
         atomic_write(str(path), serialize(after).encode(), mode=0o600, directory_mode=0o700)
     return result
+
+
+MODULE = Module(ARGUMENT_SPECS["encryption_keys"], run, ERRORS)

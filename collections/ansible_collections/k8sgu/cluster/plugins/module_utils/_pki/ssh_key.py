@@ -16,9 +16,16 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import atomic_write
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import (
+    CRYPTOGRAPHY,
+    LibraryMissing,
+    require,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.options import ARGUMENT_SPECS
 
 try:
     from cryptography.exceptions import UnsupportedAlgorithm
@@ -30,13 +37,8 @@ try:
         PublicFormat,
         load_ssh_private_key,
     )
-except ImportError:  # the module reports it before anything here is called
-    pass
-
-
-SPECIFICATION: dict[str, Any] = {
-    "argument_spec": {"path": {"type": "path", "required": True}, "comment": {"type": "str", "default": ""}}
-}
+except ImportError:
+    pass  # `run` asks for it before anything here is called
 
 
 class KeyFileError(Exception):
@@ -67,11 +69,12 @@ def public_path(path: Path) -> Path:
     return path.with_name(path.name + ".pub")
 
 
-def ensure(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Makes the pair as `options` say and returns the module's result. Raises KeyFileError and FileError."""
-    path = Path(options["path"])
-    wanted = plan(path, options["comment"])
-    if wanted.changed and not check_mode:
+def run(call: Call) -> dict[str, Any]:
+    """Makes the pair as the options say and returns the module's result. Raises KeyFileError and FileError."""
+    require(CRYPTOGRAPHY)
+    path = Path(call.options["path"])
+    wanted = plan(path, call.options["comment"])
+    if wanted.changed and not call.check_mode:
         apply(path, wanted)
     diff = {}
     if wanted.private is not None or wanted.write_public:
@@ -125,3 +128,6 @@ def apply(path: Path, wanted: Plan) -> None:
         os.chmod(path, 0o600)  # noqa: PTH101 - the same call, without a second look at the path
     if wanted.write_public:
         atomic_write(str(public_path(path)), (wanted.public + "\n").encode(), mode=0o644)
+
+
+MODULE = Module(ARGUMENT_SPECS["ssh_key"], run, (KeyFileError, FileError, LibraryMissing))

@@ -7,23 +7,21 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import Any, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import require
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import (
+    CRYPTOGRAPHY,
+    LibraryMissing,
+    require,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import PkiError
-
-if TYPE_CHECKING:
-    from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.options import ARGUMENT_SPECS
 
 
-def run(module: AnsibleModule) -> None:
-    """Ends the module, with a result or an error."""
-    require(module)
-    try:
-        certificates = gather(module.params)
-    except PkiError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(changed=False, certificates=certificates)
+def run(call: Call) -> dict[str, Any]:
+    require(CRYPTOGRAPHY)
+    return {"changed": False, "certificates": gather(call.options)}
 
 
 def gather(options: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -88,3 +86,6 @@ def _describe(pem: bytes, source: str, option: str) -> list[dict[str, Any]]:
         }
         for position, certificate in enumerate(chain)
     ]
+
+
+MODULE = Module(ARGUMENT_SPECS["cfssl_cert_info"], run, (PkiError, LibraryMissing))

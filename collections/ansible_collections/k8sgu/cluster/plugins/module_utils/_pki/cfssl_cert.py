@@ -9,29 +9,28 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import require
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import (
+    CRYPTOGRAPHY,
+    LibraryMissing,
+    require,
+)
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.errors import PkiError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.options import ARGUMENT_SPECS, RULES
 
 if TYPE_CHECKING:
-    from ansible.module_utils.basic import AnsibleModule
-
     from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.apply import Made
     from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.plan import Plan
 
 
-def run(module: AnsibleModule) -> None:
-    """Ends the module, with a result or an error."""
-    require(module)
-    try:
-        result = ensure(module.params, check_mode=module.check_mode, diff=module._diff)
-    except (PkiError, FileError) as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+def run(call: Call) -> dict[str, Any]:
+    require(CRYPTOGRAPHY)
+    return ensure(call.options, call.check_mode, call.diff)
 
 
 def ensure(options: Mapping[str, Any], check_mode: bool = False, diff: bool = False) -> dict[str, Any]:
     """Make the certificates of `options` what they shall be and return the result. Raises PkiError, FileError."""
-    # Here, since they need the library that require() has just found.
+    # Here, since they need the library cryptography.
     from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import apply, plan, store
     from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.authorities import Authorities
     from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.entries import entries_of
@@ -128,3 +127,6 @@ def _text(result: Mapping[str, Any]) -> str:
     lines = [f"  {key}: {result[key]}" for key in shown if result.get(key) is not None]
     lines += [f"  # {reason}" for reason in result.get("reasons", ())]
     return "\n".join([f"{result['name']}:", *lines, ""])
+
+
+MODULE = Module(ARGUMENT_SPECS["cfssl_cert"], run, (PkiError, FileError, LibraryMissing), RULES)

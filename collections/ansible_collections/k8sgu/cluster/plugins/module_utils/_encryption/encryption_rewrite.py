@@ -10,13 +10,56 @@ https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/#ensure-all-sec
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Iterator
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import choice as choices
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.keys import KeysError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.options import ARGUMENT_SPECS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import ApiError, Client
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconfig import load
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
 PAGE = 500
 WORKERS = 8
+
+
+class NotRewritten(Exception):
+    """Not everything was stored anew; `result` has what was done by then."""
+
+    def __init__(self, message: str, result: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+def run(call: Call) -> dict[str, Any]:
+    """Stores everything anew and writes the record. Raises NotRewritten."""
+    counts: dict[str, dict[str, int]] = {}
+    try:
+        _rewrite_all(call, counts)
+    except (KubernetesError, KeysError, choices.RecordError, FileError, OSError) as error:
+        raise NotRewritten(str(error), {"objects": counts}) from error
+    return {"changed": any(count["rewritten"] for count in counts.values()), "objects": counts}
+
+
+def _rewrite_all(call: Call, counts: dict[str, dict[str, int]]) -> None:
+    options = call.options
+    record = Path(options["choice"]["record"])
+    now, before = choices.from_options(options["choice"]), choices.read(record)
+    gone = set(before.resources) - set(now.resources) if before else set()
+    client = Client(load(options["kubeconfig"], None), options["patience"])
+    for resource in (*now.resources, *sorted(gone)):
+        if resource in gone and not exists(client, resource):
+            continue
+        if call.check_mode:
+            found, stale = sum(1 for _item in objects(client, collection_path(client, resource))), 0
+        else:
+            found, stale = rewrite(client, resource)
+        counts[resource] = {"found": found, "rewritten": stale}
+    if now != before and not call.check_mode:
+        atomic_write(str(record), choices.serialize(now).encode(), mode=0o600, directory_mode=0o700)
 
 
 def collection_path(client: Client, resource: str) -> str:
@@ -84,3 +127,6 @@ def rewrite(client: Client, resource: str) -> tuple[int, int]:
     with ThreadPoolExecutor(max_workers=WORKERS) as pool:
         stale = list(pool.map(lambda item: store_again(client, path, item), objects(client, path)))
     return len(stale), sum(stale)
+
+
+MODULE = Module(ARGUMENT_SPECS["encryption_rewrite"], run, (NotRewritten,))

@@ -14,7 +14,10 @@ import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Iterator
+from typing import TYPE_CHECKING, Any, Iterator
+
+if TYPE_CHECKING:
+    from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SPAN = re.compile(r"(\d+)([smhd])")
@@ -24,6 +27,20 @@ _LAST_STAGES = ("ResponseComplete", "Panic")
 
 class AuditError(Exception):
     """An option or a log cannot be used; the text says what to do."""
+
+
+def run(call: Call) -> dict[str, Any]:
+    """The module's result. Raises AuditError."""
+    options = call.options
+    now = datetime.datetime.now(datetime.timezone.utc)
+    since, until = (moment(options[name], name, now) for name in ("since", "until"))
+    if since >= until:
+        raise AuditError(f"since: {options['since']} is not before until ({options['until']}); nothing can be found")
+    if options["limit"] < 1:
+        raise AuditError(f"limit: {options['limit']} is no number of events; give 1 or more")
+    filters = {name: options[name] for name in ("users", "verbs", "resources", "namespaces", "names")}
+    rows, found = search(Path(options["path"]), options["node"], Wanted(since, until, **filters), options["limit"])
+    return {"changed": False, "events": rows, "found": found}
 
 
 def moment(text: str, option: str, now: datetime.datetime) -> datetime.datetime:

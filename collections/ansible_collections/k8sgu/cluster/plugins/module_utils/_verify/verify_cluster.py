@@ -7,36 +7,28 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import asdict
-from typing import Any, Mapping
+from typing import Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import Client
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconfig import load
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.cluster import (
     ClusterChecks,
     audited_request,
     reschedule_check,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.kubectl import Kubectl, find
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.options import ARGUMENT_SPECS
 
-SPECIFICATION: dict[str, Any] = {
-    "argument_spec": {
-        "kubeconfig": {"type": "path", "required": True},
-        "kubectl": {"type": "path", "default": "kubectl"},
-        "nodes": {"type": "list", "elements": "str", "required": True},
-        "domain": {"type": "str", "default": "cluster.local"},
-        "outside_name": {"type": "str", "default": ""},
-        "api_port": {"type": "int", "default": 6443},
-        "timeout": {"type": "int", "default": 120},
-        "stopped_node": {"type": "str"},
-    }
-}
 # A single request is not tried again for long: the checks themselves wait.
 PATIENCE_S = 3.0
 
 
-def look(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+def run(call: Call) -> dict[str, Any]:
     """The module's result. Raises KubernetesError."""
-    if check_mode:
+    options = call.options
+    if call.check_mode:
         return {"changed": False, "checks": [], "user_agent": ""}
     user_agent = f"k8sgu-verify/{uuid.uuid4()}"
     client = Client(load(options["kubeconfig"], None), PATIENCE_S, user_agent)
@@ -48,3 +40,6 @@ def look(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         checks = ClusterChecks(client, kubectl, options["nodes"], options["domain"], options["timeout"], outside).run()
         audited_request(client)
     return {"changed": False, "checks": [asdict(check) for check in checks], "user_agent": user_agent}
+
+
+MODULE = Module(ARGUMENT_SPECS["verify_cluster"], run, (KubernetesError,))

@@ -5,22 +5,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import (
     failure_text,
     from_dictionaries,
     junit,
 )
-
-SPECIFICATION: dict[str, Any] = {
-    "argument_spec": {
-        "checks": {"type": "list", "elements": "dict", "required": True},
-        "junit": {"type": "path", "required": True},
-        "suite": {"type": "str", "default": "verify"},
-    }
-}
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.options import ARGUMENT_SPECS
 
 
 class NotProven(Exception):
@@ -31,12 +25,13 @@ class NotProven(Exception):
         self.result = result
 
 
-def report(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+def run(call: Call) -> dict[str, Any]:
     """Writes the file and returns the counts. Raises NotProven."""
+    options = call.options
     checks = from_dictionaries(options["checks"])
     failed = sum(not check.passed for check in checks)
     counts = {"passed": len(checks) - failed, "missed": failed}
-    if not check_mode:
+    if not call.check_mode:
         try:
             atomic_write(options["junit"], junit(checks, options["suite"]), mode=0o644)
         except FileError as error:
@@ -46,3 +41,6 @@ def report(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     if failed:
         raise NotProven(f"{failed} of {len(checks)} checks failed\n{failure_text(checks)}", counts)
     return {"changed": False, "msg": f"{len(checks)} checks passed", **counts}
+
+
+MODULE = Module(ARGUMENT_SPECS["verify_report"], run, (NotProven,))

@@ -1,0 +1,25 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module caller_identity, and what it shares with its action plugin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.caller import RootUser, identify
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import ARGUMENT_SPECS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.session import AwsError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import BOTO3, LibraryMissing, require
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
+
+
+def run(call: Call) -> dict[str, Any]:
+    """The module's result. Raises AwsError, RootUser and LibraryMissing."""
+    require(BOTO3)
+    result, warnings = identify(call.options)
+    call.warnings += warnings
+    return result
+
+
+MODULE = Module(ARGUMENT_SPECS["caller_identity"], run, (AwsError, RootUser, LibraryMissing))
