@@ -24,7 +24,6 @@ from ansible_collections.k8sgu.cluster.plugins.plugin_utils._compiled import exe
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._templates import SourceError, Sources
 
 _MODULE = "k8sgu.cluster.component"
-_PACKAGES = ("_component", "_files")
 # Below the login user's home directory, since only that is surely writable without becoming root.
 _STAGING = ".ansible/k8sgu-staging"
 
@@ -94,7 +93,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
     def _execute(self, job: Job, variables: dict[str, Any]) -> dict[str, Any]:
         prepared = encode(job)
         arguments = {"prepared": prepared, "check_mode": self._task.check_mode, "diff": self._task.diff}
-        answer = execute(self, "_component.run:execute", arguments, _PACKAGES, variables)
+        answer = execute(self, "_component.run:execute", arguments, variables)
         if answer is None:
             answer = self._execute_module(module_name=_MODULE, module_args={"prepared": prepared}, task_vars=variables)
         return dict(answer)

@@ -13,8 +13,6 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.options import ARGUMENT_SPECS
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._compiled import execute
 
-_PACKAGES = ("_verify", "_encryption")
-
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typed
     """See the documentation of the module."""
@@ -30,6 +28,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
         # Where the options are wrong, the module says how.
         if not checked.error_messages:
             arguments = {"options": checked.validated_parameters}
-            answer = execute(self, "_verify.node:execute", arguments, _PACKAGES, variables)
+            answer = execute(self, "_verify.node:execute", arguments, variables)
         result.update(answer if answer is not None else self._execute_module(task_vars=variables))
         return result

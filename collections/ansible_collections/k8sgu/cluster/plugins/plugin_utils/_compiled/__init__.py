@@ -14,18 +14,24 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import importlib.util
 import io
 import json
+import re
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import Any, Sequence
+from typing import Any
 
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._ansible_internals import node_interpreter, run_source
 
 _UTILS = "ansible_collections.k8sgu.cluster.plugins.module_utils"
+_DIRECTORY = Path(__file__).parents[2] / "module_utils"
+_IMPORT = re.compile(
+    rf"^[ ]*from {re.escape(_UTILS)}\.(?P<module>[\w.]+) import (?P<names>\([^)]*\)|[^(\n]+)$", re.MULTILINE
+)
+# What is imported for types alone is not there when the code runs.
+_TYPING_BLOCK = re.compile(r"^if TYPE_CHECKING:\n(?:(?:[ ]+.*)?\n)+", re.MULTILINE)
 _NODE_HALF = Path(__file__).with_name("on_node.py")
 # Before the answer, since a shell's profile may have printed something before.
 _MARK = "k8sgu-answer:"
@@ -33,18 +39,19 @@ _SHOWN_CHARACTERS = 2000
 
 
 def execute(
-    action: ActionBase, function: str, arguments: dict[str, Any], packages: Sequence[str], variables: dict[str, Any]
+    action: ActionBase, function: str, arguments: dict[str, Any], variables: dict[str, Any]
 ) -> dict[str, Any] | None:
     """The answer of `function` ("<package>.<module>:<name>") to `arguments`, executed on the task's host as root.
 
-    `packages` are those of module_utils that it needs. Arguments and answer are JSON. Check mode keeps nothing new.
+    Arguments and answer are JSON. What the function's module imports must be in the standard library or ours. Check
+    mode keeps nothing new.
     None where a module has to be sent: Python's path on the node is not known yet, or Ansible is to send no program by
     the connection's input (pipelining is off, or what is sent is to be kept for a look).
     """
     interpreter = node_interpreter(action, variables)
     if interpreter is None:
         return None
-    digest, archive = _archive(tuple(packages))
+    digest, archive = _archive(function.partition(":")[0])
     job = {
         "name": action._task.action.rpartition(".")[2],
         "digest": digest,
@@ -69,17 +76,43 @@ def execute(
 
 
 @functools.cache
-def _archive(packages: tuple[str, ...]) -> tuple[str, str]:
-    """(SHA-256, content in Base64) of a ZIP archive of packages of module_utils; the same sources, the same bytes."""
+def _archive(module: str) -> tuple[str, str]:
+    """(SHA-256, content in Base64) of a ZIP archive of a module below module_utils and of all that it imports there.
+
+    The same sources give the same bytes.
+    """
     root = PurePosixPath(*_UTILS.split("."))
+    sources: dict[str, bytes] = {}
+    _collect(module, sources)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for package in sorted(packages):
-            spec = importlib.util.find_spec(f"{_UTILS}.{package}")
-            if spec is None or not spec.submodule_search_locations:
-                raise AssertionError(f"{package} is no package of module_utils")
-            [directory] = spec.submodule_search_locations
-            for path in sorted(Path(directory).glob("*.py")):
-                # Without the file's own time, which differs from one checkout to the next.
-                archive.writestr(zipfile.ZipInfo(str(root / package / path.name)), path.read_bytes())
+        for path, source in sorted(sources.items()):
+            # Without the file's own time, which differs from one checkout to the next.
+            archive.writestr(zipfile.ZipInfo(str(root / path)), source)
     return hashlib.sha256(buffer.getvalue()).hexdigest(), base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _collect(module: str, sources: dict[str, bytes]) -> None:
+    """Adds the source of a module or package below module_utils, by its path there, and those of what it imports."""
+    parts = module.split(".")
+    if len(parts) > 1:
+        _collect(".".join(parts[:-1]), sources)
+    file = _file(module)
+    if file is None:
+        raise AssertionError(f"there is no {module} in module_utils")
+    path = "/".join([*parts, "__init__.py"] if file.name == "__init__.py" else [*parts[:-1], file.name])
+    if path in sources:
+        return
+    sources[path] = file.read_bytes()
+    text = _TYPING_BLOCK.sub("", sources[path].decode("utf-8"))
+    for match in _IMPORT.finditer(text):
+        names = re.findall(r"(\w+)(?: as \w+)?", match["names"])
+        below = [f"{match['module']}.{name}" for name in names if _file(f"{match['module']}.{name}")]
+        for found in below or [match["module"]]:
+            _collect(found, sources)
+
+
+def _file(module: str) -> Path | None:
+    """The source of a module or package below module_utils, if it is one."""
+    path = _DIRECTORY.joinpath(*module.split("."))
+    return next((file for file in (path / "__init__.py", path.with_name(f"{path.name}.py")) if file.is_file()), None)

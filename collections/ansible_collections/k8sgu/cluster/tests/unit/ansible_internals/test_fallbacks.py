@@ -131,7 +131,7 @@ def commanded(action: Any, ran: list[str]) -> None:
 
 def answered(action: Any) -> dict[str, Any] | None:
     variables = {"ansible_python_interpreter": "/usr/bin/python3"}
-    return execute(action, "_files.present:nothing", {}, ("_files",), variables)
+    return execute(action, "_files.present:nothing", {}, variables)
 
 
 def test_where_nothing_is_missing_a_node_executes_it_compiled() -> None:

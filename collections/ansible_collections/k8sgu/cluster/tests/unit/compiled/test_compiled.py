@@ -6,6 +6,11 @@
 from __future__ import annotations
 
 import base64
+import io
+import re
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,23 +18,84 @@ import pytest
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils import _compiled
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._compiled import on_node
 
-PACKAGES = ("_files", "_component")
+CALL = re.compile(r'execute\(self, "([\w.]+):(\w+)"')
+# What is executed so: module and function.
+FUNCTIONS = {"_component.run": "execute", "_verify.node": "execute"}
+UTILS = "ansible_collections/k8sgu/cluster/plugins/module_utils"
+PLUGINS = Path(__file__).resolve().parents[3] / "plugins"
 
 
-def test_the_same_sources_are_the_same_archive_in_any_order() -> None:
-    digest, archive = _compiled._archive(PACKAGES)
+def names(archive: str) -> set[str]:
+    with zipfile.ZipFile(io.BytesIO(base64.b64decode(archive))) as content:
+        return {name.removeprefix(f"{UTILS}/") for name in content.namelist()}
+
+
+def test_these_are_all_that_are_executed_so() -> None:
+    called = [call for path in (PLUGINS / "action").glob("*.py") for call in CALL.findall(path.read_text())]
+    assert dict(called) == FUNCTIONS
+
+
+@pytest.mark.parametrize("module", FUNCTIONS)
+def test_the_same_sources_are_the_same_archive(module: str) -> None:
+    digest, archive = _compiled._archive(module)
     _compiled._archive.cache_clear()
-    assert _compiled._archive(tuple(reversed(PACKAGES))) == (digest, archive)
-    assert _compiled._archive(("_files",))[0] != digest
+    assert _compiled._archive(module) == (digest, archive)
+    assert _compiled._archive("_files.present")[0] != digest
+
+
+@pytest.mark.parametrize("module", FUNCTIONS)
+def test_all_that_it_imports_is_in_the_archive_and_nothing_else_of_ours_or_ansibles(
+    module: str, tmp_path: Path
+) -> None:
+    """In a Python that has the standard library alone, as a node's."""
+    archive = _compiled._archive(module)[1]
+    path = on_node.unpack(archive, str(tmp_path))
+    modules = [f"{UTILS}/{name}".removesuffix(".py").removesuffix("/__init__") for name in sorted(names(archive))]
+    program = f"""
+import sys, importlib
+sys.path[:] = [{path!r}, *(one for one in sys.path if "-packages" not in one)]
+for name in {[name.replace("/", ".") for name in modules]!r}:
+    importlib.import_module(name)
+module = sys.modules["{UTILS.replace("/", ".")}.{module}"]
+assert callable(module.{FUNCTIONS[module]}) and "ansible" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_a_node_does_not_need_is_not_sent() -> None:
+    """What only the controller imports, what is imported for types, and the options of modules."""
+    assert names(_compiled._archive("_verify.node")[1]) == {
+        "_encryption/__init__.py",
+        "_encryption/scan.py",
+        "_verify/__init__.py",
+        "_verify/checks.py",
+        "_verify/listeners.py",
+        "_verify/node.py",
+        "_verify/ports.py",
+        "_verify/sandbox.py",
+        "_verify/swap.py",
+        "_verify/tls.py",
+    }
+    component = names(_compiled._archive("_component.run")[1])
+    assert component >= {"_component/apply.py", "_files/atomic.py", "_files/present.py"}
+    assert not component & {"_component/options.py", "_component/prepare.py", "_options/module.py"}
+
+
+def test_a_module_that_is_not_there_is_a_fault_of_ours() -> None:
+    with pytest.raises(AssertionError, match=r"there is no _verify\.nodes in module_utils"):
+        _compiled._archive("_verify.nodes")
 
 
 def test_who_comes_second_finds_it_in_place_and_leaves_nothing(tmp_path: Path) -> None:
-    digest, archive = _compiled._archive(PACKAGES)
+    digest, archive = _compiled._archive("_component.run")
     path = tmp_path / "python" / digest
     for _run in range(2):
         on_node.keep(archive, str(path))
         assert [entry.name for entry in path.parent.iterdir()] == [digest]
-    assert (path / "ansible_collections/k8sgu/cluster/plugins/module_utils/_files/present.py").is_file()
+    assert (path / UTILS / "_files/present.py").is_file()
 
 
 def test_an_archive_that_is_broken_leaves_nothing(tmp_path: Path) -> None:
