@@ -16,6 +16,8 @@ description:
     U(https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/#rotating-a-decryption-key).
 author:
   - The k8sgu authors (@k8sgu)
+extends_documentation_fragment:
+  - k8sgu.cluster.controller
 requirements:
   - PyYAML
 attributes:

@@ -19,6 +19,8 @@ description:
 version_added: 0.1.0
 author:
   - The k8sgu authors (@k8sgu)
+extends_documentation_fragment:
+  - k8sgu.cluster.controller
 seealso:
   - name: Server-Side Apply
     description: How fields are owned and what a conflict is.
@@ -33,10 +35,6 @@ attributes:
   idempotent:
     support: full
     description: An object counts as changed if the API server stored a new version.
-  platform:
-    support: full
-    description: The controller.
-    platforms: posix
 options:
   kubeconfig:
     description: Kubeconfig file on the controller, with a client certificate or a token.

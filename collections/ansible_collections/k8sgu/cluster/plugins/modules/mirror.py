@@ -18,7 +18,9 @@ description:
     get their final names.
   - Interrupted downloads are resumed and retried. After a killed run the next one continues. Built and downloaded items are kept in
     a cache, so that a second mirror takes only seconds.
-  - Runs on the controller, whatever the host's connection, and prints its progress.
+  - Prints its progress.
+extends_documentation_fragment:
+  - k8sgu.cluster.controller
 options:
   kubernetes_version:
     description:

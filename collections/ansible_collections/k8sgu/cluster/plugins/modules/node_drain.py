@@ -20,7 +20,6 @@ description:
   - A node that is not Ready for 20 seconds is not drained, since its pods do not work and nothing there ends them; a warning says so.
     A node that never joined the cluster has nothing to drain.
   - A node that this module cordoned has the annotation C(k8sgu.io/cordoned). One that someone else cordoned stays cordoned.
-  - It runs on the controller.
 author:
   - The k8sgu authors (@k8sgu)
 requirements:
@@ -39,6 +38,8 @@ attributes:
   idempotent:
     description: A drained node is not changed.
     support: full
+extends_documentation_fragment:
+  - k8sgu.cluster.controller
 options:
   kubeconfig:
     description:

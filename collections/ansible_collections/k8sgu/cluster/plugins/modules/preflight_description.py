@@ -20,12 +20,8 @@ author:
 requirements:
   - PyYAML
 extends_documentation_fragment:
+  - k8sgu.cluster.controller
   - k8sgu.cluster.read_only
-attributes:
-  platform:
-    description: The controller.
-    support: full
-    platforms: posix
 options:
   values:
     description: Variables of the description by name; V(null) for one that is not set, which then gets the default of the argument specs.

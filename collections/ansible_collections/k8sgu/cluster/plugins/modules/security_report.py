@@ -29,6 +29,8 @@ attributes:
   idempotent:
     description: Changes nothing in the cluster; the file is written again.
     support: full
+extends_documentation_fragment:
+  - k8sgu.cluster.controller
 options:
   kubeconfig:
     description: Kubeconfig of an administrator.

@@ -29,6 +29,8 @@ attributes:
   idempotent:
     description: It stores a visit in the demo, and nothing else.
     support: full
+extends_documentation_fragment:
+  - k8sgu.cluster.controller
 options:
   kubeconfig:
     description: Kubeconfig of an administrator.

@@ -28,6 +28,8 @@ attributes:
   idempotent:
     description: Changes nothing.
     support: full
+extends_documentation_fragment:
+  - k8sgu.cluster.controller
 options:
   kubeconfig:
     description: Kubeconfig of an administrator.

@@ -24,6 +24,8 @@ attributes:
   idempotent:
     description: It is a report and never counts as a change.
     support: full
+extends_documentation_fragment:
+  - k8sgu.cluster.controller
 options:
   checks:
     description: The checks.
