@@ -96,7 +96,7 @@ def _of_kubeconfig(file: Path) -> set[str]:
 
 def _of_authority(file: Path) -> set[str]:
     """The CA's organization is the cluster's name."""
-    if not libraries.usable() or not file.is_file():
+    if not libraries.usable(libraries.CRYPTOGRAPHY) or not file.is_file():
         return set()
     from cryptography import x509
 
