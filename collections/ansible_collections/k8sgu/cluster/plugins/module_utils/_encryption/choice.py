@@ -19,8 +19,6 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import k
 
 KMS = "kms"
 LOCAL = ("secretbox", "aescbc")
-# The provider's name in encryption.yml.j2, and with it in every value in etcd.
-KMS_NAME = "k8sgu"
 # As EncryptionConfiguration names resources; wildcards would also take in what nobody has thought of.
 _RESOURCE = re.compile(r"[a-z][a-z0-9]*(\.[a-z0-9][a-z0-9.-]*)?")
 _ENDPOINT = re.compile(r"unix:///\S+")
@@ -38,11 +36,6 @@ class Written:
     key: str
     resources: tuple[str, ...]
     reads: tuple[str, ...]
-
-    @property
-    def prefix(self) -> str:
-        """The prefix of each encrypted value in etcd."""
-        return f"k8s:enc:kms:v2:{KMS_NAME}:" if self.provider == KMS else f"k8s:enc:{self.provider}:v1:{self.key}:"
 
 
 def wanted(provider: str, key: str, resources: list[str], endpoint: str) -> Written:

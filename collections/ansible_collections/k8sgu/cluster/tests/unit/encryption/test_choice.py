@@ -17,18 +17,6 @@ KMS_KEYS = choice.wanted("kms", "key-1", ["secrets"], SOCKET)
 
 
 @pytest.mark.parametrize(
-    ("written", "prefix"),
-    [
-        (BOX, "k8s:enc:secretbox:v1:key-1:"),
-        (choice.wanted("aescbc", "key-7", ["secrets"], ""), "k8s:enc:aescbc:v1:key-7:"),
-        (KMS_KEYS, "k8s:enc:kms:v2:k8sgu:"),
-    ],
-)
-def test_the_prefix_names_provider_and_key(written, prefix):
-    assert written.prefix == prefix
-
-
-@pytest.mark.parametrize(
     ("before", "now", "endpoint", "servers"),
     [
         (None, BOX, "", 3),

@@ -14,7 +14,6 @@ import yaml
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import ARGUMENT_SPECS, CONNECTION_OPTIONS
 
 ROLE = Path(__file__).resolve().parents[3] / "roles" / "infrastructure"
-ACTION = "k8sgu.cluster.ec2_cluster"
 MODULE = ARGUMENT_SPECS["ec2_cluster"]
 # The credentials chain and the region are the environment's; the key is made by the role; 600 s are a constant.
 LEFT_OUT = {*CONNECTION_OPTIONS, "state", "public_key_file", "wait_timeout"} - {"region"}
