@@ -133,7 +133,7 @@ def test_check_mode_on_an_empty_account_prints_the_whole_plan_and_makes_nothing(
         before = ec2_account.picture(server)
         caller["PATH"] = f"{Path(sys.executable).parent}:{caller['PATH']}"
         status, output = play(
-            "site", hosts, "--check", "--diff", caller=caller, k8sgu_image=moto_server.IMAGE, client_tools_kubectl=""
+            "site", hosts, "--check", "--diff", caller=caller, k8sgu_image=moto_server.IMAGE, k8sgu_kubectl=""
         )
         assert ec2_account.picture(server) == before
     assert status == 0, output[-4000:]
