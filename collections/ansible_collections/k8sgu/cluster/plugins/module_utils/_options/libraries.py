@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from ansible.module_utils.basic import missing_required_lib
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import numbers
+
 
 class Library(NamedTuple):
     """`needed` is what to install; `oldest` the first major version that will do, 0 where any will."""
@@ -34,7 +36,7 @@ def fault(library: Library) -> str:
         version = str(getattr(import_module(library.module), "__version__", ""))
     except ImportError as error:
         return f"{missing_required_lib(library.needed)} ({error})"
-    if library.oldest and int(version.partition(".")[0]) < library.oldest:
+    if library.oldest and numbers(version) < (library.oldest,):
         return f"{library.module} {version} is too old; install {library.needed}"
     return ""
 
