@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.ec2_cluster import MODULE
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import MODULE
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._in_process import InProcessAction
 
 

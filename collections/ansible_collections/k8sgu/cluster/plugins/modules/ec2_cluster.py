@@ -420,7 +420,7 @@ api_calls:
   sample: 11
 """
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.ec2_cluster import MODULE
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import MODULE
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import run_module
 
 

@@ -22,11 +22,19 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer import address
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import CONSISTENCY_S, Context, TimedOut
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, check_name, parse
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import (
+    Description,
+    DescriptionError,
+    check_name,
+    parse,
+)
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes import departures, members, offers
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.instances import Instance
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import ARGUMENT_SPECS, RULES
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Facts, Plan, Step
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.reader import Reader
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import BOTO3, LibraryMissing, require
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
 # RunInstances allows two calls a second for long, with bursts; retries take up what is above.
 PARALLEL = 8
@@ -58,6 +66,14 @@ class StepFailed(session.AwsError):
 
 class Refused(RunFailed, session.AwsError):
     """The run was refused before its first change. The result has the policy that would be enough."""
+
+
+def run(call: Call) -> dict[str, Any]:
+    """The module's result. Raises AwsError, DescriptionError, RunFailed and LibraryMissing."""
+    require(BOTO3)
+    outcome = converge(call.options, call.check_mode)
+    call.warnings += outcome.warnings
+    return outcome.result
 
 
 def converge(options: Mapping[str, Any], check_mode: bool, aws: session.Aws | None = None) -> Outcome:
@@ -306,3 +322,7 @@ def _node(instance: Instance) -> dict[str, Any]:
         "private_dns": instance.private_dns,
         "pod_cidr": instance.tags.get(tags.POD_CIDR, ""),
     }
+
+
+ERRORS = (session.AwsError, DescriptionError, RunFailed, LibraryMissing)
+MODULE = Module(ARGUMENT_SPECS["ec2_cluster"], run, ERRORS, RULES)

@@ -7,7 +7,7 @@ from typing import Iterator
 import pytest
 from moto import mock_aws
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.caller import (
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.caller_identity import (
     Caller,
     RootUser,
     ask,

@@ -15,7 +15,8 @@ from ansible.plugins.inventory import BaseInventoryPlugin
 
 from ansible_collections.k8sgu.cluster.plugins.filter.certificate_report import certificate_report
 from ansible_collections.k8sgu.cluster.plugins.inventory.ec2 import InventoryModule
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import caller_identity, ec2_cluster
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import caller_identity
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import run as ec2_cluster
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig import credentials
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubeconfig import run as kubeconfig
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes import yaml_text
