@@ -12,20 +12,20 @@ from typing import Any
 
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._calls import CONTROLLER, Play
 
-# The pattern in a play's own use of the lookup plugin hosts, which is a template until the play begins.
+# Finds the pattern in a play's own use of the lookup plugin hosts, which is a template until the play starts.
 _ASKED = re.compile(r"k8sgu\.cluster\.hosts', '([^']+)'(?:.*inventory='(\w+)')?")
-# Ansible puts one before each role, which no tag leaves out.
+# Ansible puts one before each role; no tag skips it.
 _ARGUMENTS = "ansible.builtin.validate_argument_spec"
 
 
-# One for all playbooks that another one imports.
+# Shared by all playbooks that another one imports.
 @lru_cache(maxsize=1)
 def plays_of(
     loader: Any, paths: tuple[str, ...], tags: tuple[str, ...], skip_tags: tuple[str, ...]
 ) -> list[tuple[Play, str]] | None:
-    """The plays of what was called, playbooks that it imports included, and the pattern of the hosts of each.
+    """The plays of the called playbooks, including imported ones, each with the pattern of its hosts.
 
-    None where this ansible-core has no such plays.
+    None if this ansible-core has no such classes.
     """
     try:
         return _read(loader, paths, tags, skip_tags)
@@ -51,7 +51,7 @@ def _read(
         for path in paths:
             resource = _get_collection_playbook_path(path)
             file = resource[1] if resource else path
-            # What comes through a pipe can be read only once.
+            # A pipe can be read only once.
             if not Path(file).is_file():
                 return []
             for play in Playbook.load(file, variable_manager=variables, loader=loader).get_plays():
@@ -75,7 +75,7 @@ def _read(
 
 
 def _tasks(block: Any) -> list[Any]:
-    """Those that somebody wrote: Ansible adds its own between them."""
+    """The tasks that a user wrote, without those that Ansible adds."""
     from ansible.playbook.block import Block
 
     found = []
