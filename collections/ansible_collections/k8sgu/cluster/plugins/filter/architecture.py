@@ -13,10 +13,10 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.architectur
 
 DOCUMENTATION = r"""
 name: architecture
-short_description: A machine's architecture as the mirror calls it
+short_description: The mirror's name of a machine's architecture
 version_added: 0.1.0
 description:
-  - Takes the name that the kernel, EC2 or the mirror has for a machine's architecture.
+  - Accepts the kernel's, EC2's or the mirror's name of the architecture.
 author:
   - The k8sgu authors (@k8sgu)
 options:
@@ -25,7 +25,7 @@ options:
     type: str
     required: true
   otherwise:
-    description: What to return for any other architecture, which is an error without it.
+    description: What to return for any other architecture; without it, that is an error.
     type: str
 """
 
@@ -37,7 +37,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: V(amd64), V(arm64), or what was given for others.
+  description: V(amd64), V(arm64), or the value for others.
   type: str
 """
 

@@ -11,11 +11,11 @@ from ansible.errors import AnsibleFilterError
 
 DOCUMENTATION = r"""
 name: flags
-short_description: The flags of a program as lines of its unit
+short_description: Formats the flags of a program as lines of its unit
 version_added: 0.1.0
 description:
-  - One line a flag, C(--name=value), all but the last with a backslash at its end, as C(ExecStart=) of a unit wants
-    them. True and false are written in small letters.
+  - One line for each flag, C(--name=value), all but the last with a backslash at the end, for C(ExecStart=) of a
+    unit. Booleans are written in lower case.
 author:
   - The k8sgu authors (@k8sgu)
 options:

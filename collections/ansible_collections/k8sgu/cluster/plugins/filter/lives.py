@@ -16,13 +16,13 @@ name: lives
 short_description: Whether a cluster lives
 version_added: 0.1.0
 description:
-  - A cluster lives from the first quorum of its etcd on, as the record on the controller or a node that was read tells.
+  - A cluster lives from the first quorum of its etcd on, as the record on the controller or a node shows.
   - Without nodes there is no cluster, whatever the record says.
 author:
   - The k8sgu authors (@k8sgu)
 options:
   _input:
-    description: What is known of the cluster, as P(k8sgu.cluster.living_problems#filter) takes it.
+    description: What is known about the cluster, in the form for P(k8sgu.cluster.living_problems#filter).
     type: dict
     required: true
 """

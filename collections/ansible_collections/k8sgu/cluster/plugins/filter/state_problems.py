@@ -21,11 +21,11 @@ author:
   - The k8sgu authors (@k8sgu)
 options:
   _input:
-    description: The state directory, which need not be there yet.
+    description: The state directory, which need not exist yet.
     type: path
     required: true
   cluster:
-    description: Name of the cluster that it is to be for.
+    description: Name of the cluster for which it will be used.
     type: str
     required: true
 """
@@ -45,7 +45,7 @@ _value:
 
 
 def state_problems(directory: Any, cluster: Any) -> list[str]:
-    # Relative to the working directory, as Ansible's lookups and modules on the controller take it.
+    # Relative to the working directory, as in Ansible's lookups and modules on the controller.
     return state.check_state(Path(str(directory)).expanduser().absolute(), str(cluster))
 
 

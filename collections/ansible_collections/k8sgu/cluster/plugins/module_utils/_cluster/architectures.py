@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-# By the kernel's name, that of Go, Debian and the mirror. EC2 calls the second one as they do.
+# {the kernel's name: the name of Go, Debian and the mirror}. For the second, EC2 uses the latter.
 NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def mirror_name(machine: str) -> str | None:
-    """`amd64` or `arm64`, by whichever of these names; None for any other machine."""
+    """`amd64` or `arm64` for any of these names; None for any other architecture."""
     return machine if machine in NAMES.values() else NAMES.get(machine)

@@ -4,7 +4,7 @@
 
 """The port table: which program connects to which on which port, and why.
 
-This is the only place where a port of the cluster is opened. Security groups are made from it (`_ec2/plan_groups.py`),
+This is the only place where a port of the cluster is opened. Security groups are made from it (`_ec2/groups.py`),
 docs/ports.md is generated from it, and the reachability checks compare it with what listens. Upstream's list:
 https://kubernetes.io/docs/reference/networking/ports-and-protocols/
 """

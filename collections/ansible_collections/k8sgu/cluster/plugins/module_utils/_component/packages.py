@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Distribution packages of a node: what dpkg knows of them, and their installation by APT."""
+"""Distribution packages of a node: their state by dpkg, and their installation by APT."""
 
-# Paths are text here, as they are in the options and in what is reported.
+# Paths are text here, as in the options and in results.
 # ruff: noqa: PTH123, PTH207
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _DPKG_STATUS = "/var/lib/dpkg/status"
 _ENVIRONMENT = ["env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C"]
 _APT = [*_ENVIRONMENT, "apt-get", "--yes", "--quiet"]
 _APT_TIMEOUT_S = 900
-# A cloud image updates itself right after its first boot, and unattended-upgrades once a day. APT waits for dpkg's lock
-# alone when it is asked to, and not for that of its lists; dpkg never waits.
+# A cloud image updates itself right after its first boot, and unattended-upgrades runs once a day. APT can be told to
+# wait for dpkg's lock, but not for that of its lists; dpkg never waits.
 LOCKS = (
     "/var/lib/dpkg/lock-frontend",
     "/var/lib/dpkg/lock",
@@ -58,7 +58,7 @@ def package_states(names: list[str], status: str | None = None) -> dict[str, str
 
 
 def lock_holder(path: str) -> str:
-    """Which process holds the lock on `path`, such as "apt-get (process 1234)"; empty where none does."""
+    """The process that holds the lock on `path`, such as "apt-get (process 1234)"; empty if none does."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -101,19 +101,19 @@ def _run(command: list[str], deadline: float) -> None:
             systemd.run(command, timeout=_APT_TIMEOUT_S)
             return
         except ComponentError as error:
-            # Somebody was quicker.
+            # Another process got the lock first.
             if not _LOCKED.search(str(error)) or time.monotonic() >= deadline:
                 raise
             time.sleep(_LOCK_PAUSE_S)
 
 
 def install(names: list[str]) -> None:
-    """Installs packages, after fetching APT's lists where there are none or where they are too old to have them.
+    """Installs packages; fetches APT's lists first if there are none, or if they are too old to have the packages.
 
     Waits up to LOCK_TIMEOUT_S for others that are installing. Raises ComponentError.
     """
     deadline = time.monotonic() + LOCK_TIMEOUT_S
-    # An interrupted run of dpkg refuses everything until it is completed.
+    # After an interrupted run dpkg refuses everything until that run is completed.
     _run([*_ENVIRONMENT, "dpkg", "--configure", "-a", "--force-confold"], deadline)
     update = [*_APT, "update"]
     options = ["--no-install-recommends", "--option=Dpkg::Options::=--force-confold"]

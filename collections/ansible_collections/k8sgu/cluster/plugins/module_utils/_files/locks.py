@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Locks that go with the process that holds them."""
+"""File locks that end with the process that holds them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PAUSE_S = 0.1
 
 
 def lock(handle: int, timeout: float) -> bool:
-    """Locks an open file; whether that came about within so many seconds. It is held until the file is closed."""
+    """Locks an open file; returns whether that succeeded within `timeout` seconds. Closing the file releases it."""
     deadline = time.monotonic() + timeout
     while True:
         try:
@@ -22,6 +22,6 @@ def lock(handle: int, timeout: float) -> bool:
                 return False
             time.sleep(_PAUSE_S)
         except OSError:
-            return True  # a file system without locks: as good as it gets there
+            return True  # the file system has no locks: go on without
         else:
             return True

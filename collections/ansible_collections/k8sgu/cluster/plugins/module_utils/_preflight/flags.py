@@ -1,10 +1,10 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Flags of the user's own that contradict what a variable, or the cluster itself, says in other places too.
+"""Refuses the user's extra flags that contradict a variable, or the cluster itself.
 
-Other flags win over those of the roles: whoever gives one knows its program. These do not, since what is read from the
-variable elsewhere (certificates, security groups, routes, the record of a living cluster) would go on with its value.
+Other flags override those of the roles, since the user who sets them knows the program. These cannot: everything else
+that uses the variable (certificates, security groups, routes, the record of a living cluster) would keep its value.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, Iterable, Mapping
 
 _TLS = {"tls-min-version": "k8sgu_tls_min_version", "tls-cipher-suites": "k8sgu_tls_cipher_suites"}
-# By variable: flag or field -> the variable that says it.
+# By variable: {flag or field: the variable that sets it}.
 GOVERNED: dict[str, dict[str, str]] = {
     "k8sgu_apiserver_extra_flags": {
         **_TLS,
@@ -47,7 +47,7 @@ _PORT = "security groups, health checks and kubeconfigs are made from the port t
 _MEMBERS = "etcd's members are those of the inventory's group etcd"
 _ADDRESS = "each node has its own, the inventory's ec2_private_ip"
 _RANGE = "each node's range of pods is the inventory's ec2_pod_cidr"
-# By variable: flag or field -> what says it, where that is no variable.
+# By variable: {flag or field: what sets it, if that is not a variable}.
 OWNED: dict[str, dict[str, str]] = {
     "k8sgu_apiserver_extra_flags": {
         "secure-port": _PORT,

@@ -1,10 +1,10 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What kubectl gets from a pod by exec, logs and port-forward: through the API server to the kubelet and the runtime.
+"""Runs kubectl exec, logs and port-forward on a pod: through the API server to the kubelet and the runtime.
 
-The program that administrators type, so that what is proven is what they will see. It finds its way by the kubeconfig
-and the environment (HTTPS_PROXY, NO_PROXY).
+It is the program that administrators use, so the checks prove what they will see. It reads the kubeconfig and the
+environment (HTTPS_PROXY, NO_PROXY).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _TIMEOUT_S = 20.0
 _END_TIMEOUT_S = 5.0
 _SHOWN_BYTES = 300
 _FORWARDED = re.compile(rb"Forwarding from 127\.0\.0\.1:(\d+) ")
-# The user's own defaults and aliases (https://kubernetes.io/docs/reference/kubectl/kuberc/) are not ours.
+# Ignore the user's own defaults and aliases (https://kubernetes.io/docs/reference/kubectl/kuberc/).
 _NO_PREFERENCES = {"KUBECTL_KUBERC": "false"}
 
 
 def find(program: str) -> str:
-    """Path of the program, which may be a name on PATH. Raises KubernetesError where there is none."""
+    """Path of the program, which may be a name on PATH. Raises KubernetesError if there is none."""
     path = shutil.which(program)
     if path is None:
         raise KubernetesError(
@@ -43,13 +43,13 @@ def find(program: str) -> str:
 
 @dataclass(frozen=True)
 class Kubectl:
-    """`program` and `kubeconfig` are paths. Every method raises KubernetesError with what kubectl said."""
+    """`program` and `kubeconfig` are paths. Every method raises KubernetesError with kubectl's error."""
 
     program: str
     kubeconfig: str
 
     def run_in_pod(self, namespace: str, pod: str, *command: str) -> str:
-        """What a command in the pod prints."""
+        """The output of a command in the pod."""
         return self._run(namespace, "exec", pod, "--", *command)
 
     def logs(self, namespace: str, pod: str) -> str:
@@ -57,7 +57,7 @@ class Kubectl:
         return self._run(namespace, "logs", pod, f"--limit-bytes={_SHOWN_BYTES}")
 
     def fetch(self, namespace: str, pod: str, port: int, path: str) -> str:
-        """What the pod answers to an HTTP request at one of its ports."""
+        """The pod's answer to an HTTP request at one of its ports."""
         with tempfile.TemporaryFile() as errors, self._forwarding(namespace, pod, port, errors) as local:
             connection = http.client.HTTPConnection("127.0.0.1", local, timeout=_TIMEOUT_S)
             with contextlib.closing(connection):
@@ -65,7 +65,7 @@ class Kubectl:
                     connection.request("GET", path)
                     return connection.getresponse().read(1 << 16).decode("utf-8", "replace")
                 except (OSError, http.client.HTTPException) as error:
-                    # Why there is no answer is known to kubectl alone.
+                    # Only kubectl knows why there is no answer.
                     said = _said(errors) or f"{type(error).__name__}: {error}"
                     raise KubernetesError(f"kubectl port-forward: {said}") from error
 
@@ -93,7 +93,7 @@ class Kubectl:
 
     @contextlib.contextmanager
     def _forwarding(self, namespace: str, pod: str, port: int, errors: IO[bytes]) -> Iterator[int]:
-        """The local port, any that is free, while it leads to the pod's."""
+        """A free local port, which is forwarded to the pod's port meanwhile."""
         try:
             process = subprocess.Popen(
                 self._command(namespace, "port-forward", "--address=127.0.0.1", pod, f":{port}"),
@@ -116,7 +116,7 @@ class Kubectl:
 
 
 def _local_port(process: subprocess.Popen[bytes], errors: IO[bytes]) -> int:
-    """As soon as kubectl says that it listens."""
+    """The local port, as soon as kubectl prints that it listens."""
     if process.stdout is None:
         raise AssertionError("its output is a pipe")
     printed, deadline = b"", time.monotonic() + _TIMEOUT_S

@@ -1,11 +1,10 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What our plugins use of ansible-core that it may change in any release, all in this package.
+"""Everything that our plugins use of ansible-core's internals, which may change in any release.
 
-Where an ansible-core lacks something that a module is executed by, the answer is False or None, and the caller sends
-the module as any action plugin does. What is missing is found out before anything is executed, so that nothing is
-executed twice.
+If an ansible-core lacks something that is needed to execute a module, the result is False or None, and the caller sends
+the module as any action plugin does. This is found out before anything is executed, so that nothing is executed twice.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ try:
 except ImportError:
     remove_values = None
 
-# How Python says that an attribute, a key or a parameter is not there; how Ansible says it of a setting.
+# Python's errors for a missing attribute, key or parameter, and Ansible's for a missing setting.
 _MISSING = (AttributeError, KeyError, TypeError, AnsibleError)
 
 
@@ -49,20 +48,20 @@ def runs_here(action: ActionBase, variables: dict[str, Any]) -> bool:
 
 
 def hidden_values(checked: ValidationResult) -> set[str] | None:
-    """The values of options with no_log; None where they cannot be known or masked."""
+    """The values of options with no_log; None if they cannot be known or masked."""
     if remove_values is None or not hasattr(checked, "_no_log_values"):
         return None
     return set(checked._no_log_values)
 
 
 def masked(result: dict[str, Any], hidden: set[str]) -> dict[str, Any]:
-    """The result with the hidden values masked, as AnsibleModule does it on its way out."""
+    """The result with the hidden values masked, as AnsibleModule does at its end."""
     told = {key: value for key, value in result.items() if value is None or isinstance(value, bool)}
     return {**remove_values(result, hidden), **told}
 
 
 def shows_invocation(variables: dict[str, Any]) -> bool:
-    """Whether a module's result has the options that it was given; up to ansible-core 2.20 always."""
+    """Whether a module's result includes its options; always up to ansible-core 2.20."""
     try:
         return bool(C.config.get_config_value("INJECT_INVOCATION", variables=variables))
     except _MISSING:
@@ -78,7 +77,7 @@ def task_environment(action: ActionBase) -> dict[str, str]:
 
 
 def node_interpreter(action: ActionBase, variables: dict[str, Any]) -> str | None:
-    """Path of Python on the task's host: what was chosen for it, or found by the first module that was sent there."""
+    """Path of Python on the task's host: the configured one, or the one that the first module there has found."""
     try:
         if action._task.delegate_to:
             return None
@@ -91,9 +90,9 @@ def node_interpreter(action: ActionBase, variables: dict[str, Any]) -> str | Non
 
 
 def run_source(action: ActionBase, interpreter: str, source: str) -> dict[str, Any] | None:
-    """Runs a Python program on the task's host by the connection's input: rc, stdout and stderr.
+    """Runs a Python program on the task's host by the connection's input; returns rc, stdout and stderr.
 
-    None where Ansible is to send no program that way: pipelining is off, or what is sent is to be kept for a look.
+    None if Ansible must not send programs that way: pipelining is off, or remote files are to be kept.
     """
     try:
         if not action._is_pipelining_enabled("new"):
@@ -110,16 +109,16 @@ def run_source(action: ActionBase, interpreter: str, source: str) -> dict[str, A
 
 
 def file_content(loader: DataLoader, path: str) -> bytes:
-    """Content of a file of the controller, decrypted where it is under Ansible Vault."""
+    """Content of a file on the controller, decrypted if it is encrypted by Ansible Vault."""
     if not hasattr(loader, "_get_file_contents"):
-        # What is decrypted lies in a temporary file of the user's until Ansible ends.
+        # The decrypted content is in a temporary file of the user's until Ansible ends.
         return Path(loader.get_real_file(path)).read_bytes()
     content, _show = loader._get_file_contents(path)
     return bytes(content)
 
 
 def collections_path() -> list[str]:
-    """Where Ansible looks for collections, first things first."""
+    """The directories in which Ansible looks for collections, in order."""
     try:
         return list(AnsibleCollectionConfig.collection_paths)
     except (AttributeError, NotImplementedError):
@@ -127,12 +126,12 @@ def collections_path() -> list[str]:
 
 
 def _chosen_interpreter(action: ActionBase, variables: dict[str, Any]) -> str:
-    """A path, or how one is to be found, such as `auto`."""
+    """A path, or how to find one, such as `auto`."""
     return str(action._templar.template(C.config.get_config_value("INTERPRETER_PYTHON", variables=variables)))
 
 
 def _same_program(one: str, other: str) -> bool:
-    """By directory too: a virtual environment is one interpreter's link in a directory of its own."""
+    """Compares the directories too: a virtual environment's interpreter is a link in its own directory."""
     return os.path.realpath(one) == os.path.realpath(other) and os.path.realpath(
         os.path.dirname(one)  # noqa: PTH120
     ) == os.path.realpath(os.path.dirname(other))  # noqa: PTH120

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs a module whose own files are in the node's memory, so that it can tell what is wrong with the node's disks."""
+"""Runs a module with its files in the node's memory, so that it can report what is wrong with the node's disks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-# What is in it is closed to others: both directories are made with mode 0700.
+# Other users cannot read what is in it: both directories are made with mode 0700.
 _MEMORY = "/dev/shm"  # noqa: S108
 
 
 class InMemoryAction(ActionBase):  # type: ignore[misc]  # ansible-core is not typed
-    """Sends the module of the task's own name."""
+    """Sends the module with the task's name."""
 
     _supports_check_mode = True
     _supports_async = False

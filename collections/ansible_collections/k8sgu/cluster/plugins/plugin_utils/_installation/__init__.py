@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a user should know of what is installed: an untested ansible-core, further copies of the collection."""
+"""Warnings about the installation: an untested ansible-core, and other copies of the collection."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ COLLECTION = "k8sgu.cluster"
 
 
 def untested_version(running: str, tested: str) -> str | None:
-    """A warning where this ansible-core is outside the range of those that the collection is tested with.
+    """A warning if this ansible-core is outside the range with which the collection is tested.
 
     Ansible compares the same range (requires_ansible), and says that the collection does not support the version.
     """
     try:
-        # A development version counts as what it will be, as to Ansible itself.
+        # A development version counts as the version that it will be, as in Ansible itself.
         if Version(Version(running).base_version) in SpecifierSet(tested):
             return None
     except (InvalidVersion, InvalidSpecifier):
@@ -34,19 +34,19 @@ def untested_version(running: str, tested: str) -> str | None:
 
 
 def versions_tested(collection: Path) -> str:
-    """The range of ansible-core versions that the collection is tested with; any where it does not tell."""
+    """The range of ansible-core versions with which the collection is tested; any version if it names none."""
     runtime = yaml.safe_load((collection / "meta" / "runtime.yml").read_text(encoding="utf-8")) or {}
     return str(runtime.get("requires_ansible") or "")
 
 
 def installed_twice(running: Path, search_path: Iterable[str]) -> str | None:
-    """A warning where the collections path holds other copies than the one that runs."""
+    """A warning if the collections path has other copies than the one that runs."""
     namespace, _dot, name = COLLECTION.partition(".")
     others: dict[Path, Path] = {}
     for place in map(Path, search_path):
         root = place if place.name == "ansible_collections" else place / "ansible_collections"
         copy = root / namespace / name
-        # One that is reached in two ways, as by a link, is one.
+        # A copy that is reached twice, for example by a link, counts once.
         if (copy / "meta" / "runtime.yml").is_file() and copy.resolve() != running.resolve():
             others.setdefault(copy.resolve(), copy)
     if not others:
@@ -66,7 +66,7 @@ def _told(copy: Path) -> str:
 
 
 def _version(copy: Path) -> str:
-    """Of an installed tarball or of the sources; empty where neither tells."""
+    """The version of an installed tarball or of the sources; empty if neither has one."""
     try:
         if (copy / "MANIFEST.json").is_file():
             manifest = json.loads((copy / "MANIFEST.json").read_text(encoding="utf-8"))
