@@ -13,4 +13,4 @@ class ActionModule(InProcessAction):
     """See the documentation of the module."""
 
     MODULE = MODULE
-    NUMBERS = ("renew_before",)  # which says itself that a unit is missing
+    NUMBERS = ("renew_before",)  # the module itself reports a missing unit

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The controller's half of k8sgu.cluster.component: renders, reads, looks up checksums, then executes once."""
+"""The controller's part of k8sgu.cluster.component: renders, reads, looks up checksums, then executes once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ansible_collections.k8sgu.cluster.plugins.plugin_utils._compiled import exe
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._templates import SourceError, Sources
 
 _MODULE = "k8sgu.cluster.component"
-# Below the login user's home directory, since only that is surely writable without becoming root.
+# Below the login user's home directory, since only that is certainly writable without becoming root.
 _STAGING = ".ansible/k8sgu-staging"
 
 
@@ -45,7 +45,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
             return result
         answer = self._execute(job, variables)
         if answer.get("missing") and not answer.get("failed"):
-            # Only a run that lacks programs costs a second execution; nothing has been changed by the first.
+            # Only a run that lacks programs needs a second execution; the first has changed nothing.
             staged = self._push(mirror, answer["missing"])
             answer = self._execute(dataclasses.replace(job, staged=staged), variables)
         for internal in ("invocation", "missing"):
@@ -87,7 +87,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
             if name:
                 return name
         raise ComponentError(
-            "architecture: ec2_architecture and ansible_architecture of the host do not tell; give it, or gather facts"
+            "architecture: the host has neither ec2_architecture nor ansible_architecture; give it, or gather facts"
         )
 
     def _execute(self, job: Job, variables: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
         return dict(answer)
 
     def _push(self, mirror: Mirror, missing: list[dict[str, str]]) -> str:
-        """Copies programs of the mirror to the node as the login user; returns their directory. The module verifies."""
+        """Copies programs to the node as the login user and returns their directory. The module verifies them."""
         made = self._low_level_execute_command(
             f"umask 077; mkdir -p {_STAGING} && cd {_STAGING} && pwd", sudoable=False
         )
@@ -108,7 +108,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
             raise AnsibleError(f"component: {_STAGING} cannot be made on the node: {made['stderr'] or made['stdout']}")
         for item in {entry["sha256"]: entry for entry in missing}.values():
             target = posixpath.join(staging, item["sha256"])
-            # A copy that is cut off keeps its other name, so that it never passes for a whole one.
+            # An interrupted copy keeps its temporary name, so that it is never taken for a complete one.
             self._connection.put_file(posixpath.join(str(mirror.directory), item["url_path"]), target + ".partial")
             moved = self._low_level_execute_command(
                 f"mv {shlex.quote(target + '.partial')} {shlex.quote(target)}", sudoable=False

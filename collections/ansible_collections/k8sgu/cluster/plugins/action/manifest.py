@@ -31,7 +31,7 @@ class ActionModule(InProcessAction):
 
 
 def _documents(sources: Sources, options: Mapping[str, Any]) -> list[tuple[Any, str]]:
-    """Every document with where it comes from. Raises KubernetesError."""
+    """(document, origin) of every document. Raises KubernetesError."""
     found: list[tuple[Any, str]] = []
     try:
         for name in options["template"] or []:

@@ -14,5 +14,5 @@ class ActionModule(InProcessAction):
 
     MODULE = MODULE
     SENDABLE = False
-    # As the modules that read the mirror do.
+    # Like the modules that read the mirror.
     FROM_CALLERS_DIRECTORY = True

@@ -15,7 +15,7 @@ class ActionModule(InMemoryAction):
     """See the documentation of the module."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        # Both, since a slow connection must not count as a clock that is off.
+        # Read before and after, so that a slow connection does not count as a wrong clock.
         before = time.time()
         result = super().run(tmp, task_vars)
         result["clock"] = {"before": before, "after": time.time()}

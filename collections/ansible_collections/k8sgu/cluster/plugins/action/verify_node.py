@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""k8sgu.cluster.verify_node: the module, from what the node keeps of it."""
+"""k8sgu.cluster.verify_node: the module, by the compiled code that the node keeps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
         variables = task_vars or {}
         checked = ArgumentSpecValidator(ARGUMENT_SPECS["verify_node"]).validate(dict(self._task.args))
         answer = None
-        # Where the options are wrong, the module says how.
+        # If the options are wrong, the module reports it.
         if not checked.error_messages:
             arguments = {"options": checked.validated_parameters}
             answer = execute(self, "_verify.node:execute", arguments, variables)

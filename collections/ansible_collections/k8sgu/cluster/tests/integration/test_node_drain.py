@@ -183,7 +183,7 @@ def test_a_budget_that_holds_is_named_and_everything_takes_pods_again(cluster: C
         f"Pod {cluster.name}/web-1 is held by PodDisruptionBudget {cluster.name}/web",
         f"kubectl --namespace {cluster.name} edit poddisruptionbudget web",
         "k8sgu_drain_timeout",
-        "takes pods again: a, b, c",
+        "accept pods again: a, b, c",
     ):
         assert part in said, said
     assert failed.value.result["drained"] == [] and failed.value.result["evicted"] == [f"{cluster.name}/free-1"]
@@ -345,7 +345,7 @@ def test_without_an_api_server(cluster: Cluster, tmp_path: Path) -> None:
         made = cluster.drain("a", **given)
         assert made.result["drained"] == ["a"] and not made.result["changed"]
         assert len(made.warnings) == 1 and told in made.warnings[0]
-    with pytest.raises(KubernetesError, match=r"k8sgu_drain_timeout\): -1 is too few"):
+    with pytest.raises(KubernetesError, match=r"k8sgu_drain_timeout\): -1 seconds are too few"):
         cluster.drain("a", timeout=-1)
     # Machines that are gone are gone: their Nodes are another phase's then.
     cluster.record.write_text('{"nodes": ["a"]}')
@@ -426,7 +426,7 @@ def test_a_worker_that_leaves_is_drained_before_it_ends(described: Description, 
 
     # A budget keeps it: it serves as before, and its instance stays.
     status, said = described.play("infrastructure", k8sgu_worker_count=1, k8sgu_drain_timeout=1)
-    assert status != 0 and f"PodDisruptionBudget {cluster.name}/web" in said and "takes pods again" in said, said[
+    assert status != 0 and f"PodDisruptionBudget {cluster.name}/web" in said and "accept pods again" in said, said[
         -3000:
     ]
     assert described.instances() == ALL and cluster.cordoned(SECOND) == (False, False) and cluster.left() == ["web-1"]

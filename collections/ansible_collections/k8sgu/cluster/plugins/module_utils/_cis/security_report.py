@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Judges a cluster by the benchmark and writes the report."""
+"""Checks a cluster against the benchmark and writes the report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module impo
 
 
 class NobodyToJudge(Exception):
-    """An inventory without a control plane."""
+    """The inventory has no control plane."""
 
 
 def run(call: Call) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def run(call: Call) -> dict[str, Any]:
     options = call.options
     if not options["control_plane"]:
         raise NobodyToJudge(
-            "control_plane: names no node, so most items cannot be judged; is the inventory this cluster's?"
+            "control_plane: names no node, so most items cannot be checked; is the inventory this cluster's?"
         )
     client = Client(load(options["kubeconfig"], None), options["patience"])
     accepted = {str(number): str(reason) for number, reason in options["accepted"].items()}

@@ -107,11 +107,11 @@ def _component() -> Spec:
 ARGUMENT_SPEC: Spec = {
     "mirror_dir": {"type": "path"},
     "mirror_url": {"type": "str", "default": ""},
-    # May hold a password.
+    # May contain a password.
     "mirror_proxy": {"type": "str", "default": "", "no_log": True},
     "architecture": {"type": "str", "choices": ["amd64", "arm64"]},
     "lock_timeout": {"type": "int", "default": 300},
     "components": {"type": "list", "elements": "dict", "options": _component()},
-    # Holds the contents of secret files; as one opaque string it stays out of logs and of the recorded invocation.
+    # Contains secret files; as one opaque string it stays out of logs and of the recorded invocation.
     "prepared": {"type": "str", "no_log": True},
 }

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One execution on a node: all components of a job, in order."""
 
-# Paths are text here, as they are in the options and in what is reported.
+# Paths are text here, as in the options and in results.
 # ruff: noqa: PTH110
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def run(call: Call) -> dict[str, Any]:
 
 
 def execute(prepared: str, check_mode: bool, diff: bool) -> dict[str, Any]:
-    """The module's result for what the controller has prepared."""
+    """The module's result for a job that the controller has prepared."""
     job = _Run(decode(prepared), check_mode)
     failure: dict[str, Any] = {}
     try:
@@ -88,7 +88,7 @@ class _Run:
             record = node.read_record(component)
             binaries = node.examine_binaries(component.artifacts, record)
             currents.append(node.examine(component, binaries, record, states))
-        # Everything is planned before anything is changed, so that a fault of the last component stops the first one.
+        # Plan everything before changing anything, so that a fault of the last component stops the first one too.
         plans = self._plan_all(currents)
         if self.check_mode:
             for component, changes in zip(components, plans):
@@ -103,7 +103,7 @@ class _Run:
         try:
             for component, current, changes in zip(components, currents, plans):
                 if disturbed:
-                    # A component before it was changed, and with it perhaps what this one's plan was made for.
+                    # An earlier component was changed, which may have changed the state that this plan was made for.
                     current = node.examine(component, current.binaries, current.record, node.unit_states([component]))
                     changes = plan(component, current)
                 application = Application(component, current, changes)
@@ -118,7 +118,7 @@ class _Run:
                 if not component.overlap:
                     _finish(begun)
         except Failed as error:
-            # What was begun before it ends as it would have: healthy, or put back.
+            # Finish the components that were started before it: each becomes healthy or is rolled back.
             _finish(begun, error)
             raise
         _finish(begun)
@@ -138,7 +138,7 @@ class _Run:
         return plans
 
     def _to_be_pushed(self, plans: list[Plan]) -> list[Artifact]:
-        """What can come neither from the mirror's address nor from what was pushed before."""
+        """The programs that are neither at a mirror's address nor pushed already."""
         if self.job.mirror_url:
             return []
         staged = self.job.staged
@@ -164,7 +164,7 @@ class _Run:
 
 
 class _Begun(NamedTuple):
-    """A component whose units were started; `since` when that was begun, on the monotonic clock."""
+    """A component whose units were started; `since`: the start, by the monotonic clock."""
 
     application: Application
     result: dict[str, Any]
@@ -172,7 +172,7 @@ class _Begun(NamedTuple):
 
 
 def _finish(begun: list[_Begun], earlier: Failed | None = None) -> None:
-    """Waits for all of them and empties the list. Raises Failed with every failure, `earlier` first."""
+    """Waits for all of them and empties the list. Raises Failed with all failures, `earlier` first."""
     failures = []
     while begun:
         application, result, since = begun.pop(0)

@@ -22,7 +22,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module impo
 
 
 class DrainError(KubernetesError):
-    """As every error here, with the part of the result that is known."""
+    """An error with the part of the result that is known."""
 
     def __init__(self, message: str, result: dict[str, Any]) -> None:
         super().__init__(message)
@@ -31,14 +31,14 @@ class DrainError(KubernetesError):
 
 @dataclass
 class Outcome:
-    """What the module returns, and what it warns of."""
+    """The module's result and its warnings."""
 
     result: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
 
 
 class Record:
-    """The names of nodes that were cordoned from here, in a file: a run that was killed leaves them to the next."""
+    """The names of nodes that we cordoned, in a file, so that the next run finds those of a killed one."""
 
     def __init__(self, path: str, check_mode: bool) -> None:
         self.path, self.check_mode = Path(path), check_mode
@@ -75,14 +75,14 @@ class Record:
 
 
 def run(call: Call) -> dict[str, Any]:
-    """Brings the nodes to the state. Raises KubernetesError, as DrainError where something of the result is known."""
+    """Brings the nodes to the state. Raises KubernetesError, or DrainError if part of the result is known."""
     options, check_mode = call.options, call.check_mode
     for name, shown, least in (
         ("timeout", "timeout (k8sgu_drain_timeout)", 0),
         ("request_timeout", "request_timeout", 1),
     ):
         if options[name] < least:
-            raise KubernetesError(f"{shown}: {options[name]} is too few seconds; {least} is the least")
+            raise KubernetesError(f"{shown}: {options[name]} seconds are too few; give at least {least}")
     record = Record(options["record"], check_mode)
     work = {"drained": _drained, "serving": _serving, "absent": _absent}[options["state"]]
     outcome = work(options, check_mode, record)
@@ -113,7 +113,7 @@ def _drained(options: Mapping[str, Any], check_mode: bool, record: Record) -> Ou
                 return _undrained(names, f"no cluster has come up here yet ({error})")
             raise KubernetesError(
                 f"{error}\n{', '.join(names)} cannot be drained before the API server answers, and nothing was "
-                "changed. Mend it with them still in the description; or, where there is no cluster any more, set "
+                "changed. Repair it while they are still in the description; or, if the cluster is gone, set "
                 "k8sgu_drain_timeout: 0"
             ) from error
         choice = plans.choose(made, options["returning"], options["members"], there)
@@ -146,7 +146,7 @@ def _planned(going: Sequence[plans.NodePlan], choice: plans.Choice, staying: Seq
         "evicted": [],
     }
     told = plans.warnings(going, staying)
-    told += [f"{name} stays as it is in this run, since {why}; run it again" for name, why in choice.held.items()]
+    told += [f"{name} is not changed in this run, since {why}; run it again" for name, why in choice.held.items()]
     return Outcome(result, told)
 
 
@@ -156,10 +156,10 @@ def _carry_out(
     there = [plan for plan in going if plan.state != plans.ABSENT]
     if not there:
         return
-    # Before the first of them is cordoned: whoever kills this run leaves a record of it.
+    # Record them before the first is cordoned, for the case that this run is killed.
     record.add(plan.name for plan in there)
     try:
-        # All of them first, so that no pod goes from one that leaves to another.
+        # Cordon all of them first, so that no pod moves from one that leaves to another.
         for plan in there:
             if plan.cordon:
                 nodes.cordon(plan, options["reason"])
@@ -173,17 +173,17 @@ def _carry_out(
 
 
 def _give_back(nodes: Nodes, names: Sequence[str], record: Record) -> str:
-    """Opens what was cordoned from here; says what came of it."""
+    """Uncordons what we cordoned; returns a sentence that says how that went."""
     try:
         for name in names:
             nodes.uncordon(name)
         record.drop(names)
     except KubernetesError as error:
         return (
-            f"{', '.join(names)}: could not be opened for pods again ({error}). A run of site.yml does it, as does "
+            f"{', '.join(names)}: could not be uncordoned ({error}). A run of site.yml does it, as does "
             "`kubectl uncordon`"
         )
-    return f"What was cordoned for it takes pods again: {', '.join(names)}"
+    return f"These nodes accept pods again: {', '.join(names)}"
 
 
 def _serving(options: Mapping[str, Any], check_mode: bool, record: Record) -> Outcome:
@@ -204,7 +204,7 @@ def _absent(options: Mapping[str, Any], check_mode: bool, record: Record) -> Out
     names = list(options["nodes"])
     gone: list[str] = []
     warnings = []
-    # What was let go without the API server has no mark, and there may be no server to ask.
+    # Nodes that were removed without the API server have no mark, and there may be no server to ask.
     if set(names) & set(record.names()):
         try:
             with _api(options) as nodes:

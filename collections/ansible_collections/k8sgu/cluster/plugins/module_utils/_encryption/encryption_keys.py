@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The file of keys on the controller, brought to a step of a rotation, and the choice that the nodes are to have."""
+"""Brings the file of keys on the controller to a step of a rotation, and checks the choice for the nodes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ERRORS = (KeysError, choices.RecordError, FileError, OSError)
 
 
 def run(call: Call) -> dict[str, Any]:
-    """Makes the file what the options say; returns the module's result. Raises one of ERRORS."""
+    """Changes the file as the options say and returns the module's result. Raises one of ERRORS."""
     options = call.options
     path, state, choice = Path(options["path"]), options["state"], options["choice"]
     before = parse(path.read_text(), str(path)) if path.exists() else []
     record = choices.read(Path(choice["record"])) if choice else None
     needs_no_key = bool(choice) and choice["provider"] == choices.KMS
-    # Where only a KMS provider wrote so far, the nodes hold no key that could be lost.
+    # If only a KMS provider wrote so far, the nodes have no key that could be lost.
     if not before and not needs_no_key and (record is None or set(record.reads) != {choices.KMS}):
         refuse_loss(str(path), options["in_use"])
     after, reasons = (before, []) if needs_no_key and state == "present" else plan(before, state)

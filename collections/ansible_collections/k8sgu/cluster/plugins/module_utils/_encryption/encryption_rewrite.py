@@ -27,7 +27,7 @@ WORKERS = 8
 
 
 class NotRewritten(Exception):
-    """Not everything was stored anew; `result` has what was done by then."""
+    """Not everything was rewritten; `result` has what was done by then."""
 
     def __init__(self, message: str, result: dict[str, Any]) -> None:
         super().__init__(message)
@@ -35,7 +35,7 @@ class NotRewritten(Exception):
 
 
 def run(call: Call) -> dict[str, Any]:
-    """Stores everything anew and writes the record. Raises NotRewritten."""
+    """Rewrites everything and writes the record. Raises NotRewritten."""
     counts: dict[str, dict[str, int]] = {}
     try:
         _rewrite_all(call, counts)

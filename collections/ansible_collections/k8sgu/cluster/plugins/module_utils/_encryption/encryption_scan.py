@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Requires that all of etcd was written with the key that now writes. Standard library only: it runs on nodes."""
+"""Checks that everything in etcd was written with the key that writes now. Standard library only: it runs on nodes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class KeyStillNeeded(Exception):
-    """Something in etcd was written with another key, or etcd cannot be read; the text says how to look."""
+    """Something in etcd was written with another key, or etcd cannot be read; the text says how to check."""
 
 
 def run(call: Call) -> dict[str, Any]:
@@ -25,10 +25,10 @@ def run(call: Call) -> dict[str, Any]:
     try:
         found = scan(etcdctl, call.options["resources"], prefix, everything=True)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        raise KeyStillNeeded(f"etcd cannot be read: {error}; look with: etcdctl endpoint health --cluster") from error
+        raise KeyStillNeeded(f"etcd cannot be read: {error}; check with: etcdctl endpoint health --cluster") from error
     if found.others:
         raise KeyStillNeeded(
             f"not everything in etcd begins with {prefix}: {found.describe()}. No key may be dropped; "
-            "look with: etcdctl get KEY | hexdump -C, and run playbooks/rotate_encryption_key.yml again"
+            "check with: etcdctl get KEY | hexdump -C, and run playbooks/rotate_encryption_key.yml again"
         )
     return {"changed": False, "values": found.values}

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The module's options and what they mean in a kubeconfig's own terms."""
+"""The module's options, and their translation to kubeconfig's own fields."""
 
 from __future__ import annotations
 
@@ -145,14 +145,14 @@ _PATHS = (*_FILES, "token_file")
 
 
 def requests(params: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The kubeconfigs of a call, each with the prefix that its options have in errors."""
+    """(prefix of option names in errors, options) of each kubeconfig of a call."""
     if params["kubeconfigs"] is not None:
         return [(f"kubeconfigs[{index}].", item) for index, item in enumerate(params["kubeconfigs"])]
     return [("", params)]
 
 
 def secrets_of_options(params: dict[str, Any]) -> Iterator[str]:
-    """Secret values of the options beyond those that the argument spec marks."""
+    """Secret values of the options that the argument spec does not mark."""
     for _prefix, request in requests(params):
         for cluster in request["clusters"] or []:
             address = cluster.get("proxy_url") or ""
@@ -167,19 +167,19 @@ def secrets_of_options(params: dict[str, Any]) -> Iterator[str]:
 
 
 def written_path(path: str, directory: str) -> str:
-    """A file's path as `kubectl config` writes it: below the kubeconfig's `directory` from there, else from the root.
+    """A file's path as `kubectl config` writes it: relative to `directory` if it is below it, otherwise absolute.
 
-    It is given from the working directory, as kubectl's own options are.
+    `path` is relative to the working directory, as in kubectl's own options.
     """
-    whole = os.path.abspath(path)  # noqa: PTH100 - links are left as they are named
+    whole = os.path.abspath(path)  # noqa: PTH100 - links are not resolved
     below = os.path.relpath(whole, directory)
     return whole if below == os.pardir or below.startswith(os.pardir + os.sep) else below
 
 
 def desired(prefix: str, request: dict[str, Any], check_mode: bool, register: Register) -> Desired:
-    """One kubeconfig's options as kubeconfig's own fields; files are read where they are to be embedded.
+    """One kubeconfig's options as kubeconfig's own fields; reads the files that are to be embedded.
 
-    In check mode a file to embed may be missing. `register` is called with every key before anything is said about it.
+    In check mode a file to embed may be missing. `register` is called with every key before a message can contain it.
     Raises ConfigError.
     """
     directory = str(Path(os.path.abspath(request["path"])).parent)  # noqa: PTH100
@@ -233,7 +233,7 @@ def _fields(
 
 
 def both_given(request: dict[str, Any]) -> tuple[str, str] | None:
-    """The first file option that is given together with its data."""
+    """The first file option that is given together with its data, and that data option; None if there is none."""
     for section in ("clusters", "users"):
         for index, item in enumerate(request[section] or []):
             for name in _PATHS:

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One call of the module: read every file, plan all, and only then write."""
+"""One call of the module: reads every file, plans all, and only then writes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Ownership(NamedTuple):
 
 
 class FilePlan(NamedTuple):
-    """What becomes of one file. `after` None: it is removed, or there is nothing to do."""
+    """The plan for one file. `after` None: it is removed, or there is nothing to do."""
 
     path: str
     text: bytes | None
@@ -62,7 +62,7 @@ class FilePlan(NamedTuple):
 
 
 def run(call: Call) -> dict[str, Any]:
-    """Brings the files to what the options say. Raises ConfigError, FileError and LibraryMissing."""
+    """Changes the files as the options say. Raises ConfigError, FileError and LibraryMissing."""
     require(YAML)
     params, check_mode, register = call.options, call.check_mode, call.hidden.add
     for secret in secrets_of_options(params):
@@ -124,7 +124,7 @@ def _plan_file(
         try:
             return (directory / name).read_bytes()
         except OSError:
-            return None  # such as a certificate that the kubelet has yet to fetch
+            return None  # for example a certificate that the kubelet will fetch later
 
     planned = plan(before, wanted, referenced)
     changes = list(planned.changes)
@@ -152,7 +152,7 @@ def _apply(item: FilePlan, ownership: Ownership, backup: bool) -> str | None:
         if item.text is not None and _read(item.path, item.path) != item.text:
             raise ConfigError(f"path: {item.path} was changed by another program meanwhile; run again")
         uid, gid = ownership.uid, ownership.gid
-        if item.text is not None:  # a file that is replaced keeps its owner
+        if item.text is not None:  # a replaced file keeps its owner
             status = Path(item.path).stat()
             uid = status.st_uid if uid == -1 else uid
             gid = status.st_gid if gid == -1 else gid
@@ -238,7 +238,7 @@ def _diff(item: FilePlan) -> dict[str, str]:
 def _diff_texts(item: FilePlan) -> tuple[str, str]:
     before = masked(item.before)
     after = masked(item.after, item.before)
-    if item.after is not None and not item.rewrite:  # owner and mode alone
+    if item.after is not None and not item.rewrite:  # only owner and mode change
         return before, after + "".join(f"# {change}\n" for change in item.changes)
     return before, after
 

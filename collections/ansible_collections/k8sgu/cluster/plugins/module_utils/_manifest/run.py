@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One set of objects, applied or removed."""
+"""Applies or removes one set of objects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.engine imp
 from ansible_collections.k8sgu.cluster.plugins.module_utils._manifest.options import ARGUMENT_SPEC
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
-# Documents with where each comes from, for the module's options.
+# Returns (document, origin) pairs for the module's options.
 Documents = Callable[[Mapping[str, Any]], List[Tuple[Any, str]]]
 
 
@@ -50,8 +50,8 @@ def run(call: Call, documents: Documents) -> dict[str, Any]:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raises KubernetesError for what the argument specification cannot refuse."""
-    # Part of the name of a ConfigMap and the value of a label.
+    """Raises KubernetesError for errors that the argument specification cannot express."""
+    # The name is part of a ConfigMap's name and the value of a label.
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?", options["name"]):
         raise KubernetesError(
             f"name: {options['name']!r} is not a DNS label of at most 53 lower-case letters, digits and -"
@@ -60,7 +60,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise KubernetesError("template, src, definition: at least one is required with state: present")
     for key in ("wait_timeout", "request_timeout"):
         if options[key] < 1:
-            raise KubernetesError(f"{key}: is at least 1 second")
+            raise KubernetesError(f"{key}: must be at least 1 second")
 
 
 def _engine_options(options: Mapping[str, Any], check_mode: bool) -> Options:

@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One run of the mirror: read, plan, check what the plan needs, fill."""
+"""One run of the mirror: reads, plans, checks what the plan needs, fills."""
 
-# Paths come and go as text here.
+# Paths are text here.
 # ruff: noqa: PTH111, PTH112, PTH117, PTH118
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.store import
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.transport import Limits, probe
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
-# A publisher that needs longer than this for its first byte is not one to wait for.
+# A publisher that needs longer than this for its first byte counts as unreachable.
 _PROBE_TIMEOUT_S = 3.0
 
 
@@ -53,7 +53,7 @@ class Outcome:
     release: Release
     steps: tuple[Step, ...]
     store: Store
-    present: tuple[str, ...]  # titles of what was there before
+    present: tuple[str, ...]  # titles of the items that were in the mirror before
 
     def as_result(self) -> dict[str, Any]:
         """The task's result, as the module's documentation describes it."""
@@ -88,7 +88,7 @@ def run(call: Call) -> dict[str, Any]:
 
 
 def complete(params: Mapping[str, Any], check_mode: bool, say: Say) -> Outcome:
-    """Make the mirror complete for the parameters (those of ARGUMENT_SPEC). Raises MirrorError."""
+    """Complete the mirror for the parameters (those of ARGUMENT_SPEC). Raises MirrorError."""
     for name in ("parallel", "attempts", "timeout"):
         if params[name] < 1:
             raise MirrorError(f"{name}: must be at least 1, not {params[name]}")
@@ -129,7 +129,7 @@ def complete(params: Mapping[str, Any], check_mode: bool, say: Say) -> Outcome:
     cache_dir = params["cache_dir"] or default_cache_dir()
     say(f"{len(steps)} of {len(wants)} items are missing from {store.root}")
     with cache_lock(cache_dir, progress), mirror_lock(store.root, progress):
-        # Another run may have brought some of it, and what it recorded must not be lost.
+        # Another run may have added some items, whose records must not be lost.
         store.load()
         absent = {step.want.title for step in missing([step.want for step in steps], store, options, sources)}
         limits = Limits(timeout_s=params["timeout"], attempts=params["attempts"])
@@ -157,7 +157,7 @@ def _tell(addresses: Mapping[str, str], unreachable: Mapping[str, str], say: Say
 
 
 def _preflight_build(steps: list[Step], sources: Sources, options: Options) -> Toolchain | None:
-    """The Go toolchain where one is needed; userlands are checked too, before anything is changed."""
+    """The Go toolchain if one is needed; checks userlands too, before anything is changed."""
     modules = set()
     for step in steps:
         if step.source != "build":
@@ -190,7 +190,7 @@ def _preflight_build(steps: list[Step], sources: Sources, options: Options) -> T
 def _preflight_room(
     steps: list[Step], cache_dir: str, toolchain: Toolchain | None, sources: Sources, store: Store
 ) -> None:
-    """Raises MirrorError where builds have too little room: they would find that out after many minutes."""
+    """Raises MirrorError if builds have too little room, which they would only notice after many minutes."""
     if toolchain is None:
         return
     builds = Builder(toolchain, sources, cache_dir, threading.Event()).unbuilt(builds_of(steps))
@@ -204,7 +204,7 @@ def _preflight_room(
 def _preflight_directory(
     steps: list[Step], params: Mapping[str, Any], store: Store, options: Options, sources: Sources
 ) -> Store | None:
-    """The directory to copy from. Raises MirrorError with everything that it lacks."""
+    """The directory to copy from. Raises MirrorError that lists everything missing."""
     if options.source != "directory":
         return None
     path = params["source_dir"] or store.root

@@ -37,7 +37,7 @@ def run(call: Call) -> dict[str, Any]:
     if since >= until:
         raise AuditError(f"since: {options['since']} is not before until ({options['until']}); nothing can be found")
     if options["limit"] < 1:
-        raise AuditError(f"limit: {options['limit']} is no number of events; give 1 or more")
+        raise AuditError(f"limit: {options['limit']} is not a number of events; give 1 or more")
     filters = {name: options[name] for name in ("users", "verbs", "resources", "namespaces", "names")}
     rows, found = search(Path(options["path"]), options["node"], Wanted(since, until, **filters), options["limit"])
     return {"changed": False, "events": rows, "found": found}

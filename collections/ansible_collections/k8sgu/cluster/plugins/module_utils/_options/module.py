@@ -1,11 +1,11 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a module is made of, and its `main`.
+"""The parts of a module, and its `main`.
 
-Every package has its argument specification in `options.py` (`ARGUMENT_SPEC`, or `ARGUMENT_SPECS` by module where it
-has several modules) and the work in `run.py` (or in a file named after each module). A module that an action plugin may
-run in Ansible's own process has a `MODULE` there, which the module file and the action plugin share.
+Every package has its argument specification in `options.py` (`ARGUMENT_SPEC`, or `ARGUMENT_SPECS` by module if it has
+several) and the work in `run.py` (or in a file named after each module). A module that an action plugin may run in
+Ansible's own process has a `MODULE` there, which the module file and the action plugin share.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _silent(_text: str) -> None:
 
 @dataclass
 class Call:
-    """One call of a module. `hidden` are values to mask in the result, `say` shows the user how far it is."""
+    """One call of a module. `hidden` has values to mask in the result; `say` shows the user its progress."""
 
     options: dict[str, Any]
     check_mode: bool = False
@@ -36,9 +36,9 @@ class Call:
 class Module:
     """A module's options and work.
 
-    `run` returns the module's result; None where the action plugin does the work itself. Every error in `errors` fails
-    the task, with what its attribute `result` holds, if it has one. `rules` are further keywords of AnsibleModule that
-    say which options go together, such as `mutually_exclusive`.
+    `run` returns the module's result; it is None if the action plugin does the work itself. An error in `errors` fails
+    the task, with the error's attribute `result` if it has one. `rules` are further keywords of AnsibleModule about
+    combinations of options, such as `mutually_exclusive`.
     """
 
     argument_spec: Mapping[str, Mapping[str, Any]]
@@ -49,7 +49,7 @@ class Module:
 
 
 def carry_out(module: Module, call: Call, run: Callable[[Call], dict[str, Any]] | None = None) -> dict[str, Any]:
-    """The module's result, or its failure; `run` stands in for `module.run`."""
+    """The module's result, or its failure; `run` replaces `module.run`."""
     work = run or module.run
     if work is None:
         raise AssertionError("neither the module nor its action plugin does the work")

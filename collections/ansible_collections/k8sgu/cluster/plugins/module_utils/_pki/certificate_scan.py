@@ -30,7 +30,7 @@ class Found(NamedTuple):
 
 
 class Unreadable(Exception):
-    """Files that cannot be read; the text names them and the way out."""
+    """Files cannot be read; the text names them and says what to do."""
 
 
 def run(call: Call) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The course of cfssl_cert: check everything, plan, stop there in check mode, apply, tell."""
+"""The steps of cfssl_cert: check everything, plan, apply unless in check mode, report."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def run(call: Call) -> dict[str, Any]:
 
 
 def ensure(options: Mapping[str, Any], check_mode: bool = False, diff: bool = False) -> dict[str, Any]:
-    """Make the certificates of `options` what they shall be and return the result. Raises PkiError, FileError."""
-    # Here, since they need the library cryptography.
+    """Make or remove the certificates as `options` say and return the result. Raises PkiError, FileError."""
+    # Imported here, since they need the library cryptography.
     from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import apply, plan, store
     from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.authorities import Authorities
     from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.entries import entries_of

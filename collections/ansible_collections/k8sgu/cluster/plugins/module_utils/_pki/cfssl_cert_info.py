@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The course of cfssl_cert_info: find certificates, say what is in them."""
+"""The steps of cfssl_cert_info: find certificates and describe them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(call: Call) -> dict[str, Any]:
 
 
 def gather(options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every certificate that `options` name; raises PkiError for the first that cannot be had."""
+    """Every certificate that `options` name. Raises PkiError for the first that cannot be read."""
     if not (options.get("paths") or options.get("contents") or options.get("addresses")):
         raise PkiError("paths", "is empty, and so are contents and addresses; give one of them")
     timeout = options.get("timeout", 10)

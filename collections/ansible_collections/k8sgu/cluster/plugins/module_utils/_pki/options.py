@@ -63,7 +63,7 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
     "ssh_key": {"path": {"type": "path", "required": True}, "comment": {"type": "str", "default": ""}},
 }
 
-# Which options of cfssl_cert go together.
+# Rules for combinations of cfssl_cert's options.
 RULES: dict[str, Any] = {
     "mutually_exclusive": [
         ("csr", "csr_file"),

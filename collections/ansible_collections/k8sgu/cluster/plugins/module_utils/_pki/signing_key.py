@@ -23,7 +23,7 @@ try:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
 except ImportError:
-    pass  # `run` asks for it before anything here is called
+    pass  # `run` checks for it before anything here is called
 
 SIZES = {"rsa": (2048, 3072, 4096), "ecdsa": (256, 384, 521)}
 _PUBLIC_KEY = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----\n?", re.DOTALL)

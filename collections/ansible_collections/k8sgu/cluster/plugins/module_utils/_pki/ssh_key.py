@@ -38,7 +38,7 @@ try:
         load_ssh_private_key,
     )
 except ImportError:
-    pass  # `run` asks for it before anything here is called
+    pass  # `run` checks for it before anything here is called
 
 
 class KeyFileError(Exception):

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Judges the description of a cluster and its nodes; every problem is told at once."""
+"""Checks the description of a cluster and its nodes; reports all problems at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight.options i
 
 
 class Problems(Exception):
-    """What must be mended before anything is changed."""
+    """Problems to correct before anything is changed."""
 
 
 def run(call: Call) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def run(call: Call) -> dict[str, Any]:
         options["living"],
     )
     if problems:
-        # The message alone: Ansible shows the whole result, and a list beside it would say all of it twice.
+        # Only the message: Ansible shows the whole result, so a list would show everything twice.
         count = f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
         text = "\n".join(f"- {problem}" for problem in problems)
         raise Problems(f"{count}, and nothing was changed:\n{text}")

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One look at a cluster through its API: every check, or the one that a node's failure asks for."""
+"""Checks a cluster through its API: all checks, or only that of a node's failure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.cluster impo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.kubectl import Kubectl, find
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.options import ARGUMENT_SPECS
 
-# A single request is not tried again for long: the checks themselves wait.
+# A single request is not retried for long: the checks themselves wait.
 PATIENCE_S = 3.0
 
 

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every path between the pods of the set verify-policies, held against its NetworkPolicies."""
+"""Checks every path between the pods of the set verify-policies against its NetworkPolicies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module impo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.options import ARGUMENT_SPECS
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.policies import checks
 
-# Where packets are dropped instead of refused, the probe gives up after a while, and only then does it answer.
+# If packets are dropped instead of refused, the probe answers only after its own timeout.
 PATIENCE_S = 20.0
 
 

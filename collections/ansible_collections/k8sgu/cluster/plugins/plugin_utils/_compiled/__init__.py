@@ -1,11 +1,11 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A module's work on a node, from what an earlier execution left compiled there.
+"""Executes a module's work on a node from compiled code that an earlier execution left there.
 
-Ansible sends a module with all that it imports as one archive, of which Python keeps nothing compiled: half a megabyte
-of sources is compiled for each execution, which takes several times as long as the work of one that finds all in order.
-What is sent here is the module's own part alone, and the node keeps it compiled, below a directory that only root may
+Ansible sends a module with everything that it imports as one archive, whose compiled code Python does not keep: half a
+megabyte of sources is compiled in each execution, which takes several times as long as the work if there is nothing to
+change. Here only the module's own part is sent, and the node keeps it compiled, below a directory that only root can
 enter, under a name made from its content.
 """
 
@@ -30,10 +30,10 @@ _DIRECTORY = Path(__file__).parents[2] / "module_utils"
 _IMPORT = re.compile(
     rf"^[ ]*from {re.escape(_UTILS)}\.(?P<module>[\w.]+) import (?P<names>\([^)]*\)|[^(\n]+)$", re.MULTILINE
 )
-# What is imported for types alone is not there when the code runs.
+# Imports that are only for types are not executed.
 _TYPING_BLOCK = re.compile(r"^if TYPE_CHECKING:\n(?:(?:[ ]+.*)?\n)+", re.MULTILINE)
 _NODE_HALF = Path(__file__).with_name("on_node.py")
-# Before the answer, since a shell's profile may have printed something before.
+# Printed before the answer, since a shell's profile may print something first.
 _MARK = "k8sgu-answer:"
 _SHOWN_CHARACTERS = 2000
 
@@ -41,12 +41,12 @@ _SHOWN_CHARACTERS = 2000
 def execute(
     action: ActionBase, function: str, arguments: dict[str, Any], variables: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """The answer of `function` ("<package>.<module>:<name>") to `arguments`, executed on the task's host as root.
+    """Calls `function` ("<package>.<module>:<name>") with `arguments` on the task's host as root; returns its answer.
 
-    Arguments and answer are JSON. What the function's module imports must be in the standard library or ours. Check
-    mode keeps nothing new.
-    None where a module has to be sent: Python's path on the node is not known yet, or Ansible is to send no program by
-    the connection's input (pipelining is off, or what is sent is to be kept for a look).
+    Arguments and answer are JSON. The function's module may import only the standard library and our own code. Check
+    mode stores nothing new.
+    None if a module must be sent: Python's path on the node is not known yet, or Ansible must not send programs by the
+    connection's input (pipelining is off, or remote files are to be kept).
     """
     interpreter = node_interpreter(action, variables)
     if interpreter is None:
@@ -87,7 +87,7 @@ def _archive(module: str) -> tuple[str, str]:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, source in sorted(sources.items()):
-            # Without the file's own time, which differs from one checkout to the next.
+            # Without the file's time, which differs between checkouts.
             archive.writestr(zipfile.ZipInfo(str(root / path)), source)
     return hashlib.sha256(buffer.getvalue()).hexdigest(), base64.b64encode(buffer.getvalue()).decode("ascii")
 

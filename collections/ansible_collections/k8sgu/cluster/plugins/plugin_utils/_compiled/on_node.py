@@ -1,9 +1,9 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The node's half of _compiled: it is sent as it stands, and runs there with nothing but Python (3.8 or newer)."""
+"""The node's part of _compiled: it is sent unchanged, and needs only Python (3.8 or newer) there."""
 
-# Each import is paid by every execution; pathlib and shutil cost more than what they would replace.
+# Every execution pays for each import; pathlib and shutil cost more than what they would replace.
 # ruff: noqa: PTH101, PTH103, PTH104, PTH112, PTH118, PTH120, PTH123
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 DIRECTORY = "/var/lib/k8sgu/python"
-# Of other versions of the collection, which may be at work on the node right now.
+# Directories of other versions of the collection, which may be in use on the node right now.
 KEPT = 3
 
 
@@ -51,7 +51,7 @@ def _answer(given: dict[str, Any]) -> Any:
 
 
 def keep(archive: str, path: str) -> None:
-    """Puts the sources in place whole, whoever else does the same meanwhile, and removes what is long out of use."""
+    """Places the sources atomically, even if others do the same meanwhile, and removes what is long unused."""
     directory = os.path.dirname(path)
     os.makedirs(directory, 0o700, exist_ok=True)
     os.chmod(directory, 0o700)
@@ -69,7 +69,7 @@ def keep(archive: str, path: str) -> None:
 
 
 def unpack(archive: str, directory: str | None) -> str:
-    """A new directory, which its owner alone may enter, with the content of the archive (in Base64)."""
+    """A new directory, which only its owner can enter, with the content of the archive (in Base64)."""
     import base64
     import io
     import tempfile
@@ -81,7 +81,7 @@ def unpack(archive: str, directory: str | None) -> str:
             sources.extractall(work)
         for folder, _folders, names in os.walk(work):
             for name in names:
-                # Else a node that loses its power may later find empty files under the name of the whole.
+                # Otherwise a node that loses power may later find empty files under the final name.
                 with open(os.path.join(folder, name), "rb") as stream:
                     os.fsync(stream.fileno())
     except BaseException:

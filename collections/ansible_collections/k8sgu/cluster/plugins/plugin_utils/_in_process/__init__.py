@@ -5,10 +5,10 @@
 
 Such modules are of two kinds:
 
-- Those that work on files or ask AWS can do so on any machine. Behind the action plugin is a real module, which is sent
-  where the task is for another host or user, has an environment or an interpreter of its own, or is asynchronous.
-- Those that know the cluster by the controller's own files (`SENDABLE = False`) always run on the controller, whatever
-  host the task is for. Behind the action plugin is documentation alone.
+- Those that work on files or call AWS can run on any machine. They have a real module, which is sent if the task is for
+  another host or user, has an environment or an interpreter of its own, or is asynchronous.
+- Those that need the controller's files (`SENDABLE = False`) always run on the controller, whatever host the task is
+  for. Their module file is documentation only.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class InProcessAction(ActionBase):  # type: ignore[misc]  # ansible-core is not 
     MODULE: ClassVar[Module]
     # Whether there is a module to send to another host.
     SENDABLE: ClassVar[bool] = True
-    # Whether relative paths begin in the directory that Ansible was started in, instead of the playbook's.
+    # Whether paths are relative to the directory in which Ansible was started, instead of the playbook's.
     FROM_CALLERS_DIRECTORY: ClassVar[bool] = False
-    # Of the options that are text, those that may be written as a number; None where whatever can be made text will do.
+    # Text options that may also be written as a number; None if any value is converted to text.
     NUMBERS: ClassVar[tuple[str, ...] | None] = None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -71,7 +71,7 @@ class InProcessAction(ActionBase):  # type: ignore[misc]  # ansible-core is not 
         return result
 
     def _answer(self, variables: dict[str, Any]) -> dict[str, Any] | None:
-        """The module's result; None where the module is to be sent: it says itself which options are wrong."""
+        """The module's result; None if the module must be sent, which then reports wrong options itself."""
         checked = ArgumentSpecValidator(dict(self.MODULE.argument_spec), **self.MODULE.rules).validate(
             dict(self._task.args)
         )
@@ -87,24 +87,24 @@ class InProcessAction(ActionBase):  # type: ignore[misc]  # ansible-core is not 
             hidden or set(),
             say=lambda text: Display().display(f"  {self._task.action.rpartition('.')[2]}: {text}"),
         )
-        # With an environment of its own, what can be sent would have been sent.
+        # If the task has an environment and the module can be sent, it has been sent.
         environment = {} if self.SENDABLE else task_environment(self)
         # Ansible starts modules on this machine in the playbook's directory.
         directory = os.getcwd() if self.FROM_CALLERS_DIRECTORY else self._loader.get_basedir()  # noqa: PTH109
         with _added(environment), contextlib.chdir(directory):
             result = self.work(call, variables)
-        # What always runs here may be given secrets that no option marks as such: a manifest, all variables.
+        # Modules that always run here may get secrets in options that are not marked so: a manifest, all variables.
         if self.SENDABLE and shows_invocation(variables):
             result["invocation"] = {"module_args": call.options}
         if call.warnings:
             result["warnings"] = call.warnings
-        # What went through JSON is data, whatever the options were to Ansible.
+        # After JSON everything is plain data, whatever the options were to Ansible.
         data: dict[str, Any] = json.loads(json.dumps(masked(result, call.hidden) if call.hidden else result))
         return data
 
 
 def _data(value: Any) -> Any:
-    """Without what Ansible marks values with (where they came from, whether they are templates)."""
+    """The value without Ansible's tags (origin, whether it is a template)."""
     if isinstance(value, dict):
         return {str(key): _data(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -116,7 +116,7 @@ def _data(value: Any) -> Any:
 
 @contextlib.contextmanager
 def _added(environment: Mapping[str, str]) -> Iterator[None]:
-    """Our own environment with these variables too."""
+    """Our own environment with these variables added."""
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     try:
