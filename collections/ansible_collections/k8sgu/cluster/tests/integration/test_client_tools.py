@@ -156,7 +156,7 @@ def test_without_any_source_the_run_goes_on_and_says_so(workstation: Workstation
         said = output[output.index("cfssl and cfssljson are missing: ") :]
         assert f"{url}/v1.6.5/cfssl_1.6.5_linux_" in said and why in said, said
         assert "Go: not on PATH; package golang-cfssl: no apt-get on PATH. " in said
-        assert "or install Go or the Debian package golang-cfssl" in said and "The cluster does without." in said
+        assert "or install Go or the Debian package golang-cfssl" in said and "The cluster does not need it." in said
     assert list(workstation.installed()) == ["kubectl"]
     # The first of the two that is not there is enough.
     assert len(publisher.asked) == 1
@@ -253,7 +253,7 @@ def test_without_the_aws_command_line_and_an_index_the_run_goes_on(workstation: 
     workstation.add("cfssljson", "")
     status, output = workstation.play()
     assert status == 0 and "aws is missing: pip could not install awscli (" in output, output[-3000:]
-    assert "cfssl and cfssljson are missing" not in output and "The cluster does without." in output
+    assert "cfssl and cfssljson are missing" not in output and "The cluster does not need it." in output
     status, output = workstation.play(k8sgu_client_tools_required=["aws"])
     assert status != 0 and "k8sgu_client_tools_required: aws is missing" in output, output[-3000:]
 

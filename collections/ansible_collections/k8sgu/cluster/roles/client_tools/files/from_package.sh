@@ -1,5 +1,5 @@
 #!/bin/sh
-# Programs of a Debian package, copied to a directory: what the package manager has installed stays as it is, and nobody is root.
+# Copies programs of a Debian package to a directory, without installing the package and without root.
 #     from_package.sh PACKAGE DIRECTORY PROGRAM...
 set -eu
 package=$1 directory=$2
@@ -10,7 +10,7 @@ cd "$work"
 apt-get -qq download "$package"
 dpkg-deb --extract ./*.deb .
 for program; do
-  # One that a library is missing for does not start.
+  # A program does not start if one of its libraries is missing.
   missing=$(ldd "usr/bin/$program" 2>/dev/null | awk '/not found/ { print $1 }')
   if [ -n "$missing" ]; then
     echo "$program of $package needs $missing, which is not installed" >&2
