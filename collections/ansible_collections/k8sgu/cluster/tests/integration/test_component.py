@@ -331,7 +331,7 @@ def test_an_unhealthy_first_installation_leaves_nothing_running(greeter: Greeter
     greeter.greeting = "broken"
     outcome = greeter.run(ok=False)
     assert "cannot go on like this" in "".join(outcome.result["journal"])
-    assert "put back" in outcome.message
+    assert "were restored" in outcome.message
     state = greeter.state()
     assert f"/etc/{greeter.name}/greeting" not in state
     assert "greeter.service" not in state

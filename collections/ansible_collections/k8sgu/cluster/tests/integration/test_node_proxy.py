@@ -121,7 +121,9 @@ class Company:
     def play(self, *arguments: str, **variables: Any) -> tuple[int, str]:
         """How many tasks changed something, and the output."""
         reached = {**self.node.ansible_variables, "ec2_private_ip": self.address}
-        groups = {"control_plane": {"hosts": {}}, "etcd": {"hosts": {}}, "worker": {"hosts": {NAME: reached}}}
+        # The limit leaves it out; without one there would be no cluster.
+        member = {"hosts": {"demo-control-plane-0": {"ec2_private_ip": "10.99.0.9"}}}
+        groups = {"control_plane": member, "etcd": member, "worker": {"hosts": {NAME: reached}}}
         hosts = self.directory / "inventory.yml"
         hosts.write_text(json.dumps({"all": {"children": groups}}))
         given = {
@@ -136,6 +138,7 @@ class Company:
             hosts,
             "--diff",
             "-vvv",
+            f"--limit={NAME}",
             *arguments,
             variables=given,
             environment={"AWS_EC2_METADATA_DISABLED": "true"},
