@@ -107,8 +107,8 @@ def test_old_tls_and_weak_suites_are_seen(on, hosts, tmp_path):
         failed = failed_checks(tmp_path)
     (name, where), seen = failed.popitem()
     assert (name, where) == ("TLS 1.2 or later with modern suites, and nothing else", groups["control_plane"][0])
-    assert "kube-scheduler at tcp 127.0.0.1:10259: to TLS 1.1 it says: agrees to TLS 1.1" in seen
-    assert "to TLS 1.2 with weak suites it says: agrees to TLS 1.2" in seen
+    assert "kube-scheduler at tcp 127.0.0.1:10259: its answer to TLS 1.1: agrees to TLS 1.1" in seen
+    assert "its answer to TLS 1.2 with weak suites: agrees to TLS 1.2" in seen
     assert failed == {}
 
 
