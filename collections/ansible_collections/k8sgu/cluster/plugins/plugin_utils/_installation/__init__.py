@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
 
 COLLECTION = "k8sgu.cluster"
 
@@ -21,6 +19,10 @@ def untested_version(running: str, tested: str) -> str | None:
 
     Ansible compares the same range (requires_ansible), and says that the collection does not support the version.
     """
+    # Here, since ansible-test imports plugins without it; ansible-core itself needs it.
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+    from packaging.version import InvalidVersion, Version
+
     try:
         # A development version counts as the version that it will be, as in Ansible itself.
         if Version(Version(running).base_version) in SpecifierSet(tested):
