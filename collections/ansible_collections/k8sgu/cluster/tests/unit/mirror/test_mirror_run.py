@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -429,24 +430,40 @@ def start(given: dict[str, Any], *wrapper: str) -> subprocess.Popen[str]:
     )
 
 
-def test_killed_at_any_moment(releases: Path, publisher: Publisher, tmp_path: Path) -> None:
+def test_killed_at_any_moment(
+    releases: Path, publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Killed later and later until a run completes: nothing is ever incomplete, and the final mirror is the same."""
     fill(releases, tmp_path, mirror_dir=str(tmp_path / "reference"), cache_dir=str(tmp_path / "reference-cache"))
-    publisher.slow = 0.02
     given = parameters(releases, tmp_path)
-    kills = 0
-    for delay in [0.3 + 0.15 * number for number in range(14)] + [120.0]:
+
+    def kill(process: subprocess.Popen[str]) -> None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert_whole(tmp_path / "mirror")
+
+    # The first time at its first request, which is answered only afterwards: however fast a machine is, this one lands.
+    asked, killed, answer = threading.Event(), threading.Event(), publisher.answer
+
+    def answer_late(handler: Any) -> None:
+        asked.set()
+        killed.wait(60)
+        answer(handler)
+
+    monkeypatch.setattr(publisher, "answer", answer_late)
+    process = start(given)
+    assert asked.wait(60)
+    kill(process)
+    killed.set()
+    publisher.slow = 0.02
+    for delay in [0.1 + 0.15 * number for number in range(14)] + [120.0]:
         process = start(given)
         try:
             process.communicate(timeout=delay)
             assert process.returncode == 0
             break
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            kills += 1
-            assert_whole(tmp_path / "mirror")
-    assert kills > 0
+            kill(process)
     publisher.slow = 0
     fill(releases, tmp_path)
     reference, mirror = tree(tmp_path / "reference"), tree(tmp_path / "mirror")
