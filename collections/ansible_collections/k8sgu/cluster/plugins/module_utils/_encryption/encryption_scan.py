@@ -9,7 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.scan import scan
-from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.node import etcdctl
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl
 
 if TYPE_CHECKING:
     from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
@@ -23,7 +23,7 @@ def run(call: Call) -> dict[str, Any]:
     """Raises KeyStillNeeded."""
     prefix = call.options["prefix"]
     try:
-        found = scan(etcdctl, call.options["resources"], prefix, everything=True)
+        found = scan(etcdctl.run, call.options["resources"], prefix, everything=True)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise KeyStillNeeded(f"etcd cannot be read: {error}; check with: etcdctl endpoint health --cluster") from error
     if found.others:

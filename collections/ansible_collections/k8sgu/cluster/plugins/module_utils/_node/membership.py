@@ -22,6 +22,8 @@ ETCD = f"{UNITS}/etcd.service"
 ETCD_DATA = "var/lib/etcd/member"
 # etcd.service writes it once the member has had a quorum; outside the data directory, to detect when that is lost.
 ETCD_JOINED = "var/lib/k8sgu/etcd-joined"
+# What a member's first start needs: the members there are then.
+ETCD_INITIAL = "etc/etcd/initial.env"
 ETCD_PKI = "etc/etcd/pki"
 KUBELET_CONFIG = "var/lib/kubelet/config.yaml"
 PODS = "var/lib/kubelet/pods"
@@ -113,22 +115,22 @@ def fetch_members(address: str, pki: Path) -> str:
 
 
 def members(body: str) -> list[Values]:
-    """etcd's answer as `name`, `address` and `started`: a member that never had a quorum has no client address."""
+    """etcd's answer, with `started`: a member that never had a quorum has no client address."""
     return [
         {
             "name": str(one.get("name") or ""),
             "address": urlsplit((one.get("peerURLs") or [""])[0]).hostname or "",
             "started": bool(one.get("clientURLs")),
+            "learner": bool(one.get("isLearner")),
         }
         for one in json.loads(body)
     ]
 
 
 def etcd(root: Path, fetch: Any = fetch_members) -> Values:
-    """The node's member. `members` is None if it does not answer; `initial` has the names in its unit."""
-    unit = text(root / ETCD)
-    initial = re.search(r"--initial-cluster=(\S+)", unit)
-    listening = re.search(r"--listen-peer-urls=([^\s,]+)", unit)
+    """The node's member. `members` is None if it does not answer; `initial` has the names of its first start."""
+    initial = re.search(r"(?m)^ETCD_INITIAL_CLUSTER=(\S+)", text(root / ETCD_INITIAL))
+    listening = re.search(r"--listen-peer-urls=([^\s,]+)", text(root / ETCD))
     data = bool(entries(root / ETCD_DATA))
     found: list[Values] | None = None
     if data and listening:

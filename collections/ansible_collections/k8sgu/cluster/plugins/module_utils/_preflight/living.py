@@ -59,13 +59,12 @@ def made_with(record: Values, nodes: Nodes) -> dict[str, Any]:
 
 
 def members(record: Values, nodes: Nodes) -> list[str]:
-    """Names of etcd's members: from the record, or else from a member, or else from the unit of a node with data."""
-    if record.get("members"):
-        return list(record["members"])
+    """Names of etcd's members: as a member lists them, or else from the record, or else from a node's first start."""
     own = [node["membership"]["etcd"] for node in nodes if node["membership"]["etcd"]["data"]]
     # A member that was added but never started has no name yet.
     told = [[one["name"] or one["address"] for one in etcd["members"]] for etcd in own if etcd["members"]]
-    return next(iter([*told, *(list(etcd["initial"]) for etcd in own if etcd["initial"])]), [])
+    recorded = [list(record["members"])] if record.get("members") else []
+    return next(iter([*told, *recorded, *(list(etcd["initial"]) for etcd in own if etcd["initial"])]), [])
 
 
 def check_fixed(values: Values, made: Values) -> list[str]:
@@ -80,8 +79,11 @@ def check_fixed(values: Values, made: Values) -> list[str]:
     ]
 
 
-def check_count(count: int | None, names: Sequence[str], nodes: Nodes) -> list[str]:
-    """Problems of the number of members. `count`: the description's, None if the inventory decides."""
+def check_count(count: int | None, names: Sequence[str], nodes: Nodes, alive: bool) -> list[str]:
+    """Problems of the number of members. `count`: the description's, None if the inventory decides.
+
+    A cluster that lives may get more of them. One that was never born has the members of its first start.
+    """
     there = [node["name"] for node in nodes if node["etcd"]]
     if not names or (count is None and not there):
         return []
@@ -91,12 +93,21 @@ def check_count(count: int | None, names: Sequence[str], nodes: Nodes) -> list[s
     else:
         what, wanted = f"k8sgu_control_plane_count: {count}", count
         back = f"put back {len(names)}"
-    if wanted == len(names):
+    if wanted == len(names) or (alive and wanted > len(names) and wanted % 2):
         return []
-    return [
-        f"{what}, and this cluster's etcd has {len(names)} member{'' if len(names) == 1 else 's'} "
-        f"({', '.join(names)}); control-plane nodes cannot be added or removed while it lives; {back}, {BESIDE}"
-    ]
+    has = f"{len(names)} member{'' if len(names) == 1 else 's'} ({', '.join(names)})"
+    if alive and wanted > len(names):
+        # https://etcd.io/docs/v3.6/faq/#why-an-odd-number-of-cluster-members
+        return [
+            f"{what}, and this cluster's etcd has {has}; with an even number it survives no more failures than "
+            f"with one less; make it {wanted + 1}, or {back}"
+        ]
+    cannot = (
+        "control-plane nodes cannot be removed while it lives"
+        if alive
+        else "it was started with these and waits for them"
+    )
+    return [f"{what}, and this cluster's etcd has {has}; {cannot}; {back}, {BESIDE}"]
 
 
 def check_version(version: str, nodes: Nodes) -> list[str]:
@@ -150,7 +161,7 @@ def check_living(values: Values, count: int | None, record: Values, nodes: Nodes
     problems = check_fixed(values, made_with(record, read)) if alive else []
     # A member keeps the list of members from its first start on.
     if alive or any(node["membership"]["etcd"]["data"] for node in read):
-        problems += check_count(count, members(record, read), nodes)
+        problems += check_count(count, members(record, read), nodes, alive)
     problems += check_version(str(values["k8sgu_kubernetes_version"]), read)
     problems += check_runtime(str(values["k8sgu_container_runtime"]), read)
     return problems

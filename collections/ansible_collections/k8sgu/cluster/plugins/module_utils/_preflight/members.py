@@ -1,10 +1,10 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Decides which etcd members may start on an empty directory: only those of a cluster that is being born.
+"""Decides which etcd members may start on an empty directory, and how: in a cluster that is being born, or by joining.
 
 A member that starts without data takes its initial addresses for a new cluster's. If the cluster already has members,
-such members would form a second cluster of the same name, or forget their votes.
+such members would form a second cluster of the same name, or forget their votes. So they join: etcd adds them first.
 https://etcd.io/docs/v3.6/op-guide/failures/ and https://etcd.io/docs/v3.6/op-guide/runtime-configuration/
 """
 
@@ -13,25 +13,49 @@ from __future__ import annotations
 from typing import Any, Mapping, Sequence
 
 DATA = "/var/lib/etcd"
+RECOVERY = "https://etcd.io/docs/v3.6/op-guide/recovery/"
 
 Node = Mapping[str, Any]
 
 
 def check_members(record: Mapping[str, Any], nodes: Sequence[Node], record_file: str) -> list[str]:
-    """A problem for each member without data that may not start. `nodes`: as in `living`; `record_file`: its path."""
+    """A problem for each member that may not start. `nodes`: as in `living`; `record_file`: its path."""
     members = [node for node in nodes if node["etcd"]]
     read = [node for node in members if node.get("membership")]
     empty = [node for node in read if not _etcd(node)["data"]]
-    if not empty:
-        return []
-    joined = [node for node in read if _etcd(node)["data"] and (_etcd(node)["joined"] or node["membership"]["born"])]
+    joined = _joined(read)
+    two = _two_clusters(joined)
+    if two:
+        return [two]
+    found = [(node, _stale(node, joined)) for node in read if _etcd(node)["data"]]
     if joined:
-        found = [_beside(node, joined) for node in empty]
-    else:
+        found += [(node, _beside(node, members, joined)) for node in empty]
+    elif empty:
         lived = bool(record) or any(node["membership"]["born"] for node in nodes if node.get("membership"))
         unread = [node["name"] for node in members if not node.get("membership")]
-        found = [_alone(node, lived, unread, record_file) for node in empty]
-    return [f"{node['name']}: {problem}" for node, problem in zip(empty, found) if problem]
+        found += [(node, _alone(node, lived, unread, record_file)) for node in empty]
+    return [f"{node['name']}: {problem}" for node, problem in found if problem]
+
+
+def joining(nodes: Sequence[Node]) -> list[str]:
+    """Names of the nodes that join a living etcd, in the order in which they do: one is a learner at a time."""
+    read = [node for node in nodes if node["etcd"] and node.get("membership")]
+    told = _told(_joined(read))
+    if told is None:
+        return []
+    half = [node["name"] for node in read if _etcd(node)["data"] and any(one["learner"] for one in _own(node, told))]
+    new = [node["name"] for node in read if not _etcd(node)["data"] and not _in_birth(node, told)]
+    return sorted(half) + sorted(new)
+
+
+def teller(nodes: Sequence[Node]) -> str:
+    """Name of a node whose etcd lists its members and has a vote; empty without one."""
+    read = [node for node in nodes if node["etcd"] and node.get("membership")]
+    for node in _joined(read):
+        told = _etcd(node)["members"]
+        if told and not any(one["learner"] for one in _own(node, told)):
+            return str(node["name"])
+    return ""
 
 
 def _etcd(node: Node) -> Mapping[str, Any]:
@@ -39,34 +63,88 @@ def _etcd(node: Node) -> Mapping[str, Any]:
     return etcd
 
 
-def _beside(node: Node, joined: Sequence[Node]) -> str | None:
-    """The problem of a member without data, if other members live."""
-    names = ", ".join(other["name"] for other in joined)
-    told = next((_etcd(other)["members"] for other in joined if _etcd(other)["members"]), None)
-    if told is None:
-        return (
-            f"etcd has no data in {DATA}, and none of {names}, which have data, lists its members; start etcd "
-            "there first (systemctl start etcd; journalctl -u etcd)"
-        )
-    listed = [one for one in told if node["address"] and one["address"] == node["address"]]
-    if any(not one["started"] for one in listed):
-        # The cluster's birth was interrupted before this member started: it belongs to it, and has never voted.
-        return None
-    if listed or any(one["name"] == node["name"] for one in told):
-        return (
-            f"etcd has no data in {DATA}, but the cluster has this member already ({names}): its data is lost, and it "
-            "must not start without; restore the directory. These playbooks cannot replace a member yet; by hand: "
-            "https://etcd.io/docs/v3.6/op-guide/runtime-configuration/"
-        )
-    known = ", ".join(one["name"] or one["address"] for one in told)
-    return (
-        f"is not a member of this cluster's etcd, which has {len(told)} ({known}); "
-        "control-plane nodes cannot be added while it lives; remove it from the group etcd, or put back "
-        "k8sgu_control_plane_count"
+def _joined(read: Sequence[Node]) -> list[Node]:
+    """The nodes whose member was in a quorum."""
+    return [node for node in read if _etcd(node)["data"] and (_etcd(node)["joined"] or node["membership"]["born"])]
+
+
+def _told(joined: Sequence[Node]) -> Sequence[Mapping[str, Any]] | None:
+    """The members that etcd lists; None if no node answers."""
+    return next((_etcd(node)["members"] for node in joined if _etcd(node)["members"]), None)
+
+
+def _own(node: Node, told: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [one for one in told if (one["name"] == node["name"] if one["name"] else one["address"] == node["address"])]
+
+
+def _in_birth(node: Node, told: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the cluster's birth was cut off before this member started: it belongs to it, and has never voted."""
+    return any(
+        not one["started"] and not one["learner"] and one["address"] == node["address"]
+        for one in told
+        if node["address"]
     )
 
 
-def _alone(node: Node, lived: bool, unread: Sequence[str], record_file: str) -> str | None:
+def _names(told: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(sorted(one["name"] or one["address"] for one in told)) or "none"
+
+
+def _two_clusters(joined: Sequence[Node]) -> str:
+    """The problem of members that do not list each other. A list lags a moment, so only what is disjoint counts."""
+    telling = [(node, _etcd(node)["members"]) for node in joined if _etcd(node)["members"]]
+    for node, told in telling:
+        for other, others in telling:
+            if not _own(other, told) and not _own(node, others):
+                return (
+                    f"{node['name']} and {other['name']} are members of two different etcd clusters ({_names(told)}; "
+                    f"{_names(others)}): nothing is changed. Find out which one has the cluster's data (on each node: "
+                    "etcdctl endpoint status), and stop etcd on the nodes of the other"
+                )
+    return ""
+
+
+def _stale(node: Node, joined: Sequence[Node]) -> str:
+    """The problem of a node with the data of a member that was removed."""
+    others = [other for other in joined if other["name"] != node["name"]]
+    told = _told(others)
+    if told is None or _own(node, told) or any(one["address"] == node["address"] for one in told):
+        return ""
+    return (
+        f"etcd has data in {DATA}, but is no member (any more) of this cluster's etcd, which has {len(told)} "
+        f"({_names(told)}); it must not start with this data. Move it away (mv {DATA}/member /root/etcd-member) and "
+        "run this again: the node then joins and gets the data of the others"
+    )
+
+
+def _beside(node: Node, members: Sequence[Node], joined: Sequence[Node]) -> str:
+    """The problem of a member without data, if other members live."""
+    told = _told(joined)
+    if told is None:
+        return (
+            f"etcd has no data in {DATA}, and none of {', '.join(other['name'] for other in joined)}, which have data, "
+            "lists its members; start etcd there first (systemctl start etcd; journalctl -u etcd)"
+        )
+    if _in_birth(node, told):
+        return ""
+    voters = [one for one in told if not one["learner"]]
+    answering = [other for other in joined if _etcd(other)["members"] is not None and _own(other, voters)]
+    needed = len(voters) // 2 + 1
+    if len(answering) >= needed:
+        return ""
+    there = {other["name"] for other in answering}
+    silent = [one for one in voters if one["name"] not in there]
+    unread = [other["name"] for other in members if not other.get("membership")]
+    return (
+        f"etcd has no data in {DATA}, and the cluster's etcd has lost its quorum: {len(answering)} of {len(voters)} "
+        f"members answer ({', '.join(sorted(there)) or 'none'}), and {needed} are needed"
+        + (f"; {', '.join(sorted(unread))} could not be read" if unread else "")
+        + f". Start etcd on {_names(silent)} (systemctl start etcd; journalctl -u etcd), then run this again. Where "
+        f"the data of a majority is lost, the database has to be restored from a snapshot: {RECOVERY}"
+    )
+
+
+def _alone(node: Node, lived: bool, unread: Sequence[str], record_file: str) -> str:
     """The problem of a member without data, if no member that was read lives."""
     if unread:
         return (
@@ -74,7 +152,7 @@ def _alone(node: Node, lived: bool, unread: Sequence[str], record_file: str) -> 
             "group etcd (without --limit), with all of them running"
         )
     if not lived:
-        return None
+        return ""
     return (
         f"etcd has no data in {DATA}, but the cluster has lived: its database is lost; restore the directory from a "
         "backup (etcdutl snapshot restore), or give the data up: playbooks/destroy.yml and then site.yml, or with "

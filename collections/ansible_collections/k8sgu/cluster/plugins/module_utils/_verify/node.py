@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import ssl
 import subprocess
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.scan import scan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, until
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners import listeners, plaintext_listeners
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.ports import check_ports
@@ -26,10 +26,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.tls import c
 if TYPE_CHECKING:
     from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
 
-ETCDCTL = "/usr/local/bin/etcdctl"
-ETCD_ENVIRONMENT = Path("/etc/etcd/etcdctl.env")
 AUDIT_LOG = Path("/var/log/kubernetes/audit.log")
-COMMAND_TIMEOUT_S = 30
 
 
 def check_plaintext(allowed_on_loopback: list[int], where: str) -> Check:
@@ -84,31 +81,16 @@ def check_anonymous(name: str, host: str, port: int, answers: dict[str, str], wh
     )
 
 
-def etcdctl(*arguments: str) -> bytes:
-    """Output of etcdctl with the node's client certificate. Raises CalledProcessError, OSError, TimeoutExpired."""
-    lines = ETCD_ENVIRONMENT.read_text().splitlines()
-    settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    # A machine's own proxy (/etc/environment) would otherwise be used for the other members.
-    own = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    return subprocess.run(
-        [ETCDCTL, *arguments],
-        env={**own, **settings},
-        capture_output=True,
-        check=True,
-        timeout=COMMAND_TIMEOUT_S,
-    ).stdout
-
-
 def check_etcd_health(members: int, where: str) -> Check:
     """The expected number of etcd members exist and are healthy."""
     look = "etcdctl endpoint health --cluster"
     try:
-        rows = json.loads(etcdctl("endpoint", "health", "--cluster", "-w", "json"))
+        rows = json.loads(etcdctl.run("endpoint", "health", "--cluster", "-w", "json"))
         healthy = [row["endpoint"] for row in rows if row.get("health")]
         seen = f"{len(healthy)} of {len(rows)} members healthy"
         passed = len(healthy) == len(rows) == members
     except subprocess.CalledProcessError as error:
-        passed, seen = False, error.stderr.decode(errors="replace").strip().splitlines()[-1]
+        passed, seen = False, etcdctl.reason(error)
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         passed, seen = False, str(error)
     return Check("etcd has its quorum", passed, f"{members} healthy members", seen, where, look)
@@ -124,7 +106,7 @@ def check_ciphertext(key: str, prefix: str, plaintext: str, where: str) -> Check
     look = f"etcdctl get {key} | hexdump -C"
     expected = f"a value that begins with {prefix}"
     try:
-        value = etcdctl("get", key, "--print-value-only")
+        value = etcdctl.run("get", key, "--print-value-only")
     except (subprocess.CalledProcessError, OSError, subprocess.TimeoutExpired) as error:
         return Check("Secrets are encrypted at rest", False, expected, str(error), where, look)
     seen = f"{len(value)} bytes that begin with {value[:24]!r}" if value else "no such key"
@@ -135,7 +117,7 @@ def check_keys(resources: list[str], prefix: str, where: str) -> Check:
     """Every value of the chosen resources is encrypted with the writing key, not with an older one or none."""
     look = "etcdctl get KEY | hexdump -C; playbooks/rotate_encryption_key.yml rewrites everything"
     try:
-        found = scan(etcdctl, resources, prefix)
+        found = scan(etcdctl.run, resources, prefix)
         passed, seen = not found.others, found.describe()
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         passed, seen = False, str(error)

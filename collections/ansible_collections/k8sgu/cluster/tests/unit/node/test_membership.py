@@ -17,7 +17,10 @@ ETCD_UNIT = """\
 ExecStart=/opt/k8sgu/etcd/current/etcd \\
   --name=cp-0 \\
   --listen-peer-urls=https://10.240.0.10:2380 \\
-  --initial-cluster=cp-0=https://10.240.0.10:2380,cp-1=https://10.240.0.11:2380
+"""
+ETCD_INITIAL = """\
+ETCD_INITIAL_CLUSTER=cp-0=https://10.240.0.10:2380,cp-1=https://10.240.0.11:2380
+ETCD_INITIAL_CLUSTER_STATE=new
 """
 API_UNIT = """\
   --service-account-issuer=https://kubernetes.default.svc.cluster.local \\
@@ -35,6 +38,7 @@ ANSWER = json.dumps(
     [
         {"id": 1, "peerURLs": ["https://10.240.0.10:2380"], "name": "cp-0", "clientURLs": ["https://10.240.0.10:2379"]},
         {"id": 2, "peerURLs": ["https://10.240.0.11:2380"], "name": "cp-1"},
+        {"id": 3, "peerURLs": ["https://10.240.0.12:2380"], "isLearner": True},
     ]
 )
 SHOWN = {
@@ -65,6 +69,7 @@ def silent(address: str, pki: Path) -> str:
 def old(tmp_path: Path) -> Path:
     """A control-plane node of a cluster that has no record."""
     write(tmp_path, membership.ETCD, ETCD_UNIT)
+    write(tmp_path, membership.ETCD_INITIAL, ETCD_INITIAL)
     write(tmp_path, f"{membership.ETCD_DATA}/wal")
     write(tmp_path, membership.API_SERVER, API_UNIT)
     write(tmp_path, membership.CONTROLLER_MANAGER, MANAGER)
@@ -100,8 +105,9 @@ def test_a_node_without_a_record_shows_what_its_cluster_was_made_with(old: Path)
             "joined": False,
             "initial": ["cp-0", "cp-1"],
             "members": [
-                {"name": "cp-0", "address": "10.240.0.10", "started": True},
-                {"name": "cp-1", "address": "10.240.0.11", "started": False},
+                {"name": "cp-0", "address": "10.240.0.10", "started": True, "learner": False},
+                {"name": "cp-1", "address": "10.240.0.11", "started": False, "learner": False},
+                {"name": "", "address": "10.240.0.12", "started": False, "learner": True},
             ],
         },
         "kubernetes": "1.36.4",

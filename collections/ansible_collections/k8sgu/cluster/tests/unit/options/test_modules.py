@@ -31,6 +31,7 @@ ON_NODES = {
     "certificate_scan",
     "component",
     "encryption_scan",
+    "etcd_member",
     "node_facts",
     "preflight_node",
     "security_facts",

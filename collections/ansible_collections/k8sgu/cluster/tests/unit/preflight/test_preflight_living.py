@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.k8sgu.cluster.plugins.filter.joining_members import joining_members
 from ansible_collections.k8sgu.cluster.plugins.filter.living_problems import living_problems
 from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import living, members
 
@@ -44,8 +45,9 @@ THREE = {"fixed": MADE, "members": ["cp-0", "cp-1", "cp-2"]}
 FILE = "/state/birth.json"
 
 
-def member(number: int, started: bool = True) -> dict[str, Any]:
-    return {"name": f"cp-{number}", "address": f"10.240.0.1{number}", "started": started}
+def member(number: int, started: bool = True, learner: bool = False) -> dict[str, Any]:
+    name = "" if learner and not started else f"cp-{number}"
+    return {"name": name, "address": f"10.240.0.1{number}", "started": started, "learner": learner}
 
 
 ALL = [member(0), member(1), member(2)]
@@ -122,7 +124,7 @@ def test_every_fixed_option_is_refused_with_both_values(
 
 
 def test_all_of_them_at_once_and_in_other_types() -> None:
-    problems = judged({**OTHERS, "k8sgu_control_plane_count": 3}, OLD, count=3)
+    problems = judged({**OTHERS, "k8sgu_control_plane_count": 2}, OLD, count=2)
     assert [problem.partition(":")[0] for problem in problems] == [*living.FIXED, "k8sgu_control_plane_count"]
     assert judged({"k8sgu_pod_cidr_node_prefix": "24"}, OLD) == []
 
@@ -163,17 +165,23 @@ def test_the_range_of_a_vpc_that_was_brought_is_not_fixed() -> None:
 @pytest.mark.parametrize(
     ("count", "nodes", "record", "expected"),
     [
-        (3, (OLD,), {}, "k8sgu_control_plane_count: 3, and this cluster's etcd has 1 member (cp-0); "),
-        (3, (OLD,), RECORD, "put back 1, or make a new cluster"),
+        (
+            2,
+            (OLD,),
+            {},
+            "k8sgu_control_plane_count: 2, and this cluster's etcd has 1 member (cp-0); with an even number",
+        ),
+        (4, (lived("cp-0", ALL), lived("cp-1"), lived("cp-2")), {}, "make it 5, or put back 3"),
+        (3, (node("cp-0", {"data": True, "initial": ["cp-0"]}),), {}, "it was started with these and waits for them"),
         (1, (lived("cp-0", ALL), lived("cp-1"), lived("cp-2")), {}, "k8sgu_control_plane_count: 1, and this cluster's"),
         (1, (unread("cp-0"), unread("cp-1")), THREE, "3 members (cp-0, cp-1, cp-2)"),
         (1, (lived("cp-0"),), {}, "put back 3, "),  # by the unit beside the data
         (1, (waiting("cp-0"), node("cp-1"), node("cp-2")), {}, "put back 3, "),
-        (None, (OLD, node("cp-1"), node("cp-2")), {}, "the inventory's group etcd: 3 (cp-0, cp-1, cp-2), and"),
+        (None, (OLD, node("cp-1")), {}, "the inventory's group etcd: 2 (cp-0, cp-1), and"),
         (None, (lived("cp-0", ALL), lived("cp-1", ALL)), {}, "put back cp-2, "),
     ],
 )
-def test_the_number_of_members_is_fixed(
+def test_numbers_of_members_that_are_refused(
     count: int | None, nodes: tuple[dict[str, Any], ...], record: dict[str, Any], expected: str
 ) -> None:
     problems = judged({}, *nodes, record=record, count=count)
@@ -189,9 +197,14 @@ def test_the_number_of_members_is_fixed(
         (3, (node("worker-1", born=True, fixed=MADE),), THREE),
         (None, (node("worker-1", born=True, fixed=MADE),), RECORD),  # the description has the default
         (3, (node("cp-0"),), {}),
+        (3, (OLD,), RECORD),  # more of them
+        (5, (lived("cp-0", ALL), lived("cp-1"), lived("cp-2")), THREE),
+        (3, (lived("cp-0", [member(0), member(1)]), lived("cp-1")), THREE),  # the third is being replaced
+        (3, (lived("cp-0", [member(0), member(1, started=False, learner=True)]),), RECORD),
+        (None, (OLD, node("cp-1"), node("cp-2")), {}),
     ],
 )
-def test_a_node_that_is_missing_is_no_change_of_the_number(
+def test_numbers_of_members_that_can_be_had(
     count: int | None, nodes: tuple[dict[str, Any], ...], record: dict[str, Any]
 ) -> None:
     assert judged({}, *nodes, record=record, count=count) == []
@@ -234,70 +247,111 @@ def test_nodes_of_another_cluster_are_named_and_say_nothing_of_this_one() -> Non
     assert problems[0].startswith("worker-1: belongs to the cluster 'prod'")
 
 
-@pytest.mark.parametrize(("count", "problems"), [("1", 0), (1, 0), (None, 0), ("3", 1)])
+@pytest.mark.parametrize(("count", "problems"), [("1", 0), (1, 0), (None, 0), ("3", 0), ("2", 1)])
 def test_a_count_of_the_command_line_is_a_number(count: Any, problems: int) -> None:
     found = {"values": VALUES, "count": count, "record": RECORD, "record_file": FILE, "nodes": [OLD]}
     assert len(living_problems(found)) == problems
 
 
-LOST = "its data is lost, and it must not start without"
-STRANGER = "is not a member of this cluster's etcd"
+NO_QUORUM = "has lost its quorum: 1 of 3 members answer (cp-0), and 2 are needed"
+STALE = "is no member (any more) of this cluster's etcd"
 DATA_LOSS = "its database is lost"
 HALF = [member(0), member(1), member(2, started=False)]
-MEMBERS: list[tuple[str, list[dict[str, Any]], dict[str, Any], dict[str, str]]] = [
-    ("a first start", [node("cp-0"), node("cp-1"), node("cp-2")], {}, {}),
-    ("a first start alone", [node("cp-0"), NEW], {}, {}),
-    ("all is well", [lived("cp-0"), lived("cp-1"), lived("cp-2")], THREE, {}),
-    ("a birth cut off before a quorum", [waiting("cp-0"), node("cp-1"), node("cp-2")], {}, {}),
-    ("a birth cut off before a quorum, two", [waiting("cp-0"), waiting("cp-1"), node("cp-2")], {}, {}),
-    ("a birth cut off before the third", [lived("cp-0", HALF), lived("cp-1", HALF), node("cp-2")], {}, {}),
+ADDED = [member(0), member(1, started=False, learner=True)]
+LEARNER = [member(0), member(1, learner=True)]
+# The nodes, the record, the problems by node, and who joins.
+MEMBERS: list[tuple[str, list[dict[str, Any]], dict[str, Any], dict[str, str], list[str]]] = [
+    ("a first start", [node("cp-0"), node("cp-1"), node("cp-2")], {}, {}, []),
+    ("a first start alone", [node("cp-0"), NEW], {}, {}, []),
+    ("all is well", [lived("cp-0"), lived("cp-1"), lived("cp-2")], THREE, {}, []),
+    ("a birth cut off before a quorum", [waiting("cp-0"), node("cp-1"), node("cp-2")], {}, {}, []),
+    ("a birth cut off before a quorum, two", [waiting("cp-0"), waiting("cp-1"), node("cp-2")], {}, {}, []),
+    ("a birth cut off before the third", [lived("cp-0", HALF), lived("cp-1", HALF), node("cp-2")], {}, {}, []),
     (
         "that one is another machine now",
         [lived("cp-0", HALF), lived("cp-1", HALF), {**node("cp-2"), "address": "10.240.0.99"}],
         {},
-        {"cp-2": LOST},
+        {},
+        ["cp-2"],
     ),
-    ("one lost its directory", [lived("cp-0", ALL), lived("cp-1", ALL), lost("cp-2")], THREE, {"cp-2": LOST}),
-    ("one was made anew", [lived("cp-0", ALL), lived("cp-1", ALL), node("cp-2")], {}, {"cp-2": LOST}),
+    ("one lost its directory", [lived("cp-0", ALL), lived("cp-1", ALL), lost("cp-2")], THREE, {}, ["cp-2"]),
+    ("one was made anew", [lived("cp-0", ALL), lived("cp-1", ALL), node("cp-2")], {}, {}, ["cp-2"]),
     (
         "made anew at another address",
         [lived("cp-0", ALL), lived("cp-1", ALL), {**node("cp-2"), "address": "10.240.0.99"}],
         {},
-        {"cp-2": LOST},
+        {},
+        ["cp-2"],
     ),
-    ("two were made anew", [lived("cp-0", ALL), node("cp-1"), node("cp-2")], {}, {"cp-1": LOST, "cp-2": LOST}),
-    ("from one to three", [OLD, node("cp-1"), node("cp-2")], RECORD, {"cp-1": STRANGER, "cp-2": STRANGER}),
+    (
+        "two were made anew",
+        [lived("cp-0", ALL), node("cp-1"), node("cp-2")],
+        {},
+        {"cp-1": NO_QUORUM, "cp-2": NO_QUORUM},
+        ["cp-1", "cp-2"],
+    ),
+    ("from one to three", [OLD, node("cp-1"), node("cp-2")], RECORD, {}, ["cp-1", "cp-2"]),
+    (
+        "cut off after the second was added",
+        [lived("cp-0", ADDED), node("cp-1"), node("cp-2")],
+        {},
+        {},
+        ["cp-1", "cp-2"],
+    ),
+    (
+        "cut off before the third got its vote",
+        [lived("cp-0", LEARNER), lived("cp-1", LEARNER), node("cp-2")],
+        {},
+        {},
+        ["cp-1", "cp-2"],
+    ),
+    (
+        "another was removed and came back with its data",
+        [lived("cp-0", [member(0), member(1)]), lived("cp-1", [member(0), member(1)]), lived("cp-2")],
+        {},
+        {"cp-2": STALE},
+        [],
+    ),
     (
         "who could tell does not answer",
         [lived("cp-0"), node("cp-1")],
         {},
         {"cp-1": "none of cp-0, which have data, lists its members"},
+        [],
     ),
-    ("the only one lost its directory", [lost("cp-0")], RECORD, {"cp-0": DATA_LOSS}),
-    ("the only one was made anew", [node("cp-0")], RECORD, {"cp-0": DATA_LOSS}),
-    ("the same, told by a worker", [node("cp-0"), node("worker-1", born=True)], {}, {"cp-0": DATA_LOSS}),
-    ("the same, told by its own mark", [lost("cp-0")], {}, {"cp-0": DATA_LOSS}),
+    ("the only one lost its directory", [lost("cp-0")], RECORD, {"cp-0": DATA_LOSS}, []),
+    ("the only one was made anew", [node("cp-0")], RECORD, {"cp-0": DATA_LOSS}, []),
+    ("the same, told by a worker", [node("cp-0"), node("worker-1", born=True)], {}, {"cp-0": DATA_LOSS}, []),
+    ("the same, told by its own mark", [lost("cp-0")], {}, {"cp-0": DATA_LOSS}, []),
     (
         "all three lost theirs",
         [lost("cp-0"), lost("cp-1"), lost("cp-2")],
         {},
         {"cp-0": DATA_LOSS, "cp-1": DATA_LOSS, "cp-2": DATA_LOSS},
+        [],
     ),
-    ("another was not read", [unread("cp-0"), node("cp-1")], {}, {"cp-1": "whether cp-0 has could not be read"}),
-    ("another was not read, and one tells", [unread("cp-0"), lived("cp-1", ALL), lost("cp-2")], {}, {"cp-2": LOST}),
-    ("nobody was read", [unread("cp-0")], RECORD, {}),
+    ("another was not read", [unread("cp-0"), node("cp-1")], {}, {"cp-1": "whether cp-0 has could not be read"}, []),
+    (
+        "another was not read, and one tells",
+        [unread("cp-0"), lived("cp-1", ALL), lost("cp-2")],
+        {},
+        {"cp-2": "1 of 3 members answer (cp-1), and 2 are needed; cp-0 could not be read. Start etcd on cp-0, cp-2"},
+        ["cp-2"],
+    ),
+    ("nobody was read", [unread("cp-0")], RECORD, {}, []),
     (
         "a cluster without marks",
         [node("cp-0", {"data": True, "members": [member(0)]}, born=True), node("cp-1")],
         {},
-        {"cp-1": STRANGER},
+        {},
+        ["cp-1"],
     ),
 ]
 
 
-@pytest.mark.parametrize(("case", "nodes", "record", "expected"), MEMBERS, ids=[row[0] for row in MEMBERS])
-def test_which_members_may_start_without_data(
-    case: str, nodes: list[dict[str, Any]], record: dict[str, Any], expected: dict[str, str]
+@pytest.mark.parametrize(("case", "nodes", "record", "expected", "joins"), MEMBERS, ids=[row[0] for row in MEMBERS])
+def test_which_members_may_start_without_data_and_who_joins(
+    case: str, nodes: list[dict[str, Any]], record: dict[str, Any], expected: dict[str, str], joins: list[str]
 ) -> None:
     problems = members.check_members(record, nodes, FILE)
     assert [problem.partition(": ")[0] for problem in problems] == list(expected)
@@ -305,3 +359,22 @@ def test_which_members_may_start_without_data(
         assert text in problem
     found = {"values": VALUES, "count": None, "record": record, "record_file": FILE, "nodes": nodes}
     assert living_problems(found, "members") == problems
+    joining = joining_members(found)
+    assert joining["names"] == joins
+    assert joining["without_data"] == [name for name in joins if not by_name(nodes, name)["membership"]["etcd"]["data"]]
+    assert joining["by"] == (
+        next(each["name"] for each in nodes if each["membership"] and each["membership"]["etcd"]["members"])
+        if joins
+        else ""
+    )
+
+
+def by_name(nodes: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    return next(each for each in nodes if each["name"] == name)
+
+
+def test_two_clusters_of_one_name_are_named_and_neither_is_touched() -> None:
+    nodes = [lived("cp-0", [member(0)]), lived("cp-1", [member(1), member(2)]), node("cp-2")]
+    problems = members.check_members(THREE, nodes, FILE)
+    assert len(problems) == 1
+    assert "cp-0 and cp-1 are members of two different etcd clusters (cp-0; cp-1, cp-2)" in problems[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._verify import node
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl
 
 
 def test_a_machines_proxy_is_not_etcdctls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,11 +17,10 @@ def test_a_machines_proxy_is_not_etcdctls(tmp_path: Path, monkeypatch: pytest.Mo
     program.write_text("#!/bin/sh\nenv\n")
     program.chmod(0o755)
     settings.write_text("# how it is used\nETCDCTL_ENDPOINTS=https://10.240.0.10:2379\n")
-    monkeypatch.setattr(node, "ETCDCTL", str(program))
-    monkeypatch.setattr(node, "ETCD_ENVIRONMENT", settings)
     for name in ("HTTP_PROXY", "https_proxy", "ALL_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "http://proxy.example:3128")
-    seen = dict(line.split("=", 1) for line in node.etcdctl("endpoint", "health").decode().splitlines() if "=" in line)
+    said = etcdctl.run("endpoint", "health", program=str(program), environment=str(settings)).decode()
+    seen = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
     assert seen["ETCDCTL_ENDPOINTS"] == "https://10.240.0.10:2379"
     assert "PATH" in seen
     assert [name for name in seen if "PROXY" in name.upper()] == []

@@ -1,0 +1,52 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs etcdctl on a node, with the node's client certificate."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Callable
+
+PROGRAM = "/usr/local/bin/etcdctl"
+ENVIRONMENT = "/etc/etcd/etcdctl.env"
+COMMAND_TIMEOUT_S = 30
+
+Etcdctl = Callable[..., bytes]
+
+
+class EtcdError(Exception):
+    """etcdctl, or the module that uses it, cannot do what it was asked for."""
+
+
+def settings(path: str) -> dict[str, str]:
+    """The variables in etcdctl's environment file. Raises OSError."""
+    lines = Path(path).read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def run(*arguments: str, endpoints: str = "", program: str = PROGRAM, environment: str = ENVIRONMENT) -> bytes:
+    """Output of etcdctl, asked at `endpoints` instead of those in the environment file.
+
+    Raises CalledProcessError, OSError, TimeoutExpired.
+    """
+    # A machine's own proxy (/etc/environment) would otherwise be used for the other members.
+    own = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    return subprocess.run(
+        [program, *arguments],
+        # Not the flag --endpoints, which etcdctl refuses beside the variable.
+        env={**own, **settings(environment), **({"ETCDCTL_ENDPOINTS": endpoints} if endpoints else {})},
+        capture_output=True,
+        check=True,
+        timeout=COMMAND_TIMEOUT_S,
+    ).stdout
+
+
+def reason(error: Exception) -> str:
+    """What went wrong: etcdctl's last line, without its log."""
+    if not isinstance(error, subprocess.CalledProcessError):
+        return str(error)
+    said = [line for line in error.stderr.decode(errors="replace").splitlines() if line and not line.startswith("{")]
+    return said[-1].replace("Error: ", "", 1) if said else f"etcdctl ended with {error.returncode}"

@@ -1,0 +1,162 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which changes let a node join etcd, as a pure function of the members that etcd lists.
+
+A new member is added as a learner, which has no vote until it has the data, so that it never costs a quorum:
+https://etcd.io/docs/v3.6/learning/design-learner/. A member whose data is lost is removed first, since it must not come
+back without: https://etcd.io/docs/v3.6/op-guide/runtime-configuration/#replace-a-failed-machine
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Collection, Iterable, Mapping
+from urllib.parse import urlsplit
+
+RECOVERY = "https://etcd.io/docs/v3.6/op-guide/recovery/"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member as etcd lists it. `name` and `clients` are empty until it has started."""
+
+    id: int
+    name: str
+    peers: tuple[str, ...]
+    clients: tuple[str, ...]
+    learner: bool
+
+    @property
+    def started(self) -> bool:
+        return bool(self.name)
+
+    @property
+    def shown(self) -> str:
+        return self.name or host(next(iter(self.peers), "")) or f"{self.id:x}"
+
+    def is_node(self, name: str, address: str) -> bool:
+        """Whether it is this node's: by its name, or before it has started by its address."""
+        return self.name == name if self.name else any(host(peer) == address for peer in self.peers)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change: a member to remove, or, without one, the address of a learner to add."""
+
+    reason: str
+    remove: Member | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    steps: tuple[Step, ...] = ()
+    problem: str = ""
+
+
+def host(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
+def quorum(voters: int) -> int:
+    return voters // 2 + 1
+
+
+def parse(document: Mapping[str, Any]) -> list[Member]:
+    """The members in the output of `etcdctl member list -w json`."""
+    return [
+        Member(
+            int(one["ID"]),
+            str(one.get("name") or ""),
+            tuple(one.get("peerURLs") or ()),
+            tuple(one.get("clientURLs") or ()),
+            bool(one.get("isLearner")),
+        )
+        for one in document.get("members") or ()
+    ]
+
+
+def names(members: Iterable[Member]) -> str:
+    return ", ".join(sorted(member.shown for member in members)) or "none"
+
+
+def join(
+    members: list[Member],
+    healthy: Collection[int],
+    name: str,
+    nodes: Mapping[str, str],
+    without_data: Collection[str],
+) -> Plan:
+    """What makes the node `name`, which has no data, a learner.
+
+    `healthy`: ids of the members that answer. `nodes`: {name: address} of every node that should be a member.
+    `without_data`: those of them that have none and will join too.
+    """
+    own = [member for member in members if member.is_node(name, nodes[name])]
+    # Added by a run that was cut off before the node started.
+    waiting = [member for member in own if member.learner and not member.started]
+    steps = [
+        Step(f"{member.shown} has lost its data or was replaced", member) for member in own if member not in waiting
+    ]
+    for member in members:
+        if member in own or member.id in healthy:
+            continue
+        node = next((each for each, address in nodes.items() if member.is_node(each, address)), None)
+        if node is None:
+            steps.append(Step(f"{member.shown} is no node of this cluster and does not answer", member))
+        elif member.learner and node in without_data:
+            steps.append(Step(f"{member.shown} was added and never started; it joins later", member))
+    removed = {step.remove.id for step in steps if step.remove}
+    if not waiting:
+        steps.append(Step(f"{name} has no data and is no member yet"))
+    left = [member for member in members if member.id not in removed and member not in waiting]
+    problem = _lost(members, healthy) or _obstacle(left, healthy, name, nodes, without_data)
+    return Plan((), problem) if problem else Plan(tuple(steps))
+
+
+def _lost(members: list[Member], healthy: Collection[int]) -> str:
+    """The problem of a cluster that has no quorum."""
+    voters = [member for member in members if not member.learner]
+    up = [member for member in voters if member.id in healthy]
+    if len(up) >= quorum(len(voters)):
+        return ""
+    return (
+        f"etcd has lost its quorum: {len(up)} of {len(voters)} members answer ({names(up)}), and it needs "
+        f"{quorum(len(voters))}. Start the others ({names(set(voters) - set(up))}): systemctl start etcd; journalctl "
+        f"-u etcd. If their data is lost, the database has to be restored from a snapshot: {RECOVERY}"
+    )
+
+
+def _obstacle(
+    left: list[Member], healthy: Collection[int], name: str, nodes: Mapping[str, str], without_data: Collection[str]
+) -> str:
+    """Why no member can join beside those that are left."""
+    coming = {member.id for member in left for each in without_data if member.is_node(each, nodes[each])}
+    down = [member for member in left if member.id not in healthy and member.id not in coming]
+    if down:
+        return (
+            f"{names(down)}: this member of etcd does not answer, and {name} joins only when all others do; start it "
+            "there first: systemctl start etcd; journalctl -u etcd"
+        )
+    learners = [member for member in left if member.learner]
+    if learners:
+        return (
+            f"{names(learners)}: this member of etcd is a learner still, and there can be one at a time; join it first"
+        )
+    voters = len(left) + 1
+    up = sum(member.id in healthy for member in left) + 1
+    if up < quorum(voters):
+        return (
+            f"with {name}, etcd has {voters} members of which {up} work, and it needs {quorum(voters)}; restore the "
+            f"data of {names(member for member in left if member.id not in healthy)} first: {RECOVERY}"
+        )
+    return ""
+
+
+def initial_cluster(members: Iterable[Member], name: str, nodes: Mapping[str, str]) -> str:
+    """What the new member needs as its flag initial-cluster: every member, itself included, by name and address."""
+    pairs = []
+    for member in members:
+        shown = name if member.is_node(name, nodes[name]) else member.shown
+        pairs += [f"{shown}={peer}" for peer in member.peers]
+    return ",".join(sorted(pairs))

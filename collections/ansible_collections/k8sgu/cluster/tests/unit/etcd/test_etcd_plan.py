@@ -1,0 +1,157 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a node joins etcd: what is removed and added before it starts, and when nothing may be changed."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import pytest
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl, plan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import Member
+
+NODES = {f"cp-{number}": f"10.240.0.1{number}" for number in range(5)}
+
+
+def member(number: int, **changes: Any) -> Member:
+    facts: dict[str, Any] = {
+        "id": number + 1,
+        "name": f"cp-{number}",
+        "peers": (f"https://10.240.0.1{number}:2380",),
+        "clients": (f"https://10.240.0.1{number}:2379",),
+        "learner": False,
+        **changes,
+    }
+    return Member(**facts)
+
+
+def added(number: int) -> Member:
+    """A learner that has not started."""
+    return member(number, name="", clients=(), learner=True)
+
+
+ZERO, ONE, TWO = member(0), member(1), member(2)
+JOINS: list[tuple[str, list[Member], set[int], str, list[str], list[tuple[str, str]]]] = [
+    ("a second member", [ZERO], {1}, "cp-1", ["cp-1", "cp-2"], [("", "no member yet")]),
+    ("the third", [ZERO, ONE], {1, 2}, "cp-2", ["cp-2"], [("", "no member yet")]),
+    ("a run that was cut off after it was added", [ZERO, added(1)], {1}, "cp-1", ["cp-1"], []),
+    (
+        "its data is lost",
+        [ZERO, ONE, TWO],
+        {1, 2},
+        "cp-2",
+        ["cp-2"],
+        [("cp-2", "lost its data"), ("", "no member yet")],
+    ),
+    (
+        "it was a learner and lost its data",
+        [ZERO, member(1, learner=True)],
+        {1},
+        "cp-1",
+        ["cp-1"],
+        [("cp-1", "lost its data"), ("", "no member yet")],
+    ),
+    (
+        "two of five are lost",
+        [ZERO, ONE, TWO, member(3), member(4)],
+        {1, 2, 3},
+        "cp-3",
+        ["cp-3", "cp-4"],
+        [("cp-3", "lost its data"), ("", "no member yet")],
+    ),
+    (
+        "another was added by a run that was cut off",
+        [ZERO, added(2)],
+        {1},
+        "cp-1",
+        ["cp-1", "cp-2"],
+        [("10.240.0.12", "joins later"), ("", "no member yet")],
+    ),
+    (
+        "a member is no node any more",
+        [ZERO, ONE, member(9, name="gone")],
+        {1, 2},
+        "cp-2",
+        ["cp-2"],
+        [("gone", "no node of this cluster"), ("", "no member yet")],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "members", "healthy", "name", "empty", "expected"), JOINS, ids=[row[0] for row in JOINS]
+)
+def test_what_is_done_before_a_node_starts(
+    case: str, members: list[Member], healthy: set[int], name: str, empty: list[str], expected: list[tuple[str, str]]
+) -> None:
+    made = plan.join(members, healthy, name, NODES, empty)
+    assert made.problem == ""
+    assert [step.remove.shown if step.remove else "" for step in made.steps] == [shown for shown, _reason in expected]
+    for step, (_shown, reason) in zip(made.steps, expected, strict=True):
+        assert reason in step.reason
+
+
+REFUSED: list[tuple[str, list[Member], set[int], list[str], str]] = [
+    ("no quorum", [ZERO, ONE, TWO], {1}, ["cp-2"], "lost its quorum: 1 of 3 members answer (cp-0), and it needs 2"),
+    ("nobody answers", [ZERO], set(), ["cp-2"], "0 of 1 members answer (none), and it needs 1"),
+    ("another is down", [ZERO, ONE, member(3), TWO], {1, 3, 2}, ["cp-2"], "cp-3: this member of etcd does not answer"),
+    (
+        "another is a learner",
+        [ZERO, member(1, learner=True)],
+        {1, 2},
+        ["cp-2"],
+        "cp-1: this member of etcd is a learner",
+    ),
+]
+
+
+@pytest.mark.parametrize(("case", "members", "healthy", "empty", "expected"), REFUSED, ids=[row[0] for row in REFUSED])
+def test_when_nothing_may_be_changed(
+    case: str, members: list[Member], healthy: set[int], empty: list[str], expected: str
+) -> None:
+    made = plan.join(members, healthy, "cp-2", NODES, empty)
+    assert made.steps == ()
+    assert expected in made.problem
+
+
+def test_a_member_that_is_no_node_stays_while_it_answers() -> None:
+    made = plan.join([ZERO, member(9, name="other")], {1, 10}, "cp-1", NODES, ["cp-1"])
+    assert [step.remove for step in made.steps] == [None]
+
+
+def test_the_new_member_is_told_everybody_by_name_and_address() -> None:
+    assert (
+        plan.initial_cluster([ZERO, added(1)], "cp-1", NODES)
+        == "cp-0=https://10.240.0.10:2380,cp-1=https://10.240.0.11:2380"
+    )
+
+
+def test_the_list_is_read_as_etcdctl_writes_it() -> None:
+    document = {
+        "members": [
+            {"ID": 5064114007733062527, "name": "cp-0", "peerURLs": ["https://10.240.0.10:2380"], "clientURLs": ["x"]},
+            {"ID": 6044540287465893972, "peerURLs": ["https://10.240.0.11:2380"], "isLearner": True},
+        ]
+    }
+    assert [(one.shown, one.started, one.learner) for one in plan.parse(document)] == [
+        ("cp-0", True, False),
+        ("10.240.0.11", False, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            subprocess.CalledProcessError(1, "etcdctl", stderr=b'{"level":"warn"}\nError: unhealthy cluster\n'),
+            "unhealthy cluster",
+        ),
+        (subprocess.CalledProcessError(3, "etcdctl", stderr=b""), "etcdctl ended with 3"),
+        (FileNotFoundError(2, "No such file", "etcdctl"), "[Errno 2] No such file: 'etcdctl'"),
+    ],
+)
+def test_what_etcdctl_says_without_its_log(error: Exception, expected: str) -> None:
+    assert etcdctl.reason(error) == expected
