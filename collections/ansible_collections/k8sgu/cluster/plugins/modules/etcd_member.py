@@ -103,6 +103,11 @@ plan:
   type: list
   elements: str
   sample: ["add demo-control-plane-2: demo-control-plane-2 has no data and is no member yet"]
+member:
+  description: The id of the node's member, in hexadecimal; empty in check mode if it would be added.
+  returned: success
+  type: str
+  sample: 53e2855db8f13054
 members:
   description: Names of the members; the address of one that has not started.
   returned: success

@@ -29,11 +29,12 @@ PAUSE_S = 0.1
 PATIENCE_S = 4
 
 
-class Poller(threading.Thread):
-    """Asks for a Secret, which the API server reads in etcd, over a new connection each time, until it is stopped."""
+class Client(threading.Thread):
+    """Asks the API server again and again, over a new connection each time and without a second try, until stopped."""
 
     def __init__(self, folder) -> None:
         super().__init__(daemon=True)
+        folder.mkdir(parents=True, exist_ok=True)
         config = yaml.safe_load((STATE / "admin.kubeconfig").read_text())
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         self.address = urlsplit(cluster["server"])
@@ -46,38 +47,51 @@ class Poller(threading.Thread):
             (folder / name).write_bytes(base64.b64decode(data))
         self.context = ssl.create_default_context(cafile=folder / "ca")
         self.context.load_cert_chain(folder / "cert", folder / "key")
-        self.asked, self.lost, self.stopped = 0, [], threading.Event()
+        self.asked, self.lost, self.longest_s, self.stopped = 0, [], 0.0, threading.Event()
 
-    def ask(self) -> None:
+    def send(self, method, path, body=None) -> None:
         connection = http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=PATIENCE_S)
         with contextlib.closing(connection):
             connection.connect()
             # By hand, since a balancer's address may not be the name in the certificate.
             connection.sock = self.context.wrap_socket(connection.sock, server_hostname=self.name)
-            connection.request("GET", "/api/v1/namespaces/k8sgu-verify/secrets/at-rest")
+            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
             answer = connection.getresponse()
             answer.read()
-            if answer.status != 200:
+            if answer.status not in (200, 201):
                 raise OSError(f"status {answer.status}")
+
+    def ask(self) -> None:
+        raise NotImplementedError
 
     def run(self) -> None:
         while not self.stopped.wait(PAUSE_S):
             self.asked += 1
+            began = time.monotonic()
             try:
                 self.ask()
             except (OSError, http.client.HTTPException) as error:
                 self.lost.append(f"{time.strftime('%H:%M:%S')} {type(error).__name__}: {error}")
+            self.longest_s = max(self.longest_s, time.monotonic() - began)
+
+    def told(self, what) -> str:
+        return f"{what}: {self.asked} requests, {len(self.lost)} lost, longest {self.longest_s:.1f} s"
+
+    @contextlib.contextmanager
+    def running(self):
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stopped.set()
+            self.join()
 
 
-@contextlib.contextmanager
-def polled(folder):
-    poller = Poller(folder)
-    poller.start()
-    try:
-        yield poller
-    finally:
-        poller.stopped.set()
-        poller.join()
+class Poller(Client):
+    """Asks for a Secret, which the API server reads in etcd."""
+
+    def ask(self) -> None:
+        self.send("GET", "/api/v1/namespaces/k8sgu-verify/secrets/at-rest")
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +115,7 @@ def on_every(hosts, on):
 @pytest.mark.parametrize("what", ["a rolling change", "a rotation"])
 def test_no_request_is_lost(what, on_every, tmp_path):
     before = starts(on_every)
-    with polled(tmp_path) as poller:
+    with Poller(tmp_path).running() as poller:
         if what == "a rotation":
             playbook("playbooks/rotate_encryption_key.yml")
         else:
@@ -109,7 +123,7 @@ def test_no_request_is_lost(what, on_every, tmp_path):
         time.sleep(5)
     after = starts(on_every)
     assert all(after[name] != before[name] for name in before)
-    print(f"{what}: {poller.asked} requests, {len(poller.lost)} lost")
+    print(poller.told(what))
     assert poller.asked > 100
     assert poller.lost == []
     kubectl("get", "secrets", "-A", "-o", "name")

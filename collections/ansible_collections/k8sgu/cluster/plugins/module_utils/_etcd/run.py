@@ -133,6 +133,7 @@ def _result(
     return {
         "changed": bool(done),
         "plan": done,
+        "member": next((f"{member.id:x}" for member in after if member.id and member.is_node(name, nodes[name])), ""),
         "members": sorted(member.shown for member in after),
         "initial_cluster": plan.initial_cluster(after, name, nodes),
         "diff": {"before": _listed(before), "after": _listed(after, name, nodes)} if done else {},

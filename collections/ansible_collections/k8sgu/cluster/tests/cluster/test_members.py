@@ -1,0 +1,114 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A member of etcd that has lost its data joins anew, wherever the run is cut off, and no write is lost.
+
+Runs as test_security.py does, against a cluster with k8sgu_control_plane_count: 3.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from test_rolling import Client, Poller, several
+from test_security import BIN, ENVIRONMENT, ROOT, VARIABLES, hosts, kubectl, on, playbook
+
+__all__ = ["hosts", "on", "several"]  # fixtures
+pytestmark = pytest.mark.timeout(1800)
+
+NAMESPACE = "k8sgu-test-members"
+ETCDCTL = "set -a; . /etc/etcd/etcdctl.env; etcdctl"
+# What the run prints when it is cut off, and how many seconds later.
+CUTS = [
+    (1, "etcd : Add the node", 1),
+    (2, "etcd : Install etcd and wait until the learner", 1),
+    (3, "etcd : Give it its vote", 0),
+]
+
+
+class Writer(Client):
+    """Creates numbered objects; `written` has those that were acknowledged."""
+
+    def __init__(self, folder, series) -> None:
+        super().__init__(folder)
+        self.series, self.written = series, []
+
+    def ask(self) -> None:
+        name = f"n{self.series}-{self.asked}"
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+        self.send("POST", f"/api/v1/namespaces/{NAMESPACE}/configmaps", json.dumps(body))
+        self.written.append(name)
+
+
+@pytest.fixture(scope="module")
+def namespace():
+    kubectl("create", "namespace", NAMESPACE)
+    yield
+    kubectl("delete", "namespace", NAMESPACE)
+
+
+def members(on, node):
+    """{name: whether it is a learner}, as etcd says on a node."""
+    listed = json.loads(on(node, f"{ETCDCTL} member list -w json"))["members"]
+    return {one["name"]: one.get("isLearner", False) for one in listed}
+
+
+def lose_data(on, node):
+    on(node, "systemctl stop etcd; rm -rf /var/lib/etcd/member; ! systemctl start etcd 2>/dev/null")
+
+
+def cut_off(text, seconds):
+    """Runs the phase etcd, and kills it."""
+    killer = [sys.executable, str(ROOT / "molecule" / "resources" / "kill_at.py"), text, str(seconds)]
+    command = [str(BIN / "ansible-playbook"), str(ROOT / "playbooks" / "etcd.yml"), "-e", json.dumps(VARIABLES)]
+    done = subprocess.run(
+        [*killer, *command], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+
+
+@pytest.mark.parametrize(("number", "text", "seconds"), CUTS)
+def test_a_member_without_data_joins_anew(number, text, seconds, hosts, on, namespace, tmp_path):
+    groups, _variables = hosts
+    first, *_others, victim = groups["control_plane"]
+    # Not while it is counted: what a member serves when it fails is lost to whoever asked it.
+    lose_data(on, victim)
+    with Writer(tmp_path / "writer", number).running() as writer, Poller(tmp_path / "poller").running() as poller:
+        cut_off(text, seconds)
+        playbook("playbooks/etcd.yml")
+    print(writer.told("written"), poller.told("read"), sep="\n")
+    assert members(on, first) == dict.fromkeys(groups["control_plane"], False)
+    assert len(writer.written) > 50
+    assert (writer.lost, poller.lost) == ([], [])
+    kept = kubectl("get", "configmaps", "-n", NAMESPACE, "-o", "jsonpath={.items[*].metadata.name}").split()
+    assert set(writer.written) - set(kept) == set()
+    # Each member has the same data at the same revision.
+    revision = json.loads(on(first, f"{ETCDCTL} endpoint status -w json"))[0]["Status"]["header"]["revision"]
+    rows = json.loads(on(first, f"{ETCDCTL} endpoint hashkv --cluster --rev={revision} -w json"))
+    assert len(rows) == len(groups["control_plane"])
+    assert len({row["HashKV"]["hash"] for row in rows}) == 1
+
+
+def test_nothing_is_left_to_do():
+    assert "changed=1" not in playbook("playbooks/etcd.yml").partition("PLAY RECAP")[2]
+
+
+def test_without_a_quorum_nothing_is_changed(hosts, on):
+    groups, _variables = hosts
+    first, second, victim = groups["control_plane"]
+    before = members(on, first)
+    on(second, "systemctl stop etcd")
+    on(victim, "systemctl stop etcd; mv /var/lib/etcd/member /root/etcd-member")
+    try:
+        said = " ".join(playbook("playbooks/etcd.yml", fails=True).split())
+        assert (
+            f"{victim}: etcd has no data in /var/lib/etcd, and the cluster's etcd has lost its quorum: 1 of 3" in said
+        )
+        assert "changed=1" not in said
+    finally:
+        on(victim, "mv /root/etcd-member /var/lib/etcd/member; systemctl start etcd")
+        on(second, "systemctl start etcd")
+    assert members(on, first) == before
