@@ -15,13 +15,18 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl
 
 import boto3
+import organization
+from moto.ec2.responses import EC2Response
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
 REGION = "us-east-1"
 IMAGE = "ami-03cf127a"
+# Calls of which moto carries out a DryRun; EC2 has it for all.
+WITHOUT_DRY_RUN = ("create_nat_gateway", "create_route_table", "create_subnet", "create_vpc")
 
 
 @dataclass
@@ -31,6 +36,8 @@ class Server:
     url: str = ""
     calls: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    # The policy of an organization that the account is in.
+    organization: dict[str, Any] | None = None
 
     def client(self, service: str, region: str = REGION) -> Any:
         return boto3.client(
@@ -53,7 +60,34 @@ class Server:
 
 
 @contextlib.contextmanager
+def every_dry_run() -> Iterator[None]:
+    """moto with DryRun for the calls without it."""
+    before = {name: getattr(EC2Response, name) for name in WITHOUT_DRY_RUN}
+
+    def checked(call: Any) -> Any:
+        def answer(self: Any) -> Any:
+            self.error_on_dryrun()
+            return call(self)
+
+        return answer
+
+    for name, call in before.items():
+        setattr(EC2Response, name, checked(call))
+    try:
+        yield
+    finally:
+        for name in before:
+            delattr(EC2Response, name)
+
+
+@contextlib.contextmanager
 def moto_server() -> Iterator[Server]:
+    with every_dry_run(), _serving() as state:
+        yield state
+
+
+@contextlib.contextmanager
+def _serving() -> Iterator[Server]:
     state = Server()
     application = DomainDispatcherApplication(create_backend_app)
     one_at_a_time = threading.Lock()
@@ -62,6 +96,12 @@ def moto_server() -> Iterator[Server]:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
         # moto's backends are not safe between threads; EC2 is.
+        parameters = dict(parse_qsl(body.decode("latin-1"), keep_blank_values=True))
+        if state.organization:
+            resource = organization.denied(state.organization, parameters)
+            if resource:
+                start_response("403 Forbidden", [("Content-Type", "text/xml")])
+                return [organization.refusal(parameters, resource)]
         with one_at_a_time:
             started = time.perf_counter()
             for pair in body.decode("latin-1").split("&"):

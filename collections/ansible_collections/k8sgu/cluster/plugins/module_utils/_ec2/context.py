@@ -73,6 +73,11 @@ class Context:
         with self._lock:
             return self._ids[reference]
 
+    def public_ip(self, node: str) -> str:
+        """Of a node that was waited for; empty for one without."""
+        instance = self.instances.get(node)
+        return instance.public_ip if instance else ""
+
     def know(self, reference: str, id: str) -> None:
         with self._lock:
             self._ids[reference] = id

@@ -14,7 +14,6 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, p
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import NOT_FOUND
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, DescriptionError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import CHANGE, MAKE, READ, Grant
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network import vpc as vpcs
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.reader import Reader
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.launch import Node
 
 API = "api"
-STAND_IN = "sg-00000000"
 TYPES = {"security-group": "security-group", "sg": "security-group"}
 # The default quota of inbound rules of a group:
 # https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html#vpc-limits-security-groups
@@ -258,7 +256,7 @@ def surplus(draft: plan.Draft, users: list[str]) -> list[str]:
 
 
 @dataclass
-class CreateGroup(plan.Step):
+class CreateGroup(plan.Asked):
     """`resource` is the reference of the group, too."""
 
     name: str
@@ -266,50 +264,47 @@ class CreateGroup(plan.Step):
     action = plan.CREATE
 
     def apply(self, context: Context) -> None:
-        answer = context.when_known(
-            "the VPC",
-            lambda: context.ec2.create_security_group(
-                GroupName=self.name,
-                Description=f"{self.resource.partition('/')[2]} of the cluster {context.cluster}",
-                VpcId=context.id("vpc"),
-                TagSpecifications=tags.at_creation("security-group", self.tags),
-            ),
-        )
+        answer = context.when_known("the VPC", lambda: self.send(context))
         context.know(self.resource, answer["GroupId"])
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.creates("CreateSecurityGroup", "security-group", "vpc")
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
+    def request(self, ids: plan.Ids) -> plan.Request:
         return "create_security_group", {
             "GroupName": self.name,
-            "Description": "none",
-            "VpcId": ids.get("vpc", vpcs.STAND_IN),
+            "Description": f"{self.resource.partition('/')[2]} of the cluster {ids.cluster}",
+            "VpcId": ids.id("vpc"),
             "TagSpecifications": tags.at_creation("security-group", self.tags),
         }
 
 
-def _question_of_rules(operation: str, reference: str, ids: Mapping[str, str]) -> plan.Question:
-    """With a rule that nobody has, for a group that is there: a stand-in has no tag, which the policy asks for."""
-    if reference not in ids:
-        return None
-    rule = {"IpProtocol": "tcp", "FromPort": 65535, "ToPort": 65535, "IpRanges": [{"CidrIp": "127.0.0.1/32"}]}
-    return operation, {"GroupId": ids[reference], "IpPermissions": [rule]}
+@dataclass
+class _OfRules(plan.Asked):
+    reference: str
+
+    def questions(self, ids: plan.StandIns) -> Iterable[plan.Request]:
+        """For a group that is there: a stand-in has no tag, which the policy asks for."""
+        return super().questions(ids) if ids.known(self.reference) else ()
 
 
 @dataclass
-class Authorize(plan.Step):
-    reference: str
+class Authorize(_OfRules):
     rules: list[WantedRule]
     action = plan.UPDATE
 
+    def request(self, ids: plan.Ids) -> plan.Request:
+        permissions = [found for found in (self._permission(ids, rule) for rule in self.rules) if found]
+        return "authorize_security_group_ingress", {"GroupId": ids.id(self.reference), "IpPermissions": permissions}
+
     def apply(self, context: Context) -> None:
-        permissions = [found for found in (self._permission(context, rule) for rule in self.rules) if found]
+        operation, request = self.request(context)
+        permissions = request["IpPermissions"]
         if not permissions:
             return
 
         def call(some: list[dict[str, Any]]) -> None:
-            context.ec2.authorize_security_group_ingress(GroupId=context.id(self.reference), IpPermissions=some)
+            plan.sent(context, (operation, {**request, "IpPermissions": some}))
 
         def each() -> None:
             try:
@@ -323,34 +318,30 @@ class Authorize(plan.Step):
 
         context.when_known(self.reference, each)
 
-    def _permission(self, context: Context, rule: WantedRule) -> dict[str, Any] | None:
+    def _permission(self, ids: plan.Ids, rule: WantedRule) -> dict[str, Any] | None:
         """None for a node without a public address."""
         why = rule.why.translate(_PLAIN)[:255]
         permission: dict[str, Any] = {"IpProtocol": rule.protocol, "FromPort": rule.first, "ToPort": rule.last}
         if rule.peer.startswith("security-group/"):
-            return {**permission, "UserIdGroupPairs": [{"GroupId": context.id(rule.peer), "Description": why}]}
+            return {**permission, "UserIdGroupPairs": [{"GroupId": ids.id(rule.peer), "Description": why}]}
         peer = rule.peer
         if peer.startswith("public-ip/"):
-            instance = context.instances.get(peer.partition("/")[2])
-            if instance is None or not instance.public_ip:
+            address = ids.public_ip(peer.partition("/")[2])
+            if not address:
                 return None
-            peer = f"{instance.public_ip}/32"
+            peer = f"{address}/32"
         return {**permission, "IpRanges": [{"CidrIp": peer, "Description": why}]}
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.changes("AuthorizeSecurityGroupIngress", self.reference)
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
-        return _question_of_rules("authorize_security_group_ingress", self.reference, ids)
-
 
 @dataclass
-class Revoke(plan.Step):
-    reference: str
+class Revoke(_OfRules):
     rules: dict[Rule, str]
     action = plan.DELETE
 
-    def apply(self, context: Context) -> None:
+    def request(self, ids: plan.Ids) -> plan.Request:
         permissions = []
         for rule, why in self.rules.items():
             permission: dict[str, Any] = {"IpProtocol": rule.protocol}
@@ -360,17 +351,13 @@ class Revoke(plan.Step):
             # EC2 goes by the peer alone; an emulator may want the description too.
             permission[kind] = [{key: rule.peer, "Description": why} if why else {key: rule.peer}]
             permissions.append(permission)
-        id = context.id(self.reference)
-        context.gone(
-            lambda: context.ec2.revoke_security_group_ingress(GroupId=id, IpPermissions=permissions),
-            [*NOT_FOUND, "InvalidPermission.NotFound"],
-        )
+        return "revoke_security_group_ingress", {"GroupId": ids.id(self.reference), "IpPermissions": permissions}
+
+    def apply(self, context: Context) -> None:
+        context.gone(lambda: self.send(context), [*NOT_FOUND, "InvalidPermission.NotFound"])
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.changes("RevokeSecurityGroupIngress", self.reference)
-
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
-        return _question_of_rules("revoke_security_group_ingress", self.reference, ids)
 
 
 def _peer_kind(peer: str) -> tuple[str, str]:
@@ -382,18 +369,18 @@ def _peer_kind(peer: str) -> tuple[str, str]:
 
 
 @dataclass
-class DeleteGroup(plan.Step):
+class DeleteGroup(plan.Asked):
     id: str
     action = plan.DELETE
 
     def apply(self, context: Context) -> None:
         # The interfaces of a load balancer outlive it by minutes.
-        context.remove(f"{self.id} to be free for deletion", lambda: context.ec2.delete_security_group(GroupId=self.id))
+        context.remove(f"{self.id} to be free for deletion", lambda: self.send(context))
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.changes("DeleteSecurityGroup", self.id)
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
+    def request(self, ids: plan.Ids) -> plan.Request:
         return "delete_security_group", {"GroupId": self.id}
 
 

@@ -17,7 +17,7 @@ from typing import Any, Mapping
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import needs, policy, reader, session, simulation
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Plan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Asked, Plan, StandIns
 
 SIMULATION, DRY_RUN = "simulation", "dry_run"
 # So many resources of an action are named; the others are counted.
@@ -37,7 +37,7 @@ def check(aws: session.Aws, plan: Plan, description: Description, current: Curre
 
     Returns SIMULATION where the simulator was asked for what EC2 does not answer, DRY_RUN where only EC2 was asked.
     """
-    answers = ask(aws, plan)
+    answers = ask(aws, plan, description.name)
     document = policy.document(description, current)
     lacking: list[needs.Need] = []
     checked_by = DRY_RUN
@@ -64,30 +64,43 @@ def check(aws: session.Aws, plan: Plan, description: Description, current: Curre
     return checked_by
 
 
-def ask(aws: session.Aws, plan: Plan) -> dict[str, BaseException | None]:
-    """Asks once for each kind of change. Returns the denial, or None, by action ("ec2:RunInstances")."""
-    questions: dict[str, dict[str, Any]] = {}
+def ask(aws: session.Aws, plan: Plan, cluster: str) -> dict[str, BaseException | None]:
+    """Asks once for each kind of change, with the change's own request.
+
+    Returns the denial, or None, by action ("ec2:RunInstances"). An action about which EC2 said nothing is not there.
+    """
+    known = StandIns(plan.ids, cluster)
+    questions: dict[tuple[str, str], dict[str, Any]] = {}
     for step in plan.steps:
-        asked = step.question(plan.ids)
-        if asked:
-            questions.setdefault(*asked)
+        variant = step.variant if isinstance(step, Asked) else ""
+        for operation, arguments in step.questions(known):
+            questions.setdefault((operation, variant), arguments)
     ec2 = aws.client("ec2")
 
-    def denial(operation: str) -> BaseException | None:
+    def answer(question: tuple[str, str]) -> list[BaseException | None]:
         try:
-            getattr(ec2, operation)(DryRun=True, **questions[operation])
+            getattr(ec2, question[0])(DryRun=True, **questions[question])
         except Exception as error:
-            # Every other answer (DryRunOperation, or that a stand-in is not there) means that it is allowed.
             if session.error_code(error) in session.DENIED_CODES:
-                return error
+                return [error]
             if not session.error_code(error) and not type(error).__module__.startswith("botocore"):
                 raise
-        return None
+            # An instance profile that is yet to be made may be looked for before the permissions are, since the role in
+            # it is one of them.
+            if "IamInstanceProfile" in questions[question] and "instance profile" in str(error).lower():
+                return []
+            # Every other answer (DryRunOperation, or that a stand-in is not there) means that it is allowed.
+        return [None]
 
     with ThreadPoolExecutor(max_workers=reader.PARALLEL) as pool:
-        answers = list(pool.map(denial, questions))
+        answers = list(pool.map(answer, questions))
     names = ec2.meta.method_to_api_mapping
-    return {f"ec2:{names[operation]}": answer for operation, answer in zip(questions, answers)}
+    found: dict[str, BaseException | None] = {}
+    for (operation, _variant), said in zip(questions, answers):
+        for denial in said:
+            action = f"ec2:{names[operation]}"
+            found[action] = found.get(action) or denial
+    return found
 
 
 def _by_ec2(answers: Mapping[str, BaseException | None]) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Dict, Iterable, Mapping, Optional, Tuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Dict, Iterable, Mapping, Protocol, Tuple, TypeVar
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
@@ -29,8 +29,42 @@ CREATE, UPDATE, DELETE, REPLACE, ATTACH, DETACH = "create", "update", "delete", 
 MISSING = "the description has it and the account does not"
 SURPLUS = "the description does not have it"
 
-# A call of EC2's that can be asked for with DryRun: the client's method and its arguments.
-Question = Optional[Tuple[str, Dict[str, Any]]]
+# A call of EC2's: the client's method and its arguments.
+Request = Tuple[str, Dict[str, Any]]
+# What the ids of what requests name begin with, by what their references ("subnet/public/us-east-1a") begin with.
+PREFIXES = {"vpc": "vpc", "subnet": "subnet", "security-group": "sg", "elastic-ip": "eipalloc"}
+
+
+class Ids(Protocol):
+    """Where requests take from what is not known before other steps: the run's context, or `StandIns`."""
+
+    @property
+    def cluster(self) -> str: ...
+
+    def id(self, reference: str) -> str: ...
+
+    def public_ip(self, node: str) -> str: ...
+
+
+class StandIns:
+    """What is known before anything is made, with stand-ins for the rest.
+
+    EC2 asks for permissions before it looks whether what a call names is there, so vpc-00000000 does.
+    """
+
+    def __init__(self, ids: Mapping[str, str], cluster: str) -> None:
+        self.cluster = cluster
+        self._ids = ids
+
+    def id(self, reference: str) -> str:
+        return self._ids.get(reference) or f"{PREFIXES[reference.partition('/')[0]]}-00000000"
+
+    def public_ip(self, node: str) -> str:
+        """No node's: from a range for documentation."""
+        return "192.0.2.1"
+
+    def known(self, reference: str) -> bool:
+        return bool(self._ids.get(reference))
 
 
 @dataclass
@@ -62,21 +96,49 @@ class Step(abc.ABC):
     def needs(self, place: Place) -> Iterable[Found]:
         """The actions that the caller must be allowed, each with its resource and context."""
 
-    def question(self, ids: Mapping[str, str]) -> Question:
-        """How to ask EC2 whether the change is allowed; None where it cannot be asked.
+    def questions(self, ids: StandIns) -> Iterable[Request]:
+        """The calls for which EC2 is asked beforehand whether they are allowed (DryRun); none where it cannot be."""
+        return ()
 
-        `ids` are those that are known by now, by reference. EC2 asks for permissions before it looks at what a call
-        names, so stand-ins such as vpc-00000000 do. Calls whose DryRun an emulator may not know are left out, since it
-        would carry them out.
-        """
-        return None
+
+class Asked(Step):
+    """A step for which EC2 can be asked beforehand, with the very request that it makes.
+
+    A policy may go by anything in a request (tags, encryption, IMDSv2), so that one of its own for the question would
+    get other answers. Client tokens alone are added for the change: they say nothing about it.
+    """
+
+    @abc.abstractmethod
+    def request(self, ids: Ids) -> Request:
+        """The call that makes the change."""
+
+    def requests(self, ids: Ids) -> Iterable[Request]:
+        """All calls that are asked for, where a step has more than one."""
+        return [self.request(ids)]
+
+    @property
+    def variant(self) -> str:
+        """What tells calls of one kind apart that policies may tell apart; of those alike one is asked for."""
+        return ""
+
+    def questions(self, ids: StandIns) -> Iterable[Request]:
+        return self.requests(ids)
+
+    def send(self, context: Context, **more: Any) -> Any:
+        """Makes the call, with `more` arguments."""
+        return sent(context, self.request(context), **more)
+
+
+def sent(context: Context, request: Request, **more: Any) -> Any:
+    operation, arguments = request
+    return getattr(context.ec2, operation)(**arguments, **more)
 
 
 StepT = TypeVar("StepT", bound=Step)
 
 
 @dataclass
-class CreateTags(Step):
+class CreateTags(Asked):
     """Puts back tags that a resource lacks."""
 
     id: str
@@ -84,13 +146,13 @@ class CreateTags(Step):
     action = UPDATE
 
     def apply(self, context: Context) -> None:
-        context.ec2.create_tags(Resources=[self.id], Tags=tags.as_list(self.tags))
+        self.send(context)
 
     def needs(self, place: Place) -> Iterable[Found]:
         resource, context = place.ec2(self.id)
         yield "ec2:CreateTags", resource, {**context, **place.requested(self.tags)}
 
-    def question(self, ids: Mapping[str, str]) -> Question:
+    def request(self, ids: Ids) -> Request:
         return "create_tags", {"Resources": [self.id], "Tags": tags.as_list(self.tags)}
 
 

@@ -95,14 +95,12 @@ def surplus(draft: plan.Draft, users: list[str]) -> None:
             draft.add(DeleteKey(f"key-pair/{pair.name}", plan.SURPLUS, pair.name), users)
 
 
-def _import(context: Context, name: str, public_key: str, marks: Mapping[str, str]) -> None:
-    context.ec2.import_key_pair(
-        KeyName=name, PublicKeyMaterial=public_key.encode(), TagSpecifications=tags.at_creation("key-pair", marks)
-    )
+def _deletion(name: str) -> plan.Request:
+    return "delete_key_pair", {"KeyName": name}
 
 
 def _delete(context: Context, name: str) -> None:
-    context.gone(lambda: context.ec2.delete_key_pair(KeyName=name), ["InvalidKeyPair.NotFound"])
+    context.gone(lambda: plan.sent(context, _deletion(name)), ["InvalidKeyPair.NotFound"])
 
 
 def _needs_deletion(place: Place, name: str) -> Iterator[Found]:
@@ -112,19 +110,12 @@ def _needs_deletion(place: Place, name: str) -> Iterator[Found]:
 
 
 @dataclass
-class ImportKey(plan.Step):
+class _Import(plan.Asked):
     name: str
     public_key: str
     tags: dict[str, str]
-    action = plan.CREATE
 
-    def apply(self, context: Context) -> None:
-        _import(context, self.name, self.public_key, self.tags)
-
-    def needs(self, place: Place) -> Iterable[Found]:
-        return place.creates("ImportKeyPair", "key-pair", name=self.name)
-
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
+    def request(self, ids: plan.Ids) -> plan.Request:
         return "import_key_pair", {
             "KeyName": self.name,
             "PublicKeyMaterial": self.public_key.encode(),
@@ -133,26 +124,34 @@ class ImportKey(plan.Step):
 
 
 @dataclass
-class ReplaceKey(plan.Step):
-    name: str
-    public_key: str
-    tags: dict[str, str]
+class ImportKey(_Import):
+    action = plan.CREATE
+
+    def apply(self, context: Context) -> None:
+        self.send(context)
+
+    def needs(self, place: Place) -> Iterable[Found]:
+        return place.creates("ImportKeyPair", "key-pair", name=self.name)
+
+
+@dataclass
+class ReplaceKey(_Import):
     action = plan.REPLACE
+
+    def requests(self, ids: plan.Ids) -> Iterable[plan.Request]:
+        return [_deletion(self.name), self.request(ids)]
 
     def apply(self, context: Context) -> None:
         _delete(context, self.name)
-        _import(context, self.name, self.public_key, self.tags)
+        self.send(context)
 
     def needs(self, place: Place) -> Iterable[Found]:
         yield from _needs_deletion(place, self.name)
         yield from place.creates("ImportKeyPair", "key-pair", name=self.name)
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
-        return "delete_key_pair", {"KeyName": self.name}
-
 
 @dataclass
-class DeleteKey(plan.Step):
+class DeleteKey(plan.Asked):
     name: str
     action = plan.DELETE
 
@@ -162,8 +161,8 @@ class DeleteKey(plan.Step):
     def needs(self, place: Place) -> Iterable[Found]:
         return _needs_deletion(place, self.name)
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
-        return "delete_key_pair", {"KeyName": self.name}
+    def request(self, ids: plan.Ids) -> plan.Request:
+        return _deletion(self.name)
 
 
 def _own(case: Case) -> bool:

@@ -99,19 +99,17 @@ def surplus(draft: plan.Draft, users: list[str]) -> list[str]:
 
 
 @dataclass
-class CreateGateway(plan.Step):
+class CreateGateway(plan.Asked):
     tags: dict[str, str]
     action = plan.CREATE
 
     def apply(self, context: Context) -> None:
-        tagging = tags.at_creation("internet-gateway", self.tags)
-        answer = context.ec2.create_internet_gateway(TagSpecifications=tagging)
-        context.know("gateway", answer["InternetGateway"]["InternetGatewayId"])
+        context.know("gateway", self.send(context)["InternetGateway"]["InternetGatewayId"])
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.creates("CreateInternetGateway", "internet-gateway")
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
+    def request(self, ids: plan.Ids) -> plan.Request:
         return "create_internet_gateway", {"TagSpecifications": tags.at_creation("internet-gateway", self.tags)}
 
 
@@ -135,7 +133,7 @@ class AttachGateway(plan.Step):
 
 
 @dataclass
-class DetachGateway(plan.Step):
+class DetachGateway(plan.Asked):
     id: str
     vpc_id: str
     action = plan.DETACH
@@ -144,32 +142,29 @@ class DetachGateway(plan.Step):
         # Public addresses of things that are being removed hold it.
         context.remove(
             f"{self.id} to be free of public addresses",
-            lambda: context.ec2.detach_internet_gateway(InternetGatewayId=self.id, VpcId=self.vpc_id),
+            lambda: self.send(context),
             [*NOT_FOUND, "Gateway.NotAttached"],
         )
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.changes("DetachInternetGateway", self.id, self.vpc_id)
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
+    def request(self, ids: plan.Ids) -> plan.Request:
         return "detach_internet_gateway", {"InternetGatewayId": self.id, "VpcId": self.vpc_id}
 
 
 @dataclass
-class DeleteGateway(plan.Step):
+class DeleteGateway(plan.Asked):
     id: str
     action = plan.DELETE
 
     def apply(self, context: Context) -> None:
-        context.remove(
-            f"{self.id} to be free for deletion",
-            lambda: context.ec2.delete_internet_gateway(InternetGatewayId=self.id),
-        )
+        context.remove(f"{self.id} to be free for deletion", lambda: self.send(context))
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.changes("DeleteInternetGateway", self.id)
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
+    def request(self, ids: plan.Ids) -> plan.Request:
         return "delete_internet_gateway", {"InternetGatewayId": self.id}
 
 

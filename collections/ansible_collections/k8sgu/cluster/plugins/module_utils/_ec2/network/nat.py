@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.needs import Found, Place
 
 ADDRESS_QUOTA = ("ec2", "L-0263D0A3")
-STAND_IN_ADDRESS = "eipalloc-00000000"
 NAT_NOT_FOUND = ("NatGatewayNotFound", "InvalidNatGatewayID.NotFound")
 TYPES = {"nat-gateway": "natgateway", "nat": "natgateway", "elastic-ip": "elastic-ip", "eipalloc": "elastic-ip"}
 
@@ -145,47 +144,44 @@ def surplus(draft: plan.Draft, users: list[str]) -> list[str]:
 
 
 @dataclass
-class AllocateAddress(plan.Step):
+class AllocateAddress(plan.Asked):
     """`resource` is the reference of the address, too."""
 
     tags: dict[str, str]
     action = plan.CREATE
 
     def apply(self, context: Context) -> None:
-        tagging = tags.at_creation("elastic-ip", self.tags)
-        context.know(
-            self.resource, context.ec2.allocate_address(Domain="vpc", TagSpecifications=tagging)["AllocationId"]
-        )
+        context.know(self.resource, self.send(context)["AllocationId"])
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.creates("AllocateAddress", "elastic-ip")
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
+    def request(self, ids: plan.Ids) -> plan.Request:
         tagging = tags.at_creation("elastic-ip", self.tags)
         return "allocate_address", {"Domain": "vpc", "TagSpecifications": tagging}
 
 
 @dataclass
-class ReleaseAddress(plan.Step):
+class ReleaseAddress(plan.Asked):
     id: str
     action = plan.DELETE
 
     def apply(self, context: Context) -> None:
         context.remove(
             f"{self.id} to be free for release",
-            lambda: context.ec2.release_address(AllocationId=self.id),
+            lambda: self.send(context),
             busy=[*IN_USE, "InvalidIPAddress.InUse"],
         )
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.changes("ReleaseAddress", self.id)
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
+    def request(self, ids: plan.Ids) -> plan.Request:
         return "release_address", {"AllocationId": self.id}
 
 
 @dataclass
-class CreateNat(plan.Step):
+class CreateNat(plan.Asked):
     """`resource` is the reference of the gateway, too; `ended` are the gateways that the zone had before."""
 
     address: str
@@ -195,26 +191,20 @@ class CreateNat(plan.Step):
     action = plan.CREATE
 
     def apply(self, context: Context) -> None:
-        subnet, address = context.id(self.subnet), context.id(self.address)
-        answer = context.when_known(
-            self.subnet,
-            lambda: context.ec2.create_nat_gateway(
-                SubnetId=subnet,
-                AllocationId=address,
-                ClientToken=names.client_token("nat", context.cluster, subnet, address, *self.ended),
-                TagSpecifications=tags.at_creation("natgateway", self.tags),
-            ),
+        token = names.client_token(
+            "nat", context.cluster, context.id(self.subnet), context.id(self.address), *self.ended
         )
+        answer = context.when_known(self.subnet, lambda: self.send(context, ClientToken=token))
         context.know(self.resource, answer["NatGateway"]["NatGatewayId"])
         _wait(context, self.resource)
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.creates("CreateNatGateway", "natgateway", self.subnet, self.address)
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
+    def request(self, ids: plan.Ids) -> plan.Request:
         return "create_nat_gateway", {
-            "SubnetId": subnets.STAND_IN,
-            "AllocationId": STAND_IN_ADDRESS,
+            "SubnetId": ids.id(self.subnet),
+            "AllocationId": ids.id(self.address),
             "TagSpecifications": tags.at_creation("natgateway", self.tags),
         }
 

@@ -15,7 +15,6 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, DescriptionError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import CHANGE, MAKE, READ, Case, Grant
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network import nat, subnets
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network import vpc as vpcs
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes import launch
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.reader import Reader
 
@@ -278,26 +277,22 @@ def surplus(draft: plan.Draft, users: list[str]) -> list[str]:
 
 
 @dataclass
-class CreateTable(plan.Step):
+class CreateTable(plan.Asked):
     """`resource` is the reference of the table, too."""
 
     tags: dict[str, str]
     action = plan.CREATE
 
     def apply(self, context: Context) -> None:
-        tagging = tags.at_creation("route-table", self.tags)
-        answer = context.when_known(
-            "the VPC",
-            lambda: context.ec2.create_route_table(VpcId=context.id("vpc"), TagSpecifications=tagging),
-        )
+        answer = context.when_known("the VPC", lambda: self.send(context))
         context.know(self.resource, answer["RouteTable"]["RouteTableId"])
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.creates("CreateRouteTable", "route-table", "vpc")
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
+    def request(self, ids: plan.Ids) -> plan.Request:
         tagging = tags.at_creation("route-table", self.tags)
-        return "create_route_table", {"VpcId": vpcs.STAND_IN, "TagSpecifications": tagging}
+        return "create_route_table", {"VpcId": ids.id("vpc"), "TagSpecifications": tagging}
 
 
 @dataclass
@@ -354,7 +349,7 @@ class PutRoute(plan.Step):
     destination: str
     target: str
 
-    def request(self, context: Context) -> dict[str, str]:
+    def arguments(self, context: Context) -> dict[str, str]:
         id = context.id(self.target)
         kind = "InstanceId" if id.startswith("i-") else "NatGatewayId" if id.startswith("nat-") else "GatewayId"
         return {"RouteTableId": context.id(self.table), "DestinationCidrBlock": self.destination, kind: id}
@@ -365,7 +360,7 @@ class CreateRoute(PutRoute):
     action = plan.CREATE
 
     def apply(self, context: Context) -> None:
-        request = self.request(context)
+        request = self.arguments(context)
 
         def call() -> None:
             try:
@@ -387,7 +382,7 @@ class ReplaceRoute(PutRoute):
     action = plan.UPDATE
 
     def apply(self, context: Context) -> None:
-        request = self.request(context)
+        request = self.arguments(context)
         what = f"{self.table} and {self.target}"
         context.when_known(what, lambda: context.ec2.replace_route(**request), TARGET_NOT_FOUND)
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Iterable, Mapping
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import plan, ranges, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, DescriptionError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import CHANGE, MAKE, READ, Case, Grant
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network import vpc as vpcs
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.reader import Reader
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.needs import Found, Place
 
 PUBLIC, PRIVATE = "public", "private"
-STAND_IN = "subnet-00000000"
 TYPES = {"subnet": "subnet"}
 
 
@@ -150,7 +148,7 @@ def surplus(draft: plan.Draft, users: Iterable[str]) -> list[str]:
 
 
 @dataclass
-class CreateSubnet(plan.Step):
+class CreateSubnet(plan.Asked):
     """`resource` is the reference of the subnet, too."""
 
     cidr: str
@@ -159,23 +157,19 @@ class CreateSubnet(plan.Step):
     action = plan.CREATE
 
     def apply(self, context: Context) -> None:
-        answer = context.when_known(
-            "the VPC",
-            lambda: context.ec2.create_subnet(
-                VpcId=context.id("vpc"),
-                CidrBlock=self.cidr,
-                AvailabilityZone=self.zone,
-                TagSpecifications=tags.at_creation("subnet", self.tags),
-            ),
-        )
+        answer = context.when_known("the VPC", lambda: self.send(context))
         context.know(self.resource, answer["Subnet"]["SubnetId"])
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.creates("CreateSubnet", "subnet", "vpc")
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
-        tagging = tags.at_creation("subnet", self.tags)
-        return "create_subnet", {"VpcId": vpcs.STAND_IN, "CidrBlock": self.cidr, "TagSpecifications": tagging}
+    def request(self, ids: plan.Ids) -> plan.Request:
+        return "create_subnet", {
+            "VpcId": ids.id("vpc"),
+            "CidrBlock": self.cidr,
+            "AvailabilityZone": self.zone,
+            "TagSpecifications": tags.at_creation("subnet", self.tags),
+        }
 
 
 @dataclass

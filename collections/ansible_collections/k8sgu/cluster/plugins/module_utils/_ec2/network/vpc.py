@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.needs import Found, Place
 
 QUOTA = ("vpc", "L-F678F1CE")
-# The range, which no VPC can have, is for DryRun.
 TYPES = {"vpc": "vpc"}
-STAND_IN, IMPOSSIBLE_RANGE = "vpc-00000000", "10.0.0.0/8"
 
 
 @dataclass(frozen=True)
@@ -149,21 +147,19 @@ def surplus(draft: plan.Draft, users: Iterable[str]) -> None:
 
 
 @dataclass
-class CreateVpc(plan.Step):
+class CreateVpc(plan.Asked):
     cidr: str
     tags: dict[str, str]
     action = plan.CREATE
 
     def apply(self, context: Context) -> None:
-        answer = context.ec2.create_vpc(CidrBlock=self.cidr, TagSpecifications=tags.at_creation("vpc", self.tags))
-        context.know("vpc", answer["Vpc"]["VpcId"])
+        context.know("vpc", self.send(context)["Vpc"]["VpcId"])
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.creates("CreateVpc", "vpc")
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
-        tagging = tags.at_creation("vpc", self.tags)
-        return "create_vpc", {"CidrBlock": IMPOSSIBLE_RANGE, "TagSpecifications": tagging}
+    def request(self, ids: plan.Ids) -> plan.Request:
+        return "create_vpc", {"CidrBlock": self.cidr, "TagSpecifications": tags.at_creation("vpc", self.tags)}
 
 
 @dataclass

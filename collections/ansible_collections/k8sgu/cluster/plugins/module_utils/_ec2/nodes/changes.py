@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, plan, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access import key_pair, profiles
@@ -99,19 +99,22 @@ class _Change(plan.Step):
 
 
 @dataclass
-class Start(_Change):
+class Start(plan.Asked):
+    id: str
+    action = plan.UPDATE
+
     def apply(self, context: Context) -> None:
         # One that is stopping can be started when it has stopped.
         context.retry(
             f"{self.id} to stop before it starts",
-            lambda: context.ec2.start_instances(InstanceIds=[self.id]),
+            lambda: self.send(context),
             ["IncorrectInstanceState"],
         )
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.changes("StartInstances", self.id)
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
+    def request(self, ids: plan.Ids) -> plan.Request:
         return "start_instances", {"InstanceIds": [self.id]}
 
 

@@ -152,7 +152,7 @@ def surplus(draft: plan.Draft, names_wanted: set[str], routes: list[str]) -> lis
 
 
 @dataclass
-class Terminate(plan.Step):
+class Terminate(plan.Asked):
     id: str
     action = plan.DELETE
 
@@ -162,8 +162,8 @@ class Terminate(plan.Step):
     def needs(self, place: Place) -> Iterable[Found]:
         return place.changes("TerminateInstances", self.id)
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
-        return "terminate_instances", {"InstanceIds": [self.id]}
+    def request(self, ids: plan.Ids) -> plan.Request:
+        return termination(self.id)
 
 
 @dataclass
@@ -178,10 +178,14 @@ class WaitForEnd(plan.Step):
         return ()
 
 
+def termination(id: str) -> plan.Request:
+    return "terminate_instances", {"InstanceIds": [id]}
+
+
 def terminate(context: Context, id: str) -> None:
     context.ended.add(id)
     try:
-        context.gone(lambda: context.ec2.terminate_instances(InstanceIds=[id]), ["InvalidInstanceID.NotFound"])
+        context.gone(lambda: plan.sent(context, termination(id)), ["InvalidInstanceID.NotFound"])
     except Exception as error:
         # What EC2 answers with an error was not done; without an answer nobody knows.
         if session.error_code(error):

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
     billing,
-    groups,
     names,
     plan,
     ranges,
@@ -164,7 +163,7 @@ def _arguments(draft: plan.Draft, node: Node, pool: Pool, ended: list[str]) -> d
 
 
 @dataclass
-class _Launch(plan.Step):
+class _Launch(plan.Asked):
     """All that a launch needs; `subnet` and `group` are references, `resource` is that of the instance."""
 
     name: str
@@ -194,7 +193,7 @@ class _Launch(plan.Step):
         for generation in range(GENERATIONS):
             token = names.launch_token(context.cluster, context.id("vpc"), self.name, ended)
             try:
-                answer = _accepted(context, {**self._request(context), "ClientToken": token})
+                answer = _accepted(context, lambda token=token: self.send(context, ClientToken=token))  # type: ignore[misc]
                 found = instances.instance(answer["Instances"][0])
             except Exception as error:
                 # The token has launched something before: something that is gone, or with another description.
@@ -219,11 +218,15 @@ class _Launch(plan.Step):
             "has forgotten them"
         )
 
-    def _request(self, context: Context) -> dict[str, Any]:
+    @property
+    def variant(self) -> str:
+        return self.tags[tags.POOL]
+
+    def request(self, ids: plan.Ids) -> plan.Request:
         interface: dict[str, Any] = {
             "DeviceIndex": 0,
-            "SubnetId": context.id(self.subnet),
-            "Groups": [context.id(self.group)],
+            "SubnetId": ids.id(self.subnet),
+            "Groups": [ids.id(self.group)],
             "DeleteOnTermination": True,
         }
         if self.public_ip is not None:
@@ -247,7 +250,7 @@ class _Launch(plan.Step):
         }
         if self.profile:
             request["IamInstanceProfile"] = {"Name": self.profile}
-        return request
+        return "run_instances", request
 
     def launch_needs(self, place: Place) -> Iterator[Found]:
         run = "ec2:RunInstances"
@@ -262,13 +265,13 @@ class _Launch(plan.Step):
         yield from place.pass_role(self.profile)
 
 
-def _accepted(context: Context, request: dict[str, Any]) -> Any:
+def _accepted(context: Context, launch: Callable[[], Any]) -> Any:
     """RunInstances, repeated while EC2 does not know the new instance profile, key pair, subnet or group yet."""
     deadline = time.monotonic() + min(CONSISTENCY_S, context.timeout_s)
 
     def call() -> Any:
         try:
-            return context.ec2.run_instances(**request)
+            return launch()
         except Exception as error:
             # One code for many errors; only this one passes with time.
             profile = session.error_code(error) == "InvalidParameterValue" and "instance profile" in str(error).lower()
@@ -303,17 +306,6 @@ class Launch(_Launch):
     def needs(self, place: Place) -> Iterable[Found]:
         return self.launch_needs(place)
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
-        return "run_instances", {
-            "MinCount": 1,
-            "MaxCount": 1,
-            "ImageId": self.image.id,
-            "InstanceType": self.instance_type,
-            "SubnetId": ids.get(self.subnet, subnets.STAND_IN),
-            "SecurityGroupIds": [ids.get(self.group, groups.STAND_IN)],
-            "TagSpecifications": tags.at_creation("instance", self.tags),
-        }
-
 
 @dataclass
 class Replace(_Launch):
@@ -331,8 +323,8 @@ class Replace(_Launch):
         yield from place.changes("TerminateInstances", self.id)
         yield from self.launch_needs(place)
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
-        return "terminate_instances", {"InstanceIds": [self.id]}
+    def requests(self, ids: plan.Ids) -> Iterable[plan.Request]:
+        return [instances.termination(self.id), self.request(ids)]
 
 
 @dataclass

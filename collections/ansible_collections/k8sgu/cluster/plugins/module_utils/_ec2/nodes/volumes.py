@@ -108,30 +108,30 @@ def surplus(draft: plan.Draft, users: list[str]) -> list[str]:
 
 
 @dataclass
-class ModifyVolume(plan.Step):
+class ModifyVolume(plan.Asked):
     id: str
     size: int
     action = plan.UPDATE
 
     def apply(self, context: Context) -> None:
-        context.ec2.modify_volume(VolumeId=self.id, Size=self.size, VolumeType=KIND)
+        self.send(context)
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.changes("ModifyVolume", self.id)
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
-        return "modify_volume", {"VolumeId": self.id, "Size": self.size}
+    def request(self, ids: plan.Ids) -> plan.Request:
+        return "modify_volume", {"VolumeId": self.id, "Size": self.size, "VolumeType": KIND}
 
 
 @dataclass
-class DeleteVolume(plan.Step):
+class DeleteVolume(plan.Asked):
     id: str
     action = plan.DELETE
 
     def apply(self, context: Context) -> None:
         context.remove(
             f"{self.id} to be detached",
-            lambda: context.ec2.delete_volume(VolumeId=self.id),
+            lambda: self.send(context),
             gone=["InvalidVolume.NotFound"],
             busy=["VolumeInUse"],
         )
@@ -139,7 +139,7 @@ class DeleteVolume(plan.Step):
     def needs(self, place: Place) -> Iterable[Found]:
         return place.changes("DeleteVolume", self.id)
 
-    def question(self, ids: Mapping[str, str]) -> plan.Question:
+    def request(self, ids: plan.Ids) -> plan.Request:
         return "delete_volume", {"VolumeId": self.id}
 
 
