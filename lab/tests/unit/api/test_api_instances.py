@@ -289,3 +289,22 @@ TRUST = (
     '"Action": "sts:AssumeRole"}]}'
 )
 PUBLIC_KEY = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0 me"
+
+
+def test_a_deprecated_image_is_in_no_list_but_can_be_asked_for(ec2: Any, running_api: RunningApi) -> None:
+    def listed(**more: Any) -> list[str]:
+        return [image["ImageId"] for image in ec2.describe_images(**more)["Images"]]
+
+    (image,) = ec2.describe_images()["Images"]
+    by_name = {"Owners": [image["OwnerId"]], "Filters": [{"Name": "name", "Values": [image["Name"]]}]}
+    by_id = {"Filters": [{"Name": "image-id", "Values": [image["ImageId"]]}]}
+    ec2.enable_image_deprecation(ImageId=image["ImageId"], DeprecateAt="2090-01-01T00:00:00Z")
+    assert listed() == listed(**by_name) == listed(**by_id) == [image["ImageId"]]
+    ec2.enable_image_deprecation(ImageId=image["ImageId"], DeprecateAt="2026-01-01T00:00:00Z")
+    assert listed() == listed(**by_name) == listed(**by_id) == []
+    assert listed(IncludeDeprecated=True, **by_name) == listed(ImageIds=[image["ImageId"]]) == [image["ImageId"]]
+    (shown,) = ec2.describe_images(IncludeDeprecated=True)["Images"]
+    assert shown["DeprecationTime"].startswith("2026-01-01T00:00:00")
+    ec2.run_instances(ImageId=image["ImageId"], InstanceType="m5.large", MinCount=1, MaxCount=1)
+    ec2.disable_image_deprecation(ImageId=image["ImageId"])
+    assert listed() == [image["ImageId"]]

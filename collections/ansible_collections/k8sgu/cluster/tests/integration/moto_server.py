@@ -38,6 +38,8 @@ class Server:
     seconds: float = 0.0
     # The policy of an organization that the account is in.
     organization: dict[str, Any] | None = None
+    # Images that their owner, who is not this account, has deprecated.
+    deprecated: set[str] = field(default_factory=set)
 
     def client(self, service: str, region: str = REGION) -> Any:
         return boto3.client(
@@ -81,8 +83,31 @@ def every_dry_run() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def deprecation(state: Server) -> Iterator[None]:
+    """DescribeImages without the deprecated ones, unless they are asked for.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ami-deprecate.html
+    """
+    describe = EC2Response.describe_images
+
+    def answer(self: Any) -> Any:
+        found = describe(self)
+        if not self._get_param("ImageIds", []) and not self._get_bool_param("IncludeDeprecated"):
+            found.result["Images"] = [image for image in found.result["Images"] if image.id not in state.deprecated]
+        for image in found.result["Images"]:
+            image.deprecation_time = "2026-03-01T00:00:00.000Z" if image.id in state.deprecated else None
+        return found
+
+    EC2Response.describe_images = answer
+    try:
+        yield
+    finally:
+        del EC2Response.describe_images
+
+
+@contextlib.contextmanager
 def moto_server() -> Iterator[Server]:
-    with every_dry_run(), _serving() as state:
+    with every_dry_run(), _serving() as state, deprecation(state):
         yield state
 
 
@@ -129,6 +154,7 @@ def _serving() -> Iterator[Server]:
 
 def reset(server: Server) -> None:
     """Resets the account to its initial state."""
+    server.organization, server.deprecated = None, set()
     request = urllib.request.Request(f"{server.url}/moto-api/reset", method="POST")
     with urllib.request.urlopen(request, timeout=60):
         pass

@@ -16,13 +16,13 @@ from typing import Any
 import ansible_program
 import pytest
 from ansible_program import ROOT
-from ec2_account import AMI, ARM_AMI, KEY, NEWER_AMI, OTHER_KEY, OWNER, account, mutations, picture, pool, run
+from ec2_account import AMI, ARM_AMI, KEY, NEWER_AMI, OTHER_KEY, OWNER, account, mutations, options, picture, pool, run
 from moto_server import Server, reset
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import session
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import DescriptionError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import RunFailed
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import RunFailed, converge
 
 BIN = Path(sys.executable).parent
 ZONES = ["us-east-1a", "us-east-1b"]
@@ -311,6 +311,54 @@ class TestChanges:
         assert not run(**by_pattern)["changed"]  # launched from the older one
         run(pools=[pool("control_plane", 1), pool("workers", 3)], **by_pattern)
         assert instances(server)["demo-worker-2"]["ImageId"] == NEWER_AMI
+
+    @pytest.mark.parametrize("fate", ["deprecated", "deregistered"])
+    def test_the_end_of_an_image_leaves_nodes_alone(self, server: Server, fate: str) -> None:
+        """Publishers deprecate an image after two years at the latest, and may deregister it then."""
+        by_pattern = {"image": {"owner": OWNER, "name": "debian-*-amd64-*"}}
+        run()
+        before = picture(server)
+        if fate == "deprecated":
+            server.deprecated = {AMI}
+        else:
+            server.client("ec2").deregister_image(ImageId=AMI)
+        for image in ({}, by_pattern):
+            again = converge(options(**image), False)
+            assert not again.result["changed"] and picture(server) == before
+            gone = fate == "deregistered" and bool(image)
+            assert [f"{AMI} of demo-control-plane-0, demo-worker-0" in text for text in again.warnings] == [True] * gone
+        more = [pool("control_plane", 1), pool("workers", 3)]
+        run(pools=more, **by_pattern)
+        found = instances(server)
+        assert {name: item["ImageId"] for name, item in found.items() if name != "demo-worker-2"} == {
+            "demo-control-plane-0": AMI,
+            "demo-worker-0": AMI,
+            "demo-worker-1": AMI,
+        }
+        assert found["demo-worker-2"]["ImageId"] == NEWER_AMI
+
+    def test_a_deprecated_image_still_serves_where_it_is_the_one_that_is_meant(self, server: Server) -> None:
+        run()
+        server.deprecated = {AMI, NEWER_AMI}
+        more = [pool("control_plane", 1), pool("workers", 3)]
+        for image, id in (({}, AMI), ({"image": {"owner": OWNER, "name": "debian-*-amd64-*"}}, NEWER_AMI)):
+            done = converge(options(pools=more, **image), False)
+            assert instances(server)["demo-worker-2"]["ImageId"] == id
+            assert [f"{id} is deprecated" in text for text in done.warnings] == [True]
+            run(**image)  # without the third worker
+        with pytest.raises(RunFailed, match=rf"allow_replace: .*image {AMI} -> debian-13-\*"):
+            run(image={"owner": OWNER, "name": "debian-13-*"})
+
+    def test_a_launch_from_an_image_that_is_gone(self, server: Server) -> None:
+        run()
+        server.client("ec2").deregister_image(ImageId=AMI)
+        before = picture(server)
+        more = [pool("control_plane", 1), pool("workers", 3)]
+        with pytest.raises(DescriptionError, match=rf"image: {AMI}: there is no such AMI .*pool of their own"):
+            run(pools=more)
+        assert picture(server) == before
+        run(pools=[pool("control_plane", 1), pool("workers", 2), pool("new", 1, image=NEWER_AMI)])
+        assert instances(server)["demo-new-0"]["ImageId"] == NEWER_AMI
 
     def test_another_key(self, server: Server) -> None:
         run()

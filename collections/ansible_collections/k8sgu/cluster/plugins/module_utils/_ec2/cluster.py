@@ -112,6 +112,8 @@ class Current:
     target_groups: list[TargetGroup] = field(default_factory=list)
     listeners: list[Listener] = field(default_factory=list)
     images: dict[Image, list[MachineImage]] = field(default_factory=dict)  # newest first
+    # Of those that nodes were launched from and no pattern fits, the images that are to be had.
+    images_there: set[str] = field(default_factory=set)
 
     @property
     def vpc(self) -> Vpc | None:
@@ -205,6 +207,9 @@ def _second_calls(
     ids = {image.id for image in meant if image.id}
     if ids - launched or (ids and len(current.nodes()) < description.node_count):
         calls.append(partial(images.read, reader, {image for image in meant if image.id}, current))
+    fitting = {image.id for found in current.images.values() for image in found}
+    if any(not image.id for image in meant) and launched - fitting:
+        calls.append(partial(images.read_of_nodes, reader, launched - fitting, current))
     return calls
 
 
@@ -227,7 +232,7 @@ def facts_for_launch(
     Returns the facts with the image for each description of one.
     """
     types = offers.types_of(reader, description, current, zones)
-    found = offers.images_of(reader, description, current, types)
+    found = offers.images_of(reader, description, current, types, changes)
     key_pair.check_brought(reader, description)
     vpc.check_quota(reader, description, changes)
     nat.check_quota(reader, changes)

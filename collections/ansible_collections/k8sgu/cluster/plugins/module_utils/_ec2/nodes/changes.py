@@ -32,7 +32,28 @@ def replacements(draft: plan.Draft, nodes: list[Node]) -> dict[str, list[str]]:
         for node in nodes
         if node.name in alive and node.name not in draft.held
     }
+    _warn_of_images(draft, [(pools[node.pool], alive[node.name]) for node in nodes if node.name in found])
     return {name: grounds for name, grounds in found.items() if grounds}
+
+
+def _fits(draft: plan.Draft, pool: Pool, instance: Instance) -> bool:
+    """Whether the pattern of a pool's image fits that of an instance."""
+    return instance.image_id in {image.id for image in draft.current.images.get(pool.image, ())}
+
+
+def _warn_of_images(draft: plan.Draft, nodes: list[tuple[Pool, Instance]]) -> None:
+    """Of images that are gone nobody can tell whether a pattern fits them, so that their nodes are left alone."""
+    gone: dict[tuple[str, str], list[str]] = {}
+    for pool, instance in nodes:
+        known = pool.image.id or instance.image_id in draft.current.images_there or _fits(draft, pool, instance)
+        if not known:
+            pattern = f"{pool.image.name} of {pool.image.owner}"
+            gone.setdefault((instance.image_id, pattern), []).append(instance.name)
+    for (id, pattern), names_of_nodes in gone.items():
+        draft.plan.warnings.append(
+            f"image: {id} of {', '.join(sorted(names_of_nodes))} is not to be had any more (deregistered, or not "
+            f"shared with this account), and nobody can tell whether it is {pattern}; the nodes stay as they are"
+        )
 
 
 def _grounds(draft: plan.Draft, node: Node, pool: Pool, instance: Instance) -> list[str]:
@@ -47,7 +68,7 @@ def _grounds(draft: plan.Draft, node: Node, pool: Pool, instance: Instance) -> l
     if pool.image.id:
         if instance.image_id != pool.image.id:
             differs("image", instance.image_id, pool.image.id)
-    elif instance.image_id not in {image.id for image in draft.current.images.get(pool.image, ())}:
+    elif instance.image_id in draft.current.images_there and not _fits(draft, pool, instance):
         differs("image", instance.image_id, f"{pool.image.name} of {pool.image.owner}")
     if draft.known(node.subnet) != instance.subnet_id:
         differs("subnet", f"{instance.subnet_id} in {instance.zone}", node.subnet.partition("/")[2])

@@ -2,11 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Machine images (AMIs): which one a description of an image stands for."""
+"""Machine images (AMIs): which one a description of an image stands for.
+
+Its publisher deprecates an image, after two years at the latest, and may deregister it. A deprecated one is in no list
+unless it is asked for, a deregistered one is gone; nodes that were launched from either go on as before.
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ami-deprecate.html
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import (
@@ -29,14 +35,17 @@ class MachineImage:
     root_device: str
     created: str
     smallest_root: int = 0  # GiB
+    deprecated: bool = False
 
 
 def read(reader: Reader, images: set[Image], current: Current) -> None:
-    """The images that are meant, all those by id in one call, and one call for each pattern; newest first."""
-    ids = sorted({image.id for image in images if image.id})
+    """The images that are meant, all those by id in one call, and one call for each pattern.
+
+    The newest first, and deprecated ones behind all others.
+    """
+    ids = {image.id for image in images if image.id}
     if ids:
-        # By filter: an unknown id is then missing from the answer and not an error for all.
-        found = reader.pages("ec2", "describe_images", "Images", Filters=[{"Name": "image-id", "Values": ids}])
+        found = _by_id(reader, ids)
         for image in images:
             current.images[image] = [_image(item) for item in found if item["ImageId"] == image.id]
     for image in images:
@@ -47,10 +56,22 @@ def read(reader: Reader, images: set[Image], current: Current) -> None:
                 "Images",
                 Owners=[image.owner],
                 Filters=[{"Name": "name", "Values": [image.name]}, {"Name": "state", "Values": ["available"]}],
+                IncludeDeprecated=True,
             )
             current.images[image] = sorted(
-                (_image(item) for item in found), key=lambda entry: entry.created, reverse=True
+                (_image(item) for item in found), key=lambda entry: (not entry.deprecated, entry.created), reverse=True
             )
+
+
+def read_of_nodes(reader: Reader, ids: set[str], current: Current) -> None:
+    """Which of these images, from which nodes were launched, are still to be had."""
+    current.images_there |= {item["ImageId"] for item in _by_id(reader, ids)}
+
+
+def _by_id(reader: Reader, ids: set[str]) -> list[Any]:
+    # By filter: an unknown id is then missing from the answer and not an error for all.
+    filters = [{"Name": "image-id", "Values": sorted(ids)}]
+    return reader.pages("ec2", "describe_images", "Images", Filters=filters, IncludeDeprecated=True)
 
 
 def _image(item: Mapping[str, Any]) -> MachineImage:
@@ -66,6 +87,8 @@ def _image(item: Mapping[str, Any]) -> MachineImage:
         root,
         item.get("CreationDate", ""),
         sizes[0] if sizes else 0,
+        # The time is there as soon as it is set, and may be to come.
+        "" < item.get("DeprecationTime", "") <= datetime.now(timezone.utc).isoformat(),
     )
 
 
@@ -77,7 +100,9 @@ def fitting(description: Description, current: Current, pool: Pool, kind: Any) -
     if not found:
         raise DescriptionError(
             f"{option}: there is no such AMI in {description.region} that this account may use; "
-            "check id, owner and name, and that it is of this region"
+            "check id, owner and name, and that it is of this region. Where it was deregistered, nodes that run stay "
+            "as they are; give new ones another image in a pool of their own (pools[].image), or all nodes with "
+            "allow_replace: true"
         )
     architectures = kind["ProcessorInfo"]["SupportedArchitectures"]
     usable = [image for image in found if image.architecture in architectures]

@@ -106,6 +106,7 @@ def wanted(draft: plan.Draft, nodes: list[Node]) -> None:
     alive = draft.current.nodes()
     pools = {pool.name: pool for pool in draft.description.pools}
     launches: list[str] = []
+    deprecated: dict[str, None] = {}
     for node in nodes:
         pool, instance = pools[node.pool], alive.get(node.name)
         resource = f"instance/{node.name}"
@@ -114,6 +115,7 @@ def wanted(draft: plan.Draft, nodes: list[Node]) -> None:
             reason = plan.MISSING if not before else f"{', '.join(before)} of this name has ended"
             step = Launch(resource, reason, **_arguments(draft, node, pool, before))
             launches.append(draft.add(step, _before_launch(node)))
+            deprecated.update({step.image.id: None} if step.image and step.image.deprecated else {})
             continue
         draft.know(resource, instance.id)
         grounds = draft.replaced.get(node.name)
@@ -123,6 +125,11 @@ def wanted(draft: plan.Draft, nodes: list[Node]) -> None:
             launches.append(draft.add(again, _before_launch(node)))
         elif node.name not in draft.held:
             launches += changes.in_place(draft, node, pool, instance)
+    draft.plan.warnings += [
+        f"image: {id} is deprecated by its owner, and the newest that the description means; new nodes get it all the "
+        "same"
+        for id in deprecated
+    ]
     pending = [node.name for node in nodes if node.name in alive and alive[node.name].state == "pending"]
     if launches or pending:
         references = [*(key.partition(" ")[2] for key in launches), *(f"instance/{name}" for name in pending)]

@@ -118,10 +118,14 @@ def _types(reader: Reader, pools: list[Pool]) -> dict[str, Any]:
 
 
 def images_of(
-    reader: Reader, description: Description, current: Current, types: dict[str, Any]
+    reader: Reader, description: Description, current: Current, types: dict[str, Any], changes: plan.Plan
 ) -> dict[Image, images.MachineImage]:
-    """The image for each description of one, fitting its pool. Raises DescriptionError."""
-    pools = [pool for pool in description.pools if pool.count]
+    """The image for each description of one that is launched from, fitting its pool. Raises DescriptionError.
+
+    What the others stand for makes no difference: an image may be gone while nodes from it run.
+    """
+    launched = {step.tags[tags.POOL] for kind in (launch.Launch, launch.Replace) for step in changes.of(kind)}
+    pools = [pool for pool in description.pools if pool.name in launched]
     images.read(reader, {pool.image for pool in pools if pool.image not in current.images}, current)
     return {pool.image: images.fitting(description, current, pool, types[pool.instance_type]) for pool in pools}
 
