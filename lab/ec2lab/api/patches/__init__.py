@@ -5,7 +5,18 @@
 
 from __future__ import annotations
 
-from ec2lab.api.patches import addresses, balancers, dependencies, images, instances, interfaces, roles, routes, vpcs
+from ec2lab.api.patches import (
+    addresses,
+    balancers,
+    dependencies,
+    images,
+    instances,
+    interfaces,
+    quotas,
+    roles,
+    routes,
+    vpcs,
+)
 
 
 def install(public_range: str) -> None:
@@ -18,3 +29,4 @@ def install(public_range: str) -> None:
     dependencies.install()
     balancers.install()
     roles.install()
+    quotas.install()

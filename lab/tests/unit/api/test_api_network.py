@@ -334,3 +334,11 @@ def test_lists_come_in_pages(ec2: Any, network: Network) -> None:
     pages = list(ec2.get_paginator("describe_security_groups").paginate(PaginationConfig={"PageSize": 5}))
     seen = [group["GroupId"] for page in pages for group in page["SecurityGroups"]]
     assert len(seen) == len(set(seen)) >= 13
+
+
+def test_the_quota_of_routes_is_that_of_today(running_api: RunningApi) -> None:
+    quotas = running_api.client("service-quotas")
+    found = quotas.get_service_quota(ServiceCode="vpc", QuotaCode="L-93826ACB")["Quota"]
+    assert (found["QuotaName"], found["Value"]) == ("Routes per route table", 500.0)
+    listed = quotas.list_aws_default_service_quotas(ServiceCode="vpc")["Quotas"]
+    assert [item["Value"] for item in listed if item["QuotaCode"] == "L-93826ACB"] == [500.0]

@@ -136,7 +136,8 @@ options:
     description:
       - The image (AMI) of all pools, an id (C(ami-...)) or a dictionary with C(owner) (account id or alias) and C(name)
         (a pattern with C(*)), of which the newest available one is launched. Nodes whose image matches the
-        pattern stay when a newer one appears.
+        pattern stay when a newer one appears, and so do nodes whose image is deprecated or gone. New ones get a
+        deprecated image only where there is no other.
       - Needed unless every pool has its own.
     type: raw
   pools:

@@ -15,9 +15,11 @@ from typing import Any
 
 import moto.ec2.models.amis
 import pytest
+from moto.servicequotas.resources.default_quotas.vpc import VPC_DEFAULT_QUOTAS
 from moto_server import Server, moto_server
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.route_tables import ROUTES_QUOTA
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import ARGUMENT_SPECS
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import converge
 
@@ -57,6 +59,11 @@ def account() -> Iterator[Server]:
         image(NEWER_AMI, "debian-13-amd64-20260201", "x86_64", "2026-02-01T00:00:00.000Z"),
     ]
     patch.setattr(moto.ec2.models.amis, "AMIS", images)
+    # AWS's default since 2025; moto has that of before.
+    # https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html#vpc-limits-route-tables
+    for quota in VPC_DEFAULT_QUOTAS:
+        if quota["QuotaCode"] == ROUTES_QUOTA[1]:
+            patch.setitem(quota, "Value", 500.0)
     patch.setenv("MOTO_AMIS_PATH", "set, so that moto takes the list above")
     try:
         with moto_server() as running:

@@ -686,12 +686,32 @@ class TestRefused:
             run()
 
     def test_the_quota_of_routes(self, server: Server) -> None:
-        many = [pool("control_plane", 1), pool("workers", 60)]
+        assert run(check_mode=True, pools=[pool("control_plane", 1), pool("workers", 60)], subnet_prefix=22)["changed"]
+        many = [pool("control_plane", 1), pool("workers", 500)]
+        wide = {"pod_cidr": "10.192.0.0/14", "subnet_prefix": 22}
         with pytest.raises(
-            DescriptionError, match="pod_network: routed needs 63 routes in a table and the quota is 50"
+            DescriptionError, match="pod_network: routed needs 503 routes in a table and the quota is 500"
         ):
-            run(pools=many)
-        assert run(check_mode=True, pools=many, pod_network="vxlan")["changed"]
+            run(pools=many, **wide)
+        assert run(check_mode=True, pools=many, pod_network="vxlan", **wide)["changed"]
+
+    def test_routes_that_are_there_count(self, server: Server) -> None:
+        ec2 = server.client("ec2")
+        vpc = ec2.create_vpc(CidrBlock="10.50.0.0/16")["Vpc"]["VpcId"]
+        subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.50.0.0/20", AvailabilityZone=ZONES[0])["Subnet"]["SubnetId"]
+        gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+        (table,) = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
+        for number in range(40):
+            ec2.create_route(
+                RouteTableId=table["RouteTableId"], DestinationCidrBlock=f"172.16.{number}.0/24", GatewayId=gateway
+            )
+        many = [pool("control_plane", 1), pool("workers", 459)]
+        brought = {"vpc_id": vpc, "subnet_ids": [subnet], "pod_cidr": "10.192.0.0/14"}
+        with pytest.raises(DescriptionError, match="routed needs 501 routes in a table and the quota is 500"):
+            run(pools=many, **brought)
+        many = [pool("control_plane", 1), pool("workers", 458)]
+        assert run(check_mode=True, pools=many, **brought)["changed"]
 
     def test_somebody_elses_load_balancer(self, server: Server) -> None:
         elb, ec2 = server.client("elbv2"), server.client("ec2")

@@ -236,7 +236,7 @@ def facts_for_launch(
     key_pair.check_brought(reader, description)
     vpc.check_quota(reader, description, changes)
     nat.check_quota(reader, changes)
-    route_tables.check_quota(reader, description, changes)
+    route_tables.check_quota(reader, description, current, changes)
     offers.check_quota(reader, description, changes, types)
     return Facts(zones, found)
 

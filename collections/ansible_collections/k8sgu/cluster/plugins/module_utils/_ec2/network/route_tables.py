@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Iterable, Mapping
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.needs import Found, Place
 
 ANYWHERE = "0.0.0.0/0"
+# 500 in an account that has asked for no other value:
+# https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html#vpc-limits-route-tables
 ROUTES_QUOTA = ("vpc", "L-93826ACB")
 TARGET_NOT_FOUND = (*NOT_FOUND, *nat.NAT_NOT_FOUND)
 TYPES = {"route-table": "route-table", "rtb": "route-table"}
@@ -33,12 +36,13 @@ TYPES = {"route-table": "route-table", "rtb": "route-table"}
 class Route:
     """`target` is the id of what the route leads to, of an instance rather than of its interface.
 
-    A route that is not `active` leads to something that is gone.
+    A route that is not `active` leads to something that is gone, and a `propagated` one comes from a VPN's gateway.
     """
 
     destination: str
     target: str
     active: bool = True
+    propagated: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,10 @@ def read(reader: Reader, vpc_id: str, current: Current, foreign_only: bool = Fal
             },
             {
                 route["DestinationCidrBlock"]: Route(
-                    route["DestinationCidrBlock"], _target(route), route.get("State", "active") == "active"
+                    route["DestinationCidrBlock"],
+                    _target(route),
+                    route.get("State", "active") == "active",
+                    route.get("Origin") == "EnableVgwRoutePropagation",
                 )
                 for route in item.get("Routes", ())
                 if route.get("DestinationCidrBlock")
@@ -88,15 +95,23 @@ def _target(route: Mapping[str, Any]) -> str:
     return next((str(route[key]) for key in keys if route.get(key)), "")
 
 
-def check_quota(reader: Reader, description: Description, changes: plan.Plan) -> None:
-    if not changes.of(launch.Launch) or description.pod_network != "routed":
+def check_quota(reader: Reader, description: Description, current: Current, changes: plan.Plan) -> None:
+    """The routes of each table, beside those that are there. Raises DescriptionError."""
+    new = Counter(step.table for step in changes.of(CreateRoute))
+    if not changes.of(launch.Launch) or description.pod_network != "routed" or not new:
         return
+    tables = {table.id: table for table in (*current.route_tables, *current.foreign_route_tables)}
+    needed = 0
+    for reference, number in new.items():
+        table = tables.get(changes.ids.get(reference, ""))
+        # A new one has the local route. Routes that a gateway propagates have a quota of their own.
+        there = sum(not route.propagated for route in table.routes.values()) if table else 1
+        needed = max(needed, number + there)
     allowed = quotas.quota(reader, ROUTES_QUOTA)
-    # Beside the pods' routes each table has the local and the default route.
-    if allowed is not None and description.node_count + 2 > allowed:
+    if allowed is not None and needed > allowed:
         raise DescriptionError(
-            f"pod_network: routed needs {description.node_count + 2} routes in a table and the quota is {allowed}; "
-            f"give vxlan, fewer nodes, or have the quota {ROUTES_QUOTA[1]} raised"
+            f"pod_network: routed needs {needed} routes in a table and the quota is {allowed}; give vxlan, fewer "
+            f"nodes, or have the quota {ROUTES_QUOTA[1]} raised"
         )
 
 
