@@ -57,6 +57,12 @@ def parser() -> argparse.ArgumentParser:
         "--public-range", metavar="CIDR", help="its public addresses (default: a free part of 198.18.0.0/15)"
     )
     up.add_argument("--api-port", type=int, metavar="PORT", help="the API's port on 127.0.0.1 (default: a free one)")
+    up.add_argument(
+        "--lag",
+        type=int,
+        metavar="CALLS",
+        help="for so many calls the API does not know what was made, as AWS may not (default: 0)",
+    )
     add("down", "End a lab and remove everything it made.")
     add("status", "Show a lab, its instances and what troubles it.")
     add("env", 'Print export lines for a shell: eval "$(ec2lab env)".')
@@ -148,7 +154,9 @@ def up(arguments: argparse.Namespace) -> int:
 def describe(lab: Lab, arguments: argparse.Namespace) -> Description:
     directory = str(choose_mirror(lab, arguments.mirror_dir))
     public, port = choose_range(arguments.public_range), choose_port(arguments.api_port)
-    return Description(lab.name, public, port, directory, names.account(lab.name))
+    if arguments.lag is not None and arguments.lag < 0:
+        raise LabError(f"--lag {arguments.lag}: give a number of calls, 0 or more")
+    return Description(lab.name, public, port, directory, names.account(lab.name), lag=arguments.lag or 0)
 
 
 def choose_mirror(lab: Lab, wanted: Path | None) -> Path:
@@ -180,6 +188,7 @@ def refuse_changes(known: Description, arguments: argparse.Namespace) -> None:
         (MIRROR_VARIABLE, requested_mirror(), known.mirror_dir),
         ("--public-range", arguments.public_range, known.public_range),
         ("--api-port", arguments.api_port, known.api_port),
+        ("--lag", arguments.lag, known.lag),
     ):
         if wanted is not None and wanted != has:
             raise LabError(f"{option} {wanted}: lab {known.name} has {has}; `ec2lab down {known.name}` first")

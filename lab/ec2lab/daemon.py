@@ -65,6 +65,7 @@ class Daemon:
         self.done = threading.Event()
         patches.install(description.public_range)
         self.api = server.Api(lab.api_state, self._changed)
+        self.api.lag.calls = description.lag
         self.fabric = Fabric(lab.name, description.public_range)
         self.machines = Machines(lab.name, lab.state_dir)
         self.guest = GuestServices(self.api, self.fabric, Path(description.mirror_dir))

@@ -35,6 +35,8 @@ class Description:
     image_id: str = ""
     access_key_id: str = ""
     secret_access_key: str = ""
+    # How many calls AWS is behind its own changes, see api.consistency.
+    lag: int = 0
 
     @property
     def endpoint(self) -> str:

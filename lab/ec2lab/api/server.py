@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from ec2lab.api import errors
+from ec2lab.api import consistency, errors
 from ec2lab.api.backends import REGION  # first: it sets what moto reads when imported
 from ec2lab.api.store import Store
 
@@ -118,6 +118,7 @@ class Api:
         self.lock = threading.RLock()
         self.changed = changed
         self.extra = Extra()
+        self.lag = consistency.Lag()
         self._store = Store(state_file)
         self._moto = DomainDispatcherApplication(create_backend_app)
 
@@ -149,6 +150,21 @@ class Api:
         return [] if call.method == "HEAD" else [answer.body]
 
     def _answer(self, environ: dict[str, Any], call: Call) -> tuple[Answer, bool]:
+        refused = self.lag.refusal(call.service, call.action, call.parameters)
+        if refused:
+            body = consistency.document(call.service, refused)
+            return Answer(
+                "400 Bad Request", [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))], body
+            ), False
+        answer, has_changed = self._made(environ, call)
+        if answer.code < 400:
+            body = self.lag.answered(call.service, call.action, call.parameters, answer.body)
+            if body != answer.body:
+                headers = [(name, value) for name, value in answer.headers if name.lower() != "content-length"]
+                answer = Answer(answer.status, [*headers, ("Content-Length", str(len(body)))], body)
+        return answer, has_changed
+
+    def _made(self, environ: dict[str, Any], call: Call) -> tuple[Answer, bool]:
         if not call.changes:
             answer = self._run_moto(environ)
             if call.dry_run and answer.code < 400:

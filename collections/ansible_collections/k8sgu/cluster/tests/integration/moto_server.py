@@ -23,6 +23,9 @@ from moto.ec2.responses import EC2Response
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
+from ec2lab.api import consistency
+from ec2lab.api.consistency import Lag
+
 REGION = "us-east-1"
 IMAGE = "ami-03cf127a"
 # Calls of which moto carries out a DryRun; EC2 has it for all.
@@ -38,6 +41,8 @@ class Server:
     seconds: float = 0.0
     # The policy of an organization that the account is in.
     organization: dict[str, Any] | None = None
+    # How far AWS is behind its own changes; not at all unless `lag.calls` says so.
+    lag: Lag = field(default_factory=Lag)
     # Images that their owner, who is not this account, has deprecated.
     deprecated: set[str] = field(default_factory=set)
 
@@ -59,6 +64,12 @@ class Server:
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+
+def signed_service(environ: dict[str, Any]) -> str:
+    """The service that a request is signed for ("elasticloadbalancing")."""
+    scope = str(environ.get("HTTP_AUTHORIZATION", "")).partition("Credential=")[2].partition(",")[0].split("/")
+    return scope[3] if len(scope) > 3 else ""
 
 
 @contextlib.contextmanager
@@ -128,14 +139,33 @@ def _serving() -> Iterator[Server]:
                 start_response("403 Forbidden", [("Content-Type", "text/xml")])
                 return [organization.refusal(parameters, resource)]
         with one_at_a_time:
+            service = signed_service(environ)
+            refused = state.lag.refusal(service, parameters.get("Action", ""), parameters)
+            if refused:
+                start_response("400 Bad Request", [("Content-Type", "text/xml")])
+                return [consistency.document(service, refused)]
             started = time.perf_counter()
             for pair in body.decode("latin-1").split("&"):
                 if pair.startswith("Action="):
                     state.calls.append(pair[len("Action=") :])
             try:
-                return list(application(environ, start_response))
+                if not state.lag.calls:
+                    return list(application(environ, start_response))
+                return _lagging(state.lag, service, parameters, environ, start_response)
             finally:
                 state.seconds += time.perf_counter() - started
+
+    def _lagging(
+        lag: Lag, service: str, parameters: dict[str, str], environ: dict[str, Any], start_response: Any
+    ) -> list[bytes]:
+        started: list[Any] = []
+        parts = application(environ, lambda status, headers, _exc=None: started.extend((status, headers)))
+        body, (status, headers) = b"".join(parts), started
+        if status.startswith("200"):
+            body = lag.answered(service, parameters.get("Action", ""), parameters, body)
+        headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
+        start_response(status, [*headers, ("Content-Length", str(len(body)))])
+        return [body]
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = make_server("127.0.0.1", 0, counted, threaded=True)
@@ -154,7 +184,7 @@ def _serving() -> Iterator[Server]:
 
 def reset(server: Server) -> None:
     """Resets the account to its initial state."""
-    server.organization, server.deprecated = None, set()
+    server.organization, server.deprecated, server.lag = None, set(), Lag()
     request = urllib.request.Request(f"{server.url}/moto-api/reset", method="POST")
     with urllib.request.urlopen(request, timeout=60):
         pass

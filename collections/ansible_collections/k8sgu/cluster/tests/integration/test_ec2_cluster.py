@@ -20,9 +20,10 @@ from ec2_account import AMI, ARM_AMI, KEY, NEWER_AMI, OTHER_KEY, OWNER, account,
 from moto_server import Server, reset
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import context, session
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import DescriptionError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import RunFailed, converge
+from ec2lab.api.consistency import Lag
 
 BIN = Path(sys.executable).parent
 ZONES = ["us-east-1a", "us-east-1b"]
@@ -47,6 +48,9 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "vxlan, no instance profiles": {"pod_network": "vxlan", "instance_profiles": False},
     "an image by pattern": {"image": {"owner": OWNER, "name": "debian-*-amd64-*"}},
 }
+
+# They make nothing that another of them does not.
+ALIKE = ("private, no way out", "vxlan, no instance profiles", "an image by pattern")
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,34 @@ def test_check_run_check_run_remove(server: Server, layout: str) -> None:
     assert run(state="absent")["plan"] == promised["plan"]
     assert picture(server) == before
     assert not run(state="absent")["changed"]
+
+
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout not in ALIKE])
+def test_check_run_check_run_remove_while_aws_is_behind(
+    server: Server, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a call has made the next calls do not know, and what was removed still holds others for some calls."""
+    monkeypatch.setattr(context, "FIRST_PAUSE_S", 0.01)
+    before = picture(server)
+    run(**LAYOUTS[layout])
+    expected = picture(server)
+    reset(server)
+    server.lag = Lag(calls=2)
+    promised = run(check_mode=True, **LAYOUTS[layout])
+    done = run(**LAYOUTS[layout])
+    assert done["plan"] == promised["plan"] and len(done["nodes"]) == len(instances(server))
+    assert not run(**LAYOUTS[layout])["changed"]
+    made = {action for action, _code in server.lag.refused}
+    server.lag.calls = 0
+    assert picture(server) == expected
+    server.lag.calls = 2
+    run(state="absent")
+    removed = {action for action, _code in server.lag.refused} - made
+    server.lag.calls = 0
+    assert picture(server) == before
+    # Enough was refused for this to say something.
+    assert {"RunInstances", "AssociateRouteTable", "ModifyInstanceAttribute", "AddRoleToInstanceProfile"} <= made
+    assert {"DeleteSecurityGroup", "DeleteSubnet", "DetachInternetGateway", "DeleteVpc", "DeleteRole"} <= removed
 
 
 def test_the_longest_name_and_the_most_tags_are_taken(server: Server) -> None:

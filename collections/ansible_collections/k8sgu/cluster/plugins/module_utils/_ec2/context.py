@@ -19,6 +19,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 # How long EC2 and IAM may take to show everywhere what was just made.
 CONSISTENCY_S = 120.0
 # What EC2 answers while something that was made a moment ago is not known everywhere yet, or when it is gone.
+# https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
 NOT_FOUND = (
     "InvalidVpcID.NotFound",
     "InvalidVpcId.NotFound",
@@ -30,6 +31,7 @@ NOT_FOUND = (
     "InvalidRouteTableId.NotFound",
     "InvalidInternetGatewayID.NotFound",
     "InvalidInternetGatewayId.NotFound",
+    "InvalidGatewayID.NotFound",
     "InvalidAllocationID.NotFound",
     "InvalidInstanceID.NotFound",
 )
@@ -101,8 +103,18 @@ class Context:
             self.stopped.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE_S)
 
-    def retry(self, what: str, call: Callable[[], T], codes: Iterable[str], timeout_s: float | None = None) -> T:
-        """Repeats a call while it fails with one of `codes`, which stand for "not yet". Raises every other error."""
+    def retry(
+        self,
+        what: str,
+        call: Callable[[], T],
+        codes: Iterable[str],
+        timeout_s: float | None = None,
+        also: Callable[[BaseException], bool] = lambda error: False,
+    ) -> T:
+        """Repeats a call while it fails with one of `codes`, which stand for "not yet". Raises every other error.
+
+        `also` tells such an error where its code alone does not.
+        """
         tolerated = frozenset(codes)
         last: list[BaseException] = []
 
@@ -110,7 +122,7 @@ class Context:
             try:
                 return (call(),)
             except Exception as error:
-                if session.error_code(error) not in tolerated:
+                if session.error_code(error) not in tolerated and not also(error):
                     raise
                 last[:] = [error]
                 return None
@@ -121,9 +133,15 @@ class Context:
             detail = f" ({last[0]})" if last else ""
             raise TimedOut(f"{error}{detail}") from error
 
-    def when_known(self, what: str, call: Callable[[], T], codes: Iterable[str] = NOT_FOUND) -> T:
-        """Repeats a call while AWS does not know yet what it names (`codes`)."""
-        return self.retry(f"{what} to be known", call, codes, CONSISTENCY_S)
+    def when_known(
+        self,
+        what: str,
+        call: Callable[[], T],
+        codes: Iterable[str] = NOT_FOUND,
+        also: Callable[[BaseException], bool] = lambda error: False,
+    ) -> T:
+        """Repeats a call while AWS does not know yet what it names (`codes`, `also`)."""
+        return self.retry(f"{what} to be known", call, codes, CONSISTENCY_S, also)
 
     def gone(self, call: Callable[[], Any], codes: Iterable[str] = NOT_FOUND) -> None:
         """A removal, which is done too when the thing is not there any more (`codes`)."""
@@ -134,7 +152,12 @@ class Context:
                 raise
 
     def remove(
-        self, what: str, call: Callable[[], Any], gone: Iterable[str] = NOT_FOUND, busy: Iterable[str] = IN_USE
+        self,
+        what: str,
+        call: Callable[[], Any],
+        gone: Iterable[str] = NOT_FOUND,
+        busy: Iterable[str] = IN_USE,
+        timeout_s: float | None = None,
     ) -> None:
         """A removal that is repeated while others still hold on to the thing (`busy`); see `gone`."""
-        self.retry(what, lambda: self.gone(call, gone), busy)
+        self.retry(what, lambda: self.gone(call, gone), busy, timeout_s)

@@ -10,9 +10,10 @@ import json
 import urllib.parse
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, plan, session, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import CONSISTENCY_S
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, DescriptionError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import Case, Grant, Statement
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.reader import Reader, together
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 POLICY = "k8sgu"
 NODE_ROLES = (tags.CONTROL_PLANE, tags.WORKER)
 NO_ENTITY = ("NoSuchEntity",)
+# IAM's changes take a while to be known everywhere, and it says so by these.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency
+NOT_YET = (*NO_ENTITY, "ConcurrentModification", "ConcurrentModificationException")
+IN_USE = ("DeleteConflict", "ConcurrentModification", "ConcurrentModificationException")
 TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
@@ -45,6 +50,11 @@ class Profile:
     name: str
     arn: str
     roles: tuple[str, ...]
+
+
+def unknown_to_ec2(error: BaseException) -> bool:
+    """Whether EC2 does not know an instance profile yet: one code for many errors, of which only this one passes."""
+    return session.error_code(error) == "InvalidParameterValue" and "instance profile" in str(error).lower()
 
 
 def of_node(description: Description, node_role: str) -> str:
@@ -188,6 +198,11 @@ def _on_profile(place: Place, action: str, name: str) -> Iterable[Found]:
     return [(f"iam:{action}", place.profile(name), place.tagged(None, "iam"))]
 
 
+def _remove(context: Context, what: str, call: Callable[[], Any]) -> None:
+    """A removal that is repeated while IAM does not know yet that what stood in its way is gone."""
+    context.remove(what, call, NO_ENTITY, IN_USE, CONSISTENCY_S)
+
+
 @dataclass
 class CreateRole(plan.Step):
     name: str
@@ -223,7 +238,7 @@ class PutPolicy(plan.Step):
             lambda: context.iam.put_role_policy(
                 RoleName=self.name, PolicyName=POLICY, PolicyDocument=json.dumps(self.policy)
             ),
-            NO_ENTITY,
+            NOT_YET,
         )
 
     def needs(self, place: Place) -> Iterable[Found]:
@@ -236,7 +251,8 @@ class DeletePolicy(plan.Step):
     action = plan.DELETE
 
     def apply(self, context: Context) -> None:
-        context.gone(lambda: context.iam.delete_role_policy(RoleName=self.name, PolicyName=POLICY), NO_ENTITY)
+        request = {"RoleName": self.name, "PolicyName": POLICY}
+        _remove(context, f"the policy of role {self.name}", lambda: context.iam.delete_role_policy(**request))
 
     def needs(self, place: Place) -> Iterable[Found]:
         return _on_role(place, "DeleteRolePolicy", self.name)
@@ -268,7 +284,7 @@ class AddRole(plan.Step):
         context.when_known(
             f"role and instance profile {self.name}",
             lambda: context.iam.add_role_to_instance_profile(InstanceProfileName=self.name, RoleName=self.name),
-            NO_ENTITY,
+            NOT_YET,
         )
 
     def needs(self, place: Place) -> Iterable[Found]:
@@ -284,7 +300,8 @@ class RemoveRole(plan.Step):
 
     def apply(self, context: Context) -> None:
         request = {"InstanceProfileName": self.profile, "RoleName": self.role}
-        context.gone(lambda: context.iam.remove_role_from_instance_profile(**request), NO_ENTITY)
+        what = f"role {self.role} to leave instance profile {self.profile}"
+        _remove(context, what, lambda: context.iam.remove_role_from_instance_profile(**request))
 
     def needs(self, place: Place) -> Iterable[Found]:
         return _on_profile(place, "RemoveRoleFromInstanceProfile", self.profile)
@@ -296,7 +313,8 @@ class DeleteProfile(plan.Step):
     action = plan.DELETE
 
     def apply(self, context: Context) -> None:
-        context.gone(lambda: context.iam.delete_instance_profile(InstanceProfileName=self.name), NO_ENTITY)
+        what = f"instance profile {self.name} to be free for deletion"
+        _remove(context, what, lambda: context.iam.delete_instance_profile(InstanceProfileName=self.name))
 
     def needs(self, place: Place) -> Iterable[Found]:
         return _on_profile(place, "DeleteInstanceProfile", self.name)
@@ -308,7 +326,8 @@ class DeleteRole(plan.Step):
     action = plan.DELETE
 
     def apply(self, context: Context) -> None:
-        context.gone(lambda: context.iam.delete_role(RoleName=self.name), NO_ENTITY)
+        what = f"role {self.name} to be free for deletion"
+        _remove(context, what, lambda: context.iam.delete_role(RoleName=self.name))
 
     def needs(self, place: Place) -> Iterable[Found]:
         return _on_role(place, "DeleteRole", self.name)

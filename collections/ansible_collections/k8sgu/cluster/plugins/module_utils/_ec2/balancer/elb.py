@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Iterator, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import session, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import Case, Statement
 
 if TYPE_CHECKING:
@@ -17,10 +17,24 @@ if TYPE_CHECKING:
 ELB = "elasticloadbalancing"
 BALANCER_NOT_FOUND = ("LoadBalancerNotFound", "LoadBalancerNotFoundException")
 GROUP_NOT_FOUND = ("TargetGroupNotFound", "TargetGroupNotFoundException")
-NOT_YET = (*BALANCER_NOT_FOUND, "SubnetNotFound", "InvalidSubnet", "TargetGroupNotFound", "InvalidTarget")
+# What it answers while it does not know yet what it or EC2 has made.
+NOT_YET = (
+    *BALANCER_NOT_FOUND,
+    *GROUP_NOT_FOUND,
+    "SubnetNotFound",
+    "InvalidSubnet",
+    "InvalidSecurityGroup",
+    "InvalidTarget",
+)
 STATEMENT = Statement(
     "LoadBalancer", "more than one control-plane node", "the load balancer in front of the API servers"
 )
+
+
+def vpc_unknown(error: BaseException) -> bool:
+    """Whether it does not know a VPC yet: one code for many errors, of which only this one passes with time."""
+    text = session.message(error)
+    return session.error_code(error) == "ValidationError" and "VPC ID" in text and "not found" in text
 
 
 def ours(cluster: str, marks: Mapping[str, str]) -> bool:

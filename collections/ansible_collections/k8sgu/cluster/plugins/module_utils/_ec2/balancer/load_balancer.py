@@ -292,7 +292,12 @@ class WaitForBalancer(plan.Step):
         arn = context.id(RESOURCE)
 
         def probe() -> bool | None:
-            found = context.elbv2.describe_load_balancers(LoadBalancerArns=[arn])["LoadBalancers"][0]["State"]
+            try:
+                found = context.elbv2.describe_load_balancers(LoadBalancerArns=[arn])["LoadBalancers"][0]["State"]
+            except Exception as error:
+                if session.error_code(error) in elb.BALANCER_NOT_FOUND:
+                    return None
+                raise
             if found["Code"] == "failed":
                 raise session.AwsError(f"the load balancer failed: {found.get('Reason', 'no reason given')}")
             return True if found["Code"] in ("active", "active_impaired") else None

@@ -132,14 +132,19 @@ class CreateTargetGroup(plan.Step):
     action = plan.CREATE
 
     def apply(self, context: Context) -> None:
-        answer = context.elbv2.create_target_group(
-            Name=self.name,
-            Protocol="TCP",
-            Port=names.API_PORT,
-            VpcId=context.id("vpc"),
-            TargetType="instance",
-            **HEALTH_CHECK,
-            Tags=tags.as_list(self.tags),
+        answer = context.when_known(
+            "the VPC",
+            lambda: context.elbv2.create_target_group(
+                Name=self.name,
+                Protocol="TCP",
+                Port=names.API_PORT,
+                VpcId=context.id("vpc"),
+                TargetType="instance",
+                **HEALTH_CHECK,
+                Tags=tags.as_list(self.tags),
+            ),
+            elb.NOT_YET,
+            elb.vpc_unknown,
         )
         context.know(RESOURCE, answer["TargetGroups"][0]["TargetGroupArn"])
 
@@ -166,7 +171,13 @@ class SetAttributes(plan.Step):
 
     def apply(self, context: Context) -> None:
         attributes = [{"Key": key, "Value": value} for key, value in ATTRIBUTES.items()]
-        context.elbv2.modify_target_group_attributes(TargetGroupArn=context.id(RESOURCE), Attributes=attributes)
+        context.when_known(
+            "the target group",
+            lambda: context.elbv2.modify_target_group_attributes(
+                TargetGroupArn=context.id(RESOURCE), Attributes=attributes
+            ),
+            elb.NOT_YET,
+        )
 
     def needs(self, place: Place) -> Iterable[Found]:
         return elb.changes(place, "ModifyTargetGroupAttributes", _arn(place))

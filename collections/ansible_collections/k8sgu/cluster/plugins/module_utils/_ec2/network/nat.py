@@ -194,7 +194,8 @@ class CreateNat(plan.Asked):
         token = names.client_token(
             "nat", context.cluster, context.id(self.subnet), context.id(self.address), *self.ended
         )
-        answer = context.when_known(self.subnet, lambda: self.send(context, ClientToken=token))
+        what = f"{self.subnet} and {self.address}"
+        answer = context.when_known(what, lambda: self.send(context, ClientToken=token))
         context.know(self.resource, answer["NatGateway"]["NatGatewayId"])
         _wait(context, self.resource)
 
@@ -243,8 +244,11 @@ class DeleteNat(plan.Step):
 def _wait(context: Context, reference: str) -> None:
     id = context.id(reference)
 
+    # By filter: one that is not known yet is then missing from the answer and not an error.
+    filters = [{"Name": "nat-gateway-id", "Values": [id]}]
+
     def probe() -> bool | None:
-        found = context.ec2.describe_nat_gateways(NatGatewayIds=[id])["NatGateways"]
+        found = context.ec2.describe_nat_gateways(Filters=filters)["NatGateways"]
         if found and found[0]["State"] == "failed":
             raise session.AwsError(f"NAT gateway {id} failed: {found[0].get('FailureMessage', 'no reason given')}")
         return True if found and found[0]["State"] == "available" else None

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, plan, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access import key_pair, profiles
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import CONSISTENCY_S
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Pool
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import CHANGE, Grant
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes import volumes
@@ -212,7 +211,7 @@ class SetProfile(_Change):
             else:
                 context.ec2.associate_iam_instance_profile(InstanceId=self.id, IamInstanceProfile=profile)
 
-        context.retry("EC2 to know the instance profile", call, ["InvalidParameterValue"], CONSISTENCY_S)
+        context.when_known("the instance profile", call, ["InvalidInstanceID.NotFound"], profiles.unknown_to_ec2)
 
     def needs(self, place: Place) -> Iterable[Found]:
         instance = next((item for item in place.current.instances if item.id == self.id), None)

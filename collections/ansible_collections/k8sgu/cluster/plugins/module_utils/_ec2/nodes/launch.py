@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
 
@@ -274,26 +273,11 @@ class _Launch(plan.Asked):
 
 def _accepted(context: Context, launch: Callable[[], Any]) -> Any:
     """RunInstances, repeated while EC2 does not know the new instance profile, key pair, subnet or group yet."""
-    deadline = time.monotonic() + min(CONSISTENCY_S, context.timeout_s)
-
-    def call() -> Any:
-        try:
-            return launch()
-        except Exception as error:
-            # One code for many errors; only this one passes with time.
-            profile = session.error_code(error) == "InvalidParameterValue" and "instance profile" in str(error).lower()
-            if profile and time.monotonic() < deadline:
-                return None
-            raise
-
-    return context.until(
-        "EC2 to know the instance profile",
-        lambda: context.retry(
-            "EC2 to know the key pair, the subnet and the group",
-            call,
-            [*NOT_FOUND, "InvalidKeyPair.NotFound"],
-            CONSISTENCY_S,
-        ),
+    return context.when_known(
+        "the instance profile, the key pair, the subnet and the group",
+        launch,
+        [*NOT_FOUND, "InvalidKeyPair.NotFound"],
+        profiles.unknown_to_ec2,
     )
 
 
