@@ -54,7 +54,8 @@ options:
     type: str
   vpc_cidr:
     description:
-      - The range of the VPC to create, between /16 and /28. With O(vpc_id) the existing VPC's own range counts.
+      - The range of the VPC to create, between /16 and /28. With O(vpc_id) the existing VPC's own ranges count; another value
+        than the default must be one of them.
     type: str
     default: 10.240.0.0/16
   zones:
@@ -108,6 +109,14 @@ options:
     type: str
     choices: [routed, vxlan]
     default: routed
+  pod_route_tables:
+    description:
+      - Route tables of an existing VPC (O(vpc_id)) that get the routes to pods too, beside those of the nodes' subnets. Pods
+        then show their own addresses in the subnets that use these tables, and can be connected to from there.
+      - Everywhere else in the VPC a pod has its node's address. Only for O(pod_network=routed).
+    type: list
+    elements: str
+    default: []
   admin_cidrs:
     description:
       - Ranges that may reach SSH and the API server from outside. Empty means nobody.
@@ -371,6 +380,13 @@ load_balancer:
   returned: when O(state=present)
   type: dict
   sample: {}
+network:
+  description: What the pod network has to know. Empty as long as there is no VPC.
+  returned: when O(state=present)
+  type: dict
+  contains:
+    vpc_cidrs: {description: "The VPC's ranges, the one it was made with first.", type: list, elements: str, sample: [10.240.0.0/16]}
+    routed_cidrs: {description: The ranges of the subnets that use O(pod_route_tables)., type: list, elements: str, sample: []}
 vpc_id:
   description: The VPC.
   returned: when it exists

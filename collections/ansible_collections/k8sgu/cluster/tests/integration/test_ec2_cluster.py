@@ -563,6 +563,91 @@ class TestExistingNetwork:
         run(state="absent")
         assert picture(server) == before
 
+    @pytest.fixture
+    def joined(self, server: Server, brought: dict[str, Any]) -> dict[str, Any]:
+        """The same with what companies have: a peered VPC to which the nodes' table leads, and a database's subnet."""
+        ec2 = server.client("ec2")
+        ec2.associate_vpc_cidr_block(VpcId=brought["vpc_id"], CidrBlock="10.51.0.0/20")
+        peer = ec2.create_vpc(CidrBlock="10.90.0.0/16")["Vpc"]["VpcId"]
+        link = ec2.create_vpc_peering_connection(VpcId=brought["vpc_id"], PeerVpcId=peer)["VpcPeeringConnection"]
+        ec2.accept_vpc_peering_connection(VpcPeeringConnectionId=link["VpcPeeringConnectionId"])
+        nodes = self.table_of(server, brought["subnet_ids"][0])["RouteTableId"]
+        route = {"RouteTableId": nodes, "VpcPeeringConnectionId": link["VpcPeeringConnectionId"]}
+        ec2.create_route(DestinationCidrBlock="10.90.0.0/16", **route)
+        subnet = ec2.create_subnet(VpcId=brought["vpc_id"], CidrBlock="10.51.0.0/24", AvailabilityZone=ZONES[0])
+        table = ec2.create_route_table(VpcId=brought["vpc_id"])["RouteTable"]["RouteTableId"]
+        ec2.associate_route_table(RouteTableId=table, SubnetId=subnet["Subnet"]["SubnetId"])
+        return {"route": route, "table": table, "subnet": subnet["Subnet"]["SubnetId"]}
+
+    @staticmethod
+    def table_of(server: Server, subnet: str) -> dict[str, Any]:
+        filters = [{"Name": "association.subnet-id", "Values": [subnet]}]
+        [table] = server.client("ec2").describe_route_tables(Filters=filters)["RouteTables"]
+        return dict(table)
+
+    def test_the_users_routes_stay(self, server: Server, brought: dict[str, Any], joined: dict[str, Any]) -> None:
+        """And a table that was named gets the pods' routes, until it is not named any more."""
+        before = picture(server)
+
+        def destinations(subnet: str) -> list[str]:
+            return sorted(route["DestinationCidrBlock"] for route in self.table_of(server, subnet)["Routes"])
+
+        local = ["10.50.0.0/16", "10.51.0.0/20"]
+        assert destinations(joined["subnet"]) == local
+        assert run(**brought)["network"] == {"vpc_cidrs": ["10.50.0.0/16", "10.51.0.0/20"], "routed_cidrs": []}
+        pods = ["10.200.0.0/24", "10.200.1.0/24", "10.200.2.0/24"]
+        assert destinations(brought["subnet_ids"][0]) == sorted([*pods, *local, "10.90.0.0/16"])
+        assert destinations(joined["subnet"]) == local
+        named = {**brought, "pod_route_tables": [joined["table"]]}
+        assert run(**named)["network"]["routed_cidrs"] == ["10.51.0.0/24"]
+        assert destinations(joined["subnet"]) == sorted([*pods, *local]) and not run(**named)["changed"]
+        assert run(**brought)["network"]["routed_cidrs"] == [] and destinations(joined["subnet"]) == local
+        run(**named)
+        run(state="absent")
+        assert picture(server) == before
+
+    @pytest.mark.parametrize("theirs", ["10.200.1.0/24", "10.200.0.0/15", "10.200.1.128/25"])
+    def test_a_route_of_somebody_else_to_the_pods_range(
+        self, server: Server, brought: dict[str, Any], joined: dict[str, Any], theirs: str
+    ) -> None:
+        server.client("ec2").create_route(DestinationCidrBlock=theirs, **joined["route"])
+        before = picture(server)
+        said = f"pod_cidr: 10.200.0.0/16 overlaps {theirs}, to which rtb-[0-9a-f]+ has a route by pcx-[0-9a-f]+; choose"
+        with pytest.raises(DescriptionError, match=said):
+            run(**brought)
+        assert picture(server) == before
+        assert run(**{**brought, "pod_network": "vxlan"})["changed"]
+
+    def test_a_way_out_that_the_user_gave_to_private_nodes(self, server: Server) -> None:
+        """Without NAT gateways the default route is the user's, to a transit gateway here."""
+        layout = {"private_nodes": True, "nat_gateways": "none"}
+        done = run(**layout)
+        ec2 = server.client("ec2")
+        gateway = ec2.create_transit_gateway()["TransitGateway"]["TransitGatewayId"]
+        [subnet] = done["subnet_ids"]
+        table = self.table_of(server, subnet)["RouteTableId"]
+        ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", TransitGatewayId=gateway)
+        before = picture(server)
+        assert not run(**layout)["changed"] and picture(server) == before
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"vpc_cidr": "10.99.0.0/16"}, "vpc_cidr: vpc-[0-9a-f]+ has 10.50.0.0/16, and not 10.99.0.0/16; leave"),
+            ({"pod_route_tables": ["rtb-0"]}, "pod_route_tables: there is no route table rtb-0 in vpc-[0-9a-f]+;"),
+            ({"pod_route_tables": ["rtb-0"], "pod_network": "vxlan"}, "pod_route_tables: with pod_network: vxlan"),
+            ({"pod_route_tables": ["rtb-0"], "vpc_id": None, "subnet_ids": []}, "pod_route_tables: the VPC that is"),
+        ],
+    )
+    def test_what_does_not_fit_it(
+        self, server: Server, brought: dict[str, Any], changes: dict[str, Any], message: str
+    ) -> None:
+        before = picture(server)
+        with pytest.raises(DescriptionError, match=message):
+            run(**{**brought, **changes})
+        assert picture(server) == before
+        assert run(**brought, vpc_cidr="10.50.0.0/16")["changed"]
+
 
 OTHER_VPC = "there is a cluster demo in another VPC"
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -127,7 +127,7 @@ class Company:
         hosts = self.directory / "inventory.yml"
         hosts.write_text(json.dumps({"all": {"children": groups}}))
         given = {
-            "k8sgu_vpc_cidr": VPC,
+            "k8sgu_vpc_id": "vpc-00000000",
             "k8sgu_state_dir": str(self.directory / "state"),
             "k8sgu_mirror_dir": str(self.node.mirror),
             "k8sgu_mirror_url": self.node.mirror_url,
@@ -169,6 +169,8 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
     api_server.issue(NAME, issuer=authority).write(pki, f"kubelet-{NAME}")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(*api_server.issue(REGISTRY, issuer=authority, host=REGISTRY).write(directory, "registry"))
+    # What the infrastructure playbook finds out about a VPC that was brought.
+    (directory / "state" / "network.json").write_text(json.dumps({"vpc_cidrs": [VPC], "routed_cidrs": []}))
     with lab_node.running(LAB, directory, program.parents[4]) as node:
         ec2 = lab_node.client(lab_node.environment(LAB))
         [vpc] = ec2.describe_vpcs(Filters=[{"Name": "cidr", "Values": [VPC]}])["Vpcs"]

@@ -66,6 +66,7 @@ class Description:
     pod_cidr_node_prefix: int = 24
     service_cidr: str = "10.32.0.0/16"
     pod_network: str = "routed"
+    pod_route_tables: tuple[str, ...] = ()
     admin_cidrs: tuple[str, ...] = ()
     node_port_cidrs: tuple[str, ...] = ()
     key_name: str = ""
@@ -131,6 +132,7 @@ def parse(options: Mapping[str, Any], region: str) -> Description:
         pod_cidr_node_prefix=options["pod_cidr_node_prefix"],
         service_cidr=options["service_cidr"],
         pod_network=options["pod_network"],
+        pod_route_tables=tuple(options["pod_route_tables"]),
         admin_cidrs=tuple(_cidrs(options, "admin_cidrs")),
         node_port_cidrs=tuple(_cidrs(options, "node_port_cidrs")),
         key_name=options["key_name"] or "",
@@ -376,6 +378,15 @@ def _check_network(description: Description) -> None:
     _refuse("zones", [name_rules.zones_fault(zones, description.region)])
     if description.subnet_ids and not description.vpc_id:
         raise DescriptionError("subnet_ids: existing subnets need vpc_id, the VPC that they are in")
+    if description.pod_route_tables and not description.vpc_id:
+        raise DescriptionError(
+            "pod_route_tables: the VPC that is made has no tables but those of the nodes, which have the pods' routes; "
+            "leave it out, or give vpc_id"
+        )
+    if description.pod_route_tables and description.pod_network != "routed":
+        raise DescriptionError(
+            f"pod_route_tables: with pod_network: {description.pod_network} the VPC has no routes to pods; leave it out"
+        )
     if description.subnet_ids and zones:
         raise DescriptionError("zones: existing subnets have their own zones; give either zones or subnet_ids")
     if description.subnet_ids and description.private_nodes:

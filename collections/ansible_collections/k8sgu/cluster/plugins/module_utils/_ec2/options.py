@@ -40,6 +40,7 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
         "pod_cidr_node_prefix": {"type": "int", "default": 24},
         "service_cidr": {"type": "str", "default": "10.32.0.0/16"},
         "pod_network": {"type": "str", "choices": ["routed", "vxlan"], "default": "routed"},
+        "pod_route_tables": {"type": "list", "elements": "str", "default": []},
         "admin_cidrs": {"type": "list", "elements": "str", "default": []},
         "node_port_cidrs": {"type": "list", "elements": "str", "default": []},
         "key_name": {"type": "str", "no_log": False},

@@ -28,6 +28,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description imp
     check_name,
     parse,
 )
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network import route_tables
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes import departures, members, offers
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.instances import Instance
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import ARGUMENT_SPECS, RULES
@@ -287,9 +288,14 @@ def _found(aws: session.Aws, description: Description, current: Current, plan: P
         "security_groups": {group.tags.get(tags.ROLE, ""): group.id for group in current.groups},
         "load_balancer": {},
         "api_endpoint": {},
+        "network": {},
     }
     if current.vpc:
         found["vpc_id"] = current.vpc.id
+        found["network"] = {
+            "vpc_cidrs": [current.vpc.cidr, *sorted(current.vpc.further_cidrs)],
+            "routed_cidrs": route_tables.with_routes_back(description, current),
+        }
     if balancer and plan.balanced:
         found["load_balancer"] = {
             "name": balancer.name,

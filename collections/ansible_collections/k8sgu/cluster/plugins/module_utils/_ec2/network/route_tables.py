@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.needs import Found, Place
 
 ANYWHERE = "0.0.0.0/0"
+# An instance's id comes with its interface's; the instance counts.
+# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Route.html
+TARGETS = (
+    *("InstanceId", "NatGatewayId", "GatewayId", "NetworkInterfaceId", "TransitGatewayId", "VpcPeeringConnectionId"),
+    *("LocalGatewayId", "CarrierGatewayId", "CoreNetworkArn"),
+)
 # 500 in an account that has asked for no other value:
 # https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html#vpc-limits-route-tables
 ROUTES_QUOTA = ("vpc", "L-93826ACB")
@@ -91,8 +97,7 @@ def read(reader: Reader, vpc_id: str, current: Current, foreign_only: bool = Fal
 
 
 def _target(route: Mapping[str, Any]) -> str:
-    keys = ("InstanceId", "NatGatewayId", "GatewayId", "NetworkInterfaceId")
-    return next((str(route[key]) for key in keys if route.get(key)), "")
+    return next((str(route[key]) for key in TARGETS if route.get(key)), "")
 
 
 def check_quota(reader: Reader, description: Description, current: Current, changes: plan.Plan) -> None:
@@ -160,7 +165,8 @@ def _default_route(draft: plan.Draft, reference: str, table: RouteTable | None, 
     there = table.routes.get(ANYWHERE) if table else None
     resource = f"route/{reference.partition('/')[2]}/{ANYWHERE}"
     if not gate:
-        if there:
+        # A default route of somebody else's, to a transit gateway for example, is not ours to remove.
+        if there and there.target.startswith(("nat-", "igw-")):
             draft.add(DeleteRoute(resource, plan.SURPLUS, reference, ANYWHERE))
         return
     target = "gateway" if gate == "internet-gateway" else gate
@@ -206,8 +212,10 @@ def pod_routes(draft: plan.Draft, nodes: Iterable[launch.Node]) -> list[str]:
 
     Returns the keys of the removals.
     """
-    tables = _of_nodes(draft)
+    tables = _with_pod_routes(draft)
     by_range = {node.pod_cidr: node.name for node in nodes} if draft.description.pod_network == "routed" else {}
+    if by_range:
+        _check_others(draft, [table for table in tables.values() if table])
     for reference, table in tables.items():
         routes = table.routes if table else {}
         for cidr, name in by_range.items():
@@ -228,10 +236,58 @@ def pod_routes(draft: plan.Draft, nodes: Iterable[launch.Node]) -> list[str]:
     return _surplus_pod_routes(draft, set(tables), set(by_range))
 
 
-def _of_nodes(draft: plan.Draft) -> dict[str, RouteTable | None]:
-    """The tables that carry pod routes, by reference: our own, or those of the subnets that were brought."""
+def _check_others(draft: plan.Draft, tables: Iterable[RouteTable]) -> None:
+    """Refuses a range of pods to which a table has a route of somebody else's, which ours would replace or narrow."""
+    pods = ipaddress.IPv4Network(draft.description.pod_cidr)
+    ours = {instance.id for instance in draft.current.instances}
+    for table in tables:
+        for route in table.routes.values():
+            net = ipaddress.IPv4Network(route.destination)
+            # What led to an instance that is gone may have been ours; in our own table it was.
+            gone = not route.active or table in draft.current.route_tables
+            dead = gone and (not route.target or route.target.startswith(("i-", "eni-")))
+            if net.prefixlen and net.overlaps(pods) and route.target not in ours and not dead:
+                raise DescriptionError(
+                    f"pod_cidr: {pods} overlaps {net}, to which {table.id} has a route by {route.target}; choose "
+                    "another range for the pods, or take that route out"
+                )
+
+
+def _with_pod_routes(draft: plan.Draft) -> dict[str, RouteTable | None]:
+    """The tables that carry pod routes, by reference: the nodes' and those that were named."""
     if draft.removing:
         return {}
+    found = _of_nodes(draft)
+    if draft.description.pod_network != "routed":
+        return found
+    there = {table.id: table for table in (*draft.current.route_tables, *draft.current.foreign_route_tables)}
+    known = {table.id for table in found.values() if table}
+    for id in draft.description.pod_route_tables:
+        if id not in there:
+            raise DescriptionError(
+                f"pod_route_tables: there is no route table {id} in {draft.description.vpc_id}; check the id and vpc_id"
+            )
+        if id not in known:
+            found[f"route-table/{id}"] = there[id]
+            draft.know(f"route-table/{id}", id)
+    return found
+
+
+def with_routes_back(description: Description, current: Current) -> list[str]:
+    """The ranges of the subnets that use the tables of `pod_route_tables`, and so have a way back to pods."""
+    tables = [*current.route_tables, *current.foreign_route_tables]
+    apart = {subnet for table in tables for subnet in table.associations}
+    found = set()
+    for table in tables:
+        if table.id in description.pod_route_tables:
+            for subnet in (*current.subnets, *current.foreign_subnets):
+                if subnet.id in table.associations or (table.main and subnet.id not in apart):
+                    found.add(subnet.cidr)
+    return sorted(found)
+
+
+def _of_nodes(draft: plan.Draft) -> dict[str, RouteTable | None]:
+    """The tables of the nodes' subnets: our own, or those of the subnets that were brought."""
     if not draft.description.subnet_ids:
         there = _by_role(draft)
         return {f"route-table/{role}": there.get(role) for role in tables_wanted(draft)}
@@ -429,7 +485,7 @@ def _own(case: Case) -> bool:
 
 def _tagged(case: Case) -> bool:
     """Tables that were brought have no tag of ours; whether they were, the description of a removal does not say."""
-    return case.own_subnets and not case.whole
+    return case.own_subnets and not case.whole and not case.description.pod_route_tables
 
 
 ROUTES, ROUTE_REPAIRS = ("ec2:CreateRoute",), ("ec2:ReplaceRoute", "ec2:DeleteRoute")

@@ -94,7 +94,13 @@ def check(description: Description, current: Current) -> None:
 
 
 def _check_ranges(description: Description, vpc: Vpc) -> None:
-    for net in map(ranges.network, (vpc.cidr, *vpc.further_cidrs)):
+    there = (vpc.cidr, *vpc.further_cidrs)
+    if description.vpc_id and description.vpc_cidr not in (Description.vpc_cidr, *there):
+        raise DescriptionError(
+            f"vpc_cidr: {vpc.id} has {' and '.join(there)}, and not {description.vpc_cidr}; leave it out, the ranges "
+            "of a VPC that was brought are read"
+        )
+    for net in map(ranges.network, there):
         for option in ("pod_cidr", "service_cidr"):
             other = ranges.network(getattr(description, option))
             if net.overlaps(other):
