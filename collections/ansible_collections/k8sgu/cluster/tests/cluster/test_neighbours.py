@@ -9,15 +9,19 @@ Runs like test_security.py.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
+import socket
+import struct
 import subprocess
+import time
 
 import boto3
 import pytest
 from test_access import connect
-from test_security import BIN, hosts, kubectl, on, value
+from test_security import BIN, VARIABLES, hosts, kubectl, on, put_back, value
 
 __all__ = ["hosts", "on"]  # fixtures
 pytestmark = pytest.mark.timeout(600)
@@ -89,3 +93,87 @@ def test_a_pod_reaches_what_else_is_in_the_vpc(on, neighbour):
     assert pods
     seen = {pod["metadata"]["name"]: connect(pod["metadata"]["name"], f"{neighbour}:{PORT}") for pod in pods}
     assert set(seen.values()) == {""}, seen
+
+
+INSIDE, OUTSIDE = 9001, 1500
+BODY = "k8sgu" * 12_000
+# In a pod's network, since the pods' images have no such program: asks another pod, and says how large the packets of
+# the connection may be and whether the answer was whole.
+ASK = f"""
+import http.client, socket
+client = http.client.HTTPConnection("{{address}}", {{port}}, timeout=20)
+client.request("GET", "/echo?msg={BODY}")
+answer = client.sock
+mtu = answer.getsockopt(socket.IPPROTO_IP, 14)  # IP_MTU
+print(mtu, client.getresponse().read().decode() == "{BODY}")
+"""
+
+
+@pytest.fixture(scope="module")
+def probes():
+    """The pods that answer, by node: name, address and id of the container."""
+    pods = json.loads(kubectl("-n", "k8sgu-verify", "get", "pods", "-l", "app=probe", "-o", "json"))["items"]
+    return {pod["spec"]["nodeName"]: pod for pod in pods}
+
+
+def test_large_packets_inside_of_the_vpc(on, hosts, probes):
+    """A pod's packets are as large as the network allows, and arrive on another node."""
+    groups, _variables = hosts
+    here, there = groups["worker"][0], groups["control_plane"][0]
+    overhead = {"routed": 0, "vxlan": 50}[VARIABLES.get("k8sgu_pod_network", "routed")]
+    script = ASK.format(address=probes[there]["status"]["podIP"], port=8080)
+    said = on(here, f"{within(probes[here])} python3 - <<'END'\n{script}\nEND\n").split()
+    assert said == [str(INSIDE - overhead), "True"]
+
+
+def within(pod):
+    """The beginning of a command in a pod's network, on its node."""
+    identity = pod["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
+    look = "/opt/k8sgu/crictl/current/crictl inspect -o go-template --template '{{.info.pid}}'"
+    return f"nsenter --net --target $({look} {identity})"
+
+
+def test_a_large_answer_to_a_client_behind_a_smaller_mtu(on, hosts, probes):
+    """A client that announces large segments and is not told what lies between: routers have to tell the pod."""
+    groups, variables = hosts
+    address = value(variables[groups["worker"][0]]["ec2_public_ip"])
+    [route] = json.loads(ip("-json", "route", "show", address))
+    path = (address, "via", route["gateway"], "dev", route["dev"])
+    for node, pod in probes.items():
+        on(node, f"{within(pod)} ip route flush cache")  # what a run before taught it
+    kubectl("-n", "k8sgu-verify", "create", "service", "nodeport", "large", "--tcp=8080")
+    with put_back(
+        lambda: ip("route", "replace", *path),
+        lambda: kubectl("-n", "k8sgu-verify", "delete", "service", "large"),
+    ):
+        kubectl("-n", "k8sgu-verify", "set", "selector", "service", "large", "app=probe")
+        # EC2's internet gateway has 1500: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/network_mtu.html
+        ip("route", "replace", *path, "advmss", str(INSIDE - 40))
+        port = kubectl("-n", "k8sgu-verify", "get", "service", "large", "-o", "jsonpath={.spec.ports[0].nodePort}")
+        seen = []
+        deadline = time.monotonic() + 60
+        # A Service's address takes a moment to be known, and each pod, near and far, has to learn of the path.
+        while len(seen) < 12:
+            try:
+                seen.append(ask(address, int(port)))
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline, "the node port is not open after 60 s"
+                time.sleep(0.5)
+    assert {name for name, _segment, _whole in seen} == {pod["metadata"]["name"] for pod in probes.values()}
+    assert all(whole and segment > OUTSIDE for _name, segment, whole in seen)
+
+
+def ip(*arguments):
+    return subprocess.run(["ip", *arguments], capture_output=True, text=True, timeout=20, check=True).stdout
+
+
+def ask(address, port):
+    """Which pod answered, the size of the segments that this side announced, and whether the answer was whole."""
+    client = http.client.HTTPConnection(address, port, timeout=20)
+    client.request("GET", "/hostname")
+    name = client.getresponse().read().decode()
+    announced = struct.unpack_from("I", client.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 84)[0]
+    client.request("GET", f"/echo?msg={BODY}")
+    whole = client.getresponse().read().decode() == BODY
+    client.close()
+    return name, announced, whole
