@@ -246,10 +246,37 @@ def _entrances(vpc: model.Vpc, balancer: model.LoadBalancer) -> list[tuple[str, 
     return entrances
 
 
+def _from_nodes(vpc: model.Vpc, balancer: model.LoadBalancer) -> list[str]:
+    """What a balancer's groups permit to nodes that come by its public addresses.
+
+    They come from their own public address, or their NAT gateway's, which no group stands for. The translation happens
+    elsewhere here, so each permitted address is written as the nodes that have it.
+    """
+    groups = {group.id: group for group in vpc.security_groups}
+    outward = routes.public_sources(vpc)
+    matches: dict[str, None] = {}
+    for group_id in balancer.security_groups:
+        for rule in groups[group_id].ingress if group_id in groups else ():
+            networks = [ipaddress.IPv4Network(cidr) for cidr in collapse(rule.cidrs)]
+            senders = [
+                node.private_ip
+                for node in vpc.nodes
+                if node.id in outward and any(ipaddress.IPv4Address(outward[node.id]) in net for net in networks)
+            ]
+            if senders:
+                matches[f"ip saddr {{ {', '.join(senders)} }} {_protocol_match(rule)}".strip()] = None
+    return list(matches)
+
+
 def _balancer_ingress(vpc: model.Vpc) -> list[str]:
     combinations = _combinations(vpc)
     text = []
     for balancer in vpc.load_balancers:
+        public = sorted(address for _, _, address in balancer.addresses if address) if vpc.internet_gateway else []
+        if balancer.security_groups and public:
+            way_in = f"    iifname {NODES} ip daddr {{ {', '.join(public)} }}"
+            text += [f"{way_in} {match} accept" for match in _from_nodes(vpc, balancer)]
+            text.append(f"{way_in} drop")
         if balancer.security_groups:
             number = combinations[tuple(sorted(set(balancer.security_groups)))]
             listened = sorted({address for _, address in _entrances(vpc, balancer)})

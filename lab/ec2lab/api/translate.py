@@ -210,7 +210,11 @@ def machine_spec(instance: Any) -> MachineSpec:
 
 
 def dns_names(vpc_id: str) -> dict[str, list[str]]:
-    """Names that resolve inside a VPC, of its instances and load balancers: {name: [address, ...]}."""
+    """Names that resolve inside a VPC, of its instances and load balancers: {name: [address, ...]}.
+
+    An instance's public name stands for its private address there, an internet-facing load balancer's for public ones.
+    https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/how-elastic-load-balancing-works.html
+    """
     names: dict[str, list[str]] = {}
     for region, backend in all_ec2():
         for eni in backend.enis.values():
@@ -224,7 +228,7 @@ def dns_names(vpc_id: str) -> dict[str, list[str]]:
         for balancer in elbv2(region).load_balancers.values():
             if balancer.vpc_id == vpc_id:
                 interfaces = balancer_interfaces(balancer)
-                names[balancer.dns_name.lower()] = [str(eni.private_ip_address) for eni in interfaces]
+                names[balancer.dns_name.lower()] = [str(eni.public_ip or eni.private_ip_address) for eni in interfaces]
     return names
 
 

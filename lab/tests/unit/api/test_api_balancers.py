@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 from test_api_instances import launch
 from test_api_network import desired
 
+from ec2lab.api import translate
 from ec2lab.api.patches import balancers
 from ec2lab.balancer import TargetHealth
 
@@ -66,6 +67,9 @@ def test_an_internet_facing_one_has_public_addresses(running_api: RunningApi, el
     make(elbv2, network, Scheme="internet-facing")
     (balancer,) = desired(running_api).load_balancers
     assert (balancer.addresses[0][2] or "").startswith("198.18.")
+    # Its name leads there inside of the VPC too.
+    [found] = [found for name, found in translate.dns_names(network.vpc).items() if name.startswith("demo-api-")]
+    assert found == [balancer.addresses[0][2]]
 
 
 def test_unknown_names_and_arns(elbv2: Any, network: Network) -> None:

@@ -180,6 +180,24 @@ def test_a_balancer_wears_groups_too() -> None:
     assert not [line for line in chain(open_text, "balancer_ingress") if "jump" in line]
 
 
+def test_a_balancer_s_public_address_is_reached_by_a_public_one() -> None:
+    """By a node's own or its NAT gateway's: no group stands for these."""
+    shape = balanced()
+
+    def permitted(*rules: model.Rule) -> list[str]:
+        group = model.SecurityGroup("sg-lb", rules)
+        text = ruleset(dataclasses.replace(shape, security_groups=(*shape.security_groups, group)), unhealthy())
+        lines = [line for line in chain(text, "balancer_ingress") if "ip daddr { 198.18.0.8 }" in line]
+        assert lines[-1] == 'iifname "n*" ip daddr { 198.18.0.8 } drop'
+        return [line.partition("} ")[2] for line in lines[:-1]]
+
+    assert permitted(model.Rule("tcp", 443, 443, groups=("sg-a",))) == []
+    nat = model.Rule("tcp", 443, 443, cidrs=("198.18.0.9/32",))
+    assert permitted(nat) == ["ip saddr { 10.0.1.6 } tcp dport 443 accept"]
+    own = model.Rule("tcp", 443, 443, cidrs=("198.18.0.4/31",))
+    assert permitted(own, nat)[0] == "ip saddr { 10.0.0.4, 10.0.0.5 } tcp dport 443 accept"
+
+
 @pytest.mark.parametrize(
     ("cidrs", "collapsed"),
     [(["10.0.0.0/8", "10.1.0.0/16"], ["10.0.0.0/8"]), (["10.0.0.5/24"], ["10.0.0.0/24"]), (["::/0"], [])],

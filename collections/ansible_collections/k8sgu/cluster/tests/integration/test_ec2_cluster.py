@@ -43,6 +43,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "tags": {"team": "blue"},
     },
     "private, one NAT gateway, inner load balancer": {"zones": ZONES, "pools": HA, "private_nodes": True},
+    "private, seen from outside": {"private_nodes": True, "admin_cidrs": ["203.0.113.0/24"]},
     "private, a NAT gateway in each zone": {"zones": ZONES, "private_nodes": True, "nat_gateways": "per_zone"},
     "private, no way out": {"private_nodes": True, "nat_gateways": "none"},
     "vxlan, no instance profiles": {"pod_network": "vxlan", "instance_profiles": False},
@@ -240,6 +241,34 @@ def test_groups_go_by_reference_and_etcd_is_for_the_control_plane(server: Server
         + [entry["CidrIp"] for entry in rule["IpRanges"]]
     }
     assert peers == {groups["control_plane"]}
+
+
+@pytest.mark.parametrize("gateways", ["one", "per_zone"])
+def test_private_nodes_may_reach_a_public_load_balancer(server: Server, gateways: str) -> None:
+    """By their NAT gateways' addresses, also where a run ended between the address and the rule."""
+    layout = {"private_nodes": True, "nat_gateways": gateways, "zones": ZONES, "admin_cidrs": ["203.0.113.0/24"]}
+    done = run(**layout, pools=HA)
+    assert done["api_endpoint"]["private_host"] == done["load_balancer"]["dns_name"]
+
+    def admitted() -> list[str]:
+        group = done["security_groups"]["api"]
+        [found] = server.client("ec2").describe_security_groups(GroupIds=[group])["SecurityGroups"]
+        return sorted(peer["CidrIp"] for rule in found["IpPermissions"] for peer in rule["IpRanges"])
+
+    ec2 = server.client("ec2")
+    gates = [f"{item['PublicIp']}/32" for item in ec2.describe_addresses()["Addresses"]]
+    assert len(gates) == {"one": 1, "per_zone": 2}[gateways]
+    assert admitted() == sorted([*gates, "203.0.113.0/24"])
+    rule = {"IpProtocol": "tcp", "FromPort": 6443, "ToPort": 6443, "IpRanges": [{"CidrIp": gates[0]}]}
+    ec2.revoke_security_group_ingress(GroupId=done["security_groups"]["api"], IpPermissions=[rule])
+    assert [step["resource"] for step in run(**layout, pools=HA)["plan"]] == ["rules/api"]
+    assert admitted() == sorted([*gates, "203.0.113.0/24"])
+
+
+def test_private_nodes_find_the_one_control_plane_node_inside(server: Server) -> None:
+    done = run(private_nodes=True, admin_cidrs=["203.0.113.0/24"])
+    assert done["load_balancer"]["scheme"] == "internet-facing"
+    assert done["api_endpoint"]["private_host"] == done["nodes"][0]["private_ip"]
 
 
 class TestChanges:

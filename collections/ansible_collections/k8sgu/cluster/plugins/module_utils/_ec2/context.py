@@ -53,6 +53,7 @@ class Context:
         self.stopped = threading.Event()
         # The nodes that were waited for, by name.
         self.instances: dict[str, Instance] = {}
+        self.addresses: dict[str, str] = {}  # public ones that this run allocated, by the reference of the Elastic IP
         # The ids of those that EC2 was told to end and did not refuse to.
         self.ended: set[str] = set()
         self._ids = dict(ids)
@@ -78,7 +79,7 @@ class Context:
     def public_ip(self, node: str) -> str:
         """Of a node that was waited for; empty for one without."""
         instance = self.instances.get(node)
-        return instance.public_ip if instance else ""
+        return instance.public_ip if instance else self.addresses.get(node, "")
 
     def know(self, reference: str, id: str) -> None:
         with self._lock:

@@ -92,8 +92,9 @@ class Description:
 
     @property
     def balanced(self) -> bool:
-        """Whether there is a load balancer."""
-        return self.control_plane_count > 1 or self.keeps_balancer
+        """Whether there is a load balancer: for several control-plane nodes, or for private nodes towards outside."""
+        outward = self.private_nodes and self.load_balancer_scheme == "internet-facing" and bool(self.pools)
+        return self.control_plane_count > 1 or self.keeps_balancer or outward
 
     @property
     def faces_internet(self) -> bool:
@@ -270,9 +271,13 @@ def _policies(options: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def _scheme(options: Mapping[str, Any]) -> str:
     scheme: str = options["load_balancer_scheme"]
-    if scheme == "auto":
-        return "internet-facing" if options["admin_cidrs"] and not options["private_nodes"] else "internal"
-    return scheme
+    if scheme != "auto":
+        return scheme
+    if not options["private_nodes"]:
+        return "internet-facing" if options["admin_cidrs"] else "internal"
+    # Administrators with private addresses come by a way of their own, a VPN for example.
+    outside = any(ranges.public(cidr) for cidr in _cidrs(options, "admin_cidrs"))
+    return "internet-facing" if outside and not options["vpc_id"] else "internal"
 
 
 def _tags(given: Mapping[str, Any]) -> dict[str, str]:
@@ -393,6 +398,12 @@ def _check_network(description: Description) -> None:
         raise DescriptionError(
             "private_nodes: how nodes in existing subnets reach the internet is up to those subnets; leave it out "
             "with subnet_ids"
+        )
+    enclosed = description.private_nodes and description.nat_gateways == "none"
+    if enclosed and description.faces_internet and description.control_plane_count > 1:
+        raise DescriptionError(
+            "nat_gateways: without one, private workers have no way to an internet-facing load balancer; give one or "
+            "per_zone, or load_balancer_scheme: internal"
         )
     if description.load_balancer_scheme == "internet-facing" and description.private_nodes and description.vpc_id:
         raise DescriptionError(

@@ -14,6 +14,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, p
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import NOT_FOUND
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, DescriptionError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import CHANGE, MAKE, READ, Grant
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network import nat
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.reader import Reader
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class WantedRule:
     """A rule to have.
 
     `peer` is a range, or the reference of a group ("security-group/worker"), or the public address of a node
-    ("public-ip/NAME").
+    ("public-ip/NAME") or of a NAT gateway ("public-ip/elastic-ip/ZONE").
     """
 
     protocol: str
@@ -106,7 +107,10 @@ def roles_wanted(description: Description) -> list[str]:
 
 
 def rules_wanted(description: Description, role: str, nodes: Iterable[str], internet_facing: bool) -> list[WantedRule]:
-    """The rules of the group of `role`, each peer once for the same ports. `nodes` are the names of all nodes."""
+    """The rules of the group of `role`, each peer once for the same ports.
+
+    `nodes` are what nodes come to the internet from: their names, or the Elastic IPs of NAT gateways.
+    """
     rules: dict[tuple[str, int, int, str], WantedRule] = {}
     for row in port_table.ports(description.pod_network):
         if row.bind != "any" or role not in {GROUP_OF[node] for node in row.nodes}:
@@ -124,8 +128,8 @@ def rules_wanted(description: Description, role: str, nodes: Iterable[str], inte
             elif source != port_table.LOAD_BALANCER or description.balanced:
                 peers.append(f"security-group/{GROUP_OF[source]}")
         if role == API and internet_facing:
-            # A node reaches public addresses of the load balancer from its own public address, which no group
-            # stands for.
+            # A node reaches public addresses of the load balancer, to which its name leads in the VPC too, from its own
+            # public address or its NAT gateway's, which no group stands for.
             peers += [f"public-ip/{name}" for name in nodes]
         for peer in peers:
             rules.setdefault((row.protocol, first, last, peer), WantedRule(row.protocol, first, last, peer, row.why))
@@ -136,7 +140,8 @@ def check_quota(description: Description) -> None:
     """The rules of a group against the quota's default, which most accounts have. Raises DescriptionError."""
     nodes = [pool.node_name(description.name, number) for pool in description.pools for number in range(pool.count)]
     for role in roles_wanted(description):
-        number = len(rules_wanted(description, role, nodes, description.faces_internet))
+        outside = [] if description.private_nodes else nodes
+        number = len(rules_wanted(description, role, outside, description.faces_internet))
         if number <= RULES_QUOTA:
             continue
         if role == API:
@@ -182,17 +187,21 @@ def _rules(draft: plan.Draft, role: str, group: SecurityGroup | None, nodes: lis
     lacking: list[WantedRule] = []
     later: list[WantedRule] = []  # need the address of a node that is yet to be launched
     kept: set[Rule] = set()
-    for rule in rules_wanted(draft.description, role, [node.name for node in nodes], draft.description.faces_internet):
+    outside = [node.name for node in nodes]
+    if draft.description.private_nodes:
+        outside = [f"elastic-ip/{zone}" for zone in nat.zones(draft)]
+    for rule in rules_wanted(draft.description, role, outside, draft.description.faces_internet):
         peer = rule.peer
         if peer.startswith("security-group/"):
             peer = draft.known(peer)
         elif peer.startswith("public-ip/"):
             name = peer.partition("/")[2]
-            instance = alive.get(name)
-            if not instance or not instance.public_ip or name in draft.replaced:
+            gate = next((item for item in draft.current.addresses if item.id == draft.known(name)), None)
+            found = alive.get(name) or gate
+            if not found or not found.public_ip or name in draft.replaced:
                 later.append(rule)
                 continue
-            peer = f"{instance.public_ip}/32"
+            peer = f"{found.public_ip}/32"
             rule = replace(rule, peer=peer)
         exact = Rule(rule.protocol, rule.first, rule.last, peer)
         if peer and exact in have:
@@ -208,9 +217,11 @@ def _rules(draft: plan.Draft, role: str, group: SecurityGroup | None, nodes: lis
         draft.add(Authorize(f"rules/{role}", reason, reference, lacking), groups)
     if later:
         launches = [f"{action} instance/{node.name}" for action in ("create", "replace") for node in nodes]
-        reason = f"admit the public addresses of {len(later)} new nodes"
+        gates = [f"create elastic-ip/{zone}" for zone in nat.zones(draft)]
+        reason = f"admit the public addresses of {len(later)} new {'NAT gateways' if gates else 'nodes'}"
         draft.add(
-            Authorize(f"rules/{role}/nodes", reason, reference, later), [*groups, *launches, "update wait/instances"]
+            Authorize(f"rules/{role}/nodes", reason, reference, later),
+            [*groups, *launches, *gates, "update wait/instances"],
         )
     extra = sorted(have.keys() - kept)
     if extra:

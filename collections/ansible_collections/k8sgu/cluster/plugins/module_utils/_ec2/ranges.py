@@ -21,6 +21,15 @@ def network(text: str) -> Network:
     return ipaddress.IPv4Network(text, strict=True)
 
 
+# https://www.rfc-editor.org/rfc/rfc1918 and https://www.rfc-editor.org/rfc/rfc6598
+PRIVATE = tuple(map(network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")))
+
+
+def public(text: str) -> bool:
+    """Whether a range has addresses of the internet."""
+    return not any(network(text).subnet_of(private) for private in PRIVATE)
+
+
 def free(within: Network, prefix: int, taken: Iterable[str]) -> Iterator[str]:
     """The parts of `within` of this prefix length, in order, that overlap none of `taken`."""
     busy = [network(text) for text in taken]

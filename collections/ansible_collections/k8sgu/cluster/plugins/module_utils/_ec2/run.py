@@ -304,6 +304,9 @@ def _found(aws: session.Aws, description: Description, current: Current, plan: P
             "scheme": balancer.scheme,
         }
         host, inside = address.host(Reader(aws, description.name), balancer), balancer.dns_name
+        if first and description.private_nodes and description.control_plane_count == 1 and description.faces_internet:
+            # Nodes need no way around by the internet.
+            inside = first["private_ip"]
     elif first and not plan.balanced:
         host, inside = first["public_ip"] or first["private_ip"], first["private_ip"]
     else:

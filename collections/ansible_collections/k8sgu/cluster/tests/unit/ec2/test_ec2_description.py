@@ -56,6 +56,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"pod_cidr_node_prefix": 29}, "^pod_cidr_node_prefix: a /29"),
     ({"pod_cidr_node_prefix": 15}, "^pod_cidr_node_prefix: a /15"),
     ({"subnet_prefix": 29}, "^subnet_prefix: /29"),
+    (
+        {"private_nodes": True, "nat_gateways": "none", "admin_cidrs": ["203.0.113.0/24"], "pools": pools(3, 1)},
+        "^nat_gateways: without one, private workers have no way to an internet-facing load balancer; give one",
+    ),
     ({"subnet_prefix": 28, "pools": pools(1, 20)}, "^subnet_prefix: .*room for 11 addresses"),
     ({"vpc_cidr": "10.240.0.0/24", "zones": ["us-east-1a", "us-east-1b"]}, "^vpc_cidr: .*no room for 2 subnets of /24"),
     ({"admin_cidrs": ["203.0.113.7/24"]}, "^admin_cidrs: "),
@@ -139,7 +143,16 @@ def test_a_comment_is_no_part_of_a_key() -> None:
 
 def test_public_load_balancer_only_for_someone() -> None:
     assert described(admin_cidrs=["203.0.113.0/24"]).load_balancer_scheme == "internet-facing"
-    assert described(admin_cidrs=["203.0.113.0/24"], private_nodes=True).load_balancer_scheme == "internal"
+    assert not described(admin_cidrs=["203.0.113.0/24"]).balanced
+
+
+def test_the_api_of_private_nodes_faces_administrators_outside() -> None:
+    """Those with private addresses have a way of their own, and in a VPC that was brought that is the user's matter."""
+    outside = described(admin_cidrs=["10.8.0.0/16", "203.0.113.0/24"], private_nodes=True)
+    assert outside.faces_internet and outside.control_plane_count == 1
+    for more in ({"admin_cidrs": ["10.8.0.0/16"]}, {"vpc_id": "vpc-1"}, {"load_balancer_scheme": "internal"}):
+        found = described(**{"admin_cidrs": ["203.0.113.0/24"], "private_nodes": True, **more})
+        assert found.load_balancer_scheme == "internal" and not found.balanced
 
 
 @pytest.mark.parametrize(

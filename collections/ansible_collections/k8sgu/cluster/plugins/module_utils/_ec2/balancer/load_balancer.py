@@ -172,7 +172,11 @@ def _balancer(draft: plan.Draft, balancer: LoadBalancer | None, marks: dict[str,
             reason = "its subnets are not those of the description"
             draft.add(SetBalancerSubnets(f"{RESOURCE}/subnets", reason, places), needed)
         return False
-    reason = f"its scheme is {balancer.scheme} and not {scheme}" if balancer else "more than one control-plane node"
+    several = draft.description.control_plane_count > 1
+    needed_for = (
+        "more than one control-plane node" if several else "the API of private nodes, for administrators outside"
+    )
+    reason = f"its scheme is {balancer.scheme} and not {scheme}" if balancer else needed_for
     make = ReplaceBalancer if balancer else CreateBalancer
     draft.add(
         make(RESOURCE, reason, names.load_balancer(draft.cluster), scheme, places, marks),

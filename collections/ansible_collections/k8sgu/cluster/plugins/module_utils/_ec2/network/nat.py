@@ -41,6 +41,7 @@ class Address:
     id: str
     association_id: str
     tags: Mapping[str, str]
+    public_ip: str = ""
 
 
 def read(reader: Reader, current: Current) -> None:
@@ -56,7 +57,12 @@ def read(reader: Reader, current: Current) -> None:
         )
     for item in reader.owned("describe_addresses", "Addresses"):
         current.addresses.append(
-            Address(item["AllocationId"], item.get("AssociationId") or "", tags.as_mapping(item.get("Tags")))
+            Address(
+                item["AllocationId"],
+                item.get("AssociationId") or "",
+                tags.as_mapping(item.get("Tags")),
+                item.get("PublicIp", ""),
+            )
         )
 
 
@@ -151,7 +157,9 @@ class AllocateAddress(plan.Asked):
     action = plan.CREATE
 
     def apply(self, context: Context) -> None:
-        context.know(self.resource, self.send(context)["AllocationId"])
+        made = self.send(context)
+        context.know(self.resource, made["AllocationId"])
+        context.addresses[self.resource] = made["PublicIp"]
 
     def needs(self, place: Place) -> Iterable[Found]:
         return place.creates("AllocateAddress", "elastic-ip")
