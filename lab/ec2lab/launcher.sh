@@ -42,7 +42,7 @@ boot)
     nsenter --net="$EC2LAB_NETNS" ip link set dev "$EC2LAB_PLUG" netns $$ name "$EC2LAB_DEVICE"
     ip -batch - <<END
 link set lo up
-addr add $EC2LAB_ADDRESS dev $EC2LAB_DEVICE
+addr add $EC2LAB_ADDRESS broadcast + dev $EC2LAB_DEVICE
 link set $EC2LAB_DEVICE up
 route add default via $EC2LAB_ROUTER dev $EC2LAB_DEVICE
 END

@@ -28,6 +28,33 @@ printf '[Service]\\nExecStart=/bin/sleep infinity\\n' >/etc/systemd/system/syste
 systemctl daemon-reload
 systemctl start systemd-timesyncd.service
 """
+# A cloud image's network: netplan's file for the interface, here with the address that EC2 gave, and one that matches
+# every interface, as `match: {name: "*"}` makes it. Then what a node has for its pods, and a rule of a user's own.
+NETWORKD = """\
+mkdir -p /run/systemd/network
+address=$(ip -4 -o address show dev ens5 | awk '{print $4}')
+router=$(ip route show default | awk '{print $3; exit}')
+printf '[Match]\\nName=ens5\\n[Network]\\nIPv6AcceptRA=no\\nAddress=%s\\nGateway=%s\\n' "$address" "$router" \\
+    >/run/systemd/network/10-netplan-ens5.network
+printf '[Match]\\nName=*\\n[Network]\\nDHCP=no\\n' >/run/systemd/network/10-netplan-zz-all.network
+systemctl start systemd-networkd
+"""
+PODS = """\
+set -e
+ip link add cni0 type bridge
+ip link add flannel.1 type vxlan id 1 dstport 8472 dev ens5
+ip link add veth1 type veth peer name peer1
+ip link set veth1 master cni0
+for link in cni0 flannel.1 veth1 peer1; do ip link set $link up; done
+ip address add 10.200.1.1/24 dev cni0
+ip address add 10.200.1.0/32 dev flannel.1
+ip route add 10.200.2.0/24 via 10.200.2.0 dev flannel.1 onlink
+ip route add 10.200.3.0/24 dev cni0
+ip rule add fwmark 0x4000 table 77
+"""
+CONFIGURED = "for try in $(seq 300); do networkctl list ens5 | grep -q configured && exit; sleep 0.1; done; exit 1"
+# What an update of systemd, `netplan apply` and a changed file do.
+EVENTS = ("systemctl restart systemd-networkd", "networkctl reconfigure ens5", "networkctl reload")
 KERNEL, TIME = "k8sgu-kernel.service", "systemd-timesyncd.service"
 
 
@@ -104,3 +131,36 @@ def test_only_what_a_change_concerns_is_restarted(node: lab_node.Node, tmp_path:
 def test_a_node_without_a_time_service_is_no_error(node: lab_node.Node, tmp_path: Path) -> None:
     node.run(f"systemctl stop {TIME}; rm /etc/systemd/system/{TIME}; systemctl daemon-reload")
     assert play(node, tmp_path, k8sgu_ntp_servers=["192.0.2.3"]) == 1
+
+
+def kept(node: lab_node.Node) -> dict[str, bool]:
+    """Which of the things that PODS made are there."""
+    addresses, routes = node.run("ip -4 -br address"), node.run("ip route; ip rule")
+    named = {
+        "10.200.1.1/24": addresses, "10.200.1.0/32": addresses, "10.200.2.0/24 via": routes,
+        "10.200.3.0/24 dev": routes, "fwmark 0x4000": routes,
+    }  # fmt: skip
+    return {text: text in shown for text, shown in named.items()}
+
+
+@pytest.mark.timeout(600)
+def test_networkd_leaves_alone_what_is_not_its_own(node: lab_node.Node, tmp_path: Path) -> None:
+    """The role's two files, each taken away, show what they are for."""
+    node.run(f"{NETWORKD}{CONFIGURED}")
+    play(node, tmp_path, k8sgu_ntp_servers=["192.0.2.3"])
+    node.run(PODS)
+    pids = {node.run("systemctl show --value --property=MainPID systemd-networkd")}
+    for event in EVENTS:
+        node.run(f"{event} && {CONFIGURED}")
+        assert all(kept(node).values()), (event, kept(node))
+    states = node.run("networkctl list --no-legend | awk '{print $2, $5}'")
+    assert {f"{name} unmanaged" for name in ("cni0", "flannel.1", "veth1")} <= set(states.splitlines()), states
+    assert "ens5 configured" in states
+    pids.add(node.run("systemctl show --value --property=MainPID systemd-networkd"))
+    assert len(pids) == 2, "networkd was not restarted"
+    assert play(node, tmp_path, k8sgu_ntp_servers=["192.0.2.3"]) == 0
+
+    node.run(f"mv /etc/systemd/networkd.conf.d/90-k8sgu.conf /root; {EVENTS[0]}; {EVENTS[1]} && {CONFIGURED}")
+    assert not kept(node)["fwmark 0x4000"]
+    node.run(f"mv /etc/systemd/network/05-k8sgu.network /root; {EVENTS[2]} && {CONFIGURED}")
+    assert not any(kept(node).values())
