@@ -152,6 +152,7 @@ def describe(region: str, backend: Any, instance: Any) -> Metadata:
         values["public-ipv4"] = eni.public_ip
     spec = translate.machine_spec(instance)
     if spec.authorized_keys:
+        values["public-keys"] = f"0={instance.key_name}"
         values["public-keys/0/openssh-key"] = spec.authorized_keys[0]
     mac = f"network/interfaces/macs/{eni.mac_address}"
     values |= {

@@ -54,8 +54,6 @@ PROGRAMS = "usr/lib/ec2lab"
 
 # Units that an idle node does not need.
 MASKED = (
-    "apt-daily.timer",
-    "apt-daily-upgrade.timer",
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
     "e2scrub_reap.service",
@@ -80,6 +78,8 @@ MASKED = (
     "nftables.service",
     "modprobe@.service",  # a node loads no modules
 )
+# What a cloud image does by itself: a node has it only if it is asked for at launch (machine.py masks it otherwise).
+FIRST_BOOT = ("apt-daily.timer", "apt-daily-upgrade.timer", "unattended-upgrades.service")
 # Ubuntu's systemd enables these; a node's address and name server are set from outside.
 MASKED_ON_UBUNTU = (
     "motd-news.timer",
@@ -90,6 +90,7 @@ MASKED_ON_UBUNTU = (
     "systemd-timesyncd.service",
 )
 ENABLED = {
+    "ec2lab-first-boot.service": "multi-user.target",
     "ec2lab-host.service": "sysinit.target",
     "ec2lab-ready.service": "multi-user.target",
     "ec2lab-user-data.service": "multi-user.target",

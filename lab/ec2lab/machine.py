@@ -53,6 +53,7 @@ class MachineSpec:
     disk_gib: int = 20
     memory_mib: int | None = None  # limits of the whole machine; None: no limit
     cpus: int | None = None
+    first_boot: int | None = None  # as a cloud image: cloud-init runs, and for so many seconds apt is locked
 
 
 class Machines:
@@ -317,13 +318,22 @@ def _write_seed(seed: Path, spec: MachineSpec) -> None:
     put("etc/hosts", f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n{own}\n")
     put("etc/resolv.conf", f"nameserver {spec.resolver}\nsearch {spec.domain}\noptions edns0 trust-ad\n")
     put("var/lib/cloud/data/instance-id", f"{spec.instance_id}\n")
-    if spec.user_data is not None:
+    if spec.first_boot is None:
+        put("etc/cloud/cloud-init.disabled", "")
+        for unit in image.FIRST_BOOT:
+            mask = seed / "etc/systemd/system" / unit
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            mask.symlink_to("/dev/null")
+    else:
+        put("etc/ec2lab/first-boot", f"{spec.first_boot}\n")
+    # cloud-init asks the metadata service for these two.
+    if spec.user_data is not None and spec.first_boot is None:
         put("var/lib/cloud/instance/user-data.txt", spec.user_data, 0o600)
     for kind in ("ed25519", "ecdsa"):
         key = seed / f"etc/ssh/ssh_host_{kind}_key"
         key.parent.mkdir(parents=True, exist_ok=True)
         run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", f"root@{spec.hostname}", "-f", str(key)])
-    if spec.authorized_keys:
+    if spec.authorized_keys and spec.first_boot is None:
         put("home/ubuntu/.ssh/authorized_keys", "".join(f"{key.strip()}\n" for key in spec.authorized_keys), 0o600)
         for path in (seed / "home/ubuntu", seed / "home/ubuntu/.ssh", seed / "home/ubuntu/.ssh/authorized_keys"):
             os.chown(path, 1000, 1000)

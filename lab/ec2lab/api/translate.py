@@ -9,6 +9,7 @@ from typing import Any, get_args
 from ec2lab import addresses, model
 from ec2lab.api.backends import ACCOUNT, all_ec2, elbv2
 from ec2lab.api.patches.balancers import balancer_interfaces, used_target_groups
+from ec2lab.api.patches.instances import FIRST_BOOT_TAG
 from ec2lab.api.patches.routes import is_live, target_instance
 from ec2lab.image import DISK_GIB
 from ec2lab.machine import MachineSpec
@@ -191,6 +192,7 @@ def machine_spec(instance: Any) -> MachineSpec:
     keys = getattr(instance, "launch_keys", None)
     if keys is None:  # recorded at launch, so that it stays when the key pair is deleted
         keys = instance.launch_keys = (key.public_key.strip(),) if key is not None else ()
+    tags = {tag["key"]: tag["value"] for tag in instance.get_tags()}
     _host, domain = str(instance.private_dns_name).split(".", 1)
     root = instance.block_device_mapping.get(instance.root_device_name)
     size = max((volume.size or 0) for volume in instance.block_device_mapping.values()) if root is None else root.size
@@ -206,6 +208,8 @@ def machine_spec(instance: Any) -> MachineSpec:
         authorized_keys=tuple(keys),
         user_data=base64.b64decode(str(instance.user_data)) if instance.user_data else None,
         disk_gib=int(size or DISK_GIB),
+        # Looked at when the disk is made only; what is no number was put there after the launch.
+        first_boot=int(asked) if (asked := tags.get(FIRST_BOOT_TAG, "")).isdecimal() else None,
     )
 
 

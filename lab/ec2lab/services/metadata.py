@@ -154,6 +154,9 @@ def _browse(tree: dict[str, str], path: str) -> bytes | None:
         if key.startswith(below):
             name, slash, _rest = key[len(below) :].partition("/")
             entries[name + slash] = None
+    # A directory may have a listing of its own: that of public-keys/ is "0=NAME".
+    for name in [entry[:-1] for entry in entries if entry.endswith("/")]:
+        entries.pop(name, None)
     return "\n".join(entries).encode() if entries else None
 
 

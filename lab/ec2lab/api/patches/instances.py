@@ -10,6 +10,7 @@ import base64
 import copy
 import hashlib
 import json
+import re
 from typing import Any
 
 from moto.core.responses import ActionResult
@@ -25,6 +26,9 @@ from ec2lab.api.patches.interfaces import check_groups
 
 STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 USER_DATA_LIMIT = 16384
+# The lab's own: an instance that is launched with this tag is a cloud image at its first boot, with cloud-init and APT's
+# timers and without what such images lack; the value: for how many seconds after SSH answers APT is locked.
+FIRST_BOOT_TAG = "ec2lab:first-boot"
 
 
 def set_state(instance: Any, name: str) -> Any:
@@ -77,6 +81,9 @@ def check_launch(backend: Any, image_id: str | None, user_data: Any, kwargs: dic
     for option, allowed in (("HttpTokens", ("optional", "required")), ("HttpEndpoint", ("enabled", "disabled"))):
         if options.get(option, allowed[0]) not in allowed:
             raise error("InvalidParameterValue", f"Value ({options[option]}) for parameter {option} is invalid.")
+    locked = (kwargs.get("tags") or {}).get("instance", {}).get(FIRST_BOOT_TAG, "0")
+    if not re.fullmatch(r"\d{1,4}", locked):
+        raise error("InvalidParameterValue", f"{FIRST_BOOT_TAG}={locked}: must be a number of seconds, such as 0 or 60")
 
 
 def check_image_and_type(backend: Any, image_id: str | None, kwargs: dict[str, Any]) -> None:

@@ -28,6 +28,10 @@ def launch(api: RunningApi, network: Network | None, **changes: Any) -> dict[str
     return dict(api.client("ec2").run_instances(**{name: value for name, value in wanted.items() if value is not None}))
 
 
+def tagged(key: str, value: str) -> dict[str, Any]:
+    return {"ResourceType": "instance", "Tags": [{"Key": key, "Value": value}]}
+
+
 def refused(code: str) -> Any:
     return pytest.raises(ClientError, match=re.escape(f"({code})"))
 
@@ -94,6 +98,7 @@ def test_a_client_token_belongs_to_one_request(running_api: RunningApi, network:
         ({"UserData": "#!" + "x" * 16384}, "InvalidParameterValue"),
         ({"MetadataOptions": {"HttpPutResponseHopLimit": 65}}, "InvalidParameterValue"),
         ({"MetadataOptions": {"HttpTokens": "maybe"}}, "InvalidParameterValue"),
+        ({"TagSpecifications": [tagged("ec2lab:first-boot", "soon")]}, "InvalidParameterValue"),
         ({"DryRun": True}, "DryRunOperation"),
     ],
 )

@@ -320,7 +320,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts of one's own n
 
 
 @needs_root
-@pytest.mark.parametrize("program", ["host", "ready", "user-data"])
+@pytest.mark.parametrize("program", ["first-boot", "host", "ready", "user-data"])
 def test_a_node_s_program_does_nothing_outside_a_node(program: str) -> None:
     done = alone("sh", "-c", ALONE, "sh", str(image.RECIPE / "node" / image.PROGRAMS / program))
     assert done.returncode == 1, done.stdout + done.stderr

@@ -26,7 +26,13 @@ class Service:
             enabled=True,
             tokens_required=True,
             hop_limit=1,
-            values={"instance-id": "i-1", "placement/region": "us-east-1", "iam/info": "{}"},
+            values={
+                "instance-id": "i-1",
+                "placement/region": "us-east-1",
+                "iam/info": "{}",
+                "public-keys": "0=mine",
+                "public-keys/0/openssh-key": "ssh-ed25519 A",
+            },
             document={"instanceId": "i-1"},
             user_data=b"#!/bin/sh\n",
         )
@@ -78,7 +84,11 @@ def test_directories_list_what_is_below(service: Service) -> None:
         b"instance-id",
         b"placement/",
         b"iam/",
+        b"public-keys/",
     ]
+    # What cloud-init takes the keys' numbers from.
+    assert service.ask("GET", "/latest/meta-data/public-keys/", **{TOKEN: token}) == (200, b"0=mine")
+    assert service.ask("GET", "/latest/meta-data/public-keys/0/", **{TOKEN: token}) == (200, b"openssh-key")
     assert service.ask("GET", "/latest/meta-data/placement/", **{TOKEN: token}) == (200, b"region")
     assert service.ask("GET", "/latest/meta-data/nothing", **{TOKEN: token})[0] == 404
 
