@@ -82,6 +82,11 @@ node:
       returned: always
       type: list
       elements: dict
+    cloud_init:
+      description:
+        - Whether cloud-init ran at this boot (C(enabled)) and has C(finished), the C(stage) that it is in, and the C(errors) that broke it.
+      returned: always
+      type: dict
     unreached:
       description: Addresses of O(reach) that could not be reached, with the reason.
       returned: always

@@ -23,6 +23,7 @@ import boto3
 _BESIDE = Path(sys.executable).with_name("ec2lab")
 EC2LAB = _BESIDE if _BESIDE.exists() else Path(shutil.which("ec2lab") or _BESIDE)
 BOOT_TIMEOUT_S = 180
+BOOTED = "systemctl is-system-running --wait >/dev/null; true"
 
 
 def missing() -> str:
@@ -83,17 +84,20 @@ def environment(lab: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(lab: str, directory: Path, mirror: Path | None = None) -> Iterator[Node]:
-    """A lab with one node, removed after the block. Its mirror is empty unless one is given."""
+def running(lab: str, directory: Path, mirror: Path | None = None, **options: Any) -> Iterator[Node]:
+    """A lab with one node, removed after the block. Its mirror is empty unless one is given; `options`: of launch().
+
+    One with `UserData` is not waited for until it has booted, only for SSH.
+    """
     if mirror is None:
         mirror = directory / "mirror"
         mirror.mkdir()
     try:
         subprocess.run([EC2LAB, "up", lab, "--mirror-dir", mirror], check=True, timeout=600)
         variables = environment(lab)
-        instance, address, key = launch(variables, directory)
+        instance, address, key = launch(variables, directory, **options)
         node = Node(lab, instance, address, key, mirror, variables["EC2LAB_MIRROR_URL"])
-        wait_for_ssh(node)
+        wait_for_ssh(node, "true" if "UserData" in options else BOOTED)
         yield node
     finally:
         subprocess.run([EC2LAB, "down", lab], check=True, timeout=300)
@@ -110,8 +114,8 @@ def client(variables: dict[str, str]) -> Any:
     )
 
 
-def launch(variables: dict[str, str], directory: Path) -> tuple[str, str, Path]:
-    """Id, public address and private key of an instance in a network of its own."""
+def launch(variables: dict[str, str], directory: Path, **options: Any) -> tuple[str, str, Path]:
+    """Id, public address and private key of an instance in a network of its own; `options`: more of RunInstances."""
     ec2 = client(variables)
     vpc = ec2.create_vpc(CidrBlock="10.99.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.99.0.0/24")["Subnet"]["SubnetId"]
@@ -133,19 +137,20 @@ def launch(variables: dict[str, str], directory: Path) -> tuple[str, str, Path]:
         MaxCount=1,
         KeyName="test",
         NetworkInterfaces=[interface],
+        **options,
     )["Instances"][0]["InstanceId"]
     ec2.get_waiter("instance_running").wait(InstanceIds=[instance], WaiterConfig={"Delay": 1, "MaxAttempts": 120})
     found = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
     return instance, found["PublicIpAddress"], key
 
 
-def wait_for_ssh(node: Node) -> None:
+def wait_for_ssh(node: Node, until: str = BOOTED) -> None:
     deadline = time.monotonic() + BOOT_TIMEOUT_S
     seen: object = "nothing"
     while time.monotonic() < deadline:
         try:
             socket.create_connection((node.address, 22), 2).close()
-            node.run("systemctl is-system-running --wait >/dev/null; true")
+            node.run(until)
             return
         except (OSError, AssertionError, subprocess.TimeoutExpired) as error:
             seen = error

@@ -62,6 +62,7 @@ def check_node(node: Node, values: Mapping[str, Any], port_table: Iterable[Mappi
         *check_disks(probe, values),
         *check_clock(probe, result["clock"], float(values["k8sgu_preflight_max_clock_skew_seconds"])),
         *check_owner(probe, name, values["k8sgu_cluster_name"]),
+        *check_cloud_init(probe),
         *check_kernel(probe),
         *check_proxy(probe),
         *check_ports(probe, bool(node["control_plane"]), port_table),
@@ -178,6 +179,23 @@ def check_owner(probe: Probe, name: str, cluster: str) -> list[str]:
         ]
     if found and found.get("node") not in (None, name):
         return [f"is the node {found['node']!r} of this cluster (/etc/k8sgu/cluster.json); name it so in the inventory"]
+    return []
+
+
+def check_cloud_init(probe: Probe) -> list[str]:
+    """A machine must be set up before its first change; a later boot of a node with an owner may end as it likes."""
+    found = probe["cloud_init"]
+    if not found["enabled"] or owner(probe):
+        return []
+    if not found["finished"]:
+        at = f" (stage {found['stage']})" if found["stage"] else ""
+        return [f"cloud-init is still at work{at}; run again when `cloud-init status --wait` has ended there"]
+    if found["errors"]:
+        return [
+            f"cloud-init failed, so that the machine is not what image and user data make of it: "
+            f"{'; '.join(found['errors'])[:500]}; see /var/log/cloud-init-output.log there, correct the user data and "
+            "replace the node, or mend it and run `cloud-init clean` and reboot"
+        ]
     return []
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -148,6 +149,27 @@ def same_storage(one: dict[str, Any], other: dict[str, Any]) -> bool:
     )
 
 
+def cloud_init(root: Path) -> dict[str, Any]:
+    """Whether cloud-init ran at this boot (`enabled`) and has `finished`, its `stage` until then, and its `errors`.
+
+    https://docs.cloud-init.io/en/latest/explanation/boot.html; `errors` are those that broke a stage or a script, for
+    which `cloud-init status` ends with 1. It forgives others (status 2), such as a deprecated key, and so do we.
+    """
+    directory = root / "run/cloud-init"
+    said: dict[str, dict[str, Any]] = {}
+    for name in ("status", "result"):
+        try:
+            said[name] = json.loads((directory / f"{name}.json").read_text())["v1"]
+        except (OSError, ValueError, KeyError, TypeError):
+            said[name] = {}
+    return {
+        "enabled": (directory / "enabled").exists(),
+        "finished": (directory / "result.json").exists(),
+        "stage": str(said["status"].get("stage") or ""),
+        "errors": [str(error) for error in said["result"].get("errors") or []],
+    }
+
+
 def probe(root: Path = Path("/"), reach: Sequence[str] = ()) -> dict[str, Any]:
     """What `node.py` checks. `root`: where the machine's file system is mounted; `reach`: addresses to try."""
     release = os_release((root / "etc/os-release").read_text())
@@ -165,6 +187,7 @@ def probe(root: Path = Path("/"), reach: Sequence[str] = ()) -> dict[str, Any]:
         "kernel": kernel_features(root),
         "listeners": [asdict(found) for found in listeners(root / "proc", ("tcp", "udp"))],
         "unreached": unreached(reach),
+        "cloud_init": cloud_init(root),
         "time": time.time(),
     }
 

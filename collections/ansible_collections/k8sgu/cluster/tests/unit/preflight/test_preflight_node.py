@@ -46,6 +46,7 @@ GOOD: dict[str, Any] = {
     "kernel": {"br_netfilter": True, "overlay": True, "nf_tables": True},
     "listeners": [],
     "unreached": {},
+    "cloud_init": {"enabled": True, "finished": True, "stage": "", "errors": []},
     "time": 1000.5,
 }
 OURS = json.dumps({"cluster": "demo", "node": "demo-worker-0"})
@@ -341,3 +342,30 @@ def test_nf_tables_is_asked_of_the_kernel(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.undo()
     monkeypatch.setattr(probe, "NETLINK_NETFILTER", 31)
     assert not probe.nf_tables_answers()
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, ""),
+        ({"result.json": '{"v1": {"errors": ["x"]}}'}, ""),
+        ({"enabled": "", "result.json": '{"v1": {"errors": []}}'}, ""),
+        ({"enabled": ""}, "cloud-init is still at work; run again when"),
+        ({"enabled": "", "status.json": "{"}, "cloud-init is still at work; run again when"),
+        ({"enabled": "", "status.json": '{"v1": {"stage": "init"}}'}, "cloud-init is still at work (stage init); run"),
+        (
+            {"enabled": "", "status.json": '{"v1": {"stage": null}}', "result.json": '{"v1": {"errors": ["no", 1]}}'},
+            "cloud-init failed, so that the machine is not what image and user data make of it: no; 1; see /var/log/",
+        ),
+    ],
+    ids=["none", "off", "done", "begun", "half written", "at work", "failed"],
+)
+def test_cloud_init(tmp_path: Path, files: dict[str, str], expected: str) -> None:
+    directory = tmp_path / "run/cloud-init"
+    directory.mkdir(parents=True)
+    for name, text in files.items():
+        (directory / name).write_text(text)
+    found = probe.cloud_init(tmp_path)
+    problems = judged(cloud_init=found)
+    assert [problem.startswith(f"demo-worker-0: {expected}") for problem in problems] == [True] * bool(expected)
+    assert judged(cloud_init=found, owner=OURS) == []
