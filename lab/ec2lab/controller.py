@@ -22,10 +22,12 @@ from ec2lab import model
 from ec2lab.api import translate
 from ec2lab.api.backends import all_ec2, elbv2
 from ec2lab.api.patches import instances
+from ec2lab.api.patches import volumes as states
 from ec2lab.api.server import Api
-from ec2lab.errors import LabError, Timeout
+from ec2lab.errors import Busy, LabError, Timeout
 from ec2lab.fabric import Fabric
 from ec2lab.machine import Machines
+from ec2lab.volumes import Volumes
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ READY_TIMEOUT_S = 120.0
 REMEMBER_TERMINATED = timedelta(hours=1)
 WORKERS = 16
 JOB_WAIT_S = 60.0
+# After this time a volume that its instance has mounted is tried again.
+BUSY_S = 0.5
 
 
 def find(instance_id: str) -> Any:
@@ -46,6 +50,11 @@ def find(instance_id: str) -> Any:
                 if instance.id == instance_id:
                     return instance
     return None
+
+
+def find_volume(volume_id: str) -> Any:
+    """moto's volume, or None; under the same rule as `find`."""
+    return next((backend.volumes[volume_id] for _, backend in all_ec2() if volume_id in backend.volumes), None)
 
 
 def reboots(instance: Any, which: Literal["wanted", "done"]) -> int:
@@ -61,11 +70,13 @@ class Controller:
         api: Api,
         fabric: Fabric,
         machines: Machines,
+        volumes: Volumes,
         network: Callable[[model.Desired], None],
     ) -> None:
         """`network` is called with each description once the fabric matches it; it starts services of new VPCs."""
         self.lab, self.public_range = lab, public_range
         self.api, self.fabric, self.machines, self.network = api, fabric, machines, network
+        self.volumes = volumes
         self._wake = threading.Event()
         self._stopping = False
         self._busy: set[str] = set()
@@ -199,7 +210,139 @@ class Controller:
                         work.append((instance.id, "reboot", self._reboot))
                     elif not self._powered_off(instance.id) and self.machines.state(instance.id) != "running":
                         work.append((instance.id, "went down", self._went_down))
+                    elif self._to_arrange(instance):
+                        work.append((instance.id, "volumes", self._arrange))
+                elif instance.state == "stopped" and self._to_arrange(instance):
+                    work.append((instance.id, "volumes", self._arrange))
+            work += self._work_on_volumes(backend)
+        return work + [(each, "no volume's file", self.volumes.delete) for each in self._orphans()]
+
+    # -- what volumes need
+
+    @staticmethod
+    def _to_arrange(instance: Any) -> bool:
+        """Whether the volumes of an instance are not yet as the API says."""
+        return any(
+            volume.attachment.status != "attached" or states.modification(volume) is not None
+            for volume in states.attached(instance)
+        )
+
+    def _work_on_volumes(self, backend: Any) -> list[tuple[str, str, Callable[[str], None]]]:
+        """Of volumes that no instance has; snapshots of those that one has too."""
+        work: list[tuple[str, str, Callable[[str], None]]] = []
+        for volume in backend.volumes.values():
+            if states.state(volume) == "creating":
+                work.append((volume.id, "create", self._create_volume))
+            elif states.state(volume) == "deleting":
+                work.append((volume.id, "delete", self._delete_volume))
+            elif volume.attachment is None and states.modification(volume) is not None:
+                work.append((volume.id, "modify", self._modify_volume))
+            elif states.is_root(volume) and states.modification(volume) is not None:
+                work.append((volume.id, "modify", self._modify_root))
+        for snapshot in states.all_snapshots(backend):
+            if snapshot.status == "pending":
+                work.append((snapshot.id, "copy", self._copy_snapshot))
         return work
+
+    def _orphans(self) -> set[str]:
+        """The files of volumes and snapshots that the API has no more."""
+        there = {each for _region, backend in all_ec2() for each in (*backend.volumes, *backend.snapshots)}
+        return self.volumes.known() - there
+
+    def _change_volume(self, volume_id: str, change: Callable[[Any], None]) -> None:
+        """Applies `change` to a volume that is still there, and saves."""
+        with self.api.lock:
+            volume = find_volume(volume_id)
+            if volume is not None:
+                change(volume)
+                self.api.save()
+
+    def _spec_of(self, volume_id: str) -> Any:
+        with self.api.lock:
+            volume = find_volume(volume_id)
+            return None if volume is None else translate.volume_spec(volume)
+
+    def _create_volume(self, volume_id: str) -> None:
+        spec = self._spec_of(volume_id)
+        if spec is not None:
+            self.volumes.create(spec)
+            self._change_volume(volume_id, lambda volume: setattr(volume, "lab_state", "available"))
+
+    def _delete_volume(self, volume_id: str) -> None:
+        self.volumes.delete(volume_id)
+
+        def gone(volume: Any) -> None:
+            volume.ec2_backend.volumes.pop(volume_id, None)
+            volume.ec2_backend.tags.pop(volume_id, None)
+
+        self._change_volume(volume_id, gone)
+
+    def _modify_root(self, volume_id: str) -> None:
+        """A root volume's size is described only: the machine's own disk stays as it was made."""
+        self._change_volume(volume_id, states.step_modification)
+
+    def _modify_volume(self, volume_id: str, instance_id: str = "") -> None:
+        with self.api.lock:
+            volume = find_volume(volume_id)
+            modification = None if volume is None else states.modification(volume)
+            if modification is None:
+                return
+            spec, gib = translate.volume_spec(volume), int(modification.target_size or volume.size)
+        self.volumes.create(spec)
+        self.volumes.grow(volume_id, gib)
+        if instance_id:
+            self.machines.grown(instance_id, volume_id)
+        self._change_volume(volume_id, states.step_modification)
+
+    def _copy_snapshot(self, snapshot_id: str) -> None:
+        with self.api.lock:
+            found = [backend.snapshots[snapshot_id] for _, backend in all_ec2() if snapshot_id in backend.snapshots]
+            volume_id = str(found[0].volume_id) if found else ""
+        if not volume_id:
+            return
+        self.volumes.snapshot(volume_id, snapshot_id)
+        with self.api.lock:
+            for _region, backend in all_ec2():
+                if snapshot_id in backend.snapshots:
+                    backend.snapshots[snapshot_id].status = "completed"
+                    self.api.save()
+
+    def _attachments(self, instance_id: str) -> list[tuple[Any, str, str, bool]]:
+        """(description, device name, state, forced) of each volume of an instance."""
+        with self.api.lock:
+            instance = find(instance_id)
+            found = [] if instance is None else states.attached(instance)
+            return [
+                (
+                    translate.volume_spec(volume),
+                    str(volume.attachment.device),
+                    str(volume.attachment.status),
+                    bool(getattr(volume.attachment, "force", False)),
+                )
+                for volume in found
+            ]
+
+    def _arrange(self, instance_id: str) -> None:
+        """Attaches, detaches and grows the volumes of a machine that runs or is stopped."""
+        for spec, device, status, forced in self._attachments(instance_id):
+            if status == "attaching":
+                self._attach(instance_id, spec, device)
+                self._change_volume(spec.id, states.set_attached)
+            elif status in ("detaching", "busy"):
+                try:
+                    self.machines.detach(instance_id, spec.id, forced)
+                except Busy:
+                    # As on EC2: it goes on when the instance has unmounted it.
+                    self._change_volume(spec.id, lambda volume: setattr(volume.attachment, "status", "busy"))
+                    time.sleep(BUSY_S)
+                else:
+                    self._change_volume(spec.id, states.finish_detach)
+            else:
+                self._modify_volume(spec.id, instance_id)
+
+    def _attach(self, instance_id: str, spec: Any, device: str) -> None:
+        self.volumes.create(spec)
+        self.machines.attach(instance_id, spec.id, self.volumes.path(spec.id), device)
 
     def _powered_off(self, instance_id: str) -> bool:
         return "power" in self.api.extra.faults.get(instance_id, set())
@@ -226,6 +369,9 @@ class Controller:
         try:
             started = time.monotonic()
             self.machines.create(spec)
+            for volume, device, status, _forced in self._attachments(instance_id):
+                if status in ("attaching", "attached"):
+                    self._attach(instance_id, volume, device)
             self.machines.start(instance_id)
             if not self._wait_ready(instance_id):
                 return
@@ -246,6 +392,9 @@ class Controller:
         def running(instance: Any) -> None:
             instance.has_booted = True
             instance.reboots_done = reboots(instance, "wanted")
+            for volume in states.attached(instance):
+                if volume.attachment.status == "attaching":
+                    states.set_attached(volume)
             instances.set_state(instance, "running")
 
         self._change(instance_id, "pending", running)

@@ -31,6 +31,7 @@ from ec2lab.fabric import Fabric
 from ec2lab.guest import GuestServices
 from ec2lab.lab import Description, Lab
 from ec2lab.machine import Machines
+from ec2lab.volumes import Volumes
 
 log = logging.getLogger(__name__)
 # A daemon keeps the lock while it runs; Lab.daemon_pid, which only checks, holds it for a moment.
@@ -70,7 +71,13 @@ class Daemon:
         self.machines = Machines(lab.name, lab.state_dir)
         self.guest = GuestServices(self.api, self.fabric, Path(description.mirror_dir))
         self.controller = Controller(
-            lab.name, description.public_range, self.api, self.fabric, self.machines, self.guest.reconcile
+            lab.name,
+            description.public_range,
+            self.api,
+            self.fabric,
+            self.machines,
+            Volumes(lab.state_dir),
+            self.guest.reconcile,
         )
         balancers.source.health = self.fabric.health
 

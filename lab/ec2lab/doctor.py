@@ -53,6 +53,7 @@ PROGRAMS = (
     _Program("unshare", "util-linux", "starts nodes in namespaces of their own"),
     _Program("setpriv", "util-linux", "cleans up when making the image is interrupted"),
     _Program("mount", "mount", "the nodes' disks"),
+    _Program("losetup", "mount", "the nodes' volumes"),
 )
 
 

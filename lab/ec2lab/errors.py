@@ -13,3 +13,7 @@ class HostUnfit(LabError):
 
 class Timeout(LabError):
     """A wait took too long; the message says what was waited for and how long."""
+
+
+class Busy(LabError):
+    """Something is in use and has to be let go first; the same call is worth another try."""

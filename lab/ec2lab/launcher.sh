@@ -51,6 +51,11 @@ END
         find "$directory" -depth -type d -delete
         mkdir "$directory"
     done
+    # The node makes its devices from this list, see recipe/node/usr/lib/ec2lab/host.
+    rm -f root/.ec2lab/devices
+    if [ -s devices ]; then
+        install -m 0644 devices root/.ec2lab/devices
+    fi
     status=0
     (
         for directory in $EC2LAB_NODE_CGROUPS; do

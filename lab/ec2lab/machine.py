@@ -7,6 +7,7 @@
     root/           where the disk is mounted, in the launcher's mount namespace only
     pid             the launcher: process id and start time
     console.log
+    volumes.json    the volumes that are attached, see `attached`
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ec2lab import addresses, cgroups, image, names
+from ec2lab.attached import Attachments
 from ec2lab.errors import LabError, Timeout
 from ec2lab.shell import run
+from ec2lab.volumes import Volumes, resized
 
 State = Literal["running", "stopped"]
 LAUNCHER = Path(__file__).parent / "launcher.sh"
@@ -66,6 +69,7 @@ class Machines:
     def __init__(self, lab_name: str, state_dir: Path) -> None:
         self.lab = names.check_lab_name(lab_name)
         self.directory = state_dir.resolve() / "machines"
+        self._volumes = Volumes(state_dir)
         self._image: image.Image | None = None
 
     # Making and removing
@@ -113,6 +117,7 @@ class Machines:
         for instance_id in everything:
             self.delete(instance_id)
         cgroups.remove(self.lab)
+        self._volumes.destroy()
         with contextlib.suppress(FileNotFoundError):
             self.directory.rmdir()
 
@@ -130,6 +135,7 @@ class Machines:
         if not namespace.exists():
             raise LabError(f"{instance_id} cannot start: the network of {facts['vpc_id']} is not up")
         _wait_unmounted(directory / "disk.ext4")
+        Attachments(directory).present()
         places = cgroups.create(self.lab, instance_id, facts["memory_mib"], facts["cpus"])
         environment = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -193,6 +199,7 @@ class Machines:
         """Kills every process of the machine at once, as if it lost power."""
         cgroups.kill(self.lab, instance_id)
         self._clear(instance_id)
+        Attachments(self._of(instance_id)).absent()
         cgroups.remove(self.lab, instance_id)
 
     def reboot(self, instance_id: str) -> None:
@@ -203,6 +210,31 @@ class Machines:
         with contextlib.suppress(FileNotFoundError):
             Path(f"/proc/{init}/root/run/ec2lab/ready").unlink()
         os.kill(init, signal.SIGRTMIN + 5)  # systemd(1): reboot
+
+    # Volumes
+
+    def attach(self, instance_id: str, volume_id: str, path: Path, device_name: str) -> None:
+        """Gives the machine the disk in `path`, a running one at once; does nothing if it has it already."""
+        Attachments(self._of(instance_id)).add(volume_id, path, device_name, self._booted(instance_id))
+
+    def detach(self, instance_id: str, volume_id: str, force: bool = False) -> None:
+        """Takes the disk away; raises Busy while the machine has it mounted. Does nothing if it is not there."""
+        Attachments(self._of(instance_id)).remove(volume_id, self._booted(instance_id), force)
+
+    def grown(self, instance_id: str, volume_id: str) -> None:
+        """Tells the machine that the disk's file is larger now."""
+        there = Attachments(self._of(instance_id)).all()
+        if volume_id in there:
+            resized(Path(there[volume_id].path))
+
+    def _booted(self, instance_id: str, timeout: float = 20.0) -> int | None:
+        """The node's init, None when the machine is off; waits for one that reboots just now."""
+        deadline = time.monotonic() + timeout
+        while (init := self.init_pid(instance_id)) is None and self._launcher(instance_id) is not None:
+            if time.monotonic() > deadline:
+                raise Timeout(f"{instance_id} runs and had no init for {timeout:.0f} s")
+            time.sleep(0.02)
+        return init
 
     # Reading
 

@@ -13,6 +13,7 @@ from ec2lab.api.patches.instances import FIRST_BOOT_TAG
 from ec2lab.api.patches.routes import is_live, target_instance
 from ec2lab.image import DISK_GIB
 from ec2lab.machine import MachineSpec
+from ec2lab.volumes import VolumeSpec
 
 # A machine that is being deleted keeps its link until it is gone.
 WITH_MACHINE = ("pending", "running", "stopping", "shutting-down")
@@ -213,6 +214,11 @@ def machine_spec(instance: Any) -> MachineSpec:
     )
 
 
+def volume_spec(volume: Any) -> VolumeSpec:
+    """The description from which a volume's file is made."""
+    return VolumeSpec(str(volume.id), int(volume.size), str(volume.snapshot_id or ""))
+
+
 def dns_names(vpc_id: str) -> dict[str, list[str]]:
     """Names that resolve inside a VPC, of its instances and load balancers: {name: [address, ...]}.
 
@@ -236,4 +242,4 @@ def dns_names(vpc_id: str) -> dict[str, list[str]]:
     return names
 
 
-__all__ = ["ACCOUNT", "desired", "dns_names", "machine_spec", "short_host_name"]
+__all__ = ["ACCOUNT", "desired", "dns_names", "machine_spec", "short_host_name", "volume_spec"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -515,3 +516,87 @@ def test_what_ec2_refuses_the_lab_refuses(cloud: Cloud) -> None:
         cloud.run(ImageId="ami-0123456789abcdef0")
     with pytest.raises(ClientError, match="InvalidParameterValue"):
         cloud.run(InstanceType="m5.gigantic")
+
+
+def test_volumes_are_disks(cloud: Cloud) -> None:
+    """One instance: what is written stays over detach, stop and start, restart of the daemon; growth; snapshot; end."""
+    ec2, zone = cloud.ec2, "us-east-1a"
+    mapping = {"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 1, "VolumeType": "gp3", "DeleteOnTermination": True}}
+    [instance] = cloud.run(1, BlockDeviceMappings=[mapping])
+    cloud.wait([instance], "running")
+    mapped = {each["DeviceName"]: each["Ebs"]["VolumeId"] for each in cloud.see(instance)["BlockDeviceMappings"]}
+    volume = mapped["/dev/sdf"]
+    files = Path(f"/var/lib/ec2lab/{cloud.lab.name}/volumes")
+
+    def link(of: str) -> str:
+        return f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{of.replace('-', '')}"
+
+    def state(of: str = volume) -> dict[str, Any]:
+        return dict(ec2.describe_volumes(VolumeIds=[of])["Volumes"][0])
+
+    def attached(of: str) -> bool:
+        return [each["State"] for each in state(of)["Attachments"]] == ["attached"]
+
+    def size(of: str) -> int:
+        return int(cloud.say(instance, f"sudo blockdev --getsize64 {link(of)}"))
+
+    # By its id, with the name that the kernel gives it and not the one that was asked for.
+    assert re.fullmatch(r"/dev/nvme[1-9]n1", cloud.say(instance, f"readlink -f {link(volume)}"))
+    assert attached(volume) and size(volume) == 1 << 30
+    cloud.say(instance, f"sudo mkfs.ext4 -q {link(volume)} && sudo mkdir /data && sudo mount {link(volume)} /data")
+    cloud.say(instance, "echo kept | sudo tee /data/file && sync")
+
+    # A mounted volume stays until it is unmounted.
+    ec2.detach_volume(VolumeId=volume)
+    eventually(lambda: state()["Attachments"][0]["State"] == "busy", "the mounted volume to be busy")
+    cloud.say(instance, "sudo umount /data")
+    eventually(lambda: state()["State"] == "available", "the volume to be available")
+    assert cloud.ssh(instance, f"test -e {link(volume)}", check=False).returncode == 1
+    assert cloud.say(instance, "ls /dev/nvme* 2>/dev/null | wc -l") == "0"
+
+    # A second one beside it; both are there again after a reboot, a stop and a start, and a new daemon finds them.
+    other = ec2.create_volume(AvailabilityZone=zone, Size=1)["VolumeId"]
+    eventually(lambda: state(other)["State"] == "available", "the second volume to be available")
+    for name, of in (("/dev/sdg", volume), ("/dev/sdf", other)):
+        ec2.attach_volume(InstanceId=instance, VolumeId=of, Device=name)
+        eventually(lambda of=of: attached(of), f"{of} to be attached")  # type: ignore[misc]
+    cloud.say(instance, f"sudo mount {link(volume)} /data && cat /data/file")
+    os.kill(cloud.lab.daemon(), signal.SIGKILL)
+    cloud.lab.up()
+    assert attached(volume) and attached(other)
+    ec2.stop_instances(InstanceIds=[instance])
+    cloud.wait([instance], "stopped")
+    backing = [path.read_text().strip() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
+    assert not [each for each in backing if each.startswith(str(files))]
+    ec2.start_instances(InstanceIds=[instance])
+    cloud.wait([instance], "running")
+    assert cloud.say(instance, f"sudo mount {link(volume)} /data && cat /data/file && ls {link(other)}").startswith(
+        "kept"
+    )
+
+    # It grows while it is mounted, and the file system after it.
+    ec2.modify_volume(VolumeId=volume, Size=2)
+    eventually(lambda: size(volume) == 2 << 30, "the device to grow")
+    online = f"sudo resize2fs {link(volume)}"
+    # A host whose root has no CAP_SYS_RESOURCE cannot do it while it is mounted.
+    offline = f"sudo umount /data && sudo e2fsck -fp {link(volume)} && {online} && sudo mount {link(volume)} /data"
+    cloud.say(instance, f"{online} || ({offline})")
+    assert int(cloud.say(instance, "df --output=size -B1 /data | tail -1")) > 3 << 29
+
+    snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
+    ec2.get_waiter("snapshot_completed").wait(SnapshotIds=[snapshot], WaiterConfig={"Delay": 1, "MaxAttempts": 120})
+    again = ec2.create_volume(AvailabilityZone=zone, SnapshotId=snapshot)["VolumeId"]
+    eventually(lambda: state(again)["State"] == "available", "the snapshot's volume to be available")
+    ec2.attach_volume(InstanceId=instance, VolumeId=again, Device="/dev/sdh")
+    eventually(lambda: attached(again), "the snapshot's volume to be attached")
+    assert cloud.say(instance, f"sudo mkdir /copy && sudo mount {link(again)} /copy && cat /copy/file") == "kept"
+
+    # The mapping's volume ends with the instance, the two that were attached later stay.
+    cloud.terminate([instance])
+    left = {each["VolumeId"] for each in ec2.describe_volumes()["Volumes"]}
+    assert {other, again} <= left
+    for of in (volume, other, again):
+        if of in left:
+            ec2.delete_volume(VolumeId=of)
+    ec2.delete_snapshot(SnapshotId=snapshot)
+    eventually(lambda: not list(files.glob("*")), "the files to be removed")

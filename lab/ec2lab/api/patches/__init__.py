@@ -15,6 +15,7 @@ from ec2lab.api.patches import (
     quotas,
     roles,
     routes,
+    volumes,
     vpcs,
 )
 
@@ -24,6 +25,7 @@ def install(public_range: str) -> None:
     interfaces.install()
     instances.install()
     images.install()
+    volumes.install()
     vpcs.install()
     routes.install()
     dependencies.install()

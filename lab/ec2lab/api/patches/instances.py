@@ -23,6 +23,7 @@ from ec2lab.api.backends import iam
 from ec2lab.api.errors import error
 from ec2lab.api.patches.addresses import check_private
 from ec2lab.api.patches.interfaces import check_groups
+from ec2lab.api.patches.volumes import complete_mappings
 
 STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 USER_DATA_LIMIT = 16384
@@ -204,6 +205,7 @@ def _install_launch() -> None:
         kwargs.setdefault("is_instance_type_default", False)
         check_launch(self, image_id, user_data, kwargs)
         check_network(self, most, kwargs, security_group_names)
+        complete_mappings(self, image_id, kwargs)
         reservation = launch(self, image_id, most, user_data, security_group_names, **kwargs)
         if token:
             launches[token] = (print_, reservation.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from test_api_instances import launch
 from ec2lab import controller as controller_module
 from ec2lab import model
 from ec2lab.controller import Controller
-from ec2lab.errors import LabError, Timeout
+from ec2lab.errors import Busy, LabError, Timeout
 from ec2lab.machine import MachineSpec
+from ec2lab.volumes import Volumes
 
 
 class RememberedMachines:
@@ -22,6 +24,9 @@ class RememberedMachines:
     def __init__(self) -> None:
         self.states: dict[str, str] = {}
         self.rebooted: list[str] = []
+        self.disks: dict[str, tuple[str, str]] = {}  # by volume: its instance and device name
+        self.mounted: set[str] = set()
+        self.told: list[str] = []
         self.ready = True
         self.problem: Exception | None = None
 
@@ -42,6 +47,18 @@ class RememberedMachines:
 
     def delete(self, instance_id: str) -> None:
         self.states.pop(instance_id, None)
+
+    def attach(self, instance_id: str, volume_id: str, path: Path, device_name: str) -> None:
+        assert path.exists()
+        self.disks[volume_id] = (instance_id, device_name)
+
+    def detach(self, instance_id: str, volume_id: str, force: bool = False) -> None:
+        if volume_id in self.mounted and not force:
+            raise Busy(f"{volume_id} is mounted")
+        self.disks.pop(volume_id, None)
+
+    def grown(self, instance_id: str, volume_id: str) -> None:
+        self.told.append(volume_id)
 
     def reboot(self, instance_id: str) -> None:
         if self.problem:
@@ -78,7 +95,8 @@ def controller(running_api: RunningApi, machines: RememberedMachines) -> Iterato
 def new_controller(running_api: RunningApi, machines: RememberedMachines) -> Controller:
     fabric: Any = RememberedFabric()
     remembered: Any = machines
-    return Controller("unit", PUBLIC_RANGE, running_api.api, fabric, remembered, lambda _desired: None)
+    volumes = Volumes(running_api.state_file.parent)
+    return Controller("unit", PUBLIC_RANGE, running_api.api, fabric, remembered, volumes, lambda _desired: None)
 
 
 @pytest.fixture
