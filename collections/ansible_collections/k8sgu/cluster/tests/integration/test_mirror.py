@@ -43,7 +43,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, wanted in (
         ("1.36", ["pause"]),
         ("1.37", ["pause", "agnhost"]),
-        ("1.38", ["demo-website", "demo-database"]),
+        ("1.38", ["demo-database"]),
     ):
         data = {**real, "release": name, "kubernetes": f"{name}.1", "components": {}}
         data["images"] = {key: dict(real["images"][key]) for key in wanted}
@@ -194,24 +194,24 @@ def test_demo(site: Path, tmp_path: Path) -> None:
     mirror = tmp_path / "mirror"
     answer = playbook(site, k8sgu_kubernetes_version="1.38.1", k8sgu_mirror_dir=str(mirror))
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    database, website = tmp_path / "database", tmp_path / "website"
+    database = tmp_path / "database"
     config = unpack(mirror, "docker.io/library/redis", "7.0.15", database)
     assert (config["Cmd"], config["User"], config["WorkingDir"]) == (["redis-server"], "999:999", "/data")
-    unpack(mirror, "ghcr.io/k8sgu/demo-website", "1.0.0", website)
+    shutil.copy(Path(__file__).resolve().parents[2] / "roles" / "verify" / "files" / "website.pl", database)
     database_port, port = free_port(), free_port()
     serve = ["chroot", "--userspec=999:999", str(database), "redis-server", "--port", str(database_port)]
     serve += ["--bind", "127.0.0.1", "--dir", "/data", "--requirepass", "secret", "--appendonly", "yes"]
-    password = tmp_path / "password"
-    password.write_text("secret\n")
+    (database / "password").write_text("secret\n")
     environment = {
         "DATABASE_ADDRESS": f"127.0.0.1:{database_port}",
-        "DATABASE_PASSWORD_FILE": str(password),
+        "DATABASE_PASSWORD_FILE": "/password",
         "LISTEN_ADDRESS": f"127.0.0.1:{port}",
-        "NODE_NAME": "node-1",
+        "NODE_NAME": 'node-"1"',
     }
+    website = ["chroot", "--userspec=65532:65532", str(database), "perl", "/website.pl"]
     running = [subprocess.Popen(serve, stdout=subprocess.DEVNULL)]
     try:
-        running.append(subprocess.Popen([str(website / "demo-website")], env=environment, stderr=subprocess.DEVNULL))
+        running.append(subprocess.Popen(website, env={**os.environ, **environment}, stderr=subprocess.DEVNULL))
         wait_for(port, "/readyz", 200)
         assert "seen <strong>1</strong> times" in fetch(port, "/")[1]
         assert json.loads(fetch(port, "/api/visits", "POST")[1])["count"] == 2
@@ -223,7 +223,19 @@ def test_demo(site: Path, tmp_path: Path) -> None:
         running.append(subprocess.Popen(serve, stdout=subprocess.DEVNULL))
         wait_for(port, "/readyz", 200)
         book = json.loads(fetch(port, "/api/visits")[1])
-        assert (book["count"], book["node"], len(book["visits"])) == (2, "node-1", 2)
+        assert (book["count"], book["node"], len(book["visits"])) == (2, 'node-"1"', 2)
+        assert (book["visits"][0]["node"], book["visits"][0]["client"]) == ('node-"1"', "127.0.0.1")
+        assert [fetch(port, "/other")[0], fetch(port, "/", "POST")[0], fetch(port, "/", "HEAD")] == [
+            404,
+            405,
+            (200, ""),
+        ]
+        # A wrong password is told, and the process ends when asked, also while a request waits.
+        (database / "password").write_text("wrong\n")
+        status, said = fetch(port, "/readyz")
+        assert (status, "WRONGPASS" in said) == (503, True), said
+        running[1].terminate()
+        assert running[1].wait(timeout=30) == 0
     finally:
         for process in running:
             process.kill()

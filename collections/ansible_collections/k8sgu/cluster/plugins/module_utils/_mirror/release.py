@@ -82,11 +82,15 @@ class Component:
 
 @dataclass(frozen=True)
 class Userland:
-    """Programs of Debian packages, with the libraries that they load; `busybox` gets a link for each of its applets."""
+    """Programs of Debian packages, with the libraries that they load; `busybox` gets a link for each of its applets.
+
+    trees: patterns of directories to take whole, such as an interpreter's modules.
+    """
 
     packages: tuple[str, ...]
     programs: tuple[str, ...]
     busybox: str = ""
+    trees: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -399,7 +403,9 @@ def _image_build(fields: Fields | None) -> ImageBuild | None:
     userland = None
     inner = fields.child("userland")
     if inner is not None:
-        userland = Userland(inner.texts("packages"), inner.texts("programs"), inner.text("busybox", ""))
+        userland = Userland(
+            inner.texts("packages"), inner.texts("programs"), inner.text("busybox", ""), inner.texts("trees")
+        )
         inner.end()
     build = ImageBuild(
         recipe=_recipe(fields, False) if fields.has("module") else None,

@@ -10,6 +10,7 @@ apt verifies downloads (apt-secure(8)); nothing is installed on this machine, an
 # ruff: noqa: PTH103, PTH112, PTH113, PTH114, PTH118, PTH120, PTH123, PTH208
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shlex
@@ -22,7 +23,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.oci import L
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import Userland
 
 _TIMEOUT_S = 600
-# Only needed to install a program, not to run it.
+# Only needed to install a program, not to run it, unless it is asked for.
 _INSTALL_ONLY = {
     "adduser",
     "init-system-helpers",
@@ -69,6 +70,8 @@ def assemble(userland: Userland, work: str) -> Packages:
         _add(layer, root, program)
         for library in _libraries(root, program):
             _add(layer, root, library)
+    for tree in userland.trees:
+        _add_tree(layer, root, tree)
     if userland.busybox:
         applets = _run([os.path.join(root, userland.busybox.lstrip("/")), "--list"]).split()
         for applet in applets:
@@ -101,7 +104,8 @@ def _closure(packages: tuple[str, ...]) -> list[str]:
     waiting = list(packages)
     while waiting:
         package = waiting.pop()
-        if package not in reached and package not in _INSTALL_ONLY and package in dependencies:
+        skipped = package in _INSTALL_ONLY and package not in packages
+        if package not in reached and not skipped and package in dependencies:
             reached.append(package)
             waiting += dependencies[package]
     return sorted(reached)
@@ -152,6 +156,22 @@ def _add(layer: Layer, root: str, path: str) -> None:
     if not os.path.isfile(full):
         raise MirrorError(f"{path}: none of the packages has it")
     layer.files[path] = (full, 0o755)
+
+
+def _add_tree(layer: Layer, root: str, pattern: str) -> None:
+    """Add everything in the directories that match, with its own modes."""
+    found = [path for path in glob.glob(root + pattern) if os.path.isdir(path)]
+    if not found:
+        raise MirrorError(f"{pattern}: none of the packages has it")
+    for top in found:
+        for directory, _names, files in os.walk(top):
+            for name in files:
+                full = os.path.join(directory, name)
+                path = full[len(root) :]
+                if os.path.islink(full):
+                    layer.links[path] = os.readlink(full)
+                else:
+                    layer.files[path] = (full, os.stat(full).st_mode & 0o755)
 
 
 def _run(argv: list[str], cwd: str | None = None) -> str:

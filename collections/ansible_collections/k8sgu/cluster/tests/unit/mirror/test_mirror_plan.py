@@ -27,6 +27,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release impo
     Recipe,
     Upstream,
     find_release,
+    load_release,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.store import Store
 from ansible_collections.k8sgu.cluster.tests.unit.mirror.mirror_support import RELEASES
@@ -92,7 +93,7 @@ def test_no_source(source: str, upstream: bool, unreachable: dict[str, str], exp
         ({}, {"containerd", "runc", "kube-router"}, {"cri-dockerd", "flannel"}),
         ({"container_runtime": "docker"}, {"cri-dockerd"}, {"containerd", "runc"}),
         ({"pod_network": "vxlan"}, {"flannel"}, {"cri-dockerd"}),
-        ({"demo": False}, {"pause", "coredns"}, {"demo-website", "demo-database", "agnhost"}),
+        ({"demo": False}, {"pause", "coredns"}, {"demo-database", "agnhost"}),
     ],
 )
 def test_only_what_the_options_need(selectors: dict[str, Any], there: set[str], not_there: set[str]) -> None:
@@ -102,6 +103,18 @@ def test_only_what_the_options_need(selectors: dict[str, Any], there: set[str], 
     }
     assert there <= names
     assert not names & not_there
+
+
+@pytest.mark.parametrize("minor", ["1.36", "1.37"])
+@pytest.mark.parametrize("runtime", ["containerd", "docker"])
+def test_upstream_alone_serves(tmp_path: Path, minor: str, runtime: str) -> None:
+    """With source: upstream the controller needs neither Go nor apt: everything is published, the demo too."""
+    chosen = Options(
+        "upstream", ("amd64", "arm64"), {**SELECTORS, "container_runtime": runtime, "pod_network": "vxlan"}
+    )
+    wants = wanted(load_release(str(RELEASES / f"{minor}.yml")), chosen)
+    steps = decide(missing(wants, Store(str(tmp_path)), chosen, Sources(str(RELEASES / "build"))), chosen, {})
+    assert [step.describe() for step in steps if step.source != "upstream"] == []
 
 
 def test_each_architecture_once() -> None:

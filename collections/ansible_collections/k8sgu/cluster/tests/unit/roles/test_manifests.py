@@ -48,7 +48,7 @@ VARIABLES: dict[str, Any] = {
     "k8sgu_demo_website_replicas": 3,
     "cluster_dns_image": "dns:1",
     "verify_image": "agnhost:1",
-    "verify_website_image": "website:1",
+    "verify_website_program": "print 1;\n",
     "verify_database_image": "database:1",
     "verify_database_password": "secret",
     "verify_policy_nodes": NODES,
