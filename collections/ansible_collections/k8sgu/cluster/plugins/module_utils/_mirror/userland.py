@@ -7,7 +7,7 @@ apt verifies downloads (apt-secure(8)); nothing is installed on this machine, an
 """
 
 # Paths come and go as text here.
-# ruff: noqa: PTH103, PTH112, PTH113, PTH114, PTH118, PTH120, PTH123, PTH208
+# ruff: noqa: PTH103, PTH112, PTH113, PTH114, PTH116, PTH118, PTH120, PTH123, PTH207, PTH208
 from __future__ import annotations
 
 import glob
