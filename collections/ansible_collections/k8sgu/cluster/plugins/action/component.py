@@ -67,13 +67,22 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
                 raise ComponentError(str(error)) from error
 
         mirror = Mirror(options["mirror_dir"])
+        # A mirror that nodes reach is preferred, since its administrator wants them to use it.
+        publishers = {} if options["mirror_url"] else options["publishers"] or {}
         components = prepare(
             options["components"],
             mirror,
             lambda: options["architecture"] or self._architecture(variables),
             load,
+            publishers,
         )
-        job = Job(components, options["mirror_url"], options["mirror_proxy"], lock_timeout=options["lock_timeout"])
+        job = Job(
+            components,
+            options["mirror_url"],
+            options["mirror_proxy"],
+            publishers.get("proxy") or "",
+            lock_timeout=options["lock_timeout"],
+        )
         return job, mirror
 
     def _architecture(self, variables: dict[str, Any]) -> str:

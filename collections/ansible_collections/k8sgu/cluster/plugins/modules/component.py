@@ -48,7 +48,7 @@ options:
   mirror_url:
     description:
       - Address of the same directory for the node, C(http) or C(https).
-      - If empty, the files that the node lacks are pushed over the connection.
+      - If empty, the files that the node lacks come from their O(publishers) or are pushed over the connection.
     type: str
     default: ""
   mirror_proxy:
@@ -57,6 +57,24 @@ options:
       - If empty, the mirror is reached directly, regardless of proxies in the node's environment.
     type: str
     default: ""
+  publishers:
+    description: How the node fetches straight from the publishers of programs, where O(mirror_url) is empty.
+    type: dict
+    suboptions:
+      use:
+        description:
+          - Whether a program that the mirror has from its publisher is fetched from there by the node itself, which checks it
+            against the mirror's SHA-256. Programs that were built are pushed.
+        type: bool
+        default: false
+      proxy:
+        description: Proxy to the publishers, in the form of O(mirror_proxy).
+        type: str
+        default: ""
+      no_proxy:
+        description: Hosts, domains, addresses and ranges to reach without the proxy, with commas between them.
+        type: str
+        default: ""
   architecture:
     description:
       - Architecture of the node's programs, named as in the mirror.

@@ -1,17 +1,18 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Installs programs from the mirror: in parallel, verified by their SHA-256, each placed atomically."""
+"""Installs programs from the mirror or their publishers: in parallel, verified by SHA-256, each placed atomically."""
 
 # Paths are text here, as in the options and in results.
-# ruff: noqa: PTH105, PTH110, PTH118, PTH120, PTH123, PTH208
+# ruff: noqa: PTH105, PTH110, PTH118, PTH119, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, Callable, cast
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Artifact, ComponentError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import ensure_directory, remove_file
@@ -22,12 +23,20 @@ _TIMEOUT_S = 30
 _BLOCK = 1 << 20
 _SAID = 500
 _MODE = 0o755
+_ARCHIVES = (".tgz", ".tar.gz")
+_AGAIN = "fill the mirror again"
+_CHANGED = "its publisher changed it, or something on the way did: find out which"
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-def install(artifacts: list[Artifact], mirror_url: str, mirror_proxy: str, staged: str) -> None:
-    """Installs the artifacts, from the directory `staged` if they were pushed there, otherwise from the mirror.
+def install(
+    artifacts: list[Artifact], mirror_url: str, mirror_proxy: str, staged: str, publishers_proxy: str = ""
+) -> None:
+    """Installs the artifacts, from the directory `staged` if they were pushed there, otherwise from their publishers,
+    where they name one, or from the mirror.
 
-    `mirror_proxy` is the proxy to the mirror; empty: the mirror is reached directly.
+    `mirror_proxy` is the proxy to the mirror; empty: the mirror is reached directly. `publishers_proxy` is that of the
+    artifacts that are proxied.
     """
     unique = list({artifact.path: artifact for artifact in artifacts}.values())
     if not unique:
@@ -39,10 +48,20 @@ def install(artifacts: list[Artifact], mirror_url: str, mirror_proxy: str, stage
     # Imported here, since the import takes longer than all else in a run with nothing to fetch.
     from concurrent.futures import ThreadPoolExecutor
 
+    def obtain(group: list[Artifact]) -> None:
+        first = group[0]
+        if first.origin:
+            _from_publisher(group, publishers_proxy if first.proxied else "")
+        else:
+            _install(first, mirror_url, mirror_proxy, staged)
+
+    # One download for all programs of an archive. The largest first, so that all threads end at about the same time.
+    groups: dict[str, list[Artifact]] = {}
+    for artifact in unique:
+        groups.setdefault(artifact.origin or artifact.path, []).append(artifact)
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        # The largest first, so that all threads end at about the same time.
-        unique.sort(key=lambda artifact: -artifact.size)
-        for done in [pool.submit(_install, artifact, mirror_url, mirror_proxy, staged) for artifact in unique]:
+        ordered = sorted(groups.values(), key=lambda group: -sum(artifact.size for artifact in group))
+        for done in [pool.submit(obtain, group) for group in ordered]:
             done.result()
 
 
@@ -82,30 +101,93 @@ def _install(artifact: Artifact, mirror_url: str, mirror_proxy: str, staged: str
 
 
 def _download(artifact: Artifact, url: str, proxy: str) -> None:
+    through = " through k8sgu_proxy" if proxy else ""
+    _attempt(
+        url,
+        proxy,
+        lambda stream: _place(artifact, stream, url),
+        _AGAIN,
+        f"does mirror_url reach it{through}?",
+    )
+
+
+def _from_publisher(group: list[Artifact], proxy: str) -> None:
+    """Fetches the programs of one address: the address's file itself, or members of the archive that it is."""
+    url = group[0].origin
+    left = {os.path.basename(artifact.path): artifact for artifact in group}
+
+    def place(stream: BinaryIO) -> None:
+        if url.endswith(_ARCHIVES):
+            _unpack(left, stream, url)
+        else:
+            _place(group[0], stream, url, _CHANGED)
+
+    ways = (
+        f"k8sgu_proxy {'has to' if proxy else 'names a proxy to'} lead there; or set k8sgu_mirror_url to a mirror that "
+        "the node reaches, or k8sgu_artifact_source to directory"
+    )
+    _attempt(url, proxy, place, ways, f"the node has no way there. {ways}")
+
+
+def _attempt(url: str, proxy: str, place: Callable[[BinaryIO], None], refused: str, silent: str) -> None:
+    """Opens the address and lets `place` read it, again where that may help. Raises ComponentError, which ends with
+    what to do where the server refuses or does not answer."""
     import http.client
+    import tarfile
     import urllib.error
     import urllib.request
+    import zlib
 
     # Switch proxies off explicitly: a machine may have one for all programs (/etc/environment).
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({"http": proxy, "https": proxy} if proxy else {}))
-    through = " through k8sgu_proxy" if proxy else ""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             # Not Ansible's open_url, which would be sent to every node in every run although this needs none of it.
             with contextlib.closing(opener.open(url, timeout=_TIMEOUT_S)) as stream:
-                _place(artifact, stream, url)
+                place(stream)
             return
         except urllib.error.HTTPError as error:
             if error.code < 500 or attempt == _ATTEMPTS:
                 raise ComponentError(
-                    f"binaries: {url} answers {error.code} {error.reason}{_said(error)}; fill the mirror again"
+                    f"binaries: {url} answers {error.code} {error.reason}{_said(error)}; {refused}"
                 ) from error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error) as error:
+            if isinstance(error, OSError) and error.errno in _DISK:
+                raise ComponentError(
+                    f"binaries: what {url} has cannot be written: {error.strerror}; make room on the node's disk"
+                ) from error
             if attempt == _ATTEMPTS:
                 raise ComponentError(
-                    f"binaries: {url} cannot be fetched ({error}, {_ATTEMPTS} attempts); does mirror_url reach it"
-                    f"{through}?"
+                    f"binaries: {url} cannot be fetched ({error}, {_ATTEMPTS} attempts); {silent}"
                 ) from error
+
+
+def _unpack(left: dict[str, Artifact], stream: BinaryIO, url: str) -> None:
+    """Places members of a tar archive while it is read, and takes them out of `left`, so that another attempt goes on
+    with the others. Each may be below one directory of any name, or after `./`."""
+    import tarfile
+
+    differs: dict[str, ComponentError] = {}
+    with tarfile.open(fileobj=stream, mode="r|*") as tar:
+        for info in tar:
+            path = info.name[2:] if info.name.startswith("./") else info.name
+            directory, _slash, name = path.rpartition("/")
+            member = tar.extractfile(info) if info.isfile() and name in left and "/" not in directory else None
+            if member is None:
+                continue
+            try:
+                _place(left[name], cast("BinaryIO", member), f"{path} in {url}", _CHANGED, whole=True)
+            except ComponentError as error:
+                # Another directory of the archive may have a file of this name.
+                differs[name] = error
+                continue
+            del left[name]
+            if not left:
+                return
+    for name in left:
+        if name in differs:
+            raise differs[name]
+        raise ComponentError(f"binaries: {url} has no {name}; {_AGAIN}")
 
 
 def _said(answer: IO[bytes]) -> str:
@@ -117,7 +199,8 @@ def _said(answer: IO[bytes]) -> str:
     return f" ({line})" if line.isprintable() and line and not line.startswith("<") else ""
 
 
-def _place(artifact: Artifact, stream: BinaryIO, source: str) -> None:
+def _place(artifact: Artifact, stream: BinaryIO, source: str, otherwise: str = _AGAIN, whole: bool = False) -> None:
+    """`whole`: a stream that is too short did not break off, but is another file."""
     partial = _partial(artifact.path)
     total, size = hashlib.sha256(), 0
     handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
@@ -130,12 +213,12 @@ def _place(artifact: Artifact, stream: BinaryIO, source: str) -> None:
         os.fchown(handle, 0, 0)
         os.fchmod(handle, _MODE)
         os.fsync(handle)
-    if size < artifact.size:
+    if size < artifact.size and not whole:
         raise OSError(f"ended after {size} of {artifact.size} bytes")
     if total.hexdigest() != artifact.sha256:
         remove_file(partial)
         raise ComponentError(
             f"binaries: {source} has {size} bytes and SHA-256 {total.hexdigest()}, not the {artifact.size} bytes and "
-            f"{artifact.sha256} of the mirror's manifest; fill the mirror again"
+            f"{artifact.sha256} of the mirror's manifest; {otherwise}"
         )
     os.replace(partial, artifact.path)

@@ -64,13 +64,19 @@ class Link:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A program: `url_path` is its path in the mirror, `path` its path on the node, `size` in bytes."""
+    """A program: `url_path` is its path in the mirror, `path` its path on the node, `size` in bytes.
+
+    `origin`: its publisher's address, if the node is to fetch it there; an archive if its name says so.
+    `proxied`: whether the way there is through the proxy.
+    """
 
     path: str
     url_path: str
     sha256: str
     size: int
     effect: str = RESTART
+    origin: str = ""
+    proxied: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,6 +157,7 @@ class Job:
     components: list[Component]
     mirror_url: str = ""
     mirror_proxy: str = field(default="", repr=False)
+    publishers_proxy: str = field(default="", repr=False)
     staged: str = ""
     lock_timeout: int = 300
 
@@ -166,6 +173,7 @@ def decode(text: str) -> Job:
         components=[_component(entry) for entry in raw["components"]],
         mirror_url=raw["mirror_url"],
         mirror_proxy=raw["mirror_proxy"],
+        publishers_proxy=raw["publishers_proxy"],
         staged=raw["staged"],
         lock_timeout=raw["lock_timeout"],
     )

@@ -109,6 +109,15 @@ ARGUMENT_SPEC: Spec = {
     "mirror_url": {"type": "str", "default": ""},
     # May contain a password.
     "mirror_proxy": {"type": "str", "default": "", "no_log": True},
+    "publishers": {
+        "type": "dict",
+        "options": {
+            "use": {"type": "bool", "default": False},
+            # May contain a password.
+            "proxy": {"type": "str", "default": "", "no_log": True},
+            "no_proxy": {"type": "str", "default": ""},
+        },
+    },
     "architecture": {"type": "str", "choices": ["amd64", "arm64"]},
     "lock_timeout": {"type": "int", "default": 300},
     "components": {"type": "list", "elements": "dict", "options": _component()},

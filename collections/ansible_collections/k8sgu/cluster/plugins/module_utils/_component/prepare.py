@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, Mapping
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import proxy_rules
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import (
     INSTALL_ROOT,
     NOTHING,
@@ -108,13 +109,20 @@ def validate_options(args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def prepare(
-    entries: list[dict[str, Any]], mirror: Mirror, architecture: Callable[[], str], load: Load
+    entries: list[dict[str, Any]],
+    mirror: Mirror,
+    architecture: Callable[[], str],
+    load: Load,
+    publishers: Mapping[str, Any] | None = None,
 ) -> list[Component]:
-    """The components with contents and checksums. Raises ComponentError with every fault."""
+    """The components with contents and checksums. Raises ComponentError with every fault.
+
+    `publishers`: how nodes reach the publishers of programs, if they are to fetch from there.
+    """
     faults: list[str] = []
     components = []
     for entry in entries:
-        builder = _Builder(entry, mirror, architecture, load)
+        builder = _Builder(entry, mirror, architecture, load, publishers or {})
         components.append(builder.build())
         faults += builder.faults
     faults += _duplicates(components)
@@ -143,8 +151,16 @@ def _duplicates(components: list[Component]) -> list[str]:
 class _Builder:
     """Builds one component; collects faults instead of stopping at the first."""
 
-    def __init__(self, raw: dict[str, Any], mirror: Mirror, architecture: Callable[[], str], load: Load) -> None:
+    def __init__(
+        self,
+        raw: dict[str, Any],
+        mirror: Mirror,
+        architecture: Callable[[], str],
+        load: Load,
+        publishers: Mapping[str, Any],
+    ) -> None:
         self.raw, self.mirror, self.architecture, self.load = raw, mirror, architecture, load
+        self.publishers = publishers
         self.faults: list[str] = []
         self.links: list[Link] = []
         self.artifacts: list[Artifact] = []
@@ -255,6 +271,7 @@ class _Builder:
         found = self.mirror.find(component, version, self.architecture(), entry["files"])
         names = [item["name"] for item in found]
         for item in found:
+            origin = self._origin(item)
             self.artifacts.append(
                 Artifact(
                     f"{INSTALL_ROOT}/{component}/{version}/{item['name']}",
@@ -262,6 +279,8 @@ class _Builder:
                     item["sha256"],
                     item["size"],
                     effect,
+                    origin,
+                    self._proxied(origin),
                 )
             )
         self.links.append(Link(f"{INSTALL_ROOT}/{component}/current", version, effect))
@@ -269,6 +288,17 @@ class _Builder:
             if name not in names:
                 raise ComponentError(f"binaries: links: {name} is not among the files {', '.join(names)}")
             self.links.append(Link(f"{_LINKS}/{name}", f"{INSTALL_ROOT}/{component}/current/{name}", NOTHING))
+
+    def _origin(self, item: Mapping[str, Any]) -> str:
+        """The publisher's address, where nodes are to fetch there; a program that was built here has none."""
+        return str(item.get("origin", "")) if self.publishers.get("use") and item.get("source") == "upstream" else ""
+
+    def _proxied(self, origin: str) -> bool:
+        proxy = self.publishers.get("proxy")
+        if not origin or not proxy:
+            return False
+        rules = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": self.publishers.get("no_proxy") or ""}
+        return proxy_rules.by_environment(origin, rules) is not None
 
     def _unit_entries(self) -> list[dict[str, Any]]:
         single = [self.raw["unit"]] if self.raw["unit"] else []

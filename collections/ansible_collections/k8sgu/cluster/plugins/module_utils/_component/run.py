@@ -138,11 +138,11 @@ class _Run:
         return plans
 
     def _to_be_pushed(self, plans: list[Plan]) -> list[Artifact]:
-        """The programs that are neither at a mirror's address nor pushed already."""
+        """The programs that are neither at a mirror's address, nor at their publisher's, nor pushed already."""
         if self.job.mirror_url:
             return []
         staged = self.job.staged
-        wanted = [artifact for changes in plans for artifact in changes.fetch]
+        wanted = [artifact for changes in plans for artifact in changes.fetch if not artifact.origin]
         return [a for a in wanted if not staged or not os.path.exists(fetch.staged_path(a, staged))]
 
     def _fetch(self, components: list[Component], currents: list[node.Current], plans: list[Plan]) -> None:
@@ -150,7 +150,8 @@ class _Run:
             if node.forget_started_with(changes.fetch, current.record):
                 records.write(component.name, current.record)
         wanted = [artifact for changes in plans for artifact in changes.fetch]
-        fetch.install(wanted, self.job.mirror_url, self.job.mirror_proxy, self.job.staged)
+        job = self.job
+        fetch.install(wanted, job.mirror_url, job.mirror_proxy, job.staged, job.publishers_proxy)
         for current, changes in zip(currents, plans):
             node.remember_binaries(changes.fetch, current.record)
 

@@ -182,6 +182,7 @@ def test_everything_that_fetches_from_the_mirror_gets_the_proxy() -> None:
             if "mirror_url" in options:
                 fetching += 1
                 assert options["mirror_proxy"] == "{{ k8sgu_node_proxy.mirror }}", path
+                assert options["publishers"] == "{{ k8sgu_publishers }}", path
     assert fetching == 5
 
 

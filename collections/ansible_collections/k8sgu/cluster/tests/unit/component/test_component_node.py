@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import io
 import os
 import socket
+import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -163,6 +167,131 @@ def test_a_proxy_to_the_mirror_is_the_one_that_is_given(
         assert "wr0ng" not in str(raised.value)
         with pytest.raises(ComponentError, match=r"does mirror_url reach it through k8sgu_proxy\?") as raised:
             fetch.install([wanted], mirror, dead.replace("//", "//u:pa55%40word@"), "")
+        assert "pa55" not in str(raised.value)
+
+
+class Publisher(http.server.BaseHTTPRequestHandler):
+    """What a publisher serves, by path; an answer that is a number of bytes first breaks off after so many."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+    broken: ClassVar[dict[str, int]] = {}
+    sent: ClassVar[dict[str, int]] = {}
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        body = self.files.get(path)
+        if body is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        part = body[: self.broken.pop(path, len(body))]
+        self.wfile.write(part)
+        self.sent[path] = self.sent.get(path, 0) + len(part)
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def publisher() -> Iterator[str]:
+    for known in (Publisher.files, Publisher.broken, Publisher.sent):
+        known.clear()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Publisher) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+
+
+def archive(members: dict[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return made.getvalue()
+
+
+def published(tmp_path: Path, name: str, content: bytes, origin: str, proxied: bool = False) -> Artifact:
+    path = str(tmp_path / "opt" / "1" / name)
+    return Artifact(path, "unused", hashlib.sha256(content).hexdigest(), len(content), origin=origin, proxied=proxied)
+
+
+@needs_root
+def test_programs_come_from_their_publishers(tmp_path: Path, publisher: str) -> None:
+    """One download for all programs of an archive, also after one that broke off; nothing that differs is placed."""
+    # Incompressible, so that half of the archive has one of the programs.
+    one, two, alone = os.urandom(3 << 20), os.urandom(3 << 20), b"a program of its own"
+    packed = archive({"./LICENSE": b"x", "db-v1/docs/one": b"of another kind", "db-v1/one": one, "db-v1/two": two})
+    Publisher.files.update({"/db.tar.gz": packed, "/alone": alone})
+    Publisher.broken["/db.tar.gz"] = len(packed) // 2 + (1 << 20)
+    group = [
+        published(tmp_path, "one", one, f"{publisher}/db.tar.gz"),
+        published(tmp_path, "two", two, f"{publisher}/db.tar.gz"),
+        published(tmp_path, "alone", alone, f"{publisher}/alone"),
+    ]
+    fetch.install(group, "", "", "")
+    assert [sha256_of(artifact.path) for artifact in group] == [artifact.sha256 for artifact in group]
+    assert Path(group[0].path).stat().st_mode & 0o7777 == 0o755
+    assert Publisher.sent == {"/db.tar.gz": len(packed) + len(packed) // 2 + (1 << 20), "/alone": len(alone)}
+    directory = Path(group[0].path).parent
+    assert sorted(entry.name for entry in directory.iterdir()) == ["alone", "one", "two"]
+
+    before = {path: path.read_bytes() for path in directory.iterdir()}
+    other = hashlib.sha256(b"wanted").hexdigest()
+    wrong = published(tmp_path, "one", b"wanted", f"{publisher}/db.tar.gz")
+    with pytest.raises(ComponentError) as raised:
+        fetch.install([wrong], "", "", "")
+    for part in (
+        f"db-v1/one in {publisher}/db.tar.gz",
+        other,
+        hashlib.sha256(one).hexdigest(),
+        "its publisher changed",
+    ):
+        assert part in str(raised.value)
+    for path, expected in (
+        ("/db.tar.gz", "has no three"),
+        ("/nothing.tar.gz", r"404 Not Found.*; k8sgu_proxy names a proxy to lead there; or set k8sgu_mirror_url"),
+        ("/alone", "SHA-256 .*, not the 6 bytes"),
+    ):
+        with pytest.raises(ComponentError, match=expected):
+            fetch.install([published(tmp_path, "three", b"wanted", publisher + path)], "", "", "")
+    with pytest.raises(ComponentError, match=r"http://127.0.0.1:1/x cannot be fetched .*has no way there. k8sgu_proxy"):
+        fetch.install([published(tmp_path, "three", b"wanted", "http://127.0.0.1:1/x")], "", "", "")
+    assert {path: path.read_bytes() for path in directory.iterdir()} == before
+
+
+@needs_root
+def test_a_full_disk_is_named(tmp_path: Path, publisher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Publisher.files["/one"] = os.urandom(3 << 20)
+    wanted = published(tmp_path, "one", Publisher.files["/one"], f"{publisher}/one")
+    directory = Path(wanted.path).parent
+    directory.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)], check=True, timeout=30)
+    try:
+        with pytest.raises(ComponentError, match=r"needs 3 MiB, has \d MiB; make room"):
+            fetch.install([wanted], "", "", "")
+        monkeypatch.setattr(fetch, "_check_space", lambda _artifacts: None)  # as where others fill it meanwhile
+        with pytest.raises(ComponentError, match=r"/one has cannot be written: No space left on device; make room"):
+            fetch.install([wanted], "", "", "")
+        assert Publisher.sent.get("/one", 0) <= 2 * len(Publisher.files["/one"])
+    finally:
+        subprocess.run(["umount", str(directory)], check=True, timeout=30)
+
+
+@needs_root
+def test_publishers_are_reached_through_the_proxy(tmp_path: Path, publisher: str) -> None:
+    Publisher.files["/one"] = b"one"
+    address = ("127.0.0.1", int(publisher.rpartition(":")[2]))
+    far = published(tmp_path, "one", b"one", "http://publisher.example/one", proxied=True)
+    near = published(tmp_path, "two", b"one", f"{publisher}/one")
+    with forward_proxy.running({"publisher.example": address}, "u:pa55@word") as proxy:
+        fetch.install([far, near], "", "", "", f"http://u:pa55%40word@127.0.0.1:{proxy.port}")
+        assert proxy.requests == ["GET http://publisher.example/one"]
+        with pytest.raises(ComponentError, match="k8sgu_proxy has to lead there") as raised:
+            fetch.install([far], "", "", "", "http://u:pa55%40word@127.0.0.1:1")
         assert "pa55" not in str(raised.value)
 
 

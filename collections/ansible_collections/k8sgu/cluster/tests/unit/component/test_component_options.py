@@ -136,6 +136,33 @@ def test_all_faults_are_reported_at_once(mirror: Mirror) -> None:
 
 
 @pytest.mark.parametrize(
+    ("publishers", "source", "origin", "proxied"),
+    [
+        ({"use": True}, "upstream", True, False),
+        ({"use": True}, "build", False, False),
+        ({"use": False}, "upstream", False, False),
+        ({"use": True, "proxy": "http://proxy.example:1"}, "upstream", True, True),
+        ({"use": True, "proxy": "http://proxy.example:1", "no_proxy": ".e.org,10.0.0.0/8"}, "upstream", True, False),
+        (None, "upstream", False, False),
+    ],
+)
+def test_only_what_a_publisher_has_comes_from_there(
+    tmp_path: Path, publishers: dict[str, Any] | None, source: str, origin: bool, proxied: bool
+) -> None:
+    url = "https://dl.e.org/etcd.tar.gz"
+    file = {"component": "etcd", "name": "etcd", "version": "3.6", "arch": "amd64", "path": "files/etcd", "size": 1}
+    file.update(sha256="a", source=source, origin=url if source == "upstream" else "go.etcd.io/etcd/server/v3")
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema": 1, "files": [file], "images": []}))
+    wanted = {"name": "etcd", "binaries": [{"component": "etcd", "version": "3.6"}]}
+    options = validate_options({"components": [wanted], "publishers": publishers})
+    [component] = prepare(
+        options["components"], Mirror(str(tmp_path)), lambda: "amd64", lambda _entry: b"", options["publishers"]
+    )
+    [artifact] = component.artifacts
+    assert (artifact.origin, artifact.proxied) == (url if origin else "", proxied)
+
+
+@pytest.mark.parametrize(
     ("content", "fault"),
     [(None, "cannot be read"), ("no json", "not a mirror's manifest"), ("{}", "not a mirror's manifest")],
 )
