@@ -84,7 +84,7 @@ options:
     type: path
   lock_file:
     description:
-      - Lock file that pins checksums that publishers gave over HTTPS, and digests of image tags. Commit this file.
+      - Lock file that pins checksums that publishers gave over HTTPS, and digests of image tags. Keep it in your own repository.
       - By default C(<minor>.lock.yml) in O(releases_dir).
     type: path
   parallel:

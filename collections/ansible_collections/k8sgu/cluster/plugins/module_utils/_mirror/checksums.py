@@ -23,7 +23,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors impor
 
 _SUM = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _HEADER = """\
-# Checksums that publishers gave over HTTPS, and digests of image tags, pinned when first seen. Commit this file.
+# Checksums that publishers gave over HTTPS, and digests of image tags, pinned when first seen. Keep this file.
 # Written by k8sgu.cluster.mirror. A file that differs later is refused; remove a line only if the change is intended.
 """
 
