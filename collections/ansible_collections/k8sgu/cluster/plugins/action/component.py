@@ -18,6 +18,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model imp
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.prepare import (
     Mirror,
     prepare,
+    read_authority,
     validate_options,
 )
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._compiled import execute
@@ -67,8 +68,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
                 raise ComponentError(str(error)) from error
 
         mirror = Mirror(options["mirror_dir"])
-        # A mirror that nodes reach is preferred, since its administrator wants them to use it.
-        publishers = {} if options["mirror_url"] else options["publishers"] or {}
+        publishers = options["publishers"] or {}
         components = prepare(
             options["components"],
             mirror,
@@ -80,6 +80,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
             components,
             options["mirror_url"],
             options["mirror_proxy"],
+            read_authority(options["mirror_ca"]),
             publishers.get("proxy") or "",
             lock_timeout=options["lock_timeout"],
         )

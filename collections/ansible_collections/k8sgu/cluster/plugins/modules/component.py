@@ -57,8 +57,11 @@ options:
       - If empty, the mirror is reached directly, regardless of proxies in the node's environment.
     type: str
     default: ""
+  mirror_ca:
+    description: On the controller, the certificate of the only CA that O(mirror_url) may have its own from. Otherwise the system's CAs are trusted.
+    type: path
   publishers:
-    description: How the node fetches straight from the publishers of programs, where O(mirror_url) is empty.
+    description: How the node fetches straight from the publishers of programs.
     type: dict
     suboptions:
       use:
@@ -126,6 +129,30 @@ options:
             description: Whether another version restarts the units.
             type: bool
             default: true
+      content:
+        description: Files and images of the mirror that the node keeps to serve them to others.
+        type: dict
+        suboptions:
+          directory:
+            description: Where they are kept, each under its SHA-256.
+            type: path
+            required: true
+          index:
+            description:
+              - File that says in JSON what the content is. C(files) has the SHA-256 of each path in the mirror, C(images) the media type
+                and digest of each name, and C(blobs) the SHA-256 of all that the images consist of.
+            type: path
+            required: true
+          files:
+            description: Paths in the mirror.
+            type: list
+            elements: str
+            default: []
+          images:
+            description: Names of images.
+            type: list
+            elements: str
+            default: []
       packages:
         description: Distribution packages that must be installed. APT is called only when one is missing.
         type: list

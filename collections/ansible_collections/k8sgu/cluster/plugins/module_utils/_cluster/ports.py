@@ -29,6 +29,7 @@ ROUTED = "routed"
 VXLAN = "vxlan"
 CONTAINERD = "containerd"
 DOCKER = "docker"
+MIRROR = "mirror"
 
 FIRST_PORT, LAST_PORT = 0, 65535
 
@@ -38,8 +39,9 @@ class Port:
     """One row: on `nodes` the program `listener` accepts `protocol` on ports `first` to `last` from `sources`.
 
     `bind` is "loopback" if only the node itself can reach it; such a row has no sources and opens nothing.
-    `encryption` is "tls", "ssh", "none" (only liveness crosses it) or "pods" (the pods decide). `when` is "always", or
-    the pod network or the container runtime that needs the row. For icmp the ports are 0 and mean every type.
+    `encryption` is "tls", "ssh", "none" (only liveness crosses it) or "pods" (the pods decide). `when` is "always",
+    the pod network or the container runtime that needs the row, or "mirror": on the first control-plane node, where it
+    serves what no publisher has. For icmp the ports are 0 and mean every type.
     """
 
     name: str
@@ -149,6 +151,15 @@ _FIXED = (
         "services of type NodePort",
         encryption="pods",
     ),
+    _row(
+        "mirror",
+        "k8sgu-mirror",
+        [CONTROL_PLANE],
+        "tcp/5443",
+        NODES,
+        "programs and images for the nodes, where the mirror has no address of its own",
+        when=MIRROR,
+    ),
     _row("vxlan", "flannel", NODES, "udp/8472", NODES, "pod traffic in its envelope", encryption="none", when=VXLAN),
     # Without path MTU discovery connections hang.
     _row("icmp", "kernel", NODES, "icmp/0", NODES, "path MTU discovery and ping", encryption="none"),
@@ -200,6 +211,7 @@ def _routed() -> list[Port]:
         and row.protocol == "tcp"
         and (row.bind == "any" or row.nodes == (CONTROL_PLANE,))
         and PODS not in row.sources
+        and row.when != MIRROR
         and row.encryption != "pods"
     ]
     rows += [
@@ -243,14 +255,19 @@ def _routed() -> list[Port]:
 PORTS: tuple[Port, ...] = (*_FIXED, *_routed())
 
 
-def ports(pod_network: str, container_runtime: str = CONTAINERD) -> list[Port]:
-    """The rows for a pod network ("routed" or "vxlan") and a container runtime ("containerd" or "docker")."""
-    return [row for row in PORTS if row.when in (ALWAYS, pod_network, container_runtime)]
+def ports(pod_network: str, container_runtime: str = CONTAINERD, mirror: bool = True) -> list[Port]:
+    """The rows for a pod network ("routed" or "vxlan") and a container runtime ("containerd" or "docker"), with the
+    mirror's or without."""
+    chosen = (ALWAYS, pod_network, container_runtime, *([MIRROR] if mirror else []))
+    return [row for row in PORTS if row.when in chosen]
 
 
 def as_dictionaries(pod_network: str | None = None, container_runtime: str = CONTAINERD) -> list[dict[str, Any]]:
-    """The table as plain data, for templates and checks; the whole table if no pod network is given."""
-    rows = ports(pod_network, container_runtime) if pod_network else list(PORTS)
+    """The table as plain data, for templates and checks; the whole table if no pod network is given.
+
+    The mirror is only on one node, so its row is only in the whole table.
+    """
+    rows = ports(pod_network, container_runtime, mirror=False) if pod_network else list(PORTS)
     return [{**asdict(row), "nodes": list(row.nodes), "sources": list(row.sources)} for row in rows]
 
 

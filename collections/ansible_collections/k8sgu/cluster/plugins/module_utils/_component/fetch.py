@@ -4,7 +4,7 @@
 """Installs programs from the mirror or their publishers: in parallel, verified by SHA-256, each placed atomically."""
 
 # Paths are text here, as in the options and in results.
-# ruff: noqa: PTH105, PTH110, PTH118, PTH119, PTH120, PTH123, PTH208
+# ruff: noqa: PTH105, PTH110, PTH112, PTH118, PTH119, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import contextlib
 import errno
 import hashlib
 import os
-from typing import IO, BinaryIO, Callable, cast
+from typing import IO, Any, BinaryIO, Callable, cast
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Artifact, ComponentError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import ensure_directory, remove_file
@@ -30,13 +30,19 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def install(
-    artifacts: list[Artifact], mirror_url: str, mirror_proxy: str, staged: str, publishers_proxy: str = ""
+    artifacts: list[Artifact],
+    mirror_url: str,
+    mirror_proxy: str,
+    staged: str,
+    publishers_proxy: str = "",
+    mirror_ca: str = "",
 ) -> None:
     """Installs the artifacts, from the directory `staged` if they were pushed there, otherwise from their publishers,
     where they name one, or from the mirror.
 
     `mirror_proxy` is the proxy to the mirror; empty: the mirror is reached directly. `publishers_proxy` is that of the
-    artifacts that are proxied.
+    artifacts that are proxied. `mirror_ca`: the only authority of the mirror's certificate, as PEM; empty: those of
+    the system.
     """
     unique = list({artifact.path: artifact for artifact in artifacts}.values())
     if not unique:
@@ -53,7 +59,7 @@ def install(
         if first.origin:
             _from_publisher(group, publishers_proxy if first.proxied else "")
         else:
-            _install(first, mirror_url, mirror_proxy, staged)
+            _install(first, mirror_url, mirror_proxy, staged, mirror_ca)
 
     # One download for all programs of an archive. The largest first, so that all threads end at about the same time.
     groups: dict[str, list[Artifact]] = {}
@@ -81,8 +87,16 @@ def _remove_partials(directory: str) -> None:
             remove_file(os.path.join(directory, name))
 
 
+def check_room_to_push(artifacts: list[Artifact]) -> None:
+    """Raises ComponentError where pushed files and what is made of them have no room on one disk."""
+    _check_space([*artifacts, *artifacts])
+
+
 def _check_space(artifacts: list[Artifact]) -> None:
-    free = os.statvfs(os.path.dirname(artifacts[0].path))
+    directory = os.path.dirname(artifacts[0].path)
+    while not os.path.isdir(directory):
+        directory = os.path.dirname(directory)
+    free = os.statvfs(directory)
     have, need = free.f_bavail * free.f_frsize, sum(artifact.size for artifact in artifacts)
     if have < need:
         raise ComponentError(
@@ -90,17 +104,17 @@ def _check_space(artifacts: list[Artifact]) -> None:
         )
 
 
-def _install(artifact: Artifact, mirror_url: str, mirror_proxy: str, staged: str) -> None:
+def _install(artifact: Artifact, mirror_url: str, mirror_proxy: str, staged: str, mirror_ca: str) -> None:
     source = staged_path(artifact, staged) if staged else ""
     if source and os.path.exists(source):
         with open(source, "rb") as stream:
             _place(artifact, stream, "the pushed copy")
         remove_file(source)
         return
-    _download(artifact, f"{mirror_url.rstrip('/')}/{artifact.url_path}", mirror_proxy)
+    _download(artifact, f"{mirror_url.rstrip('/')}/{artifact.url_path}", mirror_proxy, mirror_ca)
 
 
-def _download(artifact: Artifact, url: str, proxy: str) -> None:
+def _download(artifact: Artifact, url: str, proxy: str, authority: str) -> None:
     through = " through k8sgu_proxy" if proxy else ""
     _attempt(
         url,
@@ -108,6 +122,7 @@ def _download(artifact: Artifact, url: str, proxy: str) -> None:
         lambda stream: _place(artifact, stream, url),
         _AGAIN,
         f"does mirror_url reach it{through}?",
+        authority,
     )
 
 
@@ -129,7 +144,9 @@ def _from_publisher(group: list[Artifact], proxy: str) -> None:
     _attempt(url, proxy, place, ways, f"the node has no way there. {ways}")
 
 
-def _attempt(url: str, proxy: str, place: Callable[[BinaryIO], None], refused: str, silent: str) -> None:
+def _attempt(
+    url: str, proxy: str, place: Callable[[BinaryIO], None], refused: str, silent: str, authority: str = ""
+) -> None:
     """Opens the address and lets `place` read it, again where that may help. Raises ComponentError, which ends with
     what to do where the server refuses or does not answer."""
     import http.client
@@ -139,7 +156,12 @@ def _attempt(url: str, proxy: str, place: Callable[[BinaryIO], None], refused: s
     import zlib
 
     # Switch proxies off explicitly: a machine may have one for all programs (/etc/environment).
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({"http": proxy, "https": proxy} if proxy else {}))
+    handlers: list[Any] = [urllib.request.ProxyHandler({"http": proxy, "https": proxy} if proxy else {})]
+    if authority:
+        import ssl
+
+        handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cadata=authority)))
+    opener = urllib.request.build_opener(*handlers)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             # Not Ansible's open_url, which would be sent to every node in every run although this needs none of it.

@@ -157,6 +157,7 @@ class Job:
     components: list[Component]
     mirror_url: str = ""
     mirror_proxy: str = field(default="", repr=False)
+    mirror_ca: str = ""
     publishers_proxy: str = field(default="", repr=False)
     staged: str = ""
     lock_timeout: int = 300
@@ -173,6 +174,7 @@ def decode(text: str) -> Job:
         components=[_component(entry) for entry in raw["components"]],
         mirror_url=raw["mirror_url"],
         mirror_proxy=raw["mirror_proxy"],
+        mirror_ca=raw["mirror_ca"],
         publishers_proxy=raw["publishers_proxy"],
         staged=raw["staged"],
         lock_timeout=raw["lock_timeout"],

@@ -51,6 +51,15 @@ def _component() -> Spec:
                 "restart": {"type": "bool", "default": True},
             },
         },
+        "content": {
+            "type": "dict",
+            "options": {
+                "directory": {"type": "path", "required": True},
+                "index": {"type": "path", "required": True},
+                "files": {"type": "list", "elements": "str", "default": []},
+                "images": {"type": "list", "elements": "str", "default": []},
+            },
+        },
         "packages": {"type": "list", "elements": "str", "default": []},
         "user": {
             "type": "dict",
@@ -109,6 +118,7 @@ ARGUMENT_SPEC: Spec = {
     "mirror_url": {"type": "str", "default": ""},
     # May contain a password.
     "mirror_proxy": {"type": "str", "default": "", "no_log": True},
+    "mirror_ca": {"type": "path"},
     "publishers": {
         "type": "dict",
         "options": {

@@ -33,6 +33,8 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model imp
     User,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.options import ARGUMENT_SPEC
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror import oci
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
 
 _LINKS = "/usr/local/bin"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]*")
@@ -50,6 +52,7 @@ class Mirror:
     def __init__(self, directory: str | None) -> None:
         self.directory = directory
         self._files: dict[tuple[str, str, str], dict[str, dict[str, Any]]] | None = None
+        self._images: dict[str, dict[str, Any]] = {}
 
     def find(self, component: str, version: str, architecture: str, names: list[str]) -> list[dict[str, Any]]:
         """The manifest's entries with these names; all of the component's if no name is given."""
@@ -64,6 +67,29 @@ class Mirror:
             )
         return [there[name] for name in (names or sorted(there))]
 
+    def entry(self, path: str) -> dict[str, Any]:
+        """The manifest's entry of a file."""
+        for there in self._index().values():
+            for entry in there.values():
+                if entry["path"] == path:
+                    return entry
+        raise ComponentError(f"content: the mirror has no file {path}; fill the mirror again")
+
+    def image(self, name: str) -> tuple[dict[str, Any], list[tuple[str, str, int]]]:
+        """(descriptor, [(path in the mirror, SHA-256, size)]) of an image with all that it consists of."""
+        self._index()
+        entry = self._images.get(name)
+        if entry is None or not self.directory:
+            raise ComponentError(f"content: the mirror has no image {name}; fill the mirror again")
+        layout = os.path.join(self.directory, entry["path"])
+        try:
+            descriptor = oci.tags(layout)[name.rpartition(":")[2]]
+            needed, _found = oci.blobs(layout, descriptor, entry["arches"])
+        except (MirrorError, KeyError) as error:
+            raise ComponentError(f"content: {layout} is damaged ({error}); fill the mirror again") from error
+        blobs = [(digest.partition(":")[2], size) for digest, size in needed]
+        return descriptor, [(f"{entry['path']}/blobs/sha256/{digest}", digest, size) for digest, size in blobs]
+
     def _index(self) -> dict[tuple[str, str, str], dict[str, dict[str, Any]]]:
         if self._files is None:
             if not self.directory:
@@ -71,7 +97,9 @@ class Mirror:
             path = os.path.join(self.directory, "manifest.json")
             try:
                 with open(path, "rb") as stream:
-                    listed = json.load(stream)["files"]
+                    manifest = json.load(stream)
+                listed = manifest["files"]
+                self._images = {image["name"]: image for image in manifest.get("images", [])}
                 index: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
                 for entry in listed:
                     key = (entry["component"], entry["version"], entry["arch"])
@@ -94,6 +122,17 @@ class Mirror:
             return f"binaries: the mirror has no {component} {version} for {architecture}, only {', '.join(others)}"
         near = difflib.get_close_matches(component, {c for c, _version, _arch in index}, 1)
         return f"binaries: the mirror has no component {component}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def read_authority(path: str | None) -> str:
+    """The CA's certificate. Raises ComponentError."""
+    if not path:
+        return ""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read()
+    except OSError as error:
+        raise ComponentError(f"mirror_ca: {path}: {error.strerror}; run playbooks/pki.yml first") from error
 
 
 def validate_options(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,6 +212,7 @@ class _Builder:
         if not _NAME.fullmatch(raw["name"]):
             self.fault("name: use letters, digits, dots, dashes and underscores")
         self._binaries()
+        index = self._content_files()
         return Component(
             name=raw["name"],
             artifacts=self.artifacts,
@@ -182,7 +222,7 @@ class _Builder:
                 Directory(self._path("directories", d["path"]), d["owner"], d["group"], self._mode("directories", d))
                 for d in raw["directories"]
             ],
-            files=[self._file(entry) for entry in raw["files"]],
+            files=[*index, *(self._file(entry) for entry in raw["files"])],
             links=self.links,
             units=[self._unit(entry) for entry in self._unit_entries()],
             on_change=self._on_change(),
@@ -288,6 +328,34 @@ class _Builder:
             if name not in names:
                 raise ComponentError(f"binaries: links: {name} is not among the files {', '.join(names)}")
             self.links.append(Link(f"{_LINKS}/{name}", f"{INSTALL_ROOT}/{component}/current/{name}", NOTHING))
+
+    def _content_files(self) -> list[File]:
+        """The index of the mirror's content that this node serves; the content itself goes to the artifacts."""
+        raw = self.raw["content"]
+        if raw is None:
+            return []
+        content: dict[str, tuple[str, int]] = {}
+        files: dict[str, str] = {}
+        images: dict[str, list[str]] = {}
+        try:
+            for path in raw["files"]:
+                entry = self.mirror.entry(path)
+                files[path] = entry["sha256"]
+                content[entry["sha256"]] = (path, entry["size"])
+            for name in raw["images"]:
+                descriptor, parts = self.mirror.image(name)
+                images[name] = [descriptor["mediaType"], descriptor["digest"]]
+                content.update({digest: (path, size) for path, digest, size in parts})
+        except ComponentError as error:
+            self.fault(str(error))
+        directory = self._path("content", raw["directory"])
+        self.artifacts += [
+            Artifact(f"{directory}/{digest}", path, digest, size, NOTHING)
+            for digest, (path, size) in sorted(content.items())
+        ]
+        blobs = sorted(set(content) - set(files.values()))
+        text = json.dumps({"files": files, "images": images, "blobs": blobs}, indent=1, sort_keys=True) + "\n"
+        return [File(self._path("content", raw["index"]), text.encode(), effect=NOTHING)]
 
     def _origin(self, item: Mapping[str, Any]) -> str:
         """The publisher's address, where nodes are to fetch there; a program that was built here has none."""

@@ -96,6 +96,7 @@ class _Run:
             return
         self.missing = self._to_be_pushed(plans)
         if self.missing:
+            fetch.check_room_to_push(self.missing)
             return
         self._fetch(components, currents, plans)
         disturbed = False
@@ -151,7 +152,7 @@ class _Run:
                 records.write(component.name, current.record)
         wanted = [artifact for changes in plans for artifact in changes.fetch]
         job = self.job
-        fetch.install(wanted, job.mirror_url, job.mirror_proxy, job.staged, job.publishers_proxy)
+        fetch.install(wanted, job.mirror_url, job.mirror_proxy, job.staged, job.publishers_proxy, job.mirror_ca)
         for current, changes in zip(currents, plans):
             node.remember_binaries(changes.fetch, current.record)
 

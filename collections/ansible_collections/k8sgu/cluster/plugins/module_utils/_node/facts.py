@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Units that must not be restarted on all nodes at once if they run already.
 REPLICATED_UNITS = ("etcd.service", "kube-apiserver.service")
+MIRROR_UNIT = "k8sgu-mirror.service"
 SYSTEMCTL_TIMEOUT_S = 30
 # Each shows that an API server was set up here, with keys for encryption at rest.
 ENCRYPTION = ("etc/kubernetes/encryption.yml", "etc/systemd/system/kube-apiserver.service")
@@ -132,7 +133,7 @@ def node_facts(root: Path = Path("/"), ask: Callable[[tuple[str, ...]], str] = s
     resolver_file = resolver.read_text() if resolver.exists() else ""
     machine = os.uname()
     distribution, version = release.get("ID", "unknown"), release.get("VERSION_ID", "")
-    active = active_units(REPLICATED_UNITS, ask)
+    active = active_units((*REPLICATED_UNITS, MIRROR_UNIT), ask)
     return {
         "cgroup_version": 2 if (cgroup / "cgroup.controllers").exists() else 1,
         # Without CAP_SYS_RESOURCE a runtime cannot lower a process's oom_score_adj.

@@ -15,6 +15,8 @@ PROGRAMS = {
     # systemd opens the socket for sshd (Ubuntu since 22.10).
     "sshd": ("sshd", "systemd"),
     "container runtime": ("containerd", "cri-dockerd", "dockerd"),
+    # A script, so what listens is its interpreter.
+    "k8sgu-mirror": tuple(f"python3{minor}" for minor in ("", *(f".{number}" for number in range(8, 20)))),
     # The kernel sends and receives VXLAN; flannel only sets it up.
     "flannel": ("kernel", "flanneld"),
 }
