@@ -27,8 +27,8 @@ from ec2lab.api.patches.volumes import complete_mappings
 
 STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 USER_DATA_LIMIT = 16384
-# The lab's own: an instance that is launched with this tag is a cloud image at its first boot, with cloud-init and APT's
-# timers and without what such images lack; the value: for how many seconds after SSH answers APT is locked.
+# The lab's own: an instance that is launched with this tag is a cloud image at its first boot, with cloud-init and
+# APT's timers and without what such images lack; the value: for how many seconds after SSH answers APT is locked.
 FIRST_BOOT_TAG = "ec2lab:first-boot"
 
 

@@ -70,6 +70,8 @@ def test_what_a_node_does_not_need_is_not_sent() -> None:
     assert names(_compiled._archive("_verify.node")[1]) == {
         "_encryption/__init__.py",
         "_encryption/scan.py",
+        "_etcd/__init__.py",
+        "_etcd/etcdctl.py",
         "_verify/__init__.py",
         "_verify/checks.py",
         "_verify/listeners.py",
