@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 
 # How often machines are checked when no call changes anything; this notices one that powered itself off.
 IDLE_S = 2.0
-READY_TIMEOUT_S = 120.0
 # EC2 forgets a terminated instance after about an hour.
 REMEMBER_TERMINATED = timedelta(hours=1)
 WORKERS = 16
@@ -401,14 +400,15 @@ class Controller:
 
     def _wait_ready(self, instance_id: str) -> bool:
         """True when the node is up; False when its instance is to stop or end meanwhile."""
-        deadline = time.monotonic() + READY_TIMEOUT_S
+        patience = self.machines.boot_patience(instance_id)
+        deadline = time.monotonic() + patience
         while True:
             try:
                 self.machines.wait_ready(instance_id, timeout=min(2.0, max(0.1, deadline - time.monotonic())))
                 return True
             except Timeout as error:
                 if time.monotonic() >= deadline:
-                    raise LabError(f"SSH did not answer within {READY_TIMEOUT_S:.0f} s ({error})") from error
+                    raise LabError(f"SSH did not answer within {patience:.0f} s ({error})") from error
             with self.api.lock:
                 instance = find(instance_id)
                 if instance is None or instance.state != "pending":

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ec2lab.errors import LabError, Timeout
 from ec2lab.shell import run
@@ -78,7 +79,7 @@ MASKED = (
     "nftables.service",
     "modprobe@.service",  # a node loads no modules
 )
-# What a cloud image does by itself: a node has it only if it is asked for at launch (machine.py masks it otherwise).
+# What a cloud image does by itself: a node has it only if it is asked for at launch (machine/container.py masks it otherwise).
 FIRST_BOOT = ("apt-daily.timer", "apt-daily-upgrade.timer", "unattended-upgrades.service")
 # Ubuntu's systemd enables these; a node's address and name server are set from outside.
 MASKED_ON_UBUNTU = (
@@ -95,6 +96,15 @@ ENABLED = {
     "ec2lab-ready.service": "multi-user.target",
     "ec2lab-user-data.service": "multi-user.target",
 }
+
+
+class Base(Protocol):
+    """What a machine's disk is made from."""
+
+    @property
+    def key(self) -> str: ...
+
+    def disk(self, gib: int) -> Path: ...
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import pytest
 from api_support import PUBLIC_RANGE, Network, RunningApi, forget_everything
 from test_api_instances import launch
 
-from ec2lab import controller as controller_module
 from ec2lab import model
 from ec2lab.controller import Controller
 from ec2lab.errors import Busy, LabError, Timeout
@@ -28,6 +27,7 @@ class RememberedMachines:
         self.mounted: set[str] = set()
         self.told: list[str] = []
         self.ready = True
+        self.patience = 120.0
         self.problem: Exception | None = None
 
     def create(self, spec: MachineSpec) -> None:
@@ -41,6 +41,9 @@ class RememberedMachines:
     def wait_ready(self, instance_id: str, timeout: float) -> None:
         if not self.ready:
             raise Timeout(f"{instance_id} is not ready")
+
+    def boot_patience(self, instance_id: str) -> float:
+        return self.patience
 
     def stop(self, instance_id: str) -> None:
         self.states[instance_id] = "stopped"
@@ -225,9 +228,8 @@ def test_a_boot_that_takes_too_long_says_so(
     running_api: RunningApi,
     network: Network,
     state_of: Any,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(controller_module, "READY_TIMEOUT_S", 0.2)
+    machines.patience = 0.2
     machines.ready = False
     instance = launch(running_api, network)["Instances"][0]["InstanceId"]
     settle(controller, instance)

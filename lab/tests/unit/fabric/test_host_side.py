@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ec2lab import cgroups, doctor, host, image, machine, residue
+from ec2lab import cgroups, doctor, host, image, residue
 from ec2lab.errors import LabError
-from ec2lab.machine import Machines, MachineSpec
+from ec2lab.machine import Machines, MachineSpec, common
 
 V1 = """proc /proc proc rw 0 0
 tmpfs /sys/fs/cgroup tmpfs rw 0 0
@@ -139,13 +139,13 @@ def spec(**more: object) -> MachineSpec:
 
 def test_an_address_outside_its_subnet_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"10\.9\.0\.4 is not in its subnet 10\.0\.0\.0/24"):
-        machine._write_seed(tmp_path, spec(private_ip="10.9.0.4"))
+        common.write_seed(tmp_path, spec(private_ip="10.9.0.4"))
 
 
 def test_a_full_disk_is_noticed_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = image.Image("key", "debian", "bookworm", "x86_64", tmp_path)
     monkeypatch.setattr(image, "cached_image", lambda: made)
-    monkeypatch.setattr(machine, "FREE_BYTES", 1 << 60)
+    monkeypatch.setattr(common, "FREE_BYTES", 1 << 60)
     machines = Machines("x", tmp_path / "state")
     with pytest.raises(LabError, match="free some space, or terminate instances"):
         machines.create(spec())
