@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ec2lab import addresses, control, doctor, host, image, names, proxies
+from ec2lab import addresses, control, doctor, host, image, names, proxies, vm_image
 from ec2lab.errors import HostUnfit, LabError, Timeout
 from ec2lab.fabric import Fabric
 from ec2lab.lab import FIRST_API_PORT, REGION, STATE_ROOT, Description, Lab, all_labs, choose_range, exclusive
-from ec2lab.machine import Machines
+from ec2lab.machine import KINDS, Machines, kvm, memory, vm
 
 DEFAULT = "default"
 MIRROR_URL = f"http://{addresses.MIRROR}:5080"
@@ -32,11 +32,14 @@ FAULT_KINDS = {
     "network-restore": "its link is up again",
     "disk-fill": "its root file system is full, for root too",
     "disk-free": "the space is there again",
-    "clock-jump": "refused: unlike a virtual machine, the node is a container and shares the clock of its host",
+    "clock-jump": "its clock goes an hour ahead; refused for a container, which shares the clock of its host",
 }
 # `ec2lab env` sets this variable: it names the lab that the shell uses.
 SHELLS_LAB = "EC2LAB_NAME"
 MIRROR_VARIABLE = "EC2LAB_MIRROR_DIR"
+MACHINE_VARIABLE = "EC2LAB_MACHINE"
+# Without --machine, virtual machines are chosen when the host has this much memory for them.
+VM_MEMORY_MIB = 12 << 10
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,6 +58,12 @@ def parser() -> argparse.ArgumentParser:
     up.add_argument("--mirror-dir", type=Path, metavar="DIR", help="the directory that the lab serves to its nodes")
     up.add_argument(
         "--public-range", metavar="CIDR", help="its public addresses (default: a free part of 198.18.0.0/15)"
+    )
+    up.add_argument(
+        "--machine",
+        choices=KINDS,
+        help="what its nodes are, unless a launch's tag ec2lab:machine says otherwise "
+        "(default: vm where KVM serves and memory allows, else container)",
     )
     up.add_argument("--api-port", type=int, metavar="PORT", help="the API's port on 127.0.0.1 (default: a free one)")
     up.add_argument(
@@ -136,6 +145,8 @@ def up(arguments: argparse.Namespace) -> int:
             refuse_changes(known, arguments)
             say(f"lab {lab.name} was not taken down: taking it up again")
         image.ensure_image(say)
+        if known.machine == "vm":
+            vm_image.ensure_image(say)
         try:
             lab.write(known)
             Path(known.mirror_dir).mkdir(parents=True, exist_ok=True)
@@ -153,10 +164,34 @@ def up(arguments: argparse.Namespace) -> int:
 
 def describe(lab: Lab, arguments: argparse.Namespace) -> Description:
     directory = str(choose_mirror(lab, arguments.mirror_dir))
+    machine = choose_machine(arguments.machine)
     public, port = choose_range(arguments.public_range), choose_port(arguments.api_port)
     if arguments.lag is not None and arguments.lag < 0:
         raise LabError(f"--lag {arguments.lag}: give a number of calls, 0 or more")
-    return Description(lab.name, public, port, directory, names.account(lab.name), lag=arguments.lag or 0)
+    account = names.account(lab.name)
+    return Description(lab.name, public, port, directory, account, lag=arguments.lag or 0, machine=machine)
+
+
+def choose_machine(option: str | None) -> str:
+    """The kind of the lab's nodes: from the option, the environment, or what the host can do. Says what it found."""
+    told = os.environ.get(MACHINE_VARIABLE, "")
+    wanted, source = (option, "--machine") if option else (told, MACHINE_VARIABLE)
+    if wanted and wanted not in KINDS:
+        raise LabError(f"{source}={wanted}: use {' or '.join(KINDS)}, or leave it unset")
+    if wanted == "container":
+        return wanted
+    lacking = vm.lacking()
+    if wanted == "vm":
+        if lacking:
+            raise LabError(f"{source} vm: {lacking}")
+        verdict = kvm.verdict()
+        if not verdict.serves:
+            say(f"KVM does not serve ({verdict.reason}): the virtual machines' processors are emulated, which is slow")
+        return wanted
+    if lacking or not kvm.verdict().serves or memory.available_mib() < VM_MEMORY_MIB:
+        return "container"
+    say("KVM serves: nodes are virtual machines (`--machine container` for light ones)")
+    return "vm"
 
 
 def choose_mirror(lab: Lab, wanted: Path | None) -> Path:
@@ -189,6 +224,8 @@ def refuse_changes(known: Description, arguments: argparse.Namespace) -> None:
         ("--public-range", arguments.public_range, known.public_range),
         ("--api-port", arguments.api_port, known.api_port),
         ("--lag", arguments.lag, known.lag),
+        ("--machine", arguments.machine, known.machine),
+        (MACHINE_VARIABLE, None if arguments.machine else os.environ.get(MACHINE_VARIABLE) or None, known.machine),
     ):
         if wanted is not None and wanted != has:
             raise LabError(f"{option} {wanted}: lab {known.name} has {has}; `ec2lab down {known.name}` first")
@@ -349,6 +386,8 @@ def status(arguments: argparse.Namespace) -> int:
     for each in answer["instances"]:
         marks = f"  faults: {', '.join(each['faults'])}" if each["faults"] else ""
         line = f"  {each['id']}  {each['state']:<13}  {each['private_ip']:<15}  {each['public_ip']:<15}  {each['name']}"
+        if each["machine"] != description.machine:
+            marks = f"  {each['machine']}{marks}"
         print(f"{line}{marks}".rstrip())
     if answer["trouble"]:
         print(f"  trouble: {answer['trouble']} (see {lab.log_file})")

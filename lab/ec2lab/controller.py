@@ -24,7 +24,7 @@ from ec2lab.api.backends import all_ec2, elbv2
 from ec2lab.api.patches import instances
 from ec2lab.api.patches import volumes as states
 from ec2lab.api.server import Api
-from ec2lab.errors import Busy, LabError, Timeout
+from ec2lab.errors import Busy, LabError, NoCapacity, Timeout
 from ec2lab.fabric import Fabric
 from ec2lab.machine import Machines
 from ec2lab.volumes import Volumes
@@ -377,10 +377,11 @@ class Controller:
             log.info("%s: up after %.1f s", instance_id, time.monotonic() - started)
         except (LabError, OSError) as error:  # OSError: a fault of the host, such as a full disk
             log.error("%s: did not come up: %s", instance_id, error)
-            message = f"Server.InternalError: {error}"
+            code = "Server.InsufficientInstanceCapacity" if isinstance(error, NoCapacity) else "Server.InternalError"
+            message = f"{code}: {error}"
 
             def failed(instance: Any) -> None:
-                instance.state_reason = StateReason(message, "Server.InternalError")
+                instance.state_reason = StateReason(message, code)
                 instance._reason = message
                 # As on EC2: a first launch that fails is terminated, a failed start is stopped again.
                 instances.set_state(instance, "shutting-down" if first else "stopping")

@@ -25,12 +25,13 @@ from ec2lab import control, faults, image
 from ec2lab.api import patches, seed, server
 from ec2lab.api.backends import all_ec2
 from ec2lab.api.patches import balancers
+from ec2lab.api.patches import machines as chosen
 from ec2lab.controller import Controller, find
 from ec2lab.errors import LabError
 from ec2lab.fabric import Fabric
 from ec2lab.guest import GuestServices
 from ec2lab.lab import Description, Lab
-from ec2lab.machine import Machines
+from ec2lab.machine import KINDS, Machines
 from ec2lab.volumes import Volumes
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Daemon:
         self.lab, self.description = lab, description
         self.done = threading.Event()
         patches.install(description.public_range)
+        chosen.lab.kind = next(kind for kind in KINDS if kind == description.machine)
         self.api = server.Api(lab.api_state, self._changed)
         self.api.lag.calls = description.lag
         self.fabric = Fabric(lab.name, description.public_range)
@@ -151,6 +153,7 @@ class Daemon:
                     "id": instance.id,
                     "name": next((tag["value"] for tag in instance.get_tags() if tag["key"] == "Name"), ""),
                     "state": instance.state,
+                    "machine": chosen.kind(instance),
                     "private_ip": instance.private_ip or "",
                     "public_ip": instance.public_ip or "",
                     "faults": sorted(self.api.extra.faults.get(instance.id, ())),

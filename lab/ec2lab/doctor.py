@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ec2lab import cgroups, host, image, model, rules
 from ec2lab.errors import LabError
+from ec2lab.machine import kvm, memory, vm
 
 TRIAL_TIMEOUT_S = 20.0
 FREE_BYTES = 2 << 30
@@ -70,7 +71,7 @@ def checks(state_dir: Path) -> list[Check]:
     found.append(_space("state", state_dir, remedy))
     if not _image_is_cached():
         found.append(_space("image", image.cache_directory(), "or set XDG_CACHE_HOME to a directory that has it"))
-    return [*found, _archive(), _default_route()]
+    return [*found, _archive(), _default_route(), *_virtual_machines()]
 
 
 def missing(state_dir: Path) -> list[Check]:
@@ -295,6 +296,41 @@ def _check_by(name: str, purpose: str, remedy: str, question: Callable[[], objec
     except LabError as error:
         return Check(name, purpose, remedy, False, detail=str(error))
     return Check(name, purpose, remedy, True)
+
+
+def _virtual_machines() -> list[Check]:
+    lacking = vm.lacking()
+    programs = Check(
+        "virtual machines",
+        "nodes with a kernel of their own (`--machine vm`, or a launch's tag)",
+        lacking or "",
+        lacking is None,
+        needed=False,
+    )
+    if lacking is not None:
+        return [programs]
+    verdict = kvm.verdict()
+    speed = Check(
+        "KVM",
+        "their processors; without it QEMU emulates them, which is 10 to 20 times slower",
+        "use a machine whose processor has svm or vmx, or whose hypervisor passes them on",
+        verdict.serves,
+        needed=False,
+        detail=verdict.reason,
+    )
+    room = memory.available_mib()
+    return [
+        programs,
+        speed,
+        Check(
+            "memory for virtual machines",
+            f"each takes up to {memory.DEFAULT_CAP_MIB} MiB",
+            "end other programs, or launch virtual machines with the tag ec2lab:memory-mib",
+            room >= memory.DEFAULT_CAP_MIB,
+            needed=False,
+            detail=f"{max(0, room)} MiB",
+        ),
+    ]
 
 
 def _default_route() -> Check:

@@ -11,6 +11,10 @@ class HostUnfit(LabError):
     """The host lacks a program or a kernel feature, or refused an operation that the lab needs."""
 
 
+class NoCapacity(LabError):
+    """The host has not what a machine needs: what EC2 calls insufficient instance capacity."""
+
+
 class Timeout(LabError):
     """A wait took too long; the message says what was waited for and how long."""
 

@@ -346,7 +346,10 @@ def ip_commands(vpc: model.Vpc, seen: Seen, internet: bool) -> list[str]:
     gone = {link for link in seen.links if link.startswith("n")} - links.keys()
     commands += [f"link delete dev {link}" for link in sorted(gone)]
     for link, node in sorted(links.items()):
-        if link not in seen.links:
+        if link not in seen.links and node.tap:
+            # It outlives QEMU: the guest's network card is plugged into it whenever the guest runs.
+            commands += [f"tuntap add dev {link} mode tap vnet_hdr", f"link set dev {link} mtu {VPC_MTU}"]
+        elif link not in seen.links:
             commands.append(
                 f"link add name {link} mtu {VPC_MTU} type veth "
                 f"peer name {names.node_plug(node.id)} mtu {VPC_MTU} address {node.mac}"

@@ -13,6 +13,18 @@ from pathlib import Path
 from ec2lab.errors import LabError
 from ec2lab.machine import Machines
 
+# What a virtual machine's agent runs instead.
+VM_FILL = "/var/lib/ec2lab-fill"
+VM_FILL_SCRIPT = f"""
+step=$(df --output=avail -B1 / | tail -n 1)
+while [ "$step" -ge 4096 ]; do
+    size=$(stat -c %s {VM_FILL} 2>/dev/null || echo 0)
+    fallocate --offset "$size" --length "$step" {VM_FILL} 2>/dev/null || step=$((step / 2))
+done
+# What is kept for root is root's to fill.
+cat /dev/zero >>{VM_FILL} 2>/dev/null || true
+sync -f /
+"""
 FILL = ".ec2lab/fill"  # on the node's root file system; a reboot keeps it, as a full disk stays full
 
 
@@ -21,6 +33,9 @@ def fill_disk(machines: Machines, instance_id: str) -> None:
 
     The space is reserved on the node's own disk without being written, so it takes none on the host.
     """
+    if machines.kind(instance_id) == "vm":
+        machines.run_in_guest(instance_id, VM_FILL_SCRIPT)
+        return
     root = _root(machines, instance_id)
     descriptor = os.open(root / FILL, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -44,14 +59,20 @@ def fill_disk(machines: Machines, instance_id: str) -> None:
 
 def free_disk(machines: Machines, instance_id: str) -> None:
     """Undoes `fill_disk`; does nothing if the disk is not filled."""
+    if machines.kind(instance_id) == "vm":
+        machines.run_in_guest(instance_id, f"rm -f {VM_FILL}")
+        return
     (_root(machines, instance_id) / FILL).unlink(missing_ok=True)
 
 
 def jump_clock(machines: Machines, instance_id: str, seconds: float) -> None:
-    """Always raises a LabError that says why Linux cannot do it.
+    """Moves the clock of a virtual machine; of a container raises a LabError that says why Linux cannot do it.
 
     https://man7.org/linux/man-pages/man7/time_namespaces.7.html
     """
+    if machines.kind(instance_id) == "vm":
+        machines.run_in_guest(instance_id, f"date --set=@$(($(date +%s) + {seconds:.0f})) >/dev/null")
+        return
     _root(machines, instance_id)
     raise LabError(
         f"cannot move the clock of {instance_id} by {seconds:+g} s: nodes share the host's kernel, whose time "

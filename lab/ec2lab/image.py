@@ -79,7 +79,7 @@ MASKED = (
     "nftables.service",
     "modprobe@.service",  # a node loads no modules
 )
-# What a cloud image does by itself: a node has it only if it is asked for at launch (machine/container.py masks it otherwise).
+# What a cloud image does by itself: a node has it only if asked for at launch; machine/container.py masks it otherwise.
 FIRST_BOOT = ("apt-daily.timer", "apt-daily-upgrade.timer", "unattended-upgrades.service")
 # Ubuntu's systemd enables these; a node's address and name server are set from outside.
 MASKED_ON_UBUNTU = (
@@ -125,7 +125,7 @@ class Image:
         """The disk template of this size, made when it is first used."""
         template = self.path / f"disk-{gib}.ext4"
         if not template.exists():
-            with _locked():
+            with locked():
                 if not template.exists():  # another launch may have made it meanwhile
                     _make_disk(self.path / "skeleton", template, gib)
         return template
@@ -164,10 +164,10 @@ def ensure_image(progress: Callable[[str], None]) -> Image:
     key = _key(archive)
     image = _load(_path(key))
     if image is None:
-        with _locked(progress):
+        with locked(progress):
             image = _load(_path(key))  # another lab may have made it while this one waited
             if image is None:
-                _sweep()
+                sweep()
                 image = _build(archive, key, progress)
     image.disk(DISK_GIB)  # so that the first launch need not wait for it
     return image
@@ -261,7 +261,12 @@ def _is_own(content: str) -> bool:
 
 
 def _packages() -> list[str]:
-    lines = (RECIPE / "packages.txt").read_text().splitlines()
+    return listed(RECIPE / "packages.txt")
+
+
+def listed(path: Path) -> list[str]:
+    """The packages that a list of the recipe names."""
+    lines = path.read_text().splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
@@ -279,11 +284,16 @@ def _key(archive: Archive) -> str:
     digest.update(
         json.dumps([FORMAT, asdict(archive), _packages(), _masked(archive), ENABLED, platform.machine()]).encode()
     )
-    for path in sorted((RECIPE / "node").rglob("*")):
+    digest_files(digest, RECIPE / "node")
+    return digest.hexdigest()[:16]
+
+
+def digest_files(digest: hashlib._Hash, directory: Path) -> None:
+    """Adds the names and contents of a directory of the recipe."""
+    for path in sorted(directory.rglob("*")):
         if path.is_file():
             digest.update(f"{path.relative_to(RECIPE)}\n".encode())
             digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _path(key: str) -> Path:
@@ -299,7 +309,7 @@ def _load(path: Path) -> Image | None:
 
 
 @contextmanager
-def _locked(progress: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+def locked(progress: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     directory = cache_directory() / "images"
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as lock:
@@ -311,7 +321,7 @@ def _locked(progress: Callable[[str], None] = lambda _: None) -> Iterator[None]:
         yield
 
 
-def _sweep() -> None:
+def sweep() -> None:
     """Removes what killed builds left. Call it under the lock, when nobody else is building."""
     for leftover in (cache_directory() / "images").glob(".building-*"):
         shutil.rmtree(leftover)
@@ -326,7 +336,7 @@ def _build(archive: Archive, key: str, progress: Callable[[str], None]) -> Image
     try:
         progress(f"making the nodes' image from {archive.distribution} {archive.release} (about a minute, once)")
         root = building / "root"
-        _bootstrap(archive, building, root)
+        bootstrap(archive, _packages(), building, root)
         progress("preparing the image for nodes")
         _prepare(root, archive)
         (root / "usr").rename(building / "usr")
@@ -350,7 +360,8 @@ def _build(archive: Archive, key: str, progress: Callable[[str], None]) -> Image
     return image
 
 
-def _bootstrap(archive: Archive, building: Path, root: Path) -> None:
+def bootstrap(archive: Archive, packages: list[str], building: Path, root: Path) -> None:
+    """Fills `root` with the packages, and the user that Ubuntu's own images have."""
     sources = []
     for name, content in archive.sources:
         path = building / name
@@ -365,7 +376,7 @@ def _bootstrap(archive: Archive, building: Path, root: Path) -> None:
         # It runs in namespaces that end with this process, so that no mount and no process is left behind.
         *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
-        *("mmdebstrap", "--mode=root", "--variant=apt", "--format=directory", f"--include={','.join(_packages())}"),
+        *("mmdebstrap", "--mode=root", "--variant=apt", "--format=directory", f"--include={','.join(packages)}"),
         *keyring,
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in excluded),
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
@@ -396,20 +407,30 @@ def _bootstrap(archive: Archive, building: Path, root: Path) -> None:
 
 
 def _prepare(root: Path, archive: Archive) -> None:
-    shutil.copytree(RECIPE / "node", root, dirs_exist_ok=True, symlinks=True)
-    # The recipe's modes come from the checkout; on a node everything but programs is read-only text owned by root.
-    for source in (RECIPE / "node").rglob("*"):
-        place = source.relative_to(RECIPE / "node")
-        (root / place).chmod(0o755 if source.is_dir() else _mode(place))
+    copy_recipe(RECIPE / "node", root)
     units = root / "etc/systemd/system"
     for unit in _masked(archive):
-        _link(units / unit, "/dev/null")
+        link(units / unit, "/dev/null")
     for unit, target_unit in ENABLED.items():
-        _link(units / f"{target_unit}.wants" / unit, f"../{unit}")
-    _link(units / "default.target", "/usr/lib/systemd/system/multi-user.target")
-    _link(root / "etc/localtime", "/usr/share/zoneinfo/Etc/UTC")
-    (root / "etc/default/locale").write_text("LANG=C.UTF-8\n")
+        link(units / f"{target_unit}.wants" / unit, f"../{unit}")
     (root / "etc/fstab").write_text("")
+    settle(root)
+
+
+def copy_recipe(recipe: Path, root: Path) -> None:
+    """Copies the recipe's files onto the root. Their modes come from the checkout; on a node everything but programs
+    is read-only text owned by root."""
+    shutil.copytree(recipe, root, dirs_exist_ok=True, symlinks=True)
+    for source in recipe.rglob("*"):
+        place = source.relative_to(recipe)
+        (root / place).chmod(0o755 if source.is_dir() else _mode(place))
+
+
+def settle(root: Path) -> None:
+    """What every image ends with: no identity of its own, UTC, nothing that the installation left."""
+    link(root / "etc/systemd/system/default.target", "/usr/lib/systemd/system/multi-user.target")
+    link(root / "etc/localtime", "/usr/share/zoneinfo/Etc/UTC")
+    (root / "etc/default/locale").write_text("LANG=C.UTF-8\n")
     (root / "etc/machine-id").unlink(missing_ok=True)
     for key in (root / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
@@ -426,7 +447,7 @@ def _mode(place: Path) -> int:
     return 0o440 if "sudoers.d" in place.parts else 0o644
 
 
-def _link(path: Path, target: str) -> None:
+def link(path: Path, target: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     path.symlink_to(target)

@@ -37,6 +37,7 @@ class Description:
     secret_access_key: str = ""
     # How many calls AWS is behind its own changes, see api.consistency.
     lag: int = 0
+    machine: str = "container"  # the kind of its nodes, unless a launch's tag chooses
 
     @property
     def endpoint(self) -> str:

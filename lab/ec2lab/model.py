@@ -68,6 +68,7 @@ class Node:
     public_ip: str | None = None
     source_dest_check: bool = True
     cut: bool = False
+    tap: bool = False  # its machine is a virtual one: the link is a tap device and not a veth
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from ec2lab import addresses, model
 from ec2lab.api.backends import ACCOUNT, all_ec2, elbv2
+from ec2lab.api.patches import machines
 from ec2lab.api.patches.balancers import balancer_interfaces, used_target_groups
 from ec2lab.api.patches.instances import FIRST_BOOT_TAG
 from ec2lab.api.patches.routes import is_live, target_instance
@@ -125,6 +126,7 @@ def _node(instance: Any, cut: bool) -> model.Node:
         public_ip=eni.public_ip,
         source_dest_check=bool(instance.source_dest_check),
         cut=cut,
+        tap=machines.kind(instance) == "vm",
     )
 
 
@@ -196,7 +198,9 @@ def machine_spec(instance: Any) -> MachineSpec:
     tags = {tag["key"]: tag["value"] for tag in instance.get_tags()}
     _host, domain = str(instance.private_dns_name).split(".", 1)
     root = instance.block_device_mapping.get(instance.root_device_name)
-    size = max((volume.size or 0) for volume in instance.block_device_mapping.values()) if root is None else root.size
+    if root is None:  # moto's own default has another name; it is the only one then
+        root = max(instance.block_device_mapping.values(), key=lambda volume: volume.size or 0)
+    kind = machines.kind(instance)
     return MachineSpec(
         instance_id=instance.id,
         vpc_id=instance.vpc_id,
@@ -208,9 +212,14 @@ def machine_spec(instance: Any) -> MachineSpec:
         resolver=addresses.resolver(backend.get_vpc(instance.vpc_id).cidr_block),
         authorized_keys=tuple(keys),
         user_data=base64.b64decode(str(instance.user_data)) if instance.user_data else None,
-        disk_gib=int(size or DISK_GIB),
         # Looked at when the disk is made only; what is no number was put there after the launch.
         first_boot=int(asked) if (asked := tags.get(FIRST_BOOT_TAG, "")).isdecimal() else None,
+        disk_gib=int(root.size or DISK_GIB),
+        memory_mib=machines.memory_mib(instance) if kind == "vm" else None,
+        cpus=machines.cpus(instance) if kind == "vm" else None,
+        kind=kind,
+        instance_type=str(instance.instance_type),
+        root_volume_id=str(root.volume_id),
     )
 
 

@@ -120,6 +120,7 @@ class Machine(ABC):
         write(directory / "spec.json", json.dumps(facts, indent=1).encode(), 0o600)
         partial = directory / f".{self.disk_name}"
         run(["cp", "--sparse=always", "--reflink=auto", str(base.disk(spec.disk_gib)), str(partial)])
+        os.truncate(partial, spec.disk_gib << 30)
         partial.rename(directory / self.disk_name)
 
     def delete(self, instance_id: str) -> None:

@@ -11,6 +11,7 @@ from ec2lab import cgroups, names
 from ec2lab.errors import LabError
 from ec2lab.machine.common import Kind, Machine, MachineSpec, State
 from ec2lab.machine.container import Container
+from ec2lab.machine.vm import VirtualMachine
 from ec2lab.volumes import Volumes
 
 
@@ -26,6 +27,7 @@ class Machines:
         self.directory = state_dir.resolve() / "machines"
         self._volumes = Volumes(state_dir)
         self._container = Container(self.lab, self.directory)
+        self._vm = VirtualMachine(self.lab, self.directory)
 
     # Making and removing
 
@@ -128,12 +130,17 @@ class Machines:
         """The process id on the host of a container's init; None while it is not running, and of a virtual machine."""
         return self._container.init_pid(instance_id) if self.kind(instance_id) == "container" else None
 
+    def run_in_guest(self, instance_id: str, script: str) -> str:
+        """Standard output of a shell script that a virtual machine's agent runs as root."""
+        return self._vm.run(instance_id, script)
+
     # Internal
 
     def _of(self, instance_id: str) -> Machine:
         return self._kind(self.kind(instance_id))
 
     def _kind(self, kind: Kind) -> Machine:
-        if kind == self._container.kind:
-            return self._container
+        for machine in (self._container, self._vm):
+            if machine.kind == kind:
+                return machine
         raise LabError(f"there is no kind of machine {kind!r}")

@@ -7,7 +7,8 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def ec2lab(*arguments: str, check: bool = True, **environment: str) -> subproces
         text=True,
         check=False,
         timeout=600,
-        env={**os.environ, **environment},
+        # Whatever this host would choose: tests that want virtual machines ask for them.
+        env={"EC2LAB_MACHINE": "container", **os.environ, **environment},
     )
     assert not check or done.returncode == 0, f"ec2lab {' '.join(arguments)}: {done.stderr}"
     return done
@@ -100,6 +102,8 @@ class Cloud:
     subnets: list[str]
     table: str
     group: str
+    # Where one connection for many commands is kept: an emulated processor takes seconds to make one.
+    connections: Path | None = None
 
     def run(self, count: int = 1, **changes: Any) -> list[str]:
         wanted: dict[str, Any] = {
@@ -120,13 +124,13 @@ class Cloud:
     def see(self, instance: str) -> dict[str, Any]:
         return dict(self.ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0])
 
-    def wait(self, instances: list[str], state: str) -> None:
+    def wait(self, instances: list[str], state: str, patience: float = PATIENCE_S) -> None:
         def there() -> bool:
             seen = {each: self.see(each)["State"]["Name"] for each in instances}
             assert set(seen.values()) == {state}, str(seen)
             return True
 
-        eventually(there, f"{instances} {state}")
+        eventually(there, f"{instances} {state}", patience)
 
     def address(self, instance: str) -> str:
         return str(self.see(instance)["PrivateIpAddress"])
@@ -140,6 +144,9 @@ class Cloud:
             *("-o", "LogLevel=ERROR", "-o", "StrictHostKeyChecking=no"),
             *("-o", "UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes"),
         ]
+        if self.connections:
+            options += ["-o", "ControlMaster=auto", "-o", f"ControlPath={self.connections / instance}"]
+            options += ["-o", "ControlPersist=120", "-o", "ServerAliveInterval=10"]
         address = self.see(instance)["PrivateIpAddress" if through else "PublicIpAddress"]
         if through:
             jump = shlex.join(["ssh", *options, "-W", "%h:%p", f"ubuntu@{self.see(through)['PublicIpAddress']}"])
@@ -154,6 +161,11 @@ class Cloud:
         assert not check or done.returncode == 0, f"{command}: status {done.returncode}: {done.stdout}{done.stderr}"
         return done
 
+    def hang_up(self, instance: str) -> None:
+        """Forgets the connection that was kept: the machine at its other end is another one now, or gone."""
+        if self.connections:
+            (self.connections / instance).unlink(missing_ok=True)
+
     def say(self, instance: str, command: str) -> str:
         return self.ssh(instance, command).stdout.strip()
 
@@ -162,6 +174,27 @@ class Cloud:
             instance,
             f'{TOKEN}; curl -sf -m 20 -H "X-aws-ec2-metadata-token: $T" http://169.254.169.254/latest/{path}',
         )
+
+    @contextmanager
+    def one_hop_further(self, instance: str) -> Iterator[Callable[[], str]]:
+        """A namespace behind a bridge of the node, like a container; yields a call that asks for a token there."""
+        self.say(
+            instance,
+            "sudo sh -ec 'ip netns add pod; ip link add cni0 type bridge; ip addr add 10.66.0.1/24 dev cni0; "
+            "ip link set cni0 up; ip link add pod0 type veth peer name eth0 netns pod; "
+            "ip link set pod0 master cni0 up; ip -n pod addr add 10.66.0.2/24 dev eth0; ip -n pod link set eth0 up; "
+            "ip -n pod route add default via 10.66.0.1; "
+            "sysctl -qw net.ipv4.ip_forward=1; iptables -t nat -A POSTROUTING -s 10.66.0.0/24 -j MASQUERADE'",
+        )
+        ask = f'sudo ip netns exec pod sh -c "{TOKEN.replace("20", "5")}; echo got:\\$T"'.replace("T=$(", "T=\\$(")
+        try:
+            yield lambda: self.say(instance, ask)
+        finally:
+            self.say(
+                instance,
+                "sudo sh -c 'ip netns del pod; ip link del cni0; sysctl -qw net.ipv4.ip_forward=0; "
+                "iptables -t nat -D POSTROUTING -s 10.66.0.0/24 -j MASQUERADE'",
+            )
 
     def pings(self, source: str, address: str) -> bool:
         return self.ssh(source, f"ping -c 1 -W 2 {address}", check=False).returncode == 0

@@ -530,7 +530,7 @@ def test_a_killed_making_of_the_image_leaves_nothing_running(tmp_path: Path, mon
 
     eventually(lambda: not left(), "the end of everything that the making started")
     assert image.cached_image() is None
-    image._sweep()  # what the next making begins with
+    image.sweep()  # what the next making begins with
     assert [path.name for path in (tmp_path / "ec2lab" / "images").iterdir()] == [".lock"]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import outside
 import pytest
 from botocore.exceptions import ClientError
-from lab_support import BIN, EVERYWHERE, PATIENCE_S, TOKEN, WATCH_S, Cloud, RunningLab, ec2lab, eventually, make_cloud
+from lab_support import BIN, EVERYWHERE, PATIENCE_S, WATCH_S, Cloud, RunningLab, ec2lab, eventually, make_cloud
 
 from ec2lab import host
 
@@ -111,28 +111,12 @@ def test_the_profile_s_credentials_are_the_role_s(cloud: Cloud, pair: tuple[str,
 def test_metadata_stops_at_the_hop_limit(cloud: Cloud, pair: tuple[str, str]) -> None:
     """A namespace behind a bridge of the node is one hop further, like a container."""
     instance = pair[0]
-    cloud.say(
-        instance,
-        "sudo sh -ec 'ip netns add pod; ip link add cni0 type bridge; ip addr add 10.66.0.1/24 dev cni0; "
-        "ip link set cni0 up; ip link add pod0 type veth peer name eth0 netns pod; ip link set pod0 master cni0 up; "
-        "ip -n pod addr add 10.66.0.2/24 dev eth0; ip -n pod link set eth0 up; "
-        "ip -n pod route add default via 10.66.0.1; "
-        "sysctl -qw net.ipv4.ip_forward=1; iptables -t nat -A POSTROUTING -s 10.66.0.0/24 -j MASQUERADE'",
-    )
-    try:
-        ask = f'sudo ip netns exec pod sh -c "{TOKEN.replace("20", "5")}; echo got:\\$T"'
-        ask = ask.replace("T=$(", "T=\\$(")
-        assert cloud.say(instance, ask) == "got:"
+    with cloud.one_hop_further(instance) as token:
+        assert token() == "got:"
         cloud.ec2.modify_instance_metadata_options(
             InstanceId=instance, HttpPutResponseHopLimit=2, HttpTokens="required", InstanceMetadataTags="enabled"
         )
-        assert len(cloud.say(instance, ask)) > len("got:")
-    finally:
-        cloud.say(
-            instance,
-            "sudo sh -c 'ip netns del pod; ip link del cni0; sysctl -qw net.ipv4.ip_forward=0; "
-            "iptables -t nat -D POSTROUTING -s 10.66.0.0/24 -j MASQUERADE'",
-        )
+        assert len(token()) > len("got:")
 
 
 def test_a_security_group_refuses_and_then_allows(cloud: Cloud, pair: tuple[str, str]) -> None:

@@ -34,7 +34,7 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(names, "NETNS_DIR", tmp_path / "netns")
     monkeypatch.setattr(host, "MARKS", (tmp_path / "mark",))
     monkeypatch.setattr(cgroups, "MARK", tmp_path / "controllers")
-    for name in ("EC2LAB_MIRROR_DIR", "EC2LAB_NAME"):
+    for name in ("EC2LAB_MACHINE", "EC2LAB_MIRROR_DIR", "EC2LAB_NAME"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -125,6 +125,17 @@ def test_a_lab_that_exists_keeps_its_mirror(roots: Path, monkeypatch: pytest.Mon
     cli.refuse_changes(known, arguments)
 
 
+def test_a_lab_that_exists_keeps_its_kind_of_machine(roots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = lab.Description("a", "198.18.0.0/22", 5123, str(roots / "mirror"), machine="vm")
+    monkeypatch.setenv("EC2LAB_MACHINE", "container")
+    with pytest.raises(LabError, match=r"EC2LAB_MACHINE container: lab a has vm; `ec2lab down a` first"):
+        cli.refuse_changes(known, cli.parser().parse_args(["up", "a"]))
+    cli.refuse_changes(known, cli.parser().parse_args(["up", "a", "--machine", "vm"]))
+    monkeypatch.delenv("EC2LAB_MACHINE")
+    with pytest.raises(LabError, match=r"--machine container: lab a has vm"):
+        cli.refuse_changes(known, cli.parser().parse_args(["up", "a", "--machine", "container"]))
+
+
 # Names
 
 
@@ -178,7 +189,7 @@ def test_help_lists_the_faults_that_there_are(capsys: pytest.CaptureFixture[str]
         cli.parser().parse_args(["fault", "--help"])
     shown = capsys.readouterr().out
     assert [kind for kind in daemon.FAULTS if f"\n  {kind} " not in shown] == []
-    assert "clock-jump       refused: unlike a virtual machine, the node is a container" in shown
+    assert "clock-jump       its clock goes an hour ahead; refused for a container" in shown
 
 
 # What is left

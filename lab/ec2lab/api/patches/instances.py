@@ -21,6 +21,7 @@ from moto.ec2.responses.instances import InstanceResponse
 
 from ec2lab.api.backends import iam
 from ec2lab.api.errors import error
+from ec2lab.api.patches import machines
 from ec2lab.api.patches.addresses import check_private
 from ec2lab.api.patches.interfaces import check_groups
 from ec2lab.api.patches.volumes import complete_mappings
@@ -70,6 +71,7 @@ def finish_termination(instance: Any) -> None:
 def check_launch(backend: Any, image_id: str | None, user_data: Any, kwargs: dict[str, Any]) -> None:
     """Makes the checks that EC2 makes before it launches anything; raises EC2's error."""
     check_image_and_type(backend, image_id, kwargs)
+    machines.check((kwargs.get("tags") or {}).get("instance") or {})
     key_name = kwargs.get("key_name")
     if key_name and key_name not in backend.key_pairs:
         raise error("InvalidKeyPair.NotFound", f"The key pair '{key_name}' does not exist")

@@ -266,8 +266,9 @@ def test_nothing_of_the_lab_is_executable() -> None:
     assert [path for path in package.rglob("*") if path.is_file() and path.stat().st_mode & 0o111] == []
 
 
-def test_in_a_node_the_recipe_s_programs_are_executable() -> None:
-    node = image.RECIPE / "node"
+@pytest.mark.parametrize("kind", ["node", "vm"])
+def test_in_a_node_the_recipe_s_programs_are_executable(kind: str) -> None:
+    node = image.RECIPE / kind
     modes = {str(path.relative_to(node)): image._mode(path.relative_to(node)) for path in node.rglob("*")}
     started = {
         line.partition("=")[2].lstrip("/")
@@ -320,9 +321,16 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts of one's own n
 
 
 @needs_root
-@pytest.mark.parametrize("program", ["first-boot", "host", "ready", "user-data"])
-def test_a_node_s_program_does_nothing_outside_a_node(program: str) -> None:
-    done = alone("sh", "-c", ALONE, "sh", str(image.RECIPE / "node" / image.PROGRAMS / program))
+@pytest.mark.parametrize("kind", ["node", "vm"])
+def test_a_node_s_programs_do_nothing_outside_a_node(kind: str) -> None:
+    programs = sorted((image.RECIPE / kind / image.PROGRAMS).iterdir())
+    assert len(programs) >= 3
+    for program in programs:
+        check_refusal(program)
+
+
+def check_refusal(program: Path) -> None:
+    done = alone("sh", "-c", ALONE, "sh", str(program))
     assert done.returncode == 1, done.stdout + done.stderr
     assert "not a node" in done.stderr
     assert done.stdout == ""
