@@ -207,10 +207,18 @@ options:
     type: dict
   load_balancer_scheme:
     description:
-      - V(internet-facing) or V(internal). V(auto) is internet-facing where nodes are public and O(admin_cidrs) is not empty.
+      - V(internet-facing) or V(internal). V(auto) is internet-facing where nodes are public and O(admin_cidrs) is not empty, and
+        where nodes are private, the VPC is new and O(admin_cidrs) has public ranges.
+      - Private nodes behind an internet-facing one have it with a single control-plane node too.
     type: str
     choices: [auto, internal, internet-facing]
     default: auto
+  bastion:
+    description:
+      - Whether private nodes of a new VPC get a bastion if O(admin_cidrs) has public ranges. It is a small instance with a
+        public address and the nodes' image and key, which hands SSH on to them and nothing else.
+    type: bool
+    default: true
   tags:
     description:
       - Further tags for everything that is created, 45 at most. Keys that begin with C(k8sgu.io/), C(aws:) or C(kubernetes.io/) are
@@ -377,6 +385,11 @@ api_endpoint:
     port: {description: The port., type: int, sample: 6443}
 load_balancer:
   description: The load balancer's C(name), C(dns_name), C(arn) and C(scheme). Empty without one.
+  returned: when O(state=present)
+  type: dict
+  sample: {}
+bastion:
+  description: The bastion's C(name), C(instance_id) and C(public_ip). Empty without one.
   returned: when O(state=present)
   type: dict
   sample: {}

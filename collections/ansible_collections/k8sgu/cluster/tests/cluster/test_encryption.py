@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_security import STATE, VARIABLES, hosts, kubectl, node_checks, on, playbook, put_back, value
+from test_security import STATE, VARIABLES, hosts, kubectl, node_checks, on, playbook, put_back, value, way_to
 
 __all__ = ["hosts", "on"]  # fixtures
 pytestmark = pytest.mark.timeout(900)
@@ -138,9 +138,9 @@ def provider(hosts, on, tmp_path):
     assert built.returncode == 0, built.stderr
     groups, variables = hosts
     assert len(groups["control_plane"]) == 1, "each node needs the same keys; the test gives them to one"
-    address = value(variables[groups["control_plane"][0]]["ansible_host"])
-    argv = ["scp", "-q", "-i", str(STATE / "ssh" / "id_ed25519"), "-o", "StrictHostKeyChecking=no", "-o",
-            "UserKnownHostsFile=/dev/null", str(binary), f"ubuntu@{address}:/tmp/k8sgu-test-kms"]  # fmt: skip
+    node = variables[groups["control_plane"][0]]
+    there = f"ubuntu@{value(node['ansible_host'])}:/tmp/k8sgu-test-kms"
+    argv = ["scp", "-q", *way_to(node), str(binary), there]
     subprocess.run(argv, check=True, timeout=60)
     unit = """[Service]
 User=kube-apiserver

@@ -17,6 +17,7 @@ import base64
 import contextlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import uuid
@@ -71,15 +72,24 @@ def hosts():
     return groups, inventory["_meta"]["hostvars"]
 
 
+def way_to(node):
+    """What ssh and scp need to reach a node with these variables, through the bastion if that is the way."""
+    checks = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+    options = ["-i", str(STATE / "ssh" / "id_ed25519"), *checks]
+    if "ec2_bastion" in node:
+        through = ["ssh", *options, "-W", "%h:%p", f"ubuntu@{value(node['ec2_bastion'])}"]
+        options += ["-o", f"ProxyCommand={shlex.join(through)}"]
+    return options
+
+
 @pytest.fixture(scope="module")
 def on(hosts):
     """on("worker", command) runs a shell command as root on a node, or a group's first one; returns its output."""
 
     def run(group, command):
         groups, variables = hosts
-        address = value(variables[groups[group][0] if group in groups else group]["ansible_host"])
-        checks = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
-        argv = ["ssh", "-i", str(STATE / "ssh" / "id_ed25519"), *checks, f"ubuntu@{address}", "sudo", "bash", "-e"]
+        node = variables[groups[group][0] if group in groups else group]
+        argv = ["ssh", *way_to(node), f"ubuntu@{value(node['ansible_host'])}", "sudo", "bash", "-e"]
         done = subprocess.run(argv, input=command, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, command + done.stdout + done.stderr
         return done.stdout

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import ansible_program
 import pytest
@@ -269,6 +270,69 @@ def test_private_nodes_find_the_one_control_plane_node_inside(server: Server) ->
     done = run(private_nodes=True, admin_cidrs=["203.0.113.0/24"])
     assert done["load_balancer"]["scheme"] == "internet-facing"
     assert done["api_endpoint"]["private_host"] == done["nodes"][0]["private_ip"]
+
+
+class TestBastion:
+    """Private nodes of a new VPC, and administrators who have public addresses."""
+
+    layout: ClassVar[dict[str, Any]] = {"private_nodes": True, "admin_cidrs": ["203.0.113.0/24"]}
+
+    @pytest.fixture
+    def door(self, server: Server) -> dict[str, Any]:
+        done = run(**self.layout)
+        found = instances(server)["demo-bastion"]
+        assert done["bastion"] == {
+            "name": "demo-bastion",
+            "instance_id": found["InstanceId"],
+            "public_ip": found["PublicIpAddress"],
+        }
+        return found
+
+    def test_what_it_is(self, server: Server, door: dict[str, Any]) -> None:
+        ec2 = server.client("ec2")
+        assert door["InstanceType"] == "t3.micro" and "IamInstanceProfile" not in door
+        assert door["SourceDestCheck"] and door["MetadataOptions"]["HttpTokens"] == "required"
+        attribute = ec2.describe_instance_attribute(InstanceId=door["InstanceId"], Attribute="userData")
+        script = base64.b64decode(attribute["UserData"]["Value"]).decode()
+        assert "PermitOpen *:22\n" in script and "AllowTcpForwarding local\n" in script
+        groups = {group["GroupName"]: group for group in ec2.describe_security_groups()["SecurityGroups"]}
+        [worn] = door["NetworkInterfaces"][0]["Groups"]
+        assert worn["GroupName"] == "k8sgu-demo-bastion"
+        [rule] = groups["k8sgu-demo-bastion"]["IpPermissions"]
+        assert (rule["FromPort"], [peer["CidrIp"] for peer in rule["IpRanges"]]) == (22, ["203.0.113.0/24"])
+        for node in ("control-plane", "worker"):
+            [ssh] = [rule for rule in groups[f"k8sgu-demo-{node}"]["IpPermissions"] if rule.get("ToPort") == 22]
+            assert [pair["GroupId"] for pair in ssh["UserIdGroupPairs"]] == [worn["GroupId"]]
+
+    def test_it_is_started_again(self, server: Server, door: dict[str, Any]) -> None:
+        server.client("ec2").stop_instances(InstanceIds=[door["InstanceId"]])
+        assert [step["resource"] for step in run(**self.layout)["plan"]] == ["instance/demo-bastion"]
+        assert instances(server)["demo-bastion"]["State"]["Name"] == "running"
+        assert not run(**self.layout)["changed"]
+
+    def test_it_is_launched_again_and_gets_another_key(self, server: Server, door: dict[str, Any]) -> None:
+        server.client("ec2").terminate_instances(InstanceIds=[door["InstanceId"]])
+        assert [step["action"] for step in run(**self.layout)["plan"]] == ["create"]
+        run(**self.layout, public_key=OTHER_KEY, allow_replace=True)
+        again = instances(server)["demo-bastion"]
+        assert again["InstanceId"] != door["InstanceId"]
+        assert not run(**self.layout, public_key=OTHER_KEY)["changed"]
+
+    def test_it_goes_when_it_is_not_wanted(self, server: Server, door: dict[str, Any]) -> None:
+        done = run(**self.layout, bastion=False)
+        assert "demo-bastion" not in instances(server) and done["bastion"] == {} and done["leaving"] == []
+        assert "k8sgu-demo-bastion" not in [
+            group["GroupName"] for group in server.client("ec2").describe_security_groups()["SecurityGroups"]
+        ]
+        assert not run(**self.layout, bastion=False)["changed"]
+
+    @pytest.mark.parametrize(
+        "changes", [{"private_nodes": False}, {"admin_cidrs": []}, {"admin_cidrs": ["10.8.0.0/16"]}]
+    )
+    def test_none_where_nobody_needs_it(self, server: Server, changes: dict[str, Any]) -> None:
+        assert run(**{**self.layout, **changes}, check_mode=True)["bastion"] == {}
+        planned = run(**{**self.layout, **changes}, check_mode=True)["plan"]
+        assert not [step for step in planned if "bastion" in step["resource"]]
 
 
 class TestChanges:

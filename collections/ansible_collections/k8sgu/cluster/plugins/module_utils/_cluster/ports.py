@@ -18,6 +18,7 @@ CONTROL_PLANE = "control_plane"
 WORKER = "worker"
 NODES = (CONTROL_PLANE, WORKER)
 LOAD_BALANCER = "load_balancer"
+BASTION = "bastion"
 
 # Sources that are ranges, not groups: the options admin_cidrs and node_port_cidrs, and the pods' addresses.
 ADMIN = "admin"
@@ -66,7 +67,8 @@ def _row(
 
 
 _FIXED = (
-    _row("ssh", "sshd", NODES, "tcp/22", [ADMIN], "administration and the playbooks", encryption="ssh"),
+    _row("ssh", "sshd", NODES, "tcp/22", [ADMIN, BASTION], "administration and the playbooks", encryption="ssh"),
+    _row("ssh-bastion", "sshd", [BASTION], "tcp/22", [ADMIN], "the way to private nodes", encryption="ssh"),
     _row(
         "api",
         "kube-apiserver",

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Callable, Collection, Iterator
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import billing, groups, plan, quotas, session, tags
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access import key_pair, profiles
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access import bastion, key_pair, profiles
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access.key_pair import KeyPair
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access.profiles import Profile, Role
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer import load_balancer, target_group
@@ -72,7 +72,7 @@ PERMISSIONS = (
     *volumes.PERMISSIONS,
     *quotas.PERMISSIONS,
 )
-BILLED = (launch.billed, volumes.billed, load_balancer.billed, nat.billed)
+BILLED = (launch.billed, volumes.billed, load_balancer.billed, nat.billed, bastion.billed)
 # The types of resources in ARNs, by what our references ("nat-gateway/eu-central-1a") and EC2's ids begin with.
 # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html#amazonec2-resources-for-iam-policies
 TYPES = {
@@ -243,7 +243,8 @@ def facts_for_launch(
 
 def launches(changes: Plan) -> bool:
     """Whether a plan needs what `facts_for_launch` finds out."""
-    return any(isinstance(step, (launch.Launch, launch.Replace, subnets.CreateSubnet)) for step in changes.steps)
+    kinds = (launch.Launch, launch.Replace, bastion.LaunchBastion, subnets.CreateSubnet)
+    return any(isinstance(step, kinds) for step in changes.steps)
 
 
 def check_names(reader: Reader, changes: Plan) -> None:
@@ -294,7 +295,7 @@ def _plan(draft: Draft) -> Plan:
     launch.wanted(draft, nodes)
     routes = route_tables.pod_routes(draft, nodes)
     load_balancer.wanted(draft, nodes)
-    _surplus(draft, {node.name for node in nodes}, routes)
+    _surplus(draft, {node.name for node in nodes} | bastion.wanted(draft), routes)
     draft.plan.nodes = nodes
     draft.plan.balanced = draft.description.balanced
     return draft.finished()

@@ -76,6 +76,7 @@ class Description:
     instance_profiles: bool = True
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     load_balancer_scheme: str = "internal"
+    bastion: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
     allow_replace: bool = False
     keep_control_plane: bool = False
@@ -95,6 +96,12 @@ class Description:
         """Whether there is a load balancer: for several control-plane nodes, or for private nodes towards outside."""
         outward = self.private_nodes and self.load_balancer_scheme == "internet-facing" and bool(self.pools)
         return self.control_plane_count > 1 or self.keeps_balancer or outward
+
+    @property
+    def has_bastion(self) -> bool:
+        """Whether administrators outside need a bastion: in a VPC that was brought, the way in is the user's matter."""
+        outside = any(ranges.public(cidr) for cidr in self.admin_cidrs)
+        return self.private_nodes and self.bastion and outside and not self.vpc_id and bool(self.pools)
 
     @property
     def faces_internet(self) -> bool:
@@ -143,6 +150,7 @@ def parse(options: Mapping[str, Any], region: str) -> Description:
         instance_profiles=options["instance_profiles"],
         policies=_policies(options),
         load_balancer_scheme=_scheme(options),
+        bastion=options["bastion"],
         tags=_tags(options["tags"]),
         allow_replace=options["allow_replace"],
         keep_control_plane=options["keep_control_plane"],

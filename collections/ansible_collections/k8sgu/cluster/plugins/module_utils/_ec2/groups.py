@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Security groups: one for each role of node and one for the load balancer, with the port table's rules."""
+"""Security groups: for each role of node, the load balancer and the bastion, with the port table's rules."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ TYPES = {"security-group": "security-group", "sg": "security-group"}
 # https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html#vpc-limits-security-groups
 RULES_QUOTA = 60
 # The listener of a row of the port table is on these nodes, which have this group:
-GROUP_OF = {port_table.CONTROL_PLANE: tags.CONTROL_PLANE, port_table.WORKER: tags.WORKER, port_table.LOAD_BALANCER: API}
+GROUP_OF = {
+    port_table.CONTROL_PLANE: tags.CONTROL_PLANE,
+    port_table.WORKER: tags.WORKER,
+    port_table.LOAD_BALANCER: API,
+    port_table.BASTION: tags.BASTION,
+}
 DUPLICATE = "InvalidPermission.Duplicate"
 # What EC2 refuses in a rule's description.
 _PLAIN = str.maketrans({";": ",", "'": "", '"': ""})
@@ -103,7 +108,11 @@ def rules_of(permissions: Iterable[Mapping[str, Any]]) -> dict[Rule, str]:
 def roles_wanted(description: Description) -> list[str]:
     if not description.pools:
         return []
-    return [tags.CONTROL_PLANE, tags.WORKER, *([API] if description.balanced else [])]
+    return [
+        *(tags.CONTROL_PLANE, tags.WORKER),
+        *([API] if description.balanced else []),
+        *([tags.BASTION] if description.has_bastion else []),
+    ]
 
 
 def rules_wanted(description: Description, role: str, nodes: Iterable[str], internet_facing: bool) -> list[WantedRule]:
@@ -125,7 +134,7 @@ def rules_wanted(description: Description, role: str, nodes: Iterable[str], inte
             elif source == port_table.PODS:
                 # Pods show their own addresses in a routed network only; otherwise their node's.
                 peers += [description.pod_cidr] if description.pod_network == "routed" else []
-            elif source != port_table.LOAD_BALANCER or description.balanced:
+            elif GROUP_OF[source] in roles_wanted(description):
                 peers.append(f"security-group/{GROUP_OF[source]}")
         if role == API and internet_facing:
             # A node reaches public addresses of the load balancer, to which its name leads in the VPC too, from its own

@@ -24,6 +24,10 @@ def security_group(cluster: str, role: str) -> str:
     return f"k8sgu-{cluster}-{role.replace('_', '-')}"
 
 
+def bastion(cluster: str) -> str:
+    return f"{cluster}-bastion"
+
+
 def key_pair(cluster: str) -> str:
     return f"k8sgu-{cluster}"
 

@@ -68,6 +68,7 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
             "choices": ["auto", "internal", "internet-facing"],
             "default": "auto",
         },
+        "bastion": {"type": "bool", "default": True},
         "tags": {"type": "dict", "default": {}},
         "allow_replace": {"type": "bool", "default": False},
         "workers_leave": {"type": "str", "choices": ["at_once", "ask", "drained"], "default": "at_once"},

@@ -19,6 +19,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
     session,
     tags,
 )
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access import bastion
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer import address
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import CONSISTENCY_S, Context, TimedOut
@@ -289,7 +290,11 @@ def _found(aws: session.Aws, description: Description, current: Current, plan: P
         "load_balancer": {},
         "api_endpoint": {},
         "network": {},
+        "bastion": {},
     }
+    door = bastion.there(description, current) if description.has_bastion else None
+    if door:
+        found["bastion"] = {"name": door.name, "instance_id": door.id, "public_ip": door.public_ip}
     if current.vpc:
         found["vpc_id"] = current.vpc.id
         found["network"] = {

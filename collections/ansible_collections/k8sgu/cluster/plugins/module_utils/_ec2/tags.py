@@ -25,6 +25,7 @@ FINGERPRINT = "k8sgu.io/fingerprint"  # of the public key, on key pairs
 
 CONTROL_PLANE = "control_plane"
 WORKER = "worker"
+BASTION = "bastion"
 
 
 def cluster_tag(cluster: str) -> str:

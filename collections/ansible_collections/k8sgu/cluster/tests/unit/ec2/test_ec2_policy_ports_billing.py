@@ -63,6 +63,7 @@ def test_names_are_unique_and_rows_make_sense() -> None:
             port_table.NODE_PORT_CLIENTS,
             port_table.PODS,
             port_table.LOAD_BALANCER,
+            port_table.BASTION,
             *port_table.NODES,
         }
 

@@ -26,6 +26,7 @@ with_address = dataclasses.replace(there(), addresses=[Address("eipalloc-1", "",
 MORE = {
     **CASES,
     "another key": (description(public_key=OTHER_KEY, allow_replace=True), there(), False),
+    "a bastion": (description(private_nodes=True, admin_cidrs=("203.0.113.7/32",)), cluster.Current(), False),
     "removal of an address": (Description("demo", "us-east-1"), with_address, True),
 }
 

@@ -308,3 +308,25 @@ def test_nodes_of_two_clusters_keep_their_own() -> None:
     hosts = hosts_from([instance(1, "a", **both)], Layout(())).hosts
     kept = placed(hosts)
     assert kept.groups == {} and kept.hosts == [hosts[0].variables]
+
+
+def test_a_bastion_is_the_way_to_private_nodes_and_no_host() -> None:
+    door = instance(9, "demo-bastion", tags={"k8sgu.io/role": "bastion", "k8sgu.io/pool": ""})
+    private = instance(1, PublicIpAddress=None)
+    public = instance(2, "demo-worker-1")
+    strange = instance(3, "other-worker-0", PublicIpAddress=None, tags={"k8sgu.io/cluster/other": "owned"})
+    strange["Tags"] = [tag for tag in strange["Tags"] if tag["Key"] != "k8sgu.io/cluster/demo"]
+    found = hosts_from([private, public, door, strange], Layout(()))
+    assert found.warnings == []
+    ways = {
+        host.name: (host.variables.get("ec2_bastion"), host.variables.get("ec2_bastion_id")) for host in found.hosts
+    }
+    assert ways == {
+        "demo-worker-0": ("198.51.100.9", "i-0009"),
+        "demo-worker-1": (None, None),
+        "other-worker-0": (None, None),
+    }
+    # One that is stopped has no public address and leads nowhere.
+    stopped = {key: value for key, value in door.items() if key != "PublicIpAddress"}
+    [host] = hosts_from([private, stopped], Layout(("demo",))).hosts
+    assert "ec2_bastion" not in host.variables

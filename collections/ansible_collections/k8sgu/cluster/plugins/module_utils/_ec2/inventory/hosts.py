@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Container, Iterable, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.tags import (
+    BASTION,
     CLUSTER_PREFIX,
     CONTROL_PLANE,
     NAME,
@@ -183,7 +184,15 @@ def hosts_from(instances: Iterable[Mapping[str, Any]], layout: Layout, groups: I
     result = Hosts()
     seen: dict[str, Mapping[str, Any]] = {}
     nameless: list[str] = []
-    tagged = [(instance, as_mapping(instance.get("Tags"))) for instance in instances]
+    everything = [(instance, as_mapping(instance.get("Tags"))) for instance in instances]
+    doors = {
+        owner: instance
+        for instance, tags in everything
+        if tags.get(ROLE) == BASTION and instance.get("PublicIpAddress")
+        for owner in _owners(tags, layout)
+    }
+    # A bastion is no host for plays.
+    tagged = [(instance, tags) for instance, tags in everything if tags.get(ROLE) != BASTION]
     taken = {*ANSIBLES_GROUPS, *STANDING_GROUPS, *groups}
     taken.update(group for _instance, tags in tagged for group in _groups(tags, layout))
     for instance, tags in tagged:
@@ -202,7 +211,12 @@ def hosts_from(instances: Iterable[Mapping[str, Any]], layout: Layout, groups: I
                 "or narrow clusters, regions or filters, or put instance_id into hostnames"
             )
         seen[name] = instance
-        result.hosts.append(_host(name, instance, tags, layout, result.warnings))
+        host = _host(name, instance, tags, layout, result.warnings)
+        door = doors.get(host.variables.get("ec2_cluster", ""))
+        if door and not instance.get("PublicIpAddress"):
+            host.variables["ec2_bastion"] = door["PublicIpAddress"]
+            host.variables["ec2_bastion_id"] = door["InstanceId"]
+        result.hosts.append(host)
     if nameless:
         result.warnings.append(
             f"left out, since hostnames ({', '.join(layout.hostnames)}) gives them no name: "

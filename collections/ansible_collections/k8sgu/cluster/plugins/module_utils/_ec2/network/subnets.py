@@ -80,7 +80,8 @@ def places_wanted(draft: plan.Draft) -> list[tuple[str, str]]:
         return []
     zones = () if description.subnet_ids else draft.facts.zones
     places = [(PRIVATE if description.private_nodes else PUBLIC, zone) for zone in zones]
-    if description.private_nodes and (description.nat_gateways != "none" or description.faces_internet):
+    outward = description.nat_gateways != "none" or description.faces_internet or description.has_bastion
+    if description.private_nodes and outward:
         places += [(PUBLIC, zone) for zone in zones]
     held = places_held(draft)
     if description.private_nodes and description.nat_gateways == "per_zone":

@@ -45,7 +45,7 @@ def departures(made: plan.Plan, current: Current) -> list[Departure]:
         for step in made.steps
         if isinstance(step, (Terminate, Replace))
         and step.id in alive
-        and alive[step.id].tags.get(tags.ROLE) != tags.CONTROL_PLANE
+        and alive[step.id].tags.get(tags.ROLE) not in (tags.CONTROL_PLANE, tags.BASTION)
     ]
     return sorted(found, key=lambda departure: departure.instance.name)
 
