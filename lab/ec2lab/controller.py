@@ -337,7 +337,10 @@ class Controller:
                 else:
                     self._change_volume(spec.id, states.finish_detach)
             else:
-                self._modify_volume(spec.id, instance_id)
+                try:
+                    self._modify_volume(spec.id, instance_id)
+                except Busy:  # a virtual machine has it mounted, and sees its size when it has let it go
+                    time.sleep(BUSY_S)
 
     def _attach(self, instance_id: str, spec: Any, device: str) -> None:
         self.volumes.create(spec)

@@ -16,12 +16,11 @@ from ec2lab.machine import Machines
 # What a virtual machine's agent runs instead.
 VM_FILL = "/var/lib/ec2lab-fill"
 VM_FILL_SCRIPT = f"""
-step=$(df --output=avail -B1 / | tail -n 1)
+step=$(($(stat -f -c '%f * %S' /)))
 while [ "$step" -ge 4096 ]; do
     size=$(stat -c %s {VM_FILL} 2>/dev/null || echo 0)
     fallocate --offset "$size" --length "$step" {VM_FILL} 2>/dev/null || step=$((step / 2))
 done
-# What is kept for root is root's to fill.
 cat /dev/zero >>{VM_FILL} 2>/dev/null || true
 sync -f /
 """

@@ -14,10 +14,10 @@ NAME = "ec2lab."  # how a virtual machine's -name begins
 # What a virtual machine's type says is what an EC2 user pays for; a lab on one machine gives at most this much.
 DEFAULT_CAP_MIB = 3072
 LEAST_MIB = 512
-# What QEMU takes beside the guest's memory; most of it is for translated code, where the processor is emulated.
+# What QEMU takes beside the guest's memory; most of it for translated code, where the processor is emulated.
 TRANSLATED_MIB = 256
 OVERHEAD_MIB = TRANSLATED_MIB + 128
-# What the host itself, the lab's daemon and QEMU's own memory need.
+# What is left to the host itself, the lab's daemon and the containers.
 RESERVE_MIB = 512
 
 

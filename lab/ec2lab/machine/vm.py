@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 LAUNCHER = Path(__file__).parent.parent / "vm-launcher.sh"
 STOP_S = 120.0
 MONITOR_S = 20.0
-AGENT_S = 20.0
+AGENT_S = 60.0
 UNPLUG_S = 60.0
 DEFAULT_CPUS = 2
 

@@ -209,6 +209,8 @@ def _install_launch() -> None:
         check_network(self, most, kwargs, security_group_names)
         complete_mappings(self, image_id, kwargs)
         reservation = launch(self, image_id, most, user_data, security_group_names, **kwargs)
+        for instance in reservation.instances:
+            machines.kind(instance)  # recorded now, before the tags can change
         if token:
             launches[token] = (print_, reservation.id)
         return reservation

@@ -43,6 +43,8 @@ def test_the_lab_s_choice_holds_for_the_rest_and_stays(
 ) -> None:
     monkeypatch.setattr(machines.lab, "kind", "vm")
     instance = launched(running_api, network)
+    tag = {"Key": "ec2lab:machine", "Value": "container"}
+    running_api.client("ec2").create_tags(Resources=[instance.id], Tags=[tag])
     assert translate.machine_spec(instance).kind == "vm"
     assert translate.machine_spec(launched(running_api, network, machine="container")).kind == "container"
     monkeypatch.setattr(machines.lab, "kind", "container")

@@ -300,3 +300,31 @@ def test_events_are_passed_over_and_refusals_are_errors(tmp_path: Path) -> None:
     listening.close()
     with pytest.raises(monitor.MonitorError, match="takes no connection"), monitor.connected(tmp_path, "qmp", 1):
         pass
+
+
+# The seed
+
+
+def test_a_virtual_machine_s_seed_is_what_dhcp_and_cloud_init_say(tmp_path: Path) -> None:
+    machine = vm.VirtualMachine("x", tmp_path)
+    spec = MachineSpec(
+        "i-1",
+        "vpc-1",
+        "10.0.0.4",
+        "10.0.0.0/24",
+        "02:00:00:00:00:04",
+        "h",
+        resolver="10.0.0.2",
+        authorized_keys=("ssh-ed25519 A",),
+        user_data=b"#!/bin/sh\n",
+        first_boot=60,
+        kind="vm",
+    )
+    machine.own_files(tmp_path, spec)
+    network = (tmp_path / "etc/systemd/network/10-ens5.network").read_text().splitlines()
+    wanted = {"MACAddress=02:00:00:00:00:04", "Address=10.0.0.4/24", "Gateway=10.0.0.1", "DNS=10.0.0.2"}
+    assert wanted <= set(network)
+    assert (tmp_path / "etc/ec2lab/first-boot").read_text() == "60\n"
+    # Its image has no cloud-init, whatever the tag for containers says.
+    assert (tmp_path / "home/ubuntu/.ssh/authorized_keys").read_text() == "ssh-ed25519 A\n"
+    assert (tmp_path / "var/lib/cloud/instance/user-data.txt").stat().st_mode & 0o777 == 0o600
