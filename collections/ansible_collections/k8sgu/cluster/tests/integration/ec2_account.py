@@ -190,13 +190,18 @@ def picture(server: Server) -> dict[str, Any]:
     ):
         learn(items, key, key)
 
+    def chosen(peer: str) -> str:
+        """Public addresses of nodes and NAT gateways are EC2's to choose."""
+        if peer in [f"{item['PublicIp']}/32" for item in addresses]:
+            return "gateway/32"
+        return "node/32" if peer.startswith("54.") else peer
+
     def rules(group: dict[str, Any]) -> list[Any]:
         return sorted(
             (rule["IpProtocol"], rule.get("FromPort", -1), rule.get("ToPort", -1), peer)
             for rule in group["IpPermissions"]
             for peer in [named(pair["GroupId"]) for pair in rule["UserIdGroupPairs"]]
-            # Public addresses of nodes are EC2's to choose.
-            + ["node/32" if entry["CidrIp"].startswith("54.") else entry["CidrIp"] for entry in rule["IpRanges"]]
+            + [chosen(entry["CidrIp"]) for entry in rule["IpRanges"]]
         )
 
     def routes(table: dict[str, Any]) -> list[Any]:

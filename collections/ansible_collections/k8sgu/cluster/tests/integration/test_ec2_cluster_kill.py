@@ -26,6 +26,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "public": {"admin_cidrs": ["203.0.113.0/24"], "pools": [pool("control_plane", 1), pool("workers", 1)]},
     "private": {
         "private_nodes": True,
+        "admin_cidrs": ["203.0.113.0/24"],
         "worker_policy": POLICY,
         "pools": [pool("control_plane", 3, etcd_volume_size=4)],
     },

@@ -31,7 +31,12 @@ POLICY = {
 # What each of them needs, together: every action but those that repair or that moto does not ask for.
 LAYOUTS: dict[str, dict[str, Any]] = {
     "public": {"pools": [pool("control_plane", 1), pool("workers", 0)], "worker_policy": POLICY},
-    "private": {"pools": [pool("control_plane", 3)], "private_nodes": True, "instance_profiles": False},
+    "private": {
+        "pools": [pool("control_plane", 3)],
+        "private_nodes": True,
+        "admin_cidrs": ["203.0.113.0/24"],
+        "instance_profiles": False,
+    },
 }
 
 

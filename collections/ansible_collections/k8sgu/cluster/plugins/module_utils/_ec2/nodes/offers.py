@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, Iterable
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import plan, quotas, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access import bastion
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import (
     Description,
     DescriptionError,
@@ -125,6 +126,8 @@ def images_of(
     What the others stand for makes no difference: an image may be gone while nodes from it run.
     """
     launched = {step.tags[tags.POOL] for kind in (launch.Launch, launch.Replace) for step in changes.of(kind)}
+    if changes.of(bastion.LaunchBastion):
+        launched.add(tags.CONTROL_PLANE)
     pools = [pool for pool in description.pools if pool.name in launched]
     images.read(reader, {pool.image for pool in pools if pool.image not in current.images}, current)
     return {pool.image: images.fitting(description, current, pool, types[pool.instance_type]) for pool in pools}
