@@ -23,6 +23,7 @@ from moto.ec2.responses import EC2Response
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import implied
 from ec2lab.api import consistency
 from ec2lab.api.consistency import Lag
 
@@ -39,6 +40,8 @@ class Server:
     url: str = ""
     calls: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    # The actions that the caller may use, for what calls imply; None: moto alone decides.
+    allowed: list[str] | None = None
     # The policy of an organization that the account is in.
     organization: dict[str, Any] | None = None
     # How far AWS is behind its own changes; not at all unless `lag.calls` says so.
@@ -138,8 +141,17 @@ def _serving() -> Iterator[Server]:
             if resource:
                 start_response("403 Forbidden", [("Content-Type", "text/xml")])
                 return [organization.refusal(parameters, resource)]
+        service = signed_service(environ)
+        if state.allowed is not None:
+            call = f"{service}:{parameters.get('Action', '')}"
+            needed = [action for row in implied.of(call, parameters) for action in row.actions]
+            missing = [action for action in needed if action not in state.allowed]
+            if missing:
+                start_response("403 Forbidden", [("Content-Type", "text/xml")])
+                code = "UnauthorizedOperation" if service == "ec2" else "AccessDenied"
+                message = f"User: caller is not authorized to perform: {missing[0]} on resource: *"
+                return [consistency.document(service, consistency.Refusal(code, message))]
         with one_at_a_time:
-            service = signed_service(environ)
             refused = state.lag.refusal(service, parameters.get("Action", ""), parameters)
             if refused:
                 start_response("400 Bad Request", [("Content-Type", "text/xml")])
@@ -184,7 +196,7 @@ def _serving() -> Iterator[Server]:
 
 def reset(server: Server) -> None:
     """Resets the account to its initial state."""
-    server.organization, server.deprecated, server.lag = None, set(), Lag()
+    server.organization, server.deprecated, server.lag, server.allowed = None, set(), Lag(), None
     request = urllib.request.Request(f"{server.url}/moto-api/reset", method="POST")
     with urllib.request.urlopen(request, timeout=60):
         pass

@@ -68,7 +68,3 @@ class Grant:
     # The calls tag what they make:
     # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-tagging.html
     tags: bool = False
-    # Needed when something was changed by hand or the description changes, not to make and remove a cluster.
-    repairs: bool = False
-    # Checked by AWS as part of other calls.
-    implied: bool = False

@@ -52,19 +52,14 @@ TAG = Statement(
 )
 GRANTS = (
     *PERMISSIONS,
-    Grant(TAG, (CREATE_TAGS,), implied=True),
-    Grant(CHANGE, (CREATE_TAGS,), implied=True),
+    Grant(TAG, (CREATE_TAGS,)),
+    Grant(CHANGE, (CREATE_TAGS,)),
 )
 # In the order of the document.
 STATEMENTS = tuple(dict.fromkeys((READ, MAKE, TAG, CHANGE, *(grant.statement for grant in GRANTS))))
 
 # The calls that tag what they make.
 TAGGING = frozenset(action for grant in GRANTS if grant.tags for action in grant.actions)
-# Only what is changed by hand, or a description that changes, needs these; making and removing a cluster does not.
-REPAIRS = frozenset(action for grant in GRANTS if grant.repairs for action in grant.actions)
-# Checked by AWS as part of other calls: tags at creation, the role given to an instance, what a load balancer looks
-# at and makes, and the key of encrypted volumes.
-IMPLIED = frozenset(action for grant in GRANTS if grant.implied for action in grant.actions)
 
 
 def document(description: Description, current: Current | None = None) -> dict[str, Any]:

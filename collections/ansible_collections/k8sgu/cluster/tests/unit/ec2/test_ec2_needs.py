@@ -168,6 +168,13 @@ def test_every_step_can_be_carried_out_and_has_its_needs() -> None:
 
 def test_every_change_that_is_documented_is_a_need_of_some_plan() -> None:
     """But for reads, which the plan itself makes, keys' policies, and the role that AWS makes once."""
+    # What was changed by hand, or a description that changes; the cases do not have each of them.
+    repairs = {
+        "ec2:AssociateIamInstanceProfile",
+        "ec2:DeleteRoute",
+        "ec2:ReplaceRoute",
+        "ec2:ReplaceRouteTableAssociation",
+    }
     asked = {need.action for case in CASES.values() for need in of(*case)}
     whole = policy.document(description(pools=THREE, private_nodes=True))
     documented = {
@@ -176,7 +183,7 @@ def test_every_change_that_is_documented_is_a_need_of_some_plan() -> None:
         for action in statement["Action"]
         if not action.partition(":")[2].startswith(("Describe", "List", "GetServiceQuota"))
     }
-    by_hand = {*policy.REPAIRS, "iam:DeleteRolePolicy", "iam:CreateServiceLinkedRole"}
+    by_hand = {*repairs, "iam:DeleteRolePolicy", "iam:CreateServiceLinkedRole"}
     of_removal = {action for action in documented if action.partition(":")[2].startswith(("Delete", "Release"))}
     assert documented - asked - by_hand - of_removal == set()
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.util
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from botocore.exceptions import ClientError, NoCredentialsError, ProfileNotFound
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import ports as port_table
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, groups, policy, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, groups, implied, policy, session
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, Image, Pool
 
 ROOT = Path(__file__).resolve().parents[7]
@@ -172,7 +173,6 @@ def test_the_accounts_first_load_balancer_may_make_its_role_and_no_other() -> No
     assert "ec2:DescribeAccountAttributes" in statements(described(3))["LoadBalancer"]["Action"]
     assert not {"iam:CreateServiceLinkedRole", "ec2:DescribeAccountAttributes"} & actions(policy.document(described()))
     # moto never asks for them, and so no test can miss them there.
-    assert {"iam:CreateServiceLinkedRole", "ec2:DescribeAccountAttributes"} <= policy.IMPLIED
 
 
 KEY_ARN = "arn:aws:kms:us-east-1:123456789012:key/1234abcd"
@@ -206,7 +206,6 @@ def test_a_key_for_volumes_may_be_used_by_ec2(given: str, resource: str, conditi
     assert use["Resource"] == grant["Resource"] == resource
     assert use.get("Condition", {}) == condition
     assert grant["Condition"] == {**condition, "Bool": {"kms:GrantIsForAWSResource": "true"}}
-    assert {*use["Action"], *grant["Action"]} <= policy.IMPLIED
     assert not {"Kms", "KmsGrants"} & set(statements(described()))
 
 
@@ -277,3 +276,28 @@ def test_halves_of_a_key_and_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     with pytest.raises(session.AwsError, match=r"^region: not given"):
         session.Aws(session.Connection())
+
+
+@pytest.mark.parametrize("row", implied.TABLE, ids=lambda row: f"{row.calls[0]}: {row.actions[0]}")
+def test_the_policy_has_what_its_calls_imply(row: implied.Implied) -> None:
+    """And loses the call with it: what is granted by a call alone is of no use."""
+    whole = policy.document(described(3, private_nodes=True, kms_key_id="x"))
+    granted = actions(whole)
+    assert set(row.calls) <= granted and row.page.startswith("https://docs.aws.amazon.com/")
+    for action in row.actions:
+        assert any(fnmatch.fnmatchcase(action, pattern) for pattern in granted), action
+
+
+@pytest.mark.parametrize(
+    ("call", "parameters", "found"),
+    [
+        ("ec2:RunInstances", [], set()),
+        ("ec2:RunInstances", ["TagSpecification.1.ResourceType"], {"ec2:CreateTags"}),
+        ("ec2:RunInstances", ["IamInstanceProfile.Name"], {"iam:PassRole"}),
+        ("ec2:TerminateInstances", ["TagSpecification.1.ResourceType"], set()),
+        ("elasticloadbalancing:SetSecurityGroups", ["SecurityGroups.member.1"], {"ec2:GetSecurityGroupsForVpc"}),
+        ("elasticloadbalancing:SetSubnets", ["Subnets.member.1"], {"ec2:DescribeSubnets"}),
+    ],
+)
+def test_what_a_call_implies(call: str, parameters: list[str], found: set[str]) -> None:
+    assert {action for row in implied.of(call, parameters) for action in row.actions} == found

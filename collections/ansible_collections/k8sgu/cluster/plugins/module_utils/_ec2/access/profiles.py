@@ -373,8 +373,8 @@ PERMISSIONS = (
         ),
         _used,
     ),
-    Grant(ROLES, ("iam:TagInstanceProfile", "iam:TagRole"), _used, implied=True),
-    Grant(PASS, ("iam:PassRole",), _used, implied=True),
+    Grant(ROLES, ("iam:TagInstanceProfile", "iam:TagRole"), _used),
+    Grant(PASS, ("iam:PassRole",), _used),
     Grant(
         OF_NODES,
         (
@@ -384,6 +384,5 @@ PERMISSIONS = (
             "ec2:ReplaceIamInstanceProfileAssociation",
         ),
         _used,
-        repairs=True,
     ),
 )

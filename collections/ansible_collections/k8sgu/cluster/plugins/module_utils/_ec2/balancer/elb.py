@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Iterator, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import session, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import implied, session, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import Case, Statement
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ NOT_YET = (
     "InvalidSecurityGroup",
     "InvalidTarget",
 )
+# What its calls look at in the caller's name and nothing else here reads, see `implied`.
+LOOKS = ("ec2:DescribeAccountAttributes", "ec2:GetSecurityGroupsForVpc")
 STATEMENT = Statement(
     "LoadBalancer", "more than one control-plane node", "the load balancer in front of the API servers"
 )
@@ -53,10 +55,17 @@ def creates(place: Place, action: str, arn: str, *reads: str) -> Iterator[Found]
     yield f"{ELB}:AddTags", arn, {**context, f"{ELB}:CreateAction": action}
     for read in reads:
         yield f"{ELB}:{read}", "*", place.region
+    yield from _looks(place, action)
 
 
 def changes(place: Place, action: str, arn: str) -> Iterator[Found]:
     yield f"{ELB}:{action}", arn, {**place.region, **place.tagged(None, ELB)}
+    yield from _looks(place, action)
+
+
+def _looks(place: Place, action: str) -> Iterator[Found]:
+    for look in implied.looks(f"{ELB}:{action}"):
+        yield look, "*", place.region
 
 
 def actions(*calls: str) -> tuple[str, ...]:

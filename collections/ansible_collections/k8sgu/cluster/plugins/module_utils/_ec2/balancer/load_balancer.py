@@ -401,7 +401,7 @@ PERMISSIONS = (
         elb.actions("CreateListener", "CreateLoadBalancer", "DeleteLoadBalancer", "DescribeListeners", "DescribeTags"),
         elb.used,
     ),
-    Grant(elb.STATEMENT, (*elb.actions("AddTags"), "ec2:DescribeAccountAttributes"), elb.used, implied=True),
-    Grant(elb.STATEMENT, elb.actions("DeleteListener", "SetSecurityGroups", "SetSubnets"), elb.used, repairs=True),
-    Grant(FIRST, ("iam:CreateServiceLinkedRole",), elb.used, implied=True),
+    Grant(elb.STATEMENT, (*elb.actions("AddTags"), *elb.LOOKS), elb.used),
+    Grant(elb.STATEMENT, elb.actions("DeleteListener", "SetSecurityGroups", "SetSubnets"), elb.used),
+    Grant(FIRST, ("iam:CreateServiceLinkedRole",), elb.used),
 )

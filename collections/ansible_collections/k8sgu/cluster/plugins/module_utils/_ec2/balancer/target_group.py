@@ -249,5 +249,5 @@ PERMISSIONS = (
         ),
         elb.used,
     ),
-    Grant(elb.STATEMENT, elb.actions("DeregisterTargets", "ModifyTargetGroup"), elb.used, repairs=True),
+    Grant(elb.STATEMENT, elb.actions("DeregisterTargets", "ModifyTargetGroup"), elb.used),
 )

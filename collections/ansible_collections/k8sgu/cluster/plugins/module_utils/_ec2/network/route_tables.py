@@ -493,9 +493,9 @@ PERMISSIONS = (
     Grant(READ, ("ec2:DescribeRouteTables",)),
     Grant(MAKE, ("ec2:CreateRouteTable",), _own, tags=True),
     Grant(CHANGE, ("ec2:AssociateRouteTable", "ec2:DisassociateRouteTable", "ec2:DeleteRouteTable"), _own),
-    Grant(CHANGE, ("ec2:ReplaceRouteTableAssociation",), _own, repairs=True),
+    Grant(CHANGE, ("ec2:ReplaceRouteTableAssociation",), _own),
     Grant(CHANGE, ROUTES, _tagged),
-    Grant(CHANGE, ROUTE_REPAIRS, _tagged, repairs=True),
+    Grant(CHANGE, ROUTE_REPAIRS, _tagged),
     Grant(MAKE, ROUTES, lambda case: not _tagged(case)),
-    Grant(MAKE, ROUTE_REPAIRS, lambda case: not _tagged(case), repairs=True),
+    Grant(MAKE, ROUTE_REPAIRS, lambda case: not _tagged(case)),
 )

@@ -228,5 +228,5 @@ class SetProfile(_Change):
 
 PERMISSIONS = (
     Grant(CHANGE, ("ec2:ModifyInstanceAttribute",)),
-    Grant(CHANGE, ("ec2:StartInstances", "ec2:ModifyInstanceMetadataOptions"), repairs=True),
+    Grant(CHANGE, ("ec2:StartInstances", "ec2:ModifyInstanceMetadataOptions")),
 )

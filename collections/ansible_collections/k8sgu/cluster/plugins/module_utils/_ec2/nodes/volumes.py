@@ -170,12 +170,11 @@ KMS_GRANTS = Statement(
 )
 PERMISSIONS = (
     Grant(READ, ("ec2:DescribeVolumes",)),
-    Grant(CHANGE, ("ec2:ModifyVolume", "ec2:DeleteVolume"), repairs=True),
+    Grant(CHANGE, ("ec2:ModifyVolume", "ec2:DeleteVolume")),
     Grant(
         KMS,
         ("kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncrypt*"),
         _own_key,
-        implied=True,
     ),
-    Grant(KMS_GRANTS, ("kms:CreateGrant",), _own_key, implied=True),
+    Grant(KMS_GRANTS, ("kms:CreateGrant",), _own_key),
 )
