@@ -77,6 +77,13 @@ options:
     elements: str
     choices: [public_ip, private_ip, public_dns, private_dns]
     default: [public_ip, private_ip, private_dns]
+  admin_cidrs:
+    description:
+      - The ranges that the nodes admit to SSH. With private ones alone, a private address comes before those of O(connect_by), since
+        a public one would be reached from outside.
+    type: list
+    elements: str
+    default: []
   login_user:
     description:
       - C(ansible_user) of the hosts, set on the group C(cluster_<name>), so that C(group_vars) can override it.
@@ -174,6 +181,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.inventory.hosts
     placed,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.inventory.options import (
+    addresses,
     check_clusters,
     check_hostnames,
     check_names,
@@ -216,7 +224,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
             layout = Layout(
                 clusters=query.clusters,
                 hostnames=tuple(self.get_option("hostnames")),
-                addresses=tuple(self.get_option("connect_by")),
+                addresses=addresses(self.get_option("connect_by"), self.get_option("admin_cidrs")),
                 full=query.full,
             )
             found = hosts_from(plain(instances) if query.full else instances, layout, self.inventory.groups)

@@ -120,6 +120,7 @@ options:
   admin_cidrs:
     description:
       - Ranges that may reach SSH and the API server from outside. Empty means nobody.
+      - With private ranges alone, administrators are in the VPC or connected to it, and RV(addresses) and RV(api_endpoint) are private.
     type: list
     elements: str
     default: []
@@ -207,8 +208,8 @@ options:
     type: dict
   load_balancer_scheme:
     description:
-      - V(internet-facing) or V(internal). V(auto) is internet-facing where nodes are public and O(admin_cidrs) is not empty, and
-        where nodes are private, the VPC is new and O(admin_cidrs) has public ranges.
+      - V(internet-facing) or V(internal). V(auto) is internet-facing where O(admin_cidrs) has public ranges, and nodes are public or
+        the VPC is new.
       - Private nodes behind an internet-facing one have it with a single control-plane node too.
     type: str
     choices: [auto, internal, internet-facing]

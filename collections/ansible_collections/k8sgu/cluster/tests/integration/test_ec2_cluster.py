@@ -231,6 +231,20 @@ def test_nothing_is_open_to_the_world_unless_asked_for(server: Server, admins: l
     assert ("0.0.0.0/0" in ranges) == (admins == ["0.0.0.0/0"])
 
 
+@pytest.mark.parametrize("layout", [{}, {"pools": HA}])
+def test_administrators_inside_reach_private_addresses(server: Server, layout: dict[str, Any]) -> None:
+    """A group admits a private address on the way to a private one: nodes' public ones are reached from outside."""
+    done = run(admin_cidrs=["10.0.1.0/24"], **layout)
+    private = {node["name"]: node["private_ip"] for node in done["nodes"]}
+    assert done["addresses"] == private and all(node["public_ip"] for node in done["nodes"])
+    if layout:
+        assert done["load_balancer"]["scheme"] == "internal"
+    else:
+        assert done["api_endpoint"]["host"] == private["demo-control-plane-0"]
+    mixed = run(admin_cidrs=["10.0.1.0/24", "203.0.113.7/32"], allow_replace=True, **layout)
+    assert mixed["addresses"] == {node["name"]: node["public_ip"] for node in mixed["nodes"]}
+
+
 def test_groups_go_by_reference_and_etcd_is_for_the_control_plane(server: Server) -> None:
     groups = run()["security_groups"]
     found = server.client("ec2").describe_security_groups(GroupIds=[groups["control_plane"]])["SecurityGroups"][0]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -340,6 +341,30 @@ def test_the_inventory_for_aws_asks_the_region_of_the_environment(inventory: Inv
     inventory.directory = ROOT / "inventories" / "aws"
     inventory.environment["AWS_REGION"] = "eu-west-1"
     assert set(inventory.list()["_meta"]["hostvars"]) == {"demo-worker-9"}
+
+
+@pytest.mark.parametrize(
+    ("admins", "private"),
+    [
+        (["10.0.1.0/24"], True),
+        (["172.31.4.5/32", "192.168.0.0/16", "100.64.0.0/10"], True),
+        (["10.0.1.0/24", "203.0.113.7/32"], False),
+        (["172.32.0.0/16"], False),
+        (["0.0.0.0/0"], False),
+        ([], False),
+    ],
+)
+def test_administrators_inside_reach_nodes_by_private_addresses(
+    inventory: Inventory, admins: list[str], private: bool
+) -> None:
+    inventory.directory = shutil.copytree(ROOT / "inventories" / "aws", inventory.base / "aws")
+    inventory.environment["AWS_REGION"] = "us-east-1"
+    (inventory.directory / "group_vars" / "all" / "admins.yml").write_text(json.dumps({"k8sgu_admin_cidrs": admins}))
+    (inventory.directory / "group_vars" / "all" / "cluster.yml").rename(
+        inventory.directory / "group_vars" / "all" / "a.yml"
+    )
+    found = inventory.list()["_meta"]["hostvars"]["demo-worker-0"]
+    assert found["ansible_host"] == found["ec2_private_ip" if private else "ec2_public_ip"]
 
 
 def test_a_proxy_is_not_asked_for_an_api_that_the_command_excepts(inventory: Inventory) -> None:

@@ -35,7 +35,8 @@ def server(running: Server) -> Server:
 
 def play(playbook: str, state: Path, *arguments: str, **variables: Any) -> tuple[int, str]:
     """Exit status and output of a playbook without a terminal."""
-    extra = {"k8sgu_cluster_name": "demo", "k8sgu_region": "us-east-1", "k8sgu_state_dir": str(state), **variables}
+    place = {"k8sgu_cluster_name": "demo", "k8sgu_region": "us-east-1", "k8sgu_state_dir": str(state)}
+    extra = {**place, "k8sgu_admin_cidrs": ["203.0.113.7/32"], **variables}
     # Without localhost, so that Ansible takes its own Python for it and looks for no other.
     inventory = state.parent / f"{state.name}.yml"
     inventory.write_text(json.dumps({"all": {"children": {"control_plane": {}, "etcd": {}, "worker": {}}}}))
@@ -98,6 +99,16 @@ def test_the_plan_is_shown_after_who_makes_it(server: Server, tmp_path: Path) ->
     assert tasks(output.partition("PLAY [Infrastructure]")[2])[0] == WHO
     who, plan = output.index("account 123456789012"), output.index("create instance/demo-control-plane-0")
     assert who < plan
+
+
+@pytest.mark.parametrize("check", [["--check"], []])
+def test_nodes_that_would_admit_nobody_are_not_made(server: Server, tmp_path: Path, check: list[str]) -> None:
+    """They would be billed, and the run would wait for SSH in vain."""
+    before, calls = picture(server), len(server.calls)
+    status, output = play("infrastructure", tmp_path, *check, k8sgu_image=AMI, k8sgu_admin_cidrs=[])
+    made = server.calls[calls:]
+    assert status != 0 and "k8sgu_admin_cidrs: empty" in output and "nothing was changed" in output, output[-3000:]
+    assert made == [] and picture(server) == before
 
 
 @pytest.mark.parametrize("playbook", ["infrastructure", "destroy"])

@@ -104,6 +104,11 @@ class Description:
         return self.private_nodes and self.bastion and outside and not self.vpc_id and bool(self.pools)
 
     @property
+    def inside(self) -> bool:
+        """Whether administrators come from private addresses alone: from the VPC, or a network connected to it."""
+        return bool(self.admin_cidrs) and not any(ranges.public(cidr) for cidr in self.admin_cidrs)
+
+    @property
     def faces_internet(self) -> bool:
         """Whether a load balancer has public addresses."""
         return self.balanced and self.load_balancer_scheme == "internet-facing"
@@ -281,11 +286,10 @@ def _scheme(options: Mapping[str, Any]) -> str:
     scheme: str = options["load_balancer_scheme"]
     if scheme != "auto":
         return scheme
-    if not options["private_nodes"]:
-        return "internet-facing" if options["admin_cidrs"] else "internal"
     # Administrators with private addresses come by a way of their own, a VPN for example.
     outside = any(ranges.public(cidr) for cidr in _cidrs(options, "admin_cidrs"))
-    return "internet-facing" if outside and not options["vpc_id"] else "internal"
+    brought = options["private_nodes"] and options["vpc_id"]
+    return "internet-facing" if outside and not brought else "internal"
 
 
 def _tags(given: Mapping[str, Any]) -> dict[str, str]:

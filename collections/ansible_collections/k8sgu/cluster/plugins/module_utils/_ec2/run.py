@@ -284,7 +284,7 @@ def _found(aws: session.Aws, description: Description, current: Current, plan: P
     balancer = next((item for item in current.load_balancers if tags.cluster_tag(description.name) in item.tags), None)
     found: dict[str, Any] = {
         "nodes": nodes,
-        "addresses": {node["name"]: node["public_ip"] or node["private_ip"] for node in nodes},
+        "addresses": {node["name"]: _reached_by(description, node) for node in nodes},
         "subnet_ids": sorted({node["subnet_id"] for node in nodes}),
         "security_groups": {group.tags.get(tags.ROLE, ""): group.id for group in current.groups},
         "load_balancer": {},
@@ -313,11 +313,17 @@ def _found(aws: session.Aws, description: Description, current: Current, plan: P
             # Nodes need no way around by the internet.
             inside = first["private_ip"]
     elif first and not plan.balanced:
-        host, inside = first["public_ip"] or first["private_ip"], first["private_ip"]
+        host, inside = _reached_by(description, first), first["private_ip"]
     else:
         return found
     found["api_endpoint"] = {"host": host, "private_host": inside, "port": names.API_PORT}
     return found
+
+
+def _reached_by(description: Description, node: Mapping[str, Any]) -> str:
+    """Where administrators reach a node. A group admits a private address only on the way to a private one."""
+    address: str = node["private_ip"] if description.inside else node["public_ip"] or node["private_ip"]
+    return address
 
 
 def _node(instance: Instance) -> dict[str, Any]:

@@ -32,12 +32,25 @@ def check_described(values: Mapping[str, Any]) -> list[str]:
     """Problems of the names of a cluster that ec2_cluster is to make, in ec2_cluster's words."""
     problems = [
         *check_pools(values),
+        *_check_admins(values),
         *_of("k8sgu_tags", name_rules.tags_faults, values.get("k8sgu_tags"), check_type_dict),
     ]
     region = str(values.get("k8sgu_region") or "")
     return problems + _of(
         "k8sgu_zones", lambda zones: [name_rules.zones_fault(zones, region)], values.get("k8sgu_zones"), check_type_list
     )
+
+
+def _check_admins(values: Mapping[str, Any]) -> list[str]:
+    """The security groups of the nodes admit nobody else, and what is added to them by hand a run takes away."""
+    if values.get("k8sgu_admin_cidrs"):
+        return []
+    return [
+        "k8sgu_admin_cidrs: empty, so that no node would admit anybody to SSH and the API, this machine neither, and "
+        "the run would end there with everything billed; give the range that you come from: your public address "
+        "([203.0.113.7/32]), or, on a machine in the VPC (k8sgu_vpc_id) or connected to it, its private one "
+        "([10.0.1.0/24]); nodes are then reached by their private addresses"
+    ]
 
 
 def _of(option: str, faults: Callable[[Any], list[str]], value: Any, converted: Callable[[Any], Any]) -> list[str]:

@@ -23,6 +23,7 @@ GOOD: dict[str, Any] = {
     "k8sgu_releases_dir": str(RELEASES),
     "k8sgu_vpc_id": None,
     "k8sgu_vpc_cidr": "10.240.0.0/16",
+    "k8sgu_admin_cidrs": ["203.0.113.7/32"],
     "k8sgu_pod_cidr": "10.200.0.0/16",
     "k8sgu_pod_cidr_node_prefix": 24,
     "k8sgu_service_cidr": "10.32.0.0/16",
@@ -310,3 +311,13 @@ def test_the_nearest_version(version: str, nearest: str) -> None:
 
 def test_the_longest_node_name_that_there_can_be() -> None:
     assert described({"k8sgu_pools": [pool("g" * 45, 10)]}) == []
+
+
+@pytest.mark.parametrize("changes", [{}, {"k8sgu_vpc_id": "vpc-1"}])
+@pytest.mark.parametrize("empty", [[], None])
+def test_somebody_has_to_get_in(changes: dict[str, Any], empty: Any) -> None:
+    (problem,) = described({"k8sgu_admin_cidrs": empty, **changes})
+    assert problem.startswith("k8sgu_admin_cidrs: empty") and "203.0.113.7/32" in problem and "k8sgu_vpc_id" in problem
+    assert described({"k8sgu_admin_cidrs": ["10.0.1.0/24"], **changes}) == []
+    # Nodes that are there already are somebody else's matter.
+    assert inventory(ONE, k8sgu_admin_cidrs=empty) == []

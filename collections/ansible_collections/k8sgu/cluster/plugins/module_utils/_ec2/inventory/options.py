@@ -10,6 +10,7 @@ import difflib
 from typing import Any, Iterable, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import ranges
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.inventory.hosts import (
     HOSTNAME_FIELDS,
     TAG_PREFIX,
@@ -46,6 +47,16 @@ def check_names(given: Iterable[str], known: Iterable[str]) -> None:
         faults.append(f"unknown option {name} ({hint})")
     if faults:
         raise InventoryError("; ".join(faults))
+
+
+def addresses(connect_by: Iterable[str], admin_cidrs: Iterable[str]) -> tuple[str, ...]:
+    """What to connect by, in order of preference. What is no range is ec2_cluster's to refuse."""
+    ranges_given = list(admin_cidrs)
+    try:
+        inside = bool(ranges_given) and not any(ranges.public(cidr) for cidr in ranges_given)
+    except ValueError:
+        inside = False
+    return tuple(dict.fromkeys([*(["private_ip"] if inside else []), *connect_by]))
 
 
 def check_hostnames(preference: Iterable[str]) -> None:
