@@ -22,6 +22,11 @@ SERVICES = (IMDS, DNS, MIRROR)  # link-local, the same in every VPC
 SLIRP_RANGE = "169.254.240.0/24"
 SLIRP_ADDRESS = "169.254.240.100"
 SLIRP_GATEWAY = "169.254.240.2"
+# The lab's own internet has one public address, from a range set aside for documentation (RFC 5737), and a link to each
+# VPC's namespace with the same two addresses at its ends.
+OUTSIDE = "198.51.100.10"
+OUTSIDE_GATEWAY = "169.254.241.1"
+OUTSIDE_ADDRESS = "169.254.241.2"
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ec2lab import addresses, control, doctor, host, image, names, proxies, vm_image
+from ec2lab import addresses, control, doctor, host, image, names, proxies, trust, vm_image
 from ec2lab.errors import HostUnfit, LabError, Timeout
 from ec2lab.fabric import Fabric
 from ec2lab.lab import FIRST_API_PORT, REGION, STATE_ROOT, Description, Lab, all_labs, choose_range, exclusive
 from ec2lab.machine import KINDS, Machines, kvm, memory, vm
+from ec2lab.services.internet import check_directory
 
 DEFAULT = "default"
 MIRROR_URL = f"http://{addresses.MIRROR}:5080"
@@ -56,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
 
     up = add("up", "Start a lab, or take a crashed one up again.")
     up.add_argument("--mirror-dir", type=Path, metavar="DIR", help="the directory that the lab serves to its nodes")
+    up.add_argument(
+        "--internet-dir", type=Path, metavar="DIR", help="hosts of the lab's own internet, and images of its registries"
+    )
     up.add_argument(
         "--public-range", metavar="CIDR", help="its public addresses (default: a free part of 198.18.0.0/15)"
     )
@@ -168,8 +172,19 @@ def describe(lab: Lab, arguments: argparse.Namespace) -> Description:
     public, port = choose_range(arguments.public_range), choose_port(arguments.api_port)
     if arguments.lag is not None and arguments.lag < 0:
         raise LabError(f"--lag {arguments.lag}: give a number of calls, 0 or more")
-    account = names.account(lab.name)
-    return Description(lab.name, public, port, directory, account, lag=arguments.lag or 0, machine=machine)
+    inner = arguments.internet_dir
+    if inner is not None:
+        check_directory(inner)
+    return Description(
+        lab.name,
+        public,
+        port,
+        directory,
+        names.account(lab.name),
+        lag=arguments.lag or 0,
+        machine=machine,
+        internet_dir="" if inner is None else str(inner.absolute()),
+    )
 
 
 def choose_machine(option: str | None) -> str:
@@ -221,6 +236,7 @@ def refuse_changes(known: Description, arguments: argparse.Namespace) -> None:
     for option, wanted, has in (
         ("--mirror-dir", arguments.mirror_dir and str(arguments.mirror_dir.absolute()), known.mirror_dir),
         (MIRROR_VARIABLE, requested_mirror(), known.mirror_dir),
+        ("--internet-dir", arguments.internet_dir and str(arguments.internet_dir.absolute()), known.internet_dir),
         ("--public-range", arguments.public_range, known.public_range),
         ("--api-port", arguments.api_port, known.api_port),
         ("--lag", arguments.lag, known.lag),
@@ -368,6 +384,8 @@ def env(arguments: argparse.Namespace) -> int:
         "EC2LAB_IMAGE_ID": description.image_id,
         MIRROR_VARIABLE: description.mirror_dir,
         "EC2LAB_MIRROR_URL": MIRROR_URL,
+        "EC2LAB_INTERNET_PROXY": description.proxy,
+        "EC2LAB_INTERNET_CA": str(trust.certificate_path(lab.state_dir)),
         **dict.fromkeys(proxies.EXCEPTIONS, proxies.exceptions(os.environ, description.public_range)),
     }
     for name, value in values.items():
@@ -383,6 +401,7 @@ def status(arguments: argparse.Namespace) -> int:
     print(f"  account            {description.account_id}")
     print(f"  public addresses   {description.public_range}")
     print(f"  mirror             {description.mirror_dir}")
+    print(f"  internet           {description.internet_dir or 'AWS alone'}")
     for each in answer["instances"]:
         marks = f"  faults: {', '.join(each['faults'])}" if each["faults"] else ""
         line = f"  {each['id']}  {each['state']:<13}  {each['private_ip']:<15}  {each['public_ip']:<15}  {each['name']}"

@@ -22,16 +22,18 @@ from typing import Any
 from werkzeug.serving import BaseWSGIServer
 
 from ec2lab import control, faults, image
-from ec2lab.api import patches, seed, server
+from ec2lab.api import patches, seed, server, translate
 from ec2lab.api.backends import all_ec2
 from ec2lab.api.patches import balancers
 from ec2lab.api.patches import machines as chosen
+from ec2lab.authority import Authority
 from ec2lab.controller import Controller, find
 from ec2lab.errors import LabError
 from ec2lab.fabric import Fabric
 from ec2lab.guest import GuestServices
 from ec2lab.lab import Description, Lab
 from ec2lab.machine import KINDS, Machines
+from ec2lab.services.internet import HTTPS, Internet, Outside
 from ec2lab.volumes import Volumes
 
 log = logging.getLogger(__name__)
@@ -71,7 +73,10 @@ class Daemon:
         self.api.lag.calls = description.lag
         self.fabric = Fabric(lab.name, description.public_range)
         self.machines = Machines(lab.name, lab.state_dir)
-        self.guest = GuestServices(self.api, self.fabric, Path(description.mirror_dir))
+        self.internet = Internet(
+            Path(description.internet_dir) if description.internet_dir else None, self._aws_names, description.api_port
+        )
+        self.guest = GuestServices(self.api, self.fabric, Path(description.mirror_dir), self.internet.names)
         self.controller = Controller(
             lab.name,
             description.public_range,
@@ -86,9 +91,14 @@ class Daemon:
     def _changed(self) -> None:
         self.controller.wake()
 
+    def _aws_names(self) -> set[str]:
+        with self.api.lock:
+            return translate.aws_names()
+
     def run(self) -> None:
         self._load()
         endpoint = self._listen()
+        self._serve_outside()
         # Restore the network and services of what a killed daemon left before the lab counts as up.
         self.controller.adopt()
         self.controller.try_step()
@@ -117,6 +127,17 @@ class Daemon:
             ) from error
         with own:
             return server.listen(self.api, "127.0.0.1", port, fd=own.fileno())
+
+    def _serve_outside(self) -> None:
+        """Before any machine boots, whose disk gets the authority's certificate."""
+        authority = Authority(self.lab.state_dir)
+        try:
+            proxy = socket.create_server(("127.0.0.1", self.description.proxy_port))
+        except OSError:  # another program took it while no daemon ran
+            proxy = socket.create_server(("127.0.0.1", 0))
+        self.description = replace(self.description, proxy_port=proxy.getsockname()[1])
+        self.lab.write(self.description)
+        Outside(self.internet, authority, self.fabric.open_outside, lambda: self.fabric.connect_outside(HTTPS), proxy)
 
     def _load(self) -> None:
         """Loads the saved state or makes a new account, and registers the image that is in the cache now."""

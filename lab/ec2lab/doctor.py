@@ -49,6 +49,7 @@ PROGRAMS = (
     _Program("conntrack", "conntrack", "ends the connections of an unhealthy load balancer target"),
     _Program("slirp4netns", "slirp4netns", "connects internet and NAT gateways to the internet through the host"),
     _Program("ssh-keygen", "openssh-client", "the nodes' host keys"),
+    _Program("openssl", "openssl", "the nodes' trust in the lab's own internet"),
     _Program("mke2fs", "e2fsprogs", "the nodes' disks"),
     _Program("nsenter", "util-linux", "starts nodes in their VPC"),
     _Program("unshare", "util-linux", "starts nodes in namespaces of their own"),

@@ -29,6 +29,7 @@ from ec2lab.shell import run
 VPC_MTU = 9001
 OUTSIDE_MTU = 1500
 SLIRP_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 10.0
 # Metric of the host's route to the whole public range: one per VPC, all after the routes to single addresses.
 RANGE_METRIC = 1000
 
@@ -85,8 +86,10 @@ class Fabric:
             for vpc_id in self._existing() - wanted.keys():
                 self._remove_vpc(vpc_id)
             self._vpcs = wanted
+            self._make_outside()
             for vpc in desired.vpcs:
                 self._reconcile_vpc(vpc)
+            self._route_from_outside(desired.vpcs)
             self._checks.update(desired.vpcs, self.namespace)
 
     def destroy(self) -> None:
@@ -96,6 +99,8 @@ class Fabric:
             self._vpcs = {}
             for vpc_id in self._existing():
                 self._remove_vpc(vpc_id)
+            if names.outside_path(self.lab).exists():
+                run(["ip", "netns", "delete", names.outside(self.lab)], check=False)
             for name, alias in host.aliases().items():
                 if alias.startswith(names.prefix(self.lab)):
                     run(["ip", "link", "delete", "dev", name], check=False)
@@ -119,6 +124,21 @@ class Fabric:
         """A bound socket that lives in the VPC's namespace; `address` is one of `addresses.SERVICES`."""
         return netns.open_socket(self.namespace(vpc_id), family, kind, address, port)
 
+    def open_outside(self, port: int) -> socket.socket:
+        """A bound TCP socket at the public address of the lab's own internet."""
+        with self._lock:
+            self._make_outside()
+        path = names.outside_path(self.lab)
+        return netns.open_socket(path, socket.AF_INET, socket.SOCK_STREAM, addresses.OUTSIDE, port)
+
+    def connect_outside(self, port: int) -> socket.socket:
+        """A connection to that address, from its own namespace."""
+
+        def work() -> socket.socket:
+            return socket.create_connection((addresses.OUTSIDE, port), timeout=CONNECT_TIMEOUT_S)
+
+        return netns.inside(names.outside_path(self.lab), work)
+
     def health(self, target_group_arn: str, instance_id: str, port: int) -> TargetHealth:
         """The health of a target, for DescribeTargetHealth."""
         return self._checks.health((target_group_arn, instance_id, port))
@@ -133,7 +153,8 @@ class Fabric:
         prefix = names.prefix(self.lab)
         if not names.NETNS_DIR.is_dir():
             return set()
-        return {path.name.removeprefix(prefix) for path in names.NETNS_DIR.iterdir() if path.name.startswith(prefix)}
+        found = {path.name.removeprefix(prefix) for path in names.NETNS_DIR.iterdir() if path.name.startswith(prefix)}
+        return found - {names.OUTSIDE_DEVICE}
 
     def _end_range(self) -> None:
         """Makes the host reject connections to addresses of the range that no VPC has, so that none leaves the host."""
@@ -150,6 +171,7 @@ class Fabric:
             _await_end(pid)
         # The kernel removes a namespace later; the link to the host must be gone when this returns.
         run(["ip", "link", "delete", "dev", names.uplink(self.lab, vpc_id)], check=False)
+        run(["ip", "-netns", namespace, "link", "delete", "dev", names.OUTSIDE_DEVICE], check=False)
         run(["ip", "netns", "delete", namespace], check=False)
         if self.namespace(vpc_id).exists():
             raise LabError(f"cannot remove the network namespace {namespace}")
@@ -172,7 +194,7 @@ class Fabric:
             run(["ip", "netns", "add", namespace])
             self._loaded.pop(vpc.id, None)
         seen = _read(namespace)
-        if names.HOST_DEVICE not in seen.links or "lo" not in seen.up:
+        if not {names.HOST_DEVICE, names.OUTSIDE_DEVICE} <= seen.links or "lo" not in seen.up:
             self._prepare(vpc.id, namespace)
             seen = _read(namespace)
         # Load the filter first, so that new nodes are filtered from their first packet on.
@@ -214,6 +236,55 @@ class Fabric:
                 f"address replace {ends.vpc}/31 dev {names.HOST_DEVICE}",
                 f"link set dev {names.HOST_DEVICE} up",
                 "link set dev lo up",
+            ],
+        )
+        self._link_outside(vpc_id, namespace)
+
+    # The lab's own internet: a namespace beside the VPCs', to which only their gateways lead
+
+    def _make_outside(self) -> None:
+        path = names.outside_path(self.lab)
+        if not path.exists():
+            host.hold_netns_directory()
+            run(["ip", "netns", "add", names.outside(self.lab)])
+        if not netns.inside(path, _is_ready):
+            netns.inside(path, _write_sysctls)
+            _batch(names.outside(self.lab), [f"address replace {addresses.OUTSIDE}/32 dev lo", "link set dev lo up"])
+
+    def _link_outside(self, vpc_id: str, namespace: str) -> None:
+        here, there = names.outside_link(vpc_id), names.OUTSIDE_DEVICE
+        if there not in _read(namespace).links:
+            _batch(
+                names.outside(self.lab),
+                [
+                    f"link add name {here} mtu {OUTSIDE_MTU} type veth "
+                    f"peer name {there} mtu {OUTSIDE_MTU} netns {namespace}"
+                ],
+            )
+        _batch(
+            names.outside(self.lab),
+            [f"address replace {addresses.OUTSIDE_GATEWAY}/32 dev {here}", f"link set dev {here} up"],
+        )
+        _batch(
+            namespace,
+            [f"address replace {addresses.OUTSIDE_ADDRESS}/32 dev {there}", f"link set dev {there} up"],
+        )
+
+    def _route_from_outside(self, vpcs: Iterable[model.Vpc]) -> None:
+        """The way back: to the public addresses with which nodes come, over the links of their VPCs."""
+        wanted = {
+            (public, names.outside_link(vpc.id)) for vpc in vpcs for public in routes.public_sources(vpc).values()
+        }
+        listed = json.loads(run(["ip", "-netns", names.outside(self.lab), "-json", "route", "show"]) or "[]")
+        present = {(route["dst"], route["dev"]) for route in listed if "gateway" in route}
+        _batch(
+            names.outside(self.lab),
+            [
+                *(f"route delete {public} dev {link}" for public, link in sorted(present - wanted)),
+                *(
+                    f"route add {public} via {addresses.OUTSIDE_ADDRESS} dev {link} onlink"
+                    for public, link in sorted(wanted - present)
+                ),
             ],
         )
 
@@ -446,6 +517,17 @@ def _seen_route(kind: str, route: dict[str, Any]) -> KernelRoute | None:
         device="" if kind != "unicast" else route.get("dev", ""),
         via=route.get("gateway", ""),
     )
+
+
+def _is_ready() -> bool:
+    """Whether the thread's namespace has the address of the lab's own internet, and its loopback is up."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((addresses.OUTSIDE, 0))
+            probe.connect((addresses.OUTSIDE, 9))
+        except OSError:
+            return False
+    return True
 
 
 def _write_sysctls() -> None:

@@ -27,8 +27,10 @@ API_PORT = 80
 
 
 class GuestServices:
-    def __init__(self, api: Api, fabric: Fabric, mirror_dir: Path) -> None:
+    def __init__(self, api: Api, fabric: Fabric, mirror_dir: Path, outside_names: Callable[[], set[str]] = set) -> None:
+        """`outside_names` are the hosts of the lab's own internet."""
         self.api, self.fabric, self.mirror_dir = api, fabric, mirror_dir
+        self._outside_names = outside_names
         self._tokens = Tokens()
         self._open: dict[str, list[Callable[[], None]]] = {}
 
@@ -95,8 +97,9 @@ class GuestServices:
             raise
 
     def _names(self, vpc_id: str) -> dict[str, list[str]]:
+        outside = {name: [addresses.OUTSIDE] for name in self._outside_names()}
         with self.api.lock:
-            return translate.dns_names(vpc_id)
+            return outside | translate.dns_names(vpc_id)
 
     def _metadata(self, vpc_id: str, address: str) -> Metadata | None:
         with self.api.lock:

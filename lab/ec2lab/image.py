@@ -104,6 +104,9 @@ class Base(Protocol):
     @property
     def key(self) -> str: ...
 
+    @property
+    def path(self) -> Path: ...
+
     def disk(self, gib: int) -> Path: ...
 
 

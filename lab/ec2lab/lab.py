@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ec2lab import addresses, names
@@ -38,10 +38,19 @@ class Description:
     # How many calls AWS is behind its own changes, see api.consistency.
     lag: int = 0
     machine: str = "container"  # the kind of its nodes, unless a launch's tag chooses
+    internet_dir: str = ""  # empty: nothing but AWS is in the lab's own internet
+    proxy_port: int = 0  # of the way there from the host; the daemon chooses it
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def proxy(self) -> str:
+        return f"http://127.0.0.1:{self.proxy_port}"
+
+
+KNOWN = frozenset(field.name for field in fields(Description))
 
 
 class Lab:
@@ -59,7 +68,9 @@ class Lab:
 
     def description(self) -> Description | None:
         try:
-            return Description(**json.loads(self.description_file.read_text()))
+            said = json.loads(self.description_file.read_text())
+            # A lab of another version of this program, which runs beside this one, may say more.
+            return Description(**{name: said[name] for name in said if name in KNOWN})
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:

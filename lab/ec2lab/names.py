@@ -16,6 +16,7 @@ NETNS_DIR = Path("/run/netns")
 NODE_DEVICE = "ens5"  # what a Nitro instance calls its first interface
 INTERNET_DEVICE = "internet"  # in a VPC's namespace: leads to the internet through the host, by slirp4netns
 HOST_DEVICE = "host"  # in a VPC's namespace: the link to the host, where public addresses arrive
+OUTSIDE_DEVICE = "outside"  # in a VPC's namespace: the link to the lab's own internet
 LEAST_RANGE_METRIC = 2**31  # see range_metric
 
 _LAB_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
@@ -47,6 +48,20 @@ def namespace(lab: str, vpc_id: str) -> str:
 
 def namespace_path(lab: str, vpc_id: str) -> Path:
     return NETNS_DIR / namespace(lab, vpc_id)
+
+
+def outside(lab: str) -> str:
+    """The namespace of the lab's own internet. No VPC has this name: their ids begin with `vpc-`."""
+    return namespace(lab, OUTSIDE_DEVICE)
+
+
+def outside_path(lab: str) -> Path:
+    return NETNS_DIR / outside(lab)
+
+
+def outside_link(vpc_id: str) -> str:
+    """The end of a VPC's link that is in the lab's own internet."""
+    return "o" + hashlib.sha256(vpc_id.encode()).hexdigest()[:12]
 
 
 def cgroup(lab: str) -> str:

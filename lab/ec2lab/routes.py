@@ -92,6 +92,13 @@ def _default(subnet: model.Subnet | None) -> model.Route | None:
     return next((r for r in subnet.routes if r.destination == "0.0.0.0/0"), None) if subnet else None
 
 
+def _towards(subnet: model.Subnet, address: str) -> model.Route | None:
+    """The route that a packet from the subnet to the address takes: the most specific one."""
+    there = ipaddress.IPv4Address(address)
+    covering = [route for route in subnet.routes if there in _network(route.destination)]
+    return max(covering, key=lambda route: _network(route.destination).prefixlen, default=None)
+
+
 def _works(gateway: model.NatGateway | None, subnets: dict[str, model.Subnet]) -> bool:
     """A NAT gateway works if its own subnet has a route to the internet."""
     if gateway is None:
@@ -128,6 +135,12 @@ def kernel_routes(vpc: model.Vpc, internet: bool) -> set[KernelRoute]:
                 made = KernelRoute(number, destination, "unreachable")
                 if internet:
                     made = KernelRoute(number, destination, device=names.INTERNET_DEVICE, via=addresses.SLIRP_GATEWAY)
+                if route is _towards(subnet, addresses.OUTSIDE):
+                    wanted.add(
+                        KernelRoute(
+                            number, addresses.OUTSIDE, device=names.OUTSIDE_DEVICE, via=addresses.OUTSIDE_GATEWAY
+                        )
+                    )
             wanted.add(made)
     return wanted | set(shared.values())
 

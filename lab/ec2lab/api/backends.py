@@ -17,8 +17,10 @@ from moto.core import DEFAULT_ACCOUNT_ID
 # Each lab sets its own account here; moto reads this variable with every request.
 ACCOUNT = os.environ.get("MOTO_ACCOUNT_ID", DEFAULT_ACCOUNT_ID)
 SERVICES = ("ec2", "elbv2", "autoscaling", "iam", "sts", "ssm", "s3")
+# The same by the names of AWS's endpoints.
+ENDPOINTS = ("ec2", "elasticloadbalancing", "autoscaling", "iam", "sts", "ssm", "s3")
 
-__all__ = ["ACCOUNT", "REGION", "SERVICES", "all_ec2", "ec2", "elbv2", "get_backend", "iam", "sts"]
+__all__ = ["ACCOUNT", "ENDPOINTS", "REGION", "SERVICES", "all_ec2", "ec2", "elbv2", "get_backend", "iam", "sts"]
 
 
 def ec2(region: str = REGION) -> Any:

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from ec2lab import addresses, cgroups, image, names
+from ec2lab import addresses, cgroups, image, names, trust
 from ec2lab.errors import LabError, Timeout
 from ec2lab.shell import run
 
@@ -116,6 +116,7 @@ class Machine(ABC):
         shutil.rmtree(directory / "seed", ignore_errors=True)
         write_seed(directory / "seed", spec)
         self.own_files(directory / "seed", spec)
+        trust.add(directory / "seed", base.path / "skeleton", self.directory.parent)
         facts = asdict(spec) | {"user_data": None, "authorized_keys": list(spec.authorized_keys), "image": base.key}
         write(directory / "spec.json", json.dumps(facts, indent=1).encode(), 0o600)
         partial = directory / f".{self.disk_name}"

@@ -131,6 +131,11 @@ class MirrorHandler(Handler):
         root: Path = self.server.context  # type: ignore[attr-defined]
         return root
 
+    @property
+    def files(self) -> Path:
+        """The directory of plain files."""
+        return self.root
+
     def do_GET(self) -> None:
         address = urlsplit(self.path)
         path = unquote(address.path)
@@ -171,7 +176,7 @@ class MirrorHandler(Handler):
         raise NotFound("UNSUPPORTED", "the lab's registry serves pulls only")
 
     def _file(self, path: str) -> None:
-        found = inside(self.root, path)
+        found = inside(self.files, path)
         if found.is_dir():
             names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in found.iterdir())
             self.answer(200, "".join(f"{name}\n" for name in names).encode())

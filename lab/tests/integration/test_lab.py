@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,12 +31,33 @@ TRUST = {
 }
 
 
+PROGRAM, MANIFEST = os.urandom(5 << 20), json.dumps({"schemaVersion": 2, "layers": []}).encode()
+
+
+def make_internet(directory: Path) -> Path:
+    """One host with a file, and one registry with an image."""
+    (directory / "hosts/downloads.example.com").mkdir(parents=True)
+    (directory / "hosts/downloads.example.com/program").write_bytes(PROGRAM)
+    write_image(directory / "images/registry.example/app")
+    return directory
+
+
+def write_image(layout: Path) -> str:
+    """An OCI layout with the manifest of tag v1; returns its digest."""
+    (layout / "blobs" / "sha256").mkdir(parents=True)
+    digest = hashlib.sha256(MANIFEST).hexdigest()
+    (layout / "blobs" / "sha256" / digest).write_bytes(MANIFEST)
+    entry = {"digest": f"sha256:{digest}", "annotations": {"org.opencontainers.image.ref.name": "v1"}}
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    return digest
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
     directory = tmp_path_factory.mktemp("lab")
     running = RunningLab(NAME, directory)
     try:
-        running.up("--mirror-dir", str(directory / "mirror"))
+        running.up("--mirror-dir", str(directory / "mirror"), "--internet-dir", str(make_internet(directory / "net")))
         yield running
     finally:
         running.down()
@@ -254,15 +276,59 @@ def test_the_mirror_serves_files_and_images(cloud: Cloud, pair: tuple[str, str])
     wanted = hashlib.sha256(content).hexdigest()
     for instance in pair:
         assert cloud.say(instance, f"curl -sf {url}/files/program | sha256sum").split()[0] == wanted
-    layout = mirror / "images" / "registry.example" / "app"
-    (layout / "blobs" / "sha256").mkdir(parents=True)
-    manifest = json.dumps({"schemaVersion": 2, "layers": []}).encode()
-    digest = hashlib.sha256(manifest).hexdigest()
-    (layout / "blobs" / "sha256" / digest).write_bytes(manifest)
-    entry = {"digest": f"sha256:{digest}", "annotations": {"org.opencontainers.image.ref.name": "v1"}}
-    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    digest = write_image(mirror / "images" / "registry.example" / "app")
     pulled = cloud.say(pair[0], f"curl -sf '{url}/v2/app/manifests/v1?ns=registry.example' | sha256sum")
     assert pulled.split()[0] == digest
+
+
+def test_the_lab_s_own_internet_answers_a_node_with_a_public_address(cloud: Cloud, pair: tuple[str, str]) -> None:
+    node = pair[0]
+    fetched = cloud.say(node, "curl -sSf https://downloads.example.com/program | sha256sum")
+    assert fetched.split()[0] == hashlib.sha256(PROGRAM).hexdigest()
+    # Python looks its authorities up in another way than curl does.
+    program = "import urllib.request as u; print(len(u.urlopen('https://downloads.example.com/program').read()))"
+    assert cloud.say(node, f'python3 -c "{program}"') == str(len(PROGRAM))
+    digest = hashlib.sha256(MANIFEST).hexdigest()
+    for reference in ("v1", f"sha256:{digest}"):
+        pulled = cloud.say(node, f"curl -sSf https://registry.example/v2/app/manifests/{reference} | sha256sum")
+        assert pulled.split()[0] == digest
+    assert cloud.ssh(node, "curl -s -m 20 https://nowhere.invalid/", check=False).returncode == 6  # no such name
+    # It is outside: the group's egress applies, and the lab's services at 169.254.169.251 are another matter.
+    rules = cloud.ec2.describe_security_groups(GroupIds=[cloud.group])["SecurityGroups"][0]["IpPermissionsEgress"]
+    question = f"curl -s -o /dev/null -m {WATCH_S} https://downloads.example.com/program"
+    cloud.ec2.revoke_security_group_egress(GroupId=cloud.group, IpPermissions=rules)
+    try:
+        eventually(lambda: cloud.ssh(node, question, check=False).returncode == 28, "no way out without egress")
+    finally:
+        cloud.ec2.authorize_security_group_egress(GroupId=cloud.group, IpPermissions=rules)
+    eventually(lambda: cloud.ssh(node, question, check=False).returncode == 0, "the way out is back")
+
+
+def test_aws_answers_at_its_own_names(cloud: Cloud, pair: tuple[str, str], tmp_path: Path) -> None:
+    """From the host by the proxy, without an endpoint; from a node by an address that the host has signed."""
+    program = (
+        "import boto3\n"
+        "s3 = boto3.client('s3')\n"
+        "s3.create_bucket(Bucket='files-of-the-test')\n"
+        "s3.put_object(Bucket='files-of-the-test', Key='a/b', Body=b'abc')\n"
+        "print(boto3.client('ec2').describe_vpcs()['Vpcs'][0]['VpcId'])\n"
+        "print(s3.generate_presigned_url('get_object', Params={'Bucket': 'files-of-the-test', 'Key': 'a/b'}))\n"
+    )
+    known = {name: value.strip("'") for name, value in cloud.lab.environment.items()}
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+        **{name: value for name, value in known.items() if name != "AWS_ENDPOINT_URL"},
+        "HTTPS_PROXY": known["EC2LAB_INTERNET_PROXY"],
+        "AWS_CA_BUNDLE": known["EC2LAB_INTERNET_CA"],
+    }
+    told = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    vpc, address = told.stdout.split()
+    assert vpc.startswith("vpc-")
+    assert address.startswith("https://files-of-the-test.s3")
+    assert cloud.say(pair[0], f"curl -sSf '{address}'") == "abc"
 
 
 def test_the_api_answers_on_the_nodes(cloud: Cloud, pair: tuple[str, str]) -> None:
@@ -398,23 +464,27 @@ def test_a_private_subnet_reaches_the_internet_through_a_nat_gateway(cloud: Clou
     cloud.wait([door, inner], "running")
     assert "PublicIpAddress" not in cloud.see(inner)
 
-    def fetches() -> bool:
-        done = cloud.ssh(inner, f"curl -sf -m {WATCH_S} http://{there}/", check=False, through=door)
-        assert done.returncode in (0, 7, 28), done.stderr  # curl's: fetched, not connected, timed out
-        return done.returncode == 0
+    def reached() -> set[bool]:
+        """Of both outsides: the host's, and the lab's own by its name, which resolves without a way out too."""
+        found = set()
+        for address in (f"http://{there}/", "https://downloads.example.com/program"):
+            asked = cloud.ssh(inner, f"curl -sf -o /dev/null -m {WATCH_S} {address}", check=False, through=door)
+            assert asked.returncode in (0, 7, 28), asked.stderr  # curl's: fetched, not connected, timed out
+            found.add(asked.returncode == 0)
+        return found
 
     allocated = ec2.allocate_address(Domain="vpc")["AllocationId"]
     with outside.internet(tmp_path / "web") as there:
-        eventually(lambda: not fetches(), "no way out without a gateway")
+        eventually(lambda: reached() == {False}, "no way out without a gateway")
         gateway = ec2.create_nat_gateway(SubnetId=cloud.subnets[0], AllocationId=allocated)["NatGateway"][
             "NatGatewayId"
         ]
         ec2.get_waiter("nat_gateway_available").wait(NatGatewayIds=[gateway], WaiterConfig={"Delay": 1})
-        assert not fetches()  # the route leads there, not the gateway alone
+        assert reached() == {False}  # the route leads there, not the gateway alone
         ec2.create_route(RouteTableId=table, DestinationCidrBlock=EVERYWHERE, NatGatewayId=gateway)
-        eventually(fetches, "the internet through the NAT gateway")
+        eventually(lambda: reached() == {True}, "the internet through the NAT gateway")
         ec2.delete_route(RouteTableId=table, DestinationCidrBlock=EVERYWHERE)
-        eventually(lambda: not fetches(), "no way out without the route")
+        eventually(lambda: reached() == {False}, "no way out without the route")
     ec2.delete_nat_gateway(NatGatewayId=gateway)
     cloud.terminate([door, inner])
     ec2.disassociate_route_table(AssociationId=association)

@@ -136,6 +136,17 @@ def test_a_lab_that_exists_keeps_its_kind_of_machine(roots: Path, monkeypatch: p
         cli.refuse_changes(known, cli.parser().parse_args(["up", "a", "--machine", "container"]))
 
 
+# The lab's own internet
+
+
+def test_a_lab_that_exists_keeps_its_internet(roots: Path) -> None:
+    known = lab.Description("a", "198.18.0.0/22", 5123, str(roots / "mirror"), internet_dir=str(roots / "net"))
+    cli.refuse_changes(known, cli.parser().parse_args(["up", "a"]))
+    cli.refuse_changes(known, cli.parser().parse_args(["up", "a", "--internet-dir", str(roots / "net")]))
+    with pytest.raises(LabError, match=r"--internet-dir .*other: lab a has .*net; `ec2lab down a` first"):
+        cli.refuse_changes(known, cli.parser().parse_args(["up", "a", "--internet-dir", str(roots / "other")]))
+
+
 # Names
 
 
@@ -178,6 +189,20 @@ def test_a_lab_of_before_keeps_its_account(roots: Path) -> None:
     description = one.description()
     assert description is not None
     assert description.account_id == lab.FIRST_ACCOUNT
+
+
+def test_a_lab_of_another_version_is_read_as_far_as_it_is_known(roots: Path) -> None:
+    """Labs of two versions run side by side: each asks the others for their ports and ranges."""
+    one = Lab("a")
+    one.write(lab.Description("a", "198.18.0.0/22", 5123, "/mirror"))
+    known = one.description()
+    said = json.loads(one.description_file.read_text()) | {"something_new": 1}
+    one.description_file.write_text(json.dumps(said))
+    assert one.description() == known
+    for damaged in ("[1]", "1", "{}", '{"name": "a"}', "no JSON"):
+        one.description_file.write_text(damaged)
+        with pytest.raises(LabError, match="is damaged"):
+            one.description()
 
 
 # Faults

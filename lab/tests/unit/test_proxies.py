@@ -60,6 +60,8 @@ def test_env_prints_both_names(
     assert cli.main(["env"]) == 0
     printed = dict(line.removeprefix("export ").split("=", 1) for line in capsys.readouterr().out.splitlines())
     assert printed["AWS_ENDPOINT_URL"] == description.endpoint
+    assert printed["EC2LAB_INTERNET_PROXY"] == description.proxy
+    assert printed["EC2LAB_INTERNET_CA"] == str(lab.Lab("default").state_dir / "internet-ca.pem")
     for name in ("NO_PROXY", "no_proxy"):
         assert shlex.split(printed[name]) == [f"*.corp.example,a b,{OURS}"]
 

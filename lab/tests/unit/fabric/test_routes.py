@@ -25,21 +25,27 @@ def in_public(made: model.Vpc, internet: bool = True) -> set[KernelRoute]:
 
 
 INTERNET = KernelRoute(PUBLIC, "default", device="internet", via="169.254.240.2")
+# The lab's own internet, to which the same route leads.
+OUTSIDE = KernelRoute(PUBLIC, "198.51.100.10", device="outside", via="169.254.241.1")
 
 
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
         ([], {KernelRoute(PUBLIC, "default", "blackhole")}),
-        ([model.Route("0.0.0.0/0", "internet")], {INTERNET}),
+        ([model.Route("0.0.0.0/0", "internet")], {INTERNET, OUTSIDE}),
         ([model.Route("0.0.0.0/0", "blackhole")], {KernelRoute(PUBLIC, "default", "blackhole")}),
         (
             [model.Route("0.0.0.0/0", "internet"), model.Route(PODS, "instance", "i-5")],
-            {INTERNET, KernelRoute(PUBLIC, PODS, device="n5", via="10.0.0.5")},
+            {INTERNET, OUTSIDE, KernelRoute(PUBLIC, PODS, device="n5", via="10.0.0.5")},
         ),
         (  # an instance that does not run
             [model.Route("0.0.0.0/0", "internet"), model.Route(PODS, "instance", "i-77")],
-            {INTERNET, KernelRoute(PUBLIC, PODS, "blackhole")},
+            {INTERNET, OUTSIDE, KernelRoute(PUBLIC, PODS, "blackhole")},
+        ),
+        (  # an instance for a part of the internet, the lab's own in it: the most specific route wins
+            [model.Route("0.0.0.0/0", "internet"), model.Route("198.51.100.0/24", "instance", "i-5")],
+            {INTERNET, KernelRoute(PUBLIC, "198.51.100.0/24", device="n5", via="10.0.0.5")},
         ),
         (  # an instance for everything: a NAT instance
             [model.Route("0.0.0.0/0", "instance", "i-5")],
@@ -53,7 +59,8 @@ def test_a_route_table_in_the_kernel(more: list[model.Route], expected: set[Kern
 
 
 def test_without_a_way_out_the_internet_is_unreachable() -> None:
-    assert in_public(vpc(), internet=False) == {KernelRoute(PUBLIC, "default", "unreachable")}
+    """But for the lab's own, which needs nothing of the host."""
+    assert in_public(vpc(), internet=False) == {KernelRoute(PUBLIC, "default", "unreachable"), OUTSIDE}
 
 
 def test_without_an_internet_gateway_its_routes_lead_nowhere() -> None:
