@@ -179,11 +179,14 @@ def up() -> list[Command]:
 
 
 def molecule() -> list[Command]:
-    """Each scenario has a lab of its own; the default one takes as long as the others together and waits a lot."""
+    """Each scenario has a lab of its own; default and aws take as long as the others together and wait a lot."""
     names = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
     return [
         Command(
-            f"molecule {name}", [str(BIN / "molecule"), "test", "-s", name], lane=str(name == "default"), machines=True
+            f"molecule {name}",
+            [str(BIN / "molecule"), "test", "-s", name],
+            lane=str(name in ("aws", "default")),
+            machines=True,
         )
         for name in names
     ]
