@@ -111,12 +111,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
     def _push(self, mirror: Mirror, missing: list[dict[str, str]]) -> str:
         """Copies programs to the node as the login user and returns their directory. The module verifies them."""
         made = self._low_level_execute_command(
-            f"umask 077; mkdir -p {_STAGING} && cd {_STAGING} && pwd", sudoable=False
+            f"umask 077; mkdir -p {_STAGING} && cd {_STAGING} && ls && pwd", sudoable=False
         )
-        staging = made["stdout"].strip().splitlines()[-1] if made["rc"] == 0 and made["stdout"].strip() else ""
+        *there, staging = made["stdout"].strip().splitlines() if made["rc"] == 0 and made["stdout"].strip() else [""]
         if not staging.startswith("/"):
             raise AnsibleError(f"component: {_STAGING} cannot be made on the node: {made['stderr'] or made['stdout']}")
-        for item in {entry["sha256"]: entry for entry in missing}.values():
+        # What a run that was cut off has pushed already is not sent again.
+        for item in {entry["sha256"]: entry for entry in missing if entry["sha256"] not in there}.values():
             target = posixpath.join(staging, item["sha256"])
             # An interrupted copy keeps its temporary name, so that it is never taken for a complete one.
             self._connection.put_file(posixpath.join(str(mirror.directory), item["url_path"]), target + ".partial")

@@ -474,6 +474,25 @@ def test_programs_are_pushed_if_there_is_no_address(greeter: Greeter) -> None:
     assert not greeter.run(mirror_url="").changed
 
 
+def test_what_a_run_that_was_cut_off_has_pushed_is_not_sent_again(greeter: Greeter) -> None:
+    program = greeter.node.mirror / f"files/{greeter.name}/1.0/amd64/greeter"
+    content = program.read_bytes()
+    staged = f"/home/ubuntu/.ansible/k8sgu-staging/{hashlib.sha256(content).hexdigest()}"
+    directories = f"install -d -o ubuntu -g ubuntu /home/ubuntu/.ansible {Path(staged).parent}"
+    stage = f"{directories}; install -o ubuntu /dev/stdin {staged}"
+    greeter.node.run(f"printf damaged | sh -c '{stage}'")
+    assert "the pushed copy has 7 bytes" in greeter.run(ok=False, mirror_url="").message
+    # That one is gone, so the next run pushes it; here it is the whole program, and the controller has none to send.
+    encoded = base64.b64encode(content).decode()
+    greeter.node.run(
+        f"sh -c '{stage}' <<END\n{encoded}\nEND\nbase64 -d {staged} >{staged}.new; mv {staged}.new {staged}"
+    )
+    program.unlink()
+    greeter.run(mirror_url="")
+    assert greeter.answer() == "1.0 hello 0"
+    assert greeter.node.run("ls -A /home/ubuntu/.ansible/k8sgu-staging 2>/dev/null", check=False) == ""
+
+
 def test_a_program_that_is_not_the_manifests_is_refused(greeter: Greeter) -> None:
     greeter.add_version("2.0")
     path = greeter.node.mirror / f"files/{greeter.name}/2.0/amd64/greeter"

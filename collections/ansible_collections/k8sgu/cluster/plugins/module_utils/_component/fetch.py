@@ -107,9 +107,12 @@ def _check_space(artifacts: list[Artifact]) -> None:
 def _install(artifact: Artifact, mirror_url: str, mirror_proxy: str, staged: str, mirror_ca: str) -> None:
     source = staged_path(artifact, staged) if staged else ""
     if source and os.path.exists(source):
-        with open(source, "rb") as stream:
-            _place(artifact, stream, "the pushed copy")
-        remove_file(source)
+        try:
+            with open(source, "rb") as stream:
+                _place(artifact, stream, "the pushed copy", whole=True)
+        finally:
+            # Also one that differs, so that the next run pushes it again.
+            remove_file(source)
         return
     _download(artifact, f"{mirror_url.rstrip('/')}/{artifact.url_path}", mirror_proxy, mirror_ca)
 
