@@ -1,0 +1,124 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the first control-plane node serves, and who fetches where: the variables of cluster_facts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+ROLES = Path(__file__).resolve().parents[3] / "roles"
+# There are no plugins in a test's process, so the manifest is given as text.
+LOOKUP = "lookup('ansible.builtin.file', k8sgu_mirror_dir ~ '/manifest.json', errors='ignore')"
+FACTS = yaml.safe_load((ROLES / "cluster_facts" / "vars" / "main.yml").read_text().replace(LOOKUP, "manifest_text"))
+NAMES = (
+    "cluster_facts_manifest",
+    "cluster_facts_served",
+    "cluster_facts_mirror_host",
+    "k8sgu_node_mirror",
+    "k8sgu_files_url",
+    "k8sgu_files_ca",
+)
+NAMES = (*NAMES, "k8sgu_publishers")
+
+
+def file(component: str, source: str, version: str = "1.0", arch: str = "amd64") -> dict[str, str]:
+    path = f"files/{component}/{version}/{arch}/{component}"
+    return {"component": component, "version": version, "arch": arch, "source": source, "path": path}
+
+
+MANIFEST = {
+    "files": [
+        file("etcd", "build"),
+        file("etcd", "build", version="0.9"),
+        file("etcd", "build", arch="arm64"),
+        file("kubelet", "upstream"),
+        file("kubectl", "build"),
+        file("flannel", "build"),
+        file("cri-dockerd", "build"),
+        file("gone", "build"),
+    ],
+    "images": [
+        {"name": "docker.io/library/redis:1", "source": "build"},
+        {"name": "registry.k8s.io/pause:1", "source": "upstream"},
+        {"name": "registry.k8s.io/pause:0", "source": "build"},
+    ],
+}
+RELEASE = {
+    "components": {
+        **{name: {"version": "1.0"} for name in ("etcd", "kubelet", "kubectl")},
+        "flannel": {"version": "1.0", "needed_for": {"pod_network": "vxlan"}},
+        "cri-dockerd": {"version": "1.0", "needed_for": {"container_runtime": "docker"}},
+    },
+    "images": {"database": {"name": "docker.io/library/redis:1"}, "pause": {"name": "registry.k8s.io/pause:1"}},
+}
+
+
+def evaluated(manifest: dict[str, Any] | None, **given: Any) -> dict[str, Any]:
+    variables = {
+        # The lookup of a file that is not there gives none.
+        "manifest_text": json.dumps(manifest) if manifest else None,
+        "cluster_facts_architectures": ["amd64"],
+        "k8sgu_release": RELEASE,
+        "k8sgu_mirror_url": "",
+        "k8sgu_artifact_source": "auto",
+        "k8sgu_container_runtime": "containerd",
+        "k8sgu_pod_network": "routed",
+        "k8sgu_pki_dir": "/pki",
+        "k8sgu_node_proxy": {"https": "http://proxy.example:1", "no_proxy": ".example"},
+        "groups": {"control_plane": ["b", "a"]},
+        "hostvars": {"a": {"ec2_private_ip": "10.0.0.4"}},
+        **{name: trust(FACTS[name]) for name in NAMES},
+        **given,
+    }
+    templar = Templar(DataLoader(), variables=variables)
+    return {name: templar.template(variables[name]) for name in NAMES}
+
+
+def trust(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: trust(item) for key, item in value.items()}
+    return trust_as_template(value)
+
+
+def served(found: dict[str, Any]) -> list[str]:
+    files = [path.split("/", 1)[1].rpartition("/")[0] for path in found["cluster_facts_served"]["files"]]
+    return files + found["cluster_facts_served"]["images"]
+
+
+REDIS, PAUSE = "docker.io/library/redis:1", "registry.k8s.io/pause:1"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ["etcd/1.0/amd64", REDIS]),
+        ({"k8sgu_artifact_source": "directory"}, ["etcd/1.0/amd64", "kubelet/1.0/amd64", REDIS, PAUSE]),
+        ({"k8sgu_pod_network": "vxlan"}, ["etcd/1.0/amd64", "flannel/1.0/amd64", REDIS]),
+        ({"k8sgu_container_runtime": "docker"}, ["etcd/1.0/amd64", "cri-dockerd/1.0/amd64", REDIS]),
+        ({"cluster_facts_architectures": ["amd64", "arm64"]}, ["etcd/1.0/amd64", "etcd/1.0/arm64", REDIS]),
+        ({"cluster_facts_architectures": []}, ["etcd/1.0/amd64", "etcd/1.0/arm64", REDIS]),
+        ({"k8sgu_mirror_url": "https://mirror.example"}, []),
+        # As in check mode, where the mirror may not be filled yet.
+        (None, []),
+    ],
+)
+def test_the_first_node_serves_what_the_others_need_and_cannot_fetch(
+    given: dict[str, Any] | None, expected: list[str]
+) -> None:
+    found = evaluated(MANIFEST if given is not None else None, **(given or {}))
+    given = given or {}
+    assert served(found) == expected
+    url = given.get("k8sgu_mirror_url") or ("https://10.0.0.4:5443" if expected else "")
+    assert found["k8sgu_files_url"] == url
+    assert found["k8sgu_files_ca"] == ("/pki/kubernetes-ca.pem" if expected else "")
+    assert found["k8sgu_node_mirror"]["host"] == ("a" if expected else "")
+    fetches = not given.get("k8sgu_mirror_url") and given.get("k8sgu_artifact_source") != "directory"
+    assert found["k8sgu_publishers"]["use"] is fetches
