@@ -12,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import time
 from typing import IO, Any, BinaryIO, Callable, cast
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Artifact, ComponentError
@@ -26,6 +27,9 @@ _MODE = 0o755
 _ARCHIVES = (".tgz", ".tar.gz")
 _AGAIN = "fill the mirror again"
 _CHANGED = "its publisher changed it, or something on the way did: find out which"
+# Statuses below 500 that may change after a moment: a publisher asks for patience.
+_PASSING = (408, 425, 429)
+_PAUSE_S = 0.5
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -172,7 +176,7 @@ def _attempt(
                 place(stream)
             return
         except urllib.error.HTTPError as error:
-            if error.code < 500 or attempt == _ATTEMPTS:
+            if (error.code < 500 and error.code not in _PASSING) or attempt == _ATTEMPTS:
                 raise ComponentError(
                     f"binaries: {url} answers {error.code} {error.reason}{_said(error)}; {refused}"
                 ) from error
@@ -185,6 +189,7 @@ def _attempt(
                 raise ComponentError(
                     f"binaries: {url} cannot be fetched ({error}, {_ATTEMPTS} attempts); {silent}"
                 ) from error
+        time.sleep(_PAUSE_S * attempt)
 
 
 def _unpack(left: dict[str, Artifact], stream: BinaryIO, url: str) -> None:

@@ -175,13 +175,14 @@ class Publisher(http.server.BaseHTTPRequestHandler):
 
     files: ClassVar[dict[str, bytes]] = {}
     broken: ClassVar[dict[str, int]] = {}
+    refused: ClassVar[dict[str, int]] = {}  # by path, the status of the next answer
     sent: ClassVar[dict[str, int]] = {}
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         body = self.files.get(path)
-        if body is None:
-            self.send_error(404)
+        if path in self.refused or body is None:
+            self.send_error(self.refused.pop(path, 404))
             return
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -196,7 +197,7 @@ class Publisher(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def publisher() -> Iterator[str]:
-    for known in (Publisher.files, Publisher.broken, Publisher.sent):
+    for known in (Publisher.files, Publisher.broken, Publisher.refused, Publisher.sent):
         known.clear()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Publisher) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
@@ -227,6 +228,7 @@ def test_programs_come_from_their_publishers(tmp_path: Path, publisher: str) -> 
     packed = archive({"./LICENSE": b"x", "db-v1/docs/one": b"of another kind", "db-v1/one": one, "db-v1/two": two})
     Publisher.files.update({"/db.tar.gz": packed, "/alone": alone})
     Publisher.broken["/db.tar.gz"] = len(packed) // 2 + (1 << 20)
+    Publisher.refused["/alone"] = 429
     group = [
         published(tmp_path, "one", one, f"{publisher}/db.tar.gz"),
         published(tmp_path, "two", two, f"{publisher}/db.tar.gz"),
