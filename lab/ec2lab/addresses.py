@@ -17,6 +17,7 @@ LAB_PREFIX = 22
 IMDS = "169.254.169.254"
 DNS = "169.254.169.253"
 MIRROR = "169.254.169.251"
+NTP = "169.254.169.123"
 SERVICES = (IMDS, DNS, MIRROR)  # link-local, the same in every VPC
 # slirp4netns uses a small network of its own in each VPC's namespace; link-local, so no VPC can use the same range.
 SLIRP_RANGE = "169.254.240.0/24"
@@ -102,7 +103,7 @@ def name_servers(vpc_cidr: str) -> tuple[str, str]:
 
 def services(vpc_cidr: str) -> tuple[str, ...]:
     """Every address at which a VPC serves its instances."""
-    return (*SERVICES, resolver(vpc_cidr))
+    return (*SERVICES, NTP, resolver(vpc_cidr))
 
 
 def prefix_length(cidr: str) -> int:

@@ -1,4 +1,4 @@
-"""The services of each VPC: metadata, DNS, mirror and API, on sockets inside its namespace."""
+"""The services of each VPC: metadata, DNS, time, mirror and API, on sockets inside its namespace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ec2lab.api.backends import ACCOUNT, all_ec2
 from ec2lab.api.patches import roles
 from ec2lab.api.server import Api
 from ec2lab.fabric import Fabric
-from ec2lab.services import dns, metadata, mirror
+from ec2lab.services import dns, metadata, mirror, ntp
 from ec2lab.services.metadata import Metadata, Tokens
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,8 @@ class GuestServices:
                     f"dns {vpc_id}",
                 )
                 closers.append(names.close)
+            clock = self._socket(vpc_id, datagram, addresses.NTP, ntp.NTP_PORT)
+            closers.append(ntp.TimeServer(clock, f"time {vpc_id}").close)
             files = mirror.serve(
                 self._socket(vpc_id, stream, addresses.MIRROR, MIRROR_PORT), self.mirror_dir, f"mirror {vpc_id}"
             )
