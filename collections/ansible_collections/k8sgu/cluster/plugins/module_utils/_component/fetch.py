@@ -15,6 +15,7 @@ import os
 import time
 from typing import IO, Any, BinaryIO, Callable, cast
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component import elf
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Artifact, ComponentError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import ensure_directory, remove_file
 
@@ -250,5 +251,12 @@ def _place(artifact: Artifact, stream: BinaryIO, source: str, otherwise: str = _
         raise ComponentError(
             f"binaries: {source} has {size} bytes and SHA-256 {total.hexdigest()}, not the {artifact.size} bytes and "
             f"{artifact.sha256} of the mirror's manifest; {otherwise}"
+        )
+    problem = elf.cannot_run(partial)
+    if problem:
+        remove_file(partial)
+        raise ComponentError(
+            f"binaries: {artifact.path} from {source} cannot run on this system: {problem}; use a build without that need "
+            "(a static one), or nodes with a newer system (k8sgu_image)"
         )
     os.replace(partial, artifact.path)
