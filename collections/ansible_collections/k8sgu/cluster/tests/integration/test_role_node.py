@@ -107,7 +107,8 @@ def test_only_what_a_change_concerns_is_restarted(node: lab_node.Node, tmp_path:
     kernel, time = begun(node, KERNEL), begun(node, TIME)
     assert kernel != "0"
     assert time != before
-    assert "swap.target" in node.run(f"systemctl show --value --property=After {KERNEL}")
+    after = node.run(f"systemctl show --value --property=After {KERNEL}").split()
+    assert {"swap.target", "zramswap.service", "dphys-swapfile.service"} <= set(after)
     assert play(node, tmp_path) == 0
 
     # Another worker is a name more, and nothing to be restarted for.
@@ -164,3 +165,44 @@ def test_networkd_leaves_alone_what_is_not_its_own(node: lab_node.Node, tmp_path
     assert not kept(node)["fwmark 0x4000"]
     node.run(f"mv /etc/systemd/network/05-k8sgu.network /root; {EVENTS[2]} && {CONFIGURED}")
     assert not any(kept(node).values())
+
+
+# The distribution's own, which must not touch the clock: it is the host's.
+CHRONY = """\
+set -e
+mkdir -p /etc/systemd/system/chrony.service.d
+printf '[Unit]\\nConditionCapability=\\n' >/etc/systemd/system/chrony.service.d/node.conf
+echo 'DAEMON_OPTS="-F 1 -x"' >/etc/default/chrony
+apt-get -qq update
+apt-get -qq -o Dpkg::Options::=--force-confold install chrony systemd-resolved
+systemctl is-active chrony systemd-resolved
+"""
+
+
+def resolver(node: lab_node.Node, directory: Path) -> list[str]:
+    """What node_facts says: the file for pods, and the servers in it."""
+    arguments, environment, result = ansible_program.one_task(
+        directory, node.ansible_variables, {"k8sgu.cluster.node_facts": {}}, ""
+    )
+    done = ansible_program.run("ansible-playbook", *arguments, cwd=directory, environment=environment)
+    assert result.exists(), done.stdout + done.stderr
+    found = json.loads(result.read_text())["ansible_facts"]["k8sgu_node"]
+    return [found["resolv_conf"], *found["name_servers"]]
+
+
+@pytest.mark.timeout(600)
+def test_chrony_takes_amazon_s_clock_and_pods_a_real_name_server(node: lab_node.Node, tmp_path: Path) -> None:
+    server = node.run("awk '/^nameserver/ {print $2; exit}' /etc/resolv.conf").strip()
+    node.run(f"{CHRONY} >/root/chrony 2>&1 || {{ cat /root/chrony; exit 1; }}")
+    assert "169.254.169.123" not in node.run("chronyc -n sources")
+    play(node, tmp_path)
+    node.run("chronyc -n waitsync 60 0 0 1")
+    assert "^* 169.254.169.123" in node.run("chronyc -n sources")
+
+    node.run(f"printf '[Resolve]\\nDNS={server}\\n' >/etc/systemd/resolved.conf; systemctl restart systemd-resolved")
+    assert "nameserver 127.0.0.53" in node.run("cat /etc/resolv.conf")
+    assert resolver(node, tmp_path) == ["/run/systemd/resolve/resolv.conf", server]
+    # What resolved leaves behind when it is switched off.
+    node.run(f"systemctl stop systemd-resolved; rm /etc/resolv.conf; echo nameserver {server} >/etc/resolv.conf")
+    node.run("echo nameserver 192.0.2.1 >/run/systemd/resolve/resolv.conf")
+    assert resolver(node, tmp_path) == ["/etc/resolv.conf", server]

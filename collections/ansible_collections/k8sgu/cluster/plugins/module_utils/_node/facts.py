@@ -94,6 +94,18 @@ def name_servers(resolver_file: str) -> list[str]:
     return found
 
 
+def resolver_path(root: Path) -> Path:
+    """The resolv.conf(5) for pods.
+
+    In a pod the address of systemd-resolved's stub is the pod's own, and CoreDNS would ask itself; resolved's list of
+    real servers takes its place (systemd-resolved.service(8)). Where resolved runs beside a file that names servers of
+    its own, it may know none.
+    """
+    usual, resolved = root / "etc/resolv.conf", root / "run/systemd/resolve/resolv.conf"
+    usable = [path for path in (usual, resolved) if path.exists() and name_servers(path.read_text())]
+    return usable[0] if usable else usual
+
+
 def domain_name(hostname: str, resolver_file: str) -> str:
     """The machine's name with the first domain that it searches, such as ip-10-240-0-10.ec2.internal; empty without."""
     for line in resolver_file.splitlines():
@@ -127,9 +139,7 @@ def node_facts(root: Path = Path("/"), ask: Callable[[tuple[str, ...]], str] = s
     release = os_release((root / "etc/os-release").read_text())
     meminfo = (root / "proc/meminfo").read_text()
     cgroup = root / "sys/fs/cgroup"
-    # systemd-resolved's stub address is not reachable from pods; use its list of real servers.
-    resolved = root / "run/systemd/resolve/resolv.conf"
-    resolver = resolved if resolved.exists() else root / "etc/resolv.conf"
+    resolver = resolver_path(root)
     resolver_file = resolver.read_text() if resolver.exists() else ""
     machine = os.uname()
     distribution, version = release.get("ID", "unknown"), release.get("VERSION_ID", "")

@@ -64,6 +64,28 @@ def test_name_servers_are_those_that_another_machine_is() -> None:
 
 
 @pytest.mark.parametrize(
+    ("usual", "resolved", "expected"),
+    [
+        ("nameserver 127.0.0.53\n", RESOLVER, "run/systemd/resolve/resolv.conf"),
+        (RESOLVER, RESOLVER, "etc/resolv.conf"),
+        # resolved runs, but nobody told it a server.
+        (RESOLVER, "# No DNS servers known.\n", "etc/resolv.conf"),
+        ("nameserver 127.0.0.53\n", "# No DNS servers known.\n", "etc/resolv.conf"),
+        (None, RESOLVER, "run/systemd/resolve/resolv.conf"),
+        (None, None, "etc/resolv.conf"),
+    ],
+)
+def test_pods_ask_a_server_that_is_not_the_node(
+    tmp_path: Path, usual: str | None, resolved: str | None, expected: str
+) -> None:
+    for name, text in (("etc/resolv.conf", usual), ("run/systemd/resolve/resolv.conf", resolved)):
+        (tmp_path / name).parent.mkdir(parents=True)
+        if text is not None:
+            (tmp_path / name).write_text(text)
+    assert facts.resolver_path(tmp_path) == tmp_path / expected
+
+
+@pytest.mark.parametrize(
     ("hostname", "resolver", "name"),
     [
         ("ip-10-240-0-10", RESOLVER, "ip-10-240-0-10.ec2.internal"),
