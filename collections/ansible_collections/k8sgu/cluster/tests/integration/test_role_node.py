@@ -55,6 +55,12 @@ ip rule add fwmark 0x4000 table 77
 CONFIGURED = "for try in $(seq 300); do networkctl list ens5 | grep -q configured && exit; sleep 0.1; done; exit 1"
 # What an update of systemd, `netplan apply` and a changed file do.
 EVENTS = ("systemctl restart systemd-networkd", "networkctl reconfigure ens5", "networkctl reload")
+# As unattended-upgrades reads it.
+REBOOTS = """python3 -c "
+import apt_pkg
+apt_pkg.init()
+print(apt_pkg.config.find_b('Unattended-Upgrade::Automatic-Reboot', False))"
+"""
 KERNEL, TIME = "k8sgu-kernel.service", "systemd-timesyncd.service"
 
 
@@ -102,6 +108,9 @@ def begun(node: lab_node.Node, unit: str) -> str:
 @pytest.mark.timeout(600)
 def test_only_what_a_change_concerns_is_restarted(node: lab_node.Node, tmp_path: Path) -> None:
     node.run(TIME_SERVICE)
+    # As an image may have it.
+    node.run("echo 'Unattended-Upgrade::Automatic-Reboot \"true\";' >/etc/apt/apt.conf.d/52reboot")
+    assert node.run(REBOOTS) == "True\n"
     before = begun(node, TIME)
     assert play(node, tmp_path) == 1
     kernel, time = begun(node, KERNEL), begun(node, TIME)
@@ -110,6 +119,7 @@ def test_only_what_a_change_concerns_is_restarted(node: lab_node.Node, tmp_path:
     after = node.run(f"systemctl show --value --property=After {KERNEL}").split()
     assert {"swap.target", "zramswap.service", "dphys-swapfile.service"} <= set(after)
     assert play(node, tmp_path) == 0
+    assert node.run(REBOOTS) == "False\n"
 
     # Another worker is a name more, and nothing to be restarted for.
     assert play(node, tmp_path, "demo-worker-1") == 1

@@ -256,7 +256,7 @@ def _place(artifact: Artifact, stream: BinaryIO, source: str, otherwise: str = _
     if problem:
         remove_file(partial)
         raise ComponentError(
-            f"binaries: {artifact.path} from {source} cannot run on this system: {problem}; use a build without that need "
-            "(a static one), or nodes with a newer system (k8sgu_image)"
+            f"binaries: {artifact.path} from {source} cannot run on this system: {problem}; use a build without that "
+            "need (a static one), or nodes with a newer system (k8sgu_image)"
         )
     os.replace(partial, artifact.path)
