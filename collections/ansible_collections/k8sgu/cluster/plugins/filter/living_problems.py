@@ -26,7 +26,7 @@ options:
   _input:
     description:
       - C(values) of the description by option, C(count) of control-plane nodes or null, C(record) and C(record_file) on
-        the controller, and C(nodes), each with C(name), C(control_plane), C(etcd), C(address) and
+        the controller, and C(nodes), each with C(name), C(control_plane), C(etcd), C(address), C(volume) and
         C(membership), null for one that was not read.
     type: dict
     required: true

@@ -23,6 +23,10 @@ options:
     type: list
     elements: str
     default: []
+  volume:
+    description: The id of the machine's volume for etcd; empty for none.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -89,6 +93,11 @@ node:
       type: dict
     unreached:
       description: Addresses of O(reach) that could not be reached, with the reason.
+      returned: always
+      type: dict
+    volume:
+      description:
+        - The disk of O(volume) and what is where it is to be mounted; C(error) if it cannot be read. Empty without one.
       returned: always
       type: dict
     time:

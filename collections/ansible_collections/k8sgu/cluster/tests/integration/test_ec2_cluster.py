@@ -411,6 +411,24 @@ class TestChanges:
         ]
         assert not run(admin_cidrs=["198.51.100.0/24"])["changed"]
 
+    def test_etcds_volume_grows_and_changes_no_other_way_while_the_cluster_lives(self, server: Server) -> None:
+        def etcd_on(size: int) -> list[dict[str, Any]]:
+            return [pool("control_plane", 1, etcd_volume_size=size), pool("workers", 0)]
+
+        run(pools=etcd_on(2))
+        grown = run(pools=etcd_on(4), keep_control_plane=True)
+        assert [(step["action"], step["resource"]) for step in grown["plan"]] == [
+            ("update", "volume/demo-control-plane-0/etcd")
+        ]
+        assert not run(pools=etcd_on(4), keep_control_plane=True)["changed"]
+        before = picture(server)
+        for size, why in ((3, "cannot shrink; put back 4"), (0, "its data cannot move; put back 4")):
+            for check_mode in (True, False):
+                wanted = rf"etcd_volume_size: {size} GiB, .* demo-control-plane-0 has etcd on vol-.*{why} \(k8sgu_etcd"
+                with pytest.raises(RunFailed, match=wanted):
+                    run(check_mode, pools=etcd_on(size), keep_control_plane=True, allow_replace=True)
+        assert picture(server) == before
+
     def test_a_volume_grows_in_place_and_shrinks_only_by_replacement(self, server: Server) -> None:
         run()
         ids = {item["InstanceId"] for item in instances(server).values()}
@@ -787,6 +805,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a root volume smaller than the image": (
         {"pools": [pool("control_plane", 1, root_volume_size=10)]},
         "root_volume_size 10 GiB is smaller than .* 15 GiB",
+    ),
+    "a volume for etcd on a Xen type": (
+        {"pools": [pool("control_plane", 1, instance_type="m4.large", etcd_volume_size=5)]},
+        r"pools\[0\].etcd_volume_size: m4.large is a Xen type",
     ),
     "a key pair that is not there": (
         {"key_name": "nobody", "public_key": None},

@@ -13,6 +13,8 @@ import hashlib
 from typing import Iterable
 
 API_PORT = 6443
+# The device name of a volume for etcd. A Nitro instance shows it under another one; its id tells which it is.
+ETCD_DEVICE = "/dev/sdf"
 
 
 def load_balancer(cluster: str) -> str:

@@ -30,7 +30,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description imp
     parse,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network import route_tables
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes import departures, members, offers
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes import departures, members, offers, volumes
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.instances import Instance
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import ARGUMENT_SPECS, RULES
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.plan import Facts, Plan, Step
@@ -103,6 +103,14 @@ def _present(aws: session.Aws, description: Description, options: Mapping[str, A
     result = _result(aws, description, current, plan)
     result["billed"] = cluster.billed(description, max(1, len(zones)))
     ending = members.ending(current, plan)
+    volumes_kept = volumes.living_problems(description, current) if description.keep_control_plane else []
+    if volumes_kept:
+        sizes = sorted({pool.etcd_volume_size for pool in description.pools if pool.role == tags.CONTROL_PLANE})
+        raise RunFailed(
+            f"etcd_volume_size: {sizes[0]} GiB, and the cluster lives: {'; '.join(volumes_kept)} "
+            "(k8sgu_etcd_volume_size), or make a new cluster with it beside this one",
+            {**result, "reached": [], "changed": False},
+        )
     if ending and description.keep_control_plane:
         listed = "; ".join(f"{step.resource}: {step.reason}" for step in ending)
         raise RunFailed(

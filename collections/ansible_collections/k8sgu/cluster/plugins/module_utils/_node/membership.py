@@ -25,6 +25,8 @@ ETCD_JOINED = "var/lib/k8sgu/etcd-joined"
 # What a member's first start needs: the members there are then.
 ETCD_INITIAL = "etc/etcd/initial.env"
 ETCD_PKI = "etc/etcd/pki"
+# Where etcd's data is on a volume of its own, the unit that mounts it; the module data_volume writes it.
+ETCD_MOUNT = f"{UNITS}/var-lib-etcd.mount"
 KUBELET_CONFIG = "var/lib/kubelet/config.yaml"
 PODS = "var/lib/kubelet/pods"
 CNI_CONFIG = "etc/cni/net.d/10-k8sgu.conflist"
@@ -139,6 +141,8 @@ def etcd(root: Path, fetch: Any = fetch_members) -> Values:
     return {
         "data": data,
         "joined": exists(root / ETCD_JOINED),
+        "volume": exists(root / ETCD_MOUNT),
+        "mounted": os.path.ismount(root / "var/lib/etcd"),
         "initial": [part.partition("=")[0] for part in initial.group(1).split(",")] if initial else [],
         "members": found,
     }

@@ -144,6 +144,27 @@ def check_runtime(runtime: str, nodes: Nodes) -> list[str]:
     ]
 
 
+def check_volume(nodes: Nodes) -> list[str]:
+    """Members whose data would have to move; `volume` of a node is the id of the volume that it has for etcd."""
+    problems = []
+    for node in nodes:
+        etcd, volume = node["membership"]["etcd"], node.get("volume")
+        if not node["etcd"] or not (etcd["data"] or etcd["joined"]):
+            continue
+        if volume and not etcd.get("volume"):
+            problems.append(
+                f"{node['name']}: has the volume {volume} for etcd (k8sgu_etcd_volume_size), and its etcd lives on the "
+                f"root disk; a living member's data cannot move; detach the volume and put back 0, {BESIDE}"
+            )
+        if etcd.get("volume") and not volume:
+            problems.append(
+                f"{node['name']}: its etcd lives on a volume (var-lib-etcd.mount), and the instance has none for etcd "
+                "any more; attach it again as /dev/sdf and put back k8sgu_etcd_volume_size (in an inventory of "
+                "your own ec2_etcd_volume_id)"
+            )
+    return problems
+
+
 def check_cluster(cluster: str, nodes: Nodes) -> list[str]:
     """Problems of nodes that belong to another cluster."""
     return [
@@ -162,6 +183,7 @@ def check_living(values: Values, count: int | None, record: Values, nodes: Nodes
     # A member keeps the list of members from its first start on.
     if alive or any(node["membership"]["etcd"]["data"] for node in read):
         problems += check_count(count, members(record, read), nodes, alive)
+    problems += check_volume(read)
     problems += check_version(str(values["k8sgu_kubernetes_version"]), read)
     problems += check_runtime(str(values["k8sgu_container_runtime"]), read)
     return problems

@@ -15,6 +15,12 @@ from typing import Any, Mapping, Sequence
 DATA = "/var/lib/etcd"
 RECOVERY = "https://etcd.io/docs/v3.6/op-guide/recovery/"
 
+UNMOUNTED = (
+    f"the volume of {DATA} is not mounted, and its data must not pass for lost; systemctl start var-lib-etcd.mount "
+    "(systemctl status says why not); if the volume is gone for good, remove /etc/systemd/system/var-lib-etcd.mount "
+    "and run site.yml: the member joins anew"
+)
+
 Node = Mapping[str, Any]
 
 
@@ -22,7 +28,8 @@ def check_members(record: Mapping[str, Any], nodes: Sequence[Node], record_file:
     """A problem for each member that may not start. `nodes`: as in `living`; `record_file`: its path."""
     members = [node for node in nodes if node["etcd"]]
     read = [node for node in members if node.get("membership")]
-    empty = [node for node in read if not _etcd(node)["data"]]
+    empty = [node for node in read if _is_empty(node)]
+    hidden = [node for node in read if _hidden(node)]
     joined = _joined(read)
     two = _two_clusters(joined)
     if two:
@@ -34,7 +41,18 @@ def check_members(record: Mapping[str, Any], nodes: Sequence[Node], record_file:
         lived = bool(record) or any(node["membership"]["born"] for node in nodes if node.get("membership"))
         unread = [node["name"] for node in members if not node.get("membership")]
         found += [(node, _alone(node, lived, unread, record_file)) for node in empty]
+    found += [(node, UNMOUNTED) for node in hidden]
     return [f"{node['name']}: {problem}" for node, problem in found if problem]
+
+
+def _is_empty(node: Node) -> bool:
+    return not _etcd(node)["data"] and not _hidden(node)
+
+
+def _hidden(node: Node) -> bool:
+    """Whether the member's data is on a volume that is not mounted. One that never had a quorum has none to lose."""
+    etcd = _etcd(node)
+    return bool(etcd["joined"] and etcd.get("volume") and not etcd.get("mounted") and not etcd["data"])
 
 
 def joining(nodes: Sequence[Node]) -> list[str]:
@@ -44,7 +62,7 @@ def joining(nodes: Sequence[Node]) -> list[str]:
     if told is None:
         return []
     half = [node["name"] for node in read if _etcd(node)["data"] and any(one["learner"] for one in _own(node, told))]
-    new = [node["name"] for node in read if not _etcd(node)["data"] and not _in_birth(node, told)]
+    new = [node["name"] for node in read if _is_empty(node) and not _in_birth(node, told)]
     return sorted(half) + sorted(new)
 
 

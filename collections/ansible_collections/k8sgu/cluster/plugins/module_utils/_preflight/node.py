@@ -11,6 +11,8 @@ from typing import Any, Dict, Iterable, Mapping, Tuple
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.architectures import NAMES
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import numbers
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.ports import PROGRAMS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._volume import plan as volumes
+from ansible_collections.k8sgu.cluster.plugins.module_utils._volume.disk import Disk, Place
 
 # The oldest release of each distribution that still gets updates and has what the components need.
 DISTRIBUTIONS = {"ubuntu": (20, 4), "debian": (11,)}
@@ -34,6 +36,11 @@ UNWRITABLE = {
     "full": ("No space left on device", "No usable temporary directory"),
     "read-only": ("Read-only file system",),
 }
+NO_VOLUME = (
+    "k8sgu_etcd_volume_size: {} GiB, and it has no volume for etcd (ec2_etcd_volume_id); put back 0, or make a new "
+    "cluster (playbooks/infrastructure.yml attaches volumes at the launch), or name it in an inventory of your own"
+)
+SIZES = {"/": " (k8sgu_root_volume_size)", "/var/lib/etcd": " (k8sgu_etcd_volume_size)"}
 MAKE_ROOM = "make room (du -xh %s | sort -h | tail -30 shows what takes it)"
 
 Node = Mapping[str, Any]
@@ -65,6 +72,7 @@ def check_node(node: Node, values: Mapping[str, Any], port_table: Iterable[Mappi
         *check_cloud_init(probe),
         *check_kernel(probe),
         *check_proxy(probe),
+        *check_volume(probe, node, values),
         *check_ports(probe, bool(node["control_plane"]), port_table),
     ]
     return [f"{name}: {problem}" for problem in problems]
@@ -142,7 +150,7 @@ def check_room(each: Mapping[str, Any], told: bool) -> list[str]:
     if each["free_mb"] < space and not told:
         problems.append(
             f"{place} is full: {each['free_mb']} of {each['size_mb']} MiB are free, and a run needs {space}; "
-            f"{MAKE_ROOM % mount}, or enlarge it{' (k8sgu_root_volume_size)' if mount == '/' else ''}"
+            f"{MAKE_ROOM % mount}, or enlarge it{SIZES.get(mount, '')}"
         )
     if each["inodes"] and each["free_inodes"] < files:
         problems.append(
@@ -214,6 +222,18 @@ def check_proxy(probe: Probe) -> list[str]:
         "the node's subnet and security group reach it"
         for address, reason in sorted(probe["unreached"].items())
     ]
+
+
+def check_volume(probe: Probe, node: Node, values: Mapping[str, Any]) -> list[str]:
+    """The volume for etcd's data, which must be there if it is wanted, and blank or this node's own."""
+    found = probe.get("volume") or {}
+    size = int(values.get("k8sgu_etcd_volume_size") or 0)
+    if size and node.get("etcd") and not node.get("volume"):
+        return [NO_VOLUME.format(size)]
+    if not found or found.get("error"):
+        return [found["error"]] if found else []
+    wanted = volumes.Wanted(found["id"], "/var/lib/etcd", str(values["k8sgu_cluster_name"]), node["name"])
+    return volumes.problems(wanted, Disk(**found["disk"]), Place(**found["place"]), found["half_made"])
 
 
 def our_ports(control_plane: bool, port_table: Iterable[Mapping[str, Any]]) -> Ports:

@@ -17,5 +17,8 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
         "described": {"type": "bool", "default": False},
         "living": {"type": "dict"},
     },
-    "preflight_node": {"reach": {"type": "list", "elements": "str", "default": []}},
+    "preflight_node": {
+        "reach": {"type": "list", "elements": "str", "default": []},
+        "volume": {"type": "str", "default": ""},
+    },
 }

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._node.facts import memory_bytes, os_release
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners import listeners
+from ansible_collections.k8sgu.cluster.plugins.module_utils._volume import disk as disks
+from ansible_collections.k8sgu.cluster.plugins.module_utils._volume.run import half_made
 
 if TYPE_CHECKING:
     from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
@@ -27,6 +29,8 @@ NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN, NFT_MSG_GETGEN = 10, 15, 16
 NLM_F_REQUEST = 1
 NETLINK_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 5.0
+VOLUME_TIMEOUT_S = 30.0
+ETCD_DATA = "/var/lib/etcd"
 # Images, pods' files and etcd's database are below it.
 DATA_DIRECTORY = "var/lib"
 # As this process sees them, whatever `root` is.
@@ -170,7 +174,26 @@ def cloud_init(root: Path) -> dict[str, Any]:
     }
 
 
-def probe(root: Path = Path("/"), reach: Sequence[str] = ()) -> dict[str, Any]:
+def volume(volume_id: str) -> dict[str, Any]:
+    """The volume for etcd's data as it was found; {} without one."""
+    if not volume_id:
+        return {}
+    missing = disks.missing_tools()
+    if missing:
+        return {"error": disks.TOOLS_MISSING.format(", ".join(missing))}
+    try:
+        found = disks.read(disks.wait(volume_id, VOLUME_TIMEOUT_S))
+    except (disks.VolumeError, OSError) as error:
+        return {"error": str(error)}
+    return {
+        "id": volume_id,
+        "disk": asdict(found),
+        "place": asdict(disks.place(ETCD_DATA, found)),
+        "half_made": half_made(volume_id),
+    }
+
+
+def probe(root: Path = Path("/"), reach: Sequence[str] = (), volume_id: str = "") -> dict[str, Any]:
     """What `node.py` checks. `root`: where the machine's file system is mounted; `reach`: addresses to try."""
     release = os_release((root / "etc/os-release").read_text())
     disk = os.statvfs(root / DATA_DIRECTORY)
@@ -188,10 +211,11 @@ def probe(root: Path = Path("/"), reach: Sequence[str] = ()) -> dict[str, Any]:
         "listeners": [asdict(found) for found in listeners(root / "proc", ("tcp", "udp"))],
         "unreached": unreached(reach),
         "cloud_init": cloud_init(root),
+        "volume": volume(volume_id),
         "time": time.time(),
     }
 
 
 def run(call: Call) -> dict[str, Any]:
     """The result of the module preflight_node."""
-    return {"changed": False, "node": probe(reach=call.options["reach"])}
+    return {"changed": False, "node": probe(reach=call.options["reach"], volume_id=call.options["volume"])}

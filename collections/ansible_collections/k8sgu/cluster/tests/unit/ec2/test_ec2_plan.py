@@ -26,6 +26,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network import 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.route_tables import Route, RouteTable
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.subnets import Subnet
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.vpc import Vpc
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes import volumes
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.images import MachineImage
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.instances import Instance
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.launch import Launch
@@ -279,6 +280,38 @@ TABLE: list[tuple[str, Description, Current, list[str]]] = [
 @pytest.mark.parametrize(("case", "wanted", "current", "steps"), TABLE, ids=[row[0] for row in TABLE])
 def test_what_a_difference_leads_to(case: str, wanted: Description, current: Current, steps: list[str]) -> None:
     assert keys(cluster.make(wanted, current, FACTS)) == steps
+
+
+def with_etcd_volume(size: int) -> Current:
+    current = finished()
+    member = current.instances[0]
+    current.instances[0] = dataclasses.replace(member, volumes={**member.volumes, "/dev/sdf": "vol-etcd"})
+    current.volumes["vol-etcd"] = Volume("vol-etcd", size, True, "gp3", "in-use", OURS)
+    return current
+
+
+def etcd_on(size: int) -> Description:
+    return description(pools=(pool("control_plane", 1, etcd_volume_size=size), pool("workers", 2)))
+
+
+def test_etcds_volume_grows_in_place() -> None:
+    made = cluster.make(etcd_on(5), with_etcd_volume(2), FACTS)
+    [step] = made.changes
+    assert step.key == "update volume/demo-control-plane-0/etcd"
+    assert step.reason == "2 GiB gp3 -> 5 GiB gp3; the role etcd grows the file system"
+    assert volumes.living_problems(etcd_on(5), with_etcd_volume(2)) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "current", "why"),
+    [
+        (etcd_on(1), with_etcd_volume(2), "has etcd on vol-etcd of 2 GiB, and a volume cannot shrink; put back 2"),
+        (etcd_on(0), with_etcd_volume(2), "has etcd on vol-etcd, and its data cannot move; put back 2"),
+        (etcd_on(2), finished(), "has etcd on its root disk, and its data cannot move; put back 0"),
+    ],
+)
+def test_what_a_living_members_volume_cannot_become(wanted: Description, current: Current, why: str) -> None:
+    assert volumes.living_problems(wanted, current) == [f"demo-control-plane-0 {why}"]
 
 
 def test_removal_of_everything_uses_things_before_what_they_use() -> None:

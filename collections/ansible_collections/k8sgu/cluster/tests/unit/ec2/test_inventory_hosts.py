@@ -50,6 +50,20 @@ def one(given: dict[str, Any], layout: Layout | None = None) -> Host:
     return host
 
 
+def test_the_volume_for_etcd_is_known_by_its_device() -> None:
+    mappings = [
+        {"DeviceName": "/dev/xvda", "Ebs": {"VolumeId": "vol-1"}},
+        {"DeviceName": "/dev/sdf", "Ebs": {"VolumeId": "vol-2"}},
+    ]
+    member = one(instance(1, tags={"k8sgu.io/role": "control_plane"}, BlockDeviceMappings=mappings))
+    assert member.variables["ec2_etcd_volume_id"] == "vol-2"
+    for other in (
+        instance(1, BlockDeviceMappings=mappings),
+        instance(1, tags={"k8sgu.io/role": "control_plane"}, BlockDeviceMappings=mappings[:1]),
+    ):
+        assert "ec2_etcd_volume_id" not in one(other).variables
+
+
 def test_the_variables_and_groups_of_a_worker() -> None:
     host = one(instance(1, tags={"k8sgu.io/pod-cidr": "10.200.1.0/24", "team": "blue"}))
     assert host.name == "demo-worker-0"

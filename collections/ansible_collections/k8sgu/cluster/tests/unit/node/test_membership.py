@@ -87,7 +87,7 @@ def test_a_machine_just_made_tells_nothing(tmp_path: Path) -> None:
         "cluster": "",
         "fixed": {},
         "born": False,
-        "etcd": {"data": False, "joined": False, "initial": [], "members": None},
+        "etcd": {"data": False, "joined": False, "volume": False, "mounted": False, "initial": [], "members": None},
         "kubernetes": "",
         "runtime": "",
         "pods": 0,
@@ -103,6 +103,8 @@ def test_a_node_without_a_record_shows_what_its_cluster_was_made_with(old: Path)
         "etcd": {
             "data": True,
             "joined": False,
+            "volume": False,
+            "mounted": False,
             "initial": ["cp-0", "cp-1"],
             "members": [
                 {"name": "cp-0", "address": "10.240.0.10", "started": True, "learner": False},
@@ -114,6 +116,12 @@ def test_a_node_without_a_record_shows_what_its_cluster_was_made_with(old: Path)
         "runtime": "containerd",
         "pods": 1,
     }
+
+
+def test_a_volume_of_its_own_for_etcd_is_seen_by_its_unit(old: Path) -> None:
+    write(old, membership.ETCD_MOUNT, "[Mount]")
+    etcd = membership.membership(old, active=False, fetch=silent)["etcd"]
+    assert (etcd["volume"], etcd["mounted"], etcd["data"]) == (True, False, True)
 
 
 def test_the_record_is_used_and_not_a_users_flags(old: Path) -> None:

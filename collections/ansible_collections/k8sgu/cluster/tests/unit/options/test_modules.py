@@ -30,6 +30,7 @@ ON_NODES = {
     "audit_events",
     "certificate_scan",
     "component",
+    "data_volume",
     "encryption_scan",
     "etcd_member",
     "node_facts",

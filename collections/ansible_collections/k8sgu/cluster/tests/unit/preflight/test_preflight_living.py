@@ -378,3 +378,38 @@ def test_two_clusters_of_one_name_are_named_and_neither_is_touched() -> None:
     problems = members.check_members(THREE, nodes, FILE)
     assert len(problems) == 1
     assert "cp-0 and cp-1 are members of two different etcd clusters (cp-0; cp-1, cp-2)" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("volume", "etcd", "words"),
+    [
+        ("vol-1", {"data": True}, ["cp-0: has the volume vol-1 for etcd", "on the root disk", "put back 0"]),
+        ("", {"data": True, "volume": True}, ["cp-0: its etcd lives on a volume", "attach it again as /dev/sdf"]),
+        ("", {"joined": True, "volume": True}, ["cp-0: its etcd lives on a volume"]),
+        ("vol-1", {"data": True, "volume": True}, []),
+        ("", {"data": True}, []),
+        # Before a first start the data can be anywhere.
+        ("vol-1", {}, []),
+        ("", {"volume": True}, []),
+    ],
+)
+def test_a_living_members_data_stays_where_it_is(volume: str, etcd: dict[str, Any], words: list[str]) -> None:
+    problems = living.check_volume([{**node("cp-0", etcd), "volume": volume}])
+    assert len(problems) == bool(words)
+    assert all(word in problem for problem in problems for word in words)
+    assert living.check_volume([{**node("worker-1", {"data": True}), "etcd": False, "volume": "vol-1"}]) == []
+    assert problems == judged({}, {**node("cp-0", etcd), "volume": volume})
+
+
+def test_a_member_whose_volume_is_not_mounted_does_not_pass_for_lost() -> None:
+    def last(**etcd: Any) -> dict[str, Any]:
+        return node("cp-2", {"joined": True, "volume": True, **etcd}, born=True, fixed=MADE)
+
+    others = [lived("cp-0", ALL), lived("cp-1", ALL)]
+    [problem] = members.check_members(THREE, [*others, last(mounted=False)], FILE)
+    assert problem.startswith("cp-2: the volume of /var/lib/etcd is not mounted")
+    assert "systemctl start var-lib-etcd.mount" in problem
+    assert members.joining([*others, last(mounted=False)]) == []
+    # With it mounted and empty the data is lost, as on a root disk.
+    assert members.check_members(THREE, [*others, last(mounted=True)], FILE) == []
+    assert members.joining([*others, last(mounted=True)]) == ["cp-2"]

@@ -238,6 +238,43 @@ def test_a_proxy_out_of_reach_is_named_with_the_reason() -> None:
     )
 
 
+VOLUME = {
+    "id": "vol-1",
+    "disk": {"link": "/dev/disk/by-id/x", "device": "/dev/nvme1n1", "size": 1 << 30, "kind": ""},
+    "place": {"mounted": False, "source": "", "names": []},
+    "half_made": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("volume", "told"),
+    [
+        (VOLUME, ""),
+        ({}, ""),
+        ({"error": "waited 30 s for a disk"}, "demo-worker-0: waited 30 s for a disk"),
+        ({**VOLUME, "disk": {**VOLUME["disk"], "kind": "xfs"}}, "demo-worker-0: the volume vol-1 (/dev/nvme1n1) has a"),
+        ({**VOLUME, "place": {**VOLUME["place"], "names": ["member"]}}, "demo-worker-0: /var/lib/etcd has data on the"),
+        (
+            {**VOLUME, "disk": {**VOLUME["disk"], "kind": "ext4", "mark": {"cluster": "prod", "node": "a"}}},
+            "demo-worker-0: the volume vol-1 (/dev/nvme1n1) holds the data of the cluster 'prod' (its node a)",
+        ),
+    ],
+)
+def test_the_volume_for_etcd_is_blank_or_our_own(volume: dict[str, Any], told: str) -> None:
+    problems = judged(volume=volume)
+    assert len(problems) == bool(told) and all(problem.startswith(told) for problem in problems), problems
+
+
+def test_a_volume_that_is_asked_for_is_there() -> None:
+    wanted = {**VALUES, "k8sgu_etcd_volume_size": "5"}
+    result = {"node": GOOD, "clock": {"before": 1000.0, "after": 1001.0}}
+    member = {"name": "cp-0", "control_plane": True, "etcd": True, "volume": "", "probe": result}
+    [problem] = node.check_node(member, wanted, PORTS)
+    assert problem.startswith("cp-0: k8sgu_etcd_volume_size: 5 GiB, and it has no volume for etcd")
+    assert node.check_node({**member, "volume": "vol-1"}, wanted, PORTS) == []
+    assert node.check_node({**member, "etcd": False}, wanted, PORTS) == []
+
+
 def test_all_problems_of_a_node_are_found_at_once() -> None:
     problems = judged(architecture="i686", memory_mb=1, time=0.0, listeners=listener(10250, "nginx"))
     assert len(problems) == 4

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Container, Iterable, Mapping, Sequence
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.names import ETCD_DEVICE
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.tags import (
     BASTION,
     CLUSTER_PREFIX,
@@ -294,6 +295,9 @@ def _host(name: str, instance: Mapping[str, Any], tags: Mapping[str, str], layou
         if tags.get(tag):
             variables[variable] = tags[tag]
     role = tags.get(ROLE)
+    for mapping in instance.get("BlockDeviceMappings", ()) if role == CONTROL_PLANE else ():
+        if mapping.get("DeviceName") == ETCD_DEVICE and mapping.get("Ebs", {}).get("VolumeId"):
+            variables["ec2_etcd_volume_id"] = mapping["Ebs"]["VolumeId"]
     if role and role not in GROUPS_OF_ROLE:
         warnings.append(
             f"{name} ({_where(instance)}) has the tag {ROLE}={role!r}, which is none of "

@@ -86,8 +86,14 @@ MODEL: dict[str, Any] = {
             PrivateDnsName=_member("String", "privateDnsName"),
             PublicIpAddress=_member("String", "ipAddress"),
             PublicDnsName=_member("String", "dnsName"),
+            BlockDeviceMappings=_member("InstanceBlockDeviceMappingList", "blockDeviceMapping"),
             Tags=_member("TagList", "tagSet"),
         ),
+        "InstanceBlockDeviceMappingList": _list_of("InstanceBlockDeviceMapping"),
+        "InstanceBlockDeviceMapping": _structure(
+            DeviceName=_member("String", "deviceName"), Ebs=_member("EbsInstanceBlockDevice", "ebs")
+        ),
+        "EbsInstanceBlockDevice": _structure(VolumeId=_member("String", "volumeId")),
         "InstanceState": _structure(Name=_member("String", "name")),
         "Placement": _structure(AvailabilityZone=_member("String", "availabilityZone")),
         "TagList": _list_of("Tag"),

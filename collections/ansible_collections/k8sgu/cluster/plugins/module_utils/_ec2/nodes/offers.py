@@ -90,6 +90,12 @@ def types_of(reader: Reader, description: Description, current: Current, zones: 
     types = _types(reader, [pool for pool in description.pools if pool.count])
     offers = _offers(reader, types)
     for number, pool in enumerate(description.pools):
+        if pool.count and pool.etcd_volume_size and types[pool.instance_type].get("Hypervisor") == "xen":
+            raise DescriptionError(
+                f"pools[{number}].etcd_volume_size: {pool.instance_type} is a Xen type, which does not tell its system "
+                "the id of a volume; choose a type of the Nitro system (aws ec2 describe-instance-types --filters "
+                "Name=hypervisor,Values=nitro), or 0"
+            )
         for zone in used:
             if pool.count and zone not in offers[pool.instance_type]:
                 others = ", ".join(sorted(offers[pool.instance_type] & there)) or "none"

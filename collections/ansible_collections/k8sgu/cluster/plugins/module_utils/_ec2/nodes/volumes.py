@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import plan, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, plan, session, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, Pool
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import CHANGE, READ, Case, Grant, Statement
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.reader import Reader
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.instances import Instance
 
 KIND = "gp3"
-ETCD_DEVICE = "/dev/sdf"
+ETCD_DEVICE = names.ETCD_DEVICE
+# From here on a larger size counts:
+# https://docs.aws.amazon.com/ebs/latest/userguide/monitoring-volume-modifications.html
+LARGER = ("optimizing", "completed")
 TYPES = {"vol": "volume"}
 
 
@@ -80,15 +83,37 @@ def differences(current: Current, pool: Pool, instance: Instance) -> list[str]:
     return found
 
 
+def living_problems(description: Description, current: Current) -> list[str]:
+    """Why the volumes for etcd of a living cluster cannot become what the description says."""
+    alive, found = current.nodes(), []
+    for pool in description.pools:
+        wanted = pool.etcd_volume_size
+        for number in range(pool.count):
+            instance = alive.get(pool.node_name(description.name, number))
+            if instance is None or pool.role != tags.CONTROL_PLANE:
+                continue
+            volume = current.volumes.get(instance.volumes.get(ETCD_DEVICE, ""))
+            if wanted and ETCD_DEVICE not in instance.volumes:
+                found.append(f"{instance.name} has etcd on its root disk, and its data cannot move; put back 0")
+            elif not wanted and ETCD_DEVICE in instance.volumes:
+                there = instance.volumes[ETCD_DEVICE]
+                size = f" {volume.size}" if volume else " its size"
+                found.append(f"{instance.name} has etcd on {there}, and its data cannot move; put back{size}")
+            elif volume and volume.size > wanted > 0:
+                has = f"{instance.name} has etcd on {volume.id} of {volume.size} GiB"
+                found.append(f"{has}, and a volume cannot shrink; put back {volume.size}")
+    return found
+
+
 def change(draft: plan.Draft, pool: Pool, instance: Instance) -> None:
     """What is changed in place."""
-    for what, device, size in (
-        ("root", instance.root_device, pool.root_volume_size),
-        ("etcd", ETCD_DEVICE, pool.etcd_volume_size),
+    for what, device, size, grows in (
+        ("root", instance.root_device, pool.root_volume_size, "the file system grows at the next start"),
+        ("etcd", ETCD_DEVICE, pool.etcd_volume_size, "the role etcd grows the file system"),
     ):
         volume = draft.current.volumes.get(instance.volumes.get(device, ""))
         if size and volume and (volume.size < size or volume.kind != KIND):
-            reason = f"{volume.size} GiB {volume.kind} -> {size} GiB {KIND}; the file system grows at the next start"
+            reason = f"{volume.size} GiB {volume.kind} -> {size} GiB {KIND}; {grows}"
             draft.add(ModifyVolume(f"volume/{instance.name}/{what}", reason, volume.id, size))
 
 
@@ -114,10 +139,25 @@ class ModifyVolume(plan.Asked):
     action = plan.UPDATE
 
     def apply(self, context: Context) -> None:
-        self.send(context)
+        """Waits until the new size counts, so that what comes next finds the larger disk."""
+        try:
+            self.send(context)
+        except Exception as error:
+            # A run that was cut off may have asked for it.
+            if session.error_code(error) != "IncorrectModificationState" or self._last(context)[1] < self.size:
+                raise
+        context.until(f"{self.id} to have {self.size} GiB", lambda: self._last(context)[0] in LARGER or None)
+
+    def _last(self, context: Context) -> tuple[str, int]:
+        """State and size of the volume's last modification; EC2 may not know yet of one that was just asked for."""
+        answer = context.ec2.describe_volumes_modifications(Filters=[{"Name": "volume-id", "Values": [self.id]}])
+        found = sorted(answer["VolumesModifications"], key=lambda each: str(each.get("StartTime", "")))
+        found = [each for each in found if each.get("TargetSize") == self.size] or found[-1:]
+        return (found[-1]["ModificationState"], int(found[-1].get("TargetSize", 0))) if found else ("", 0)
 
     def needs(self, place: Place) -> Iterable[Found]:
-        return place.changes("ModifyVolume", self.id)
+        yield from place.changes("ModifyVolume", self.id)
+        yield "ec2:DescribeVolumesModifications", "*", place.region
 
     def request(self, ids: plan.Ids) -> plan.Request:
         return "modify_volume", {"VolumeId": self.id, "Size": self.size, "VolumeType": KIND}
@@ -169,7 +209,7 @@ KMS_GRANTS = Statement(
     "KmsGrants", "`kms_key_id`", "the grants by which EC2 uses that key for a volume", _grants_of_key
 )
 PERMISSIONS = (
-    Grant(READ, ("ec2:DescribeVolumes",)),
+    Grant(READ, ("ec2:DescribeVolumes", "ec2:DescribeVolumesModifications")),
     Grant(CHANGE, ("ec2:ModifyVolume", "ec2:DeleteVolume")),
     Grant(
         KMS,
