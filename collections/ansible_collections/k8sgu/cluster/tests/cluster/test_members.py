@@ -24,7 +24,7 @@ ETCDCTL = "set -a; . /etc/etcd/etcdctl.env; etcdctl"
 # What the run prints when it is cut off, and how many seconds later.
 CUTS = [
     (1, "etcd : Add the node", 1),
-    (2, "etcd : Install etcd and wait until the learner", 1),
+    (2, "etcd : Install etcd and wait for a healthy learner", 1),
     (3, "etcd : Give it its vote", 0),
 ]
 
