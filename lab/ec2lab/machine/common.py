@@ -66,6 +66,7 @@ class Machine(ABC):
     kind: ClassVar[Kind]
     disk_name: ClassVar[str]
     boot_patience_s: ClassVar[float]  # how long a slow host may take until SSH answers
+    poll_s: ClassVar[float]  # how often it is asked meanwhile
 
     def __init__(self, lab: str, directory: Path) -> None:
         self.lab, self.directory = lab, directory
@@ -173,7 +174,7 @@ class Machine(ABC):
                     f"{instance_id} did not answer by SSH within {timeout:.0f} s. "
                     f"Its console's end:\n{self.console_end(instance_id)}"
                 )
-            time.sleep(0.03)
+            time.sleep(self.poll_s)
 
     def power_off(self, instance_id: str) -> None:
         cgroups.kill(self.lab, instance_id)

@@ -28,6 +28,7 @@ class Container(common.Machine):
     kind = "container"
     disk_name = "disk.ext4"
     boot_patience_s = 120.0
+    poll_s = 0.03
 
     def __init__(self, lab: str, directory: Path) -> None:
         super().__init__(lab, directory)

@@ -37,6 +37,7 @@ class VirtualMachine(common.Machine):
     kind = "vm"
     disk_name = "disk.raw"
     boot_patience_s = 600.0
+    poll_s = 1.0  # each question is work for a guest that is busy booting
 
     def __init__(self, lab: str, directory: Path) -> None:
         super().__init__(lab, directory)

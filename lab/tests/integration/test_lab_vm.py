@@ -188,7 +188,8 @@ def test_it_reboots_powers_itself_off_and_starts_again_with_its_disk(cloud: Clou
 
     def rebooted() -> bool:
         cloud.hang_up(virtual)
-        done = cloud.ssh(virtual, "cat /proc/sys/kernel/random/boot_id", check=False, connect=5)
+        time.sleep(5)  # every connection is work for an emulated processor, and sshd refuses when there are many
+        done = cloud.ssh(virtual, "cat /proc/sys/kernel/random/boot_id", check=False, connect=60)
         return done.returncode == 0 and done.stdout.strip() != boot
 
     eventually(rebooted, "SSH after the reboot", BOOT_S)
