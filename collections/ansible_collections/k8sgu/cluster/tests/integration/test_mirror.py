@@ -202,8 +202,10 @@ def test_demo(site: Path, tmp_path: Path) -> None:
     serve = ["chroot", "--userspec=999:999", str(database), "redis-server", "--port", str(database_port)]
     serve += ["--bind", "127.0.0.1", "--dir", "/data", "--requirepass", "secret", "--appendonly", "yes"]
     (database / "password").write_text("secret\n")
+    names = database / "etc" / "hosts"
+    names.write_text("127.0.0.1 localhost database.test\n")
     environment = {
-        "DATABASE_ADDRESS": f"127.0.0.1:{database_port}",
+        "DATABASE_ADDRESS": f"database.test:{database_port}",
         "DATABASE_PASSWORD_FILE": "/password",
         "LISTEN_ADDRESS": f"127.0.0.1:{port}",
         "NODE_NAME": 'node-"1"',
@@ -215,6 +217,10 @@ def test_demo(site: Path, tmp_path: Path) -> None:
         wait_for(port, "/readyz", 200)
         assert "seen <strong>1</strong> times" in fetch(port, "/")[1]
         assert json.loads(fetch(port, "/api/visits", "POST")[1])["count"] == 2
+        # Name servers that are away take no website with them.
+        names.write_text("127.0.0.1 localhost\n")
+        assert fetch(port, "/readyz") == (200, "ok\n")
+        names.write_text("127.0.0.1 localhost database.test\n")
         running[0].terminate()
         running[0].wait(timeout=30)
         wait_for(port, "/readyz", 503)

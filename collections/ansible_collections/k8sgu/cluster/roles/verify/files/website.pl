@@ -45,14 +45,26 @@ my $server = IO::Socket::INET->new(LocalAddr => $address, Listen => 128, ReuseAd
     or die "LISTEN_ADDRESS: $address: $@\n";
 print "serving on $address\n";
 
+# A Service keeps its address, so the name is asked for once, and again where nobody answers there: a name server that is away takes
+# no website with it.
+my ($database_host, $database_port) = split /:/, $ENV{DATABASE_ADDRESS} // 'database:6379';
+my $database_address;
+# Each request has a process of its own, which says here where the name led to.
+pipe(my $told, my $tell) or die "pipe: $!\n";
+
 my $children = 0;
 until ($ending) {
     # Wakes once a second, since a signal that comes just before the wait would be noticed only after it.
     my $readable = '';
-    vec($readable, fileno($server), 1) = 1;
+    vec($readable, fileno($_), 1) = 1 for $server, $told;
     my $found = select($readable, undef, undef, 1);
     $children-- while $children && waitpid(-1, $children < MOST_AT_ONCE ? WNOHANG : 0) > 0;
     next if $ending || $found <= 0;
+    if (vec($readable, fileno($told), 1)) {
+        sysread($told, my $said, 4096);
+        ($database_address) = (split /\n/, $said)[-1];
+    }
+    next unless vec($readable, fileno($server), 1);
     my $client = $server->accept or next;
     my $child = fork;
     if (defined $child && !$child) {
@@ -69,6 +81,16 @@ until ($ending) {
 # As process 1 it would take its children with it.
 close $server;
 1 while waitpid(-1, 0) > 0;
+
+# A connection to the database, at the address that is remembered or else at its name.
+sub connection {
+    my $known = $database_address
+        && IO::Socket::INET->new(PeerAddr => $database_address, PeerPort => $database_port, Timeout => DATABASE_S / 2);
+    return $known if $known;
+    my $found = IO::Socket::INET->new(PeerAddr => $database_host, PeerPort => $database_port) or return;
+    syswrite($tell, $found->peerhost . "\n");
+    return $found;
+}
 
 sub serve {
     my ($client) = @_;
@@ -128,12 +150,12 @@ sub answer {
 # The answers to all commands, in one transaction: all of them happen, or none. Dies with the reason.
 sub database {
     my @commands = @_;
-    my $where = $ENV{DATABASE_ADDRESS} // 'database:6379';
+    my $where = "$database_host:$database_port";
     my $started = time;
     local $SIG{ALRM} = sub { die "$where did not answer within " . DATABASE_S . " s\n" };
     alarm DATABASE_S;
     my $answers = eval {
-        my $database = IO::Socket::INET->new(PeerAddr => $where) or die "$where: $@\n";
+        my $database = connection() or die "$where: $@\n";
         my @sent = (['MULTI'], @commands, ['EXEC']);
         if (my $file = $ENV{DATABASE_PASSWORD_FILE}) {
             open my $stream, '<', $file or die "DATABASE_PASSWORD_FILE: $file: $!\n";
