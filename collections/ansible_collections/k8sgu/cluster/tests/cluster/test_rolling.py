@@ -32,6 +32,8 @@ PATIENCE_S = 4
 class Client(threading.Thread):
     """Asks the API server again and again, over a new connection each time and without a second try, until stopped."""
 
+    patience_s = PATIENCE_S
+
     def __init__(self, folder) -> None:
         super().__init__(daemon=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,7 @@ class Client(threading.Thread):
         self.asked, self.lost, self.longest_s, self.stopped = 0, [], 0.0, threading.Event()
 
     def send(self, method, path, body=None) -> None:
-        connection = http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=PATIENCE_S)
+        connection = http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=self.patience_s)
         with contextlib.closing(connection):
             connection.connect()
             # By hand, since a balancer's address may not be the name in the certificate.
