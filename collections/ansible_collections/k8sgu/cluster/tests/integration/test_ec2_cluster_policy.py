@@ -35,6 +35,7 @@ REPAIRS = {
     "ec2:DeleteRoute",
     "ec2:DeleteVolume",
     "ec2:DescribeIamInstanceProfileAssociations",
+    "ec2:DescribeVolumesModifications",
     "ec2:DisassociateIamInstanceProfile",
     "ec2:ModifyInstanceMetadataOptions",
     "ec2:ModifyVolume",

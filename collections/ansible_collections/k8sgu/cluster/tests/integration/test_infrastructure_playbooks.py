@@ -185,7 +185,7 @@ def test_further_options_reach_the_module(server: Server, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("further", "said"),
     [
-        ({"nat_gateway": "one"}, "Supported parameters include: check_permissions, control_plane_policy"),
+        ({"nat_gateway": "one"}, "Supported parameters include: bastion, check_permissions, control_plane_policy"),
         ({"nat_gateways": "two"}, "must be one of: one, per_zone, none, got: two"),
         ({"subnet_prefix": "wide"}, "subnet_prefix"),
     ],

@@ -385,6 +385,7 @@ class Description:
             "k8sgu_region": "us-east-1",
             "k8sgu_state_dir": str(self.state),
             "k8sgu_image": AMI,
+            "k8sgu_admin_cidrs": ["203.0.113.7/32"],
             "k8sgu_key_name": "mine",
             "k8sgu_ssh_private_key": str(self.state / "key"),
             **variables,

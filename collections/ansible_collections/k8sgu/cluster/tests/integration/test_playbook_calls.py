@@ -68,7 +68,7 @@ def inventory(tmp_path: Path) -> Path:
 
 
 def play(playbook: str, inventory: Path, *arguments: str, **environment: str) -> tuple[int, str]:
-    variables = {"k8sgu_state_dir": str(inventory.parent / "state")}
+    variables = {"k8sgu_state_dir": str(inventory.parent / "state"), "k8sgu_admin_cidrs": ["203.0.113.7/32"]}
     status, output = ansible_program.run_playbook(
         playbook, inventory, *arguments, variables=variables, environment=environment
     )

@@ -46,7 +46,12 @@ def play(
     playbook: str, hosts: Path, *arguments: str, caller: dict[str, str] | None = None, **variables: Any
 ) -> tuple[int, str]:
     """Exit status and output of a playbook; `caller` is its environment."""
-    extra = {"k8sgu_state_dir": str(hosts.parent / "state"), "k8sgu_vpc_cidr": "10.99.0.0/16", **variables}
+    extra = {
+        "k8sgu_state_dir": str(hosts.parent / "state"),
+        "k8sgu_vpc_cidr": "10.99.0.0/16",
+        "k8sgu_admin_cidrs": ["203.0.113.7/32"],
+        **variables,
+    }
     return ansible_program.run_playbook(
         playbook,
         hosts,
