@@ -120,7 +120,8 @@ ansible_facts:
               C(fixed) the options that the cluster was made with, C(kubernetes) the API server's version, C(runtime) the kubelet's container runtime,
               C(pods) the number of pods on the node.
             - C(etcd) is the node's member, with C(data) whether its directory has any, C(joined) whether it has ever had a quorum, C(volume) whether
-              it is on a volume of its own, C(mounted) whether its directory is a mount, C(initial) the names in its unit, and C(members) the members that it lists, each with C(name), C(address) and C(started); none if it does not answer.
+              it is on a volume of its own, C(mounted) whether its directory is a mount, C(initial) the names at its first start, and
+              C(members) the members that it lists, each with C(name), C(address), C(started) and C(learner); none if it does not answer.
           returned: always
           type: dict
         python:
