@@ -50,6 +50,8 @@ class Recorder:
                 return shown(("i-1", "running"))["Reservations"][0]
             if operation == "describe_nat_gateways":
                 return {"NatGateways": [{"State": "available"}]}
+            if operation == "describe_volumes_modifications":
+                return {"VolumesModifications": [{"ModificationState": "optimizing"}]}
             return MagicMock()
 
         return call
