@@ -29,6 +29,8 @@ PASSING = (
     "in sync with leader",
     "context deadline exceeded",
 )
+# The module of a run that was cut off may still work on its node and have done the same a moment ago.
+DONE = ("member not found", "Peer URLs already exists", "member ID already exist")
 FAULTS = (subprocess.SubprocessError, OSError, ValueError)
 
 
@@ -71,6 +73,8 @@ class Members:
                 return
             except FAULTS as error:
                 said = etcdctl.reason(error)
+                if any(done in said for done in DONE):
+                    return
                 if not any(passing in said for passing in PASSING):
                     raise EtcdError(f"{doing}: {said}") from error
                 if time.monotonic() > self._deadline:
