@@ -30,7 +30,12 @@ PASSING = (
     "context deadline exceeded",
 )
 # The module of a run that was cut off may still work on its node and have done the same a moment ago.
-DONE = ("member not found", "Peer URLs already exists", "member ID already exist")
+DONE = (
+    "member not found",
+    "Peer URLs already exists",
+    "member ID already exist",
+    "can only promote a learner member",
+)
 FAULTS = (subprocess.SubprocessError, OSError, ValueError)
 
 
@@ -73,7 +78,7 @@ class Members:
                 return
             except FAULTS as error:
                 said = etcdctl.reason(error)
-                if any(done in said for done in DONE):
+                if said.endswith(DONE):
                     return
                 if not any(passing in said for passing in PASSING):
                     raise EtcdError(f"{doing}: {said}") from error
