@@ -58,6 +58,17 @@ class Node:
         }
 
     @property
+    def playbook_variables(self) -> dict[str, Any]:
+        """Of the node as a host of one of our playbooks, which ask for root themselves."""
+        return {
+            "ansible_host": self.address,
+            "ansible_user": "ubuntu",
+            "ansible_ssh_private_key_file": str(self.key),
+            "ansible_ssh_common_args": " ".join(self.ssh_options[2:]),
+            "ec2_private_ip": "10.99.0.10",
+        }
+
+    @property
     def ssh_options(self) -> list[str]:
         checks = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
         return ["-i", str(self.key), *checks]

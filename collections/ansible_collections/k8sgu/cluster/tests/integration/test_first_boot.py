@@ -57,16 +57,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab_node.Node]:
 
 @pytest.fixture
 def hosts(node: lab_node.Node, tmp_path: Path) -> Path:
-    reached = {
-        "ansible_host": node.address,
-        "ansible_user": "ubuntu",
-        "ansible_ssh_private_key_file": str(node.key),
-        "ansible_ssh_common_args": " ".join(node.ssh_options[2:]),
-        "ec2_private_ip": "10.99.0.10",
-    }
     member = {"hosts": {"demo-control-plane-0": {"ec2_private_ip": "10.99.0.9"}}}
     path = tmp_path / "inventory.yml"
-    children = {"control_plane": member, "etcd": member, "worker": {"hosts": {NAME: reached}}}
+    children = {"control_plane": member, "etcd": member, "worker": {"hosts": {NAME: node.playbook_variables}}}
     path.write_text(json.dumps({"all": {"children": children}}))
     return path
 

@@ -179,21 +179,11 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab_node.Node]:
         yield running
 
 
-def reached(node: lab_node.Node) -> dict[str, Any]:
-    return {
-        "ansible_host": node.address,
-        "ansible_user": "ubuntu",
-        "ansible_ssh_private_key_file": str(node.key),
-        "ansible_ssh_common_args": " ".join(node.ssh_options[2:]),
-        "ec2_private_ip": "10.99.0.10",
-    }
-
-
 @pytest.mark.timeout(600)
 def test_all_problems_of_bad_nodes_are_reported_at_once_and_a_good_one_passes(
     node: lab_node.Node, tmp_path: Path
 ) -> None:
-    hosts = inventory(tmp_path, reached(node), {"demo-worker-0": DEAD})
+    hosts = inventory(tmp_path, node.playbook_variables, {"demo-worker-0": DEAD})
     node.run(
         'mkdir -p /etc/k8sgu; echo \'{"cluster": "prod", "node": "x"}\' >/etc/k8sgu/cluster.json\n'
         "cp -L /etc/os-release /root/os-release\n"
@@ -243,7 +233,7 @@ WAIT = """
 @pytest.mark.timeout(600)
 def test_a_node_that_cannot_be_written_to_is_still_read(node: lab_node.Node, tmp_path: Path) -> None:
     """The cluster's own node, of which only the disk's size used to count. /tmp is on the disk, as in EC2's images."""
-    hosts = inventory(tmp_path, reached(node), {})
+    hosts = inventory(tmp_path, node.playbook_variables, {})
     plain = {**ENVIRONMENT, "ANSIBLE_PIPELINING": "false"}
     node.run(
         f'mkdir -p /etc/k8sgu; echo \'{{"cluster": "demo", "node": "{NAME}"}}\' >/etc/k8sgu/cluster.json\n'

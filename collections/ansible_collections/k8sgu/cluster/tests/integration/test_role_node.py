@@ -75,14 +75,10 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab_node.Node]:
 
 def play(node: lab_node.Node, directory: Path, *others: str, **variables: Any) -> int:
     """Runs the role on the node, whose cluster has `others` too; how many tasks changed something."""
-    reached = {
-        "ansible_host": node.address,
-        "ansible_user": "ubuntu",
-        "ansible_ssh_private_key_file": str(node.key),
-        "ansible_ssh_common_args": " ".join(node.ssh_options[2:]),
-        "ec2_private_ip": "10.99.0.10",
+    workers = {
+        NAME: node.playbook_variables,
+        **{name: {"ec2_private_ip": f"10.99.0.{20 + n}"} for n, name in enumerate(others)},
     }
-    workers = {NAME: reached, **{name: {"ec2_private_ip": f"10.99.0.{20 + n}"} for n, name in enumerate(others)}}
     # The limit leaves it out; without one there would be no cluster.
     member = {"hosts": {"demo-control-plane-0": {"ec2_private_ip": "10.99.0.9"}}}
     groups = {"control_plane": member, "etcd": member, "worker": {"hosts": workers}}

@@ -42,7 +42,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Step:
-    """One change: a member to remove, or, without one, the address of a learner to add."""
+    """One change: a member to remove, or, without one, the node to add as a learner."""
 
     reason: str
     remove: Member | None = None

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Sequence
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import RECOVERY, quorum
+
 DATA = "/var/lib/etcd"
-RECOVERY = "https://etcd.io/docs/v3.6/op-guide/recovery/"
 
 UNMOUNTED = (
     f"the volume of {DATA} is not mounted, and its data must not pass for lost; systemctl start var-lib-etcd.mount "
@@ -147,7 +148,7 @@ def _beside(node: Node, members: Sequence[Node], joined: Sequence[Node]) -> str:
         return ""
     voters = [one for one in told if not one["learner"]]
     answering = [other for other in joined if _etcd(other)["members"] is not None and _own(other, voters)]
-    needed = len(voters) // 2 + 1
+    needed = quorum(len(voters))
     if len(answering) >= needed:
         return ""
     there = {other["name"] for other in answering}
