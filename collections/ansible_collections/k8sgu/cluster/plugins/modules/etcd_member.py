@@ -7,16 +7,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: etcd_member
-short_description: Lets a node join etcd
+short_description: Lets nodes join etcd and leave it
 version_added: 0.1.0
 description:
-  - Runs on a node whose etcd works, and changes the list of members for another node. Two calls, with the start of that node's
-    etcd between them, make the node a member.
+  - Runs on a node whose etcd works, and changes the list of members for other nodes. Two calls, with the start of the new node's
+    etcd between them, make it a member. One call removes members.
   - A new member is a learner at first, without a vote, so that it never costs a quorum. It becomes a voter when it has the data.
   - A member of the same name that has lost its data is removed first, and so is one that is no node of the cluster any more and does
     not answer.
-  - Refused before the first change where etcd has no quorum, where another member does not answer or is a learner still, or where
-    fewer members than a quorum would work afterwards.
+  - Refused before the first change where etcd has no quorum, where another member that stays does not answer or is a learner still,
+    or where fewer members than a quorum would work afterwards.
 author:
   - The k8sgu authors (@k8sgu)
 seealso:
@@ -34,24 +34,28 @@ attributes:
     description: Shows the members before and after.
     support: full
   idempotent:
-    description: A node that waits as a learner, and one that is a voter, are not changed.
+    description: A node that waits as a learner, one that is a voter, and one that is no member and shall be none, are not changed.
     support: full
 options:
   name:
-    description: The node's name, which is its member's too. One of O(nodes).
+    description: The node's name, which is its member's too. One of O(nodes). Required unless O(state=absent).
     type: str
-    required: true
   state:
     description:
       - V(learner) removes a member that the node was before and adds a learner. The node's etcd must have no data.
       - V(voter) makes the learner a voter as soon as it has the data, for which it waits.
+      - V(absent) removes the members of O(leaving), one after another, those that do not answer first and the leader last. Another
+        member leads before it goes. All others have to answer before each removal.
     type: str
-    choices: [learner, voter]
+    choices: [learner, voter, absent]
     required: true
   nodes:
-    description: The address of every node that should be a member, by name.
+    description: The address of every node that should be a member, by name. With O(state=absent) that is of those that stay.
     type: dict
     required: true
+  leaving:
+    description: The address of every node that leaves, by name, with O(state=absent), which requires it.
+    type: dict
   without_data:
     description: Names of nodes that have no data yet and will join too. Their members need not answer.
     type: list
@@ -94,6 +98,14 @@ EXAMPLES = r"""
     nodes: {demo-control-plane-0: 10.240.0.10, demo-control-plane-1: 10.240.0.11, demo-control-plane-2: 10.240.0.12}
   delegate_to: demo-control-plane-0
   become: true
+
+- name: Remove two of three members
+  k8sgu.cluster.etcd_member:
+    state: absent
+    leaving: {demo-control-plane-1: 10.240.0.11, demo-control-plane-2: 10.240.0.12}
+    nodes: {demo-control-plane-0: 10.240.0.10}
+  delegate_to: demo-control-plane-0
+  become: true
 """
 
 RETURN = r"""
@@ -105,7 +117,7 @@ plan:
   sample: ["add demo-control-plane-2: demo-control-plane-2 has no data and is no member yet"]
 member:
   description: The id of the node's member, in hexadecimal; empty in check mode if it would be added.
-  returned: success
+  returned: unless O(state=absent)
   type: str
   sample: 53e2855db8f13054
 members:
@@ -115,7 +127,7 @@ members:
   elements: str
 initial_cluster:
   description: What etcd on the new node needs as C(initial-cluster).
-  returned: success
+  returned: unless O(state=absent)
   type: str
   sample: demo-control-plane-0=https://10.240.0.10:2380,demo-control-plane-2=https://10.240.0.12:2380
 """

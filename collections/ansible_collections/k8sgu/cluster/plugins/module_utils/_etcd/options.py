@@ -10,12 +10,16 @@ from typing import Any
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl
 
 ARGUMENT_SPEC: dict[str, Any] = {
-    "name": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["learner", "voter"], "required": True},
+    "name": {"type": "str"},
+    "state": {"type": "str", "choices": ["learner", "voter", "absent"], "required": True},
+    "leaving": {"type": "dict"},
     "nodes": {"type": "dict", "required": True},
     "without_data": {"type": "list", "elements": "str", "default": []},
     "peer_port": {"type": "int", "default": 2380},
     "timeout": {"type": "int", "default": 120},
     "etcdctl": {"type": "path", "default": etcdctl.PROGRAM},
     "environment": {"type": "path", "default": etcdctl.ENVIRONMENT},
+}
+RULES: dict[str, Any] = {
+    "required_if": [("state", "learner", ["name"]), ("state", "voter", ["name"]), ("state", "absent", ["leaving"])]
 }

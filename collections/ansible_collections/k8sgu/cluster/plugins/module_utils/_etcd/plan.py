@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which changes let a node join etcd, as a pure function of the members that etcd lists.
+"""Which changes let a node join etcd or leave it, as pure functions of the members that etcd lists.
 
 A new member is added as a learner, which has no vote until it has the data, so that it never costs a quorum:
 https://etcd.io/docs/v3.6/learning/design-learner/. A member whose data is lost is removed first, since it must not come
@@ -112,6 +112,85 @@ def join(
     left = [member for member in members if member.id not in removed and member not in waiting]
     problem = _lost(members, healthy) or _obstacle(left, healthy, name, nodes, without_data)
     return Plan((), problem) if problem else Plan(tuple(steps))
+
+
+@dataclass(frozen=True)
+class Departure:
+    """A member to remove. `successor`: who leads first, if it is the leader."""
+
+    member: Member
+    reason: str
+    successor: Member | None = None
+
+    @property
+    def shown(self) -> str:
+        return f"{self.reason}; {self.successor.shown} leads from then on" if self.successor else self.reason
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """What is removed, in this order."""
+
+    steps: tuple[Departure, ...] = ()
+    problem: str = ""
+
+
+def leave(
+    members: list[Member], healthy: Collection[int], leader: int, leaving: Mapping[str, str], nodes: Mapping[str, str]
+) -> Leaving:
+    """How the nodes of `leaving` cease to be members, {name: address} as `nodes`, which has those that stay.
+
+    A member that does not answer goes first, since it costs no vote, and the leader last.
+    """
+    going = [member for member in members if any(member.is_node(*node) for node in leaving.items())]
+    if not going:
+        return Leaving()
+    problem = _lost(members, healthy) or _costs(members, healthy, going, nodes)
+    if problem:
+        return Leaving((), problem)
+    staying = [member for member in members if member not in going]
+    going.sort(key=lambda member: (member.id in healthy, member.id == leader, member.shown))
+    successor = next(member for member in sorted(staying, key=lambda member: member.shown) if not member.learner)
+    return Leaving(
+        tuple(
+            Departure(
+                member,
+                "it leaves the cluster" if member.id in healthy else "it leaves the cluster, and does not answer",
+                successor if member.id == leader else None,
+            )
+            for member in going
+        )
+    )
+
+
+def _costs(members: list[Member], healthy: Collection[int], going: list[Member], nodes: Mapping[str, str]) -> str:
+    """Why these members cannot be spared."""
+    staying = [member for member in members if member not in going]
+    has = f"etcd has {len(members)} member{'' if len(members) == 1 else 's'} ({names(members)})"
+    if not any(not member.learner for member in staying):
+        return (
+            f"{has}, and without {names(going)} nobody has its data; let others join first (a larger "
+            "k8sgu_control_plane_count)"
+        )
+    down = [member for member in staying if member.id not in healthy]
+    if down:
+        return (
+            f"{has}; {names(going)} can leave only while all that stay answer, and {names(down)} does not; start etcd "
+            "there first: systemctl start etcd; journalctl -u etcd"
+        )
+    learners = [member for member in staying if member.learner]
+    if learners:
+        return (
+            f"{has}; {names(learners)} has no vote yet, and {names(going)} can leave only after it has; run "
+            "playbooks/etcd.yml"
+        )
+    strange = [member for member in staying if not any(member.is_node(*node) for node in nodes.items())]
+    if strange:
+        return (
+            f"{has}; {names(strange)} is no node of this cluster; remove it first (on another member: etcdctl member "
+            "remove)"
+        )
+    return ""
 
 
 def _lost(members: list[Member], healthy: Collection[int]) -> str:

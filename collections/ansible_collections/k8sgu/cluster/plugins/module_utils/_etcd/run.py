@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes a node a learner of etcd, and a learner a voter."""
+"""Makes a node a learner of etcd, a learner a voter, and a member none."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import functools
 import json
 import subprocess
 import time
-from typing import Any, Mapping
+from typing import Any, Collection, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl, plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcdctl import EtcdError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPEC
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPEC, RULES
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import Member
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
@@ -70,6 +70,42 @@ class Members:
                 continue
         return found
 
+    def leader(self, members: list[Member], healthy: Collection[int]) -> int:
+        """The leader's id, as a member that answers says it. 0 if there is none for the moment."""
+        clients = [client for member in members if member.id in healthy for client in member.clients]
+        try:
+            status = json.loads(self._etcdctl("endpoint", "status", "-w", "json", endpoints=clients[0]))
+            return int(status[0]["Status"]["leader"])
+        except (*FAULTS, LookupError):
+            return 0
+
+    def lead(self, leader: Member, successor: Member) -> None:
+        """Moves the leadership. Only the leader itself takes the order."""
+        doing = f"letting {successor.shown} lead instead of {leader.shown}"
+        while True:
+            said = "nothing"
+            try:
+                self._etcdctl("move-leader", f"{successor.id:x}", endpoints=",".join(leader.clients))
+            except FAULTS as error:
+                said = etcdctl.reason(error)
+            if self.leader([successor], {successor.id}) not in (0, leader.id):
+                return
+            self._wait(doing, said)
+
+    def settle(self, when: str, without: Collection[int]) -> None:
+        """Waits until every member answers, but for those `without`, by id."""
+        while True:
+            there = [member for member in self.read() if member.id not in without]
+            silent = [member for member in there if member.id not in self.healthy(there)]
+            if not silent:
+                return
+            self._wait(f"waiting {when} for {plan.names(silent)} to answer", "nothing")
+
+    def _wait(self, doing: str, said: str) -> None:
+        if time.monotonic() > self._deadline:
+            raise EtcdError(f"{doing}: not done within {self._timeout} s (timeout); etcd says: {said}")
+        time.sleep(RETRY_S)
+
     def change(self, doing: str, *arguments: str) -> None:
         """Runs a command, again while etcd refuses it for a moment."""
         while True:
@@ -82,16 +118,15 @@ class Members:
                     return
                 if not any(passing in said for passing in PASSING):
                     raise EtcdError(f"{doing}: {said}") from error
-                if time.monotonic() > self._deadline:
-                    raise EtcdError(
-                        f"{doing}: not done within {self._timeout} s (timeout); etcd says: {said}"
-                    ) from error
-            time.sleep(RETRY_S)
+            self._wait(doing, said)
 
 
 def run(call: Call) -> dict[str, Any]:
     """The module's result. Raises EtcdError."""
-    name, nodes = call.options["name"], {str(key): str(value) for key, value in call.options["nodes"].items()}
+    nodes = _addresses(call.options["nodes"])
+    if call.options["state"] == "absent":
+        return _absent(call, Members(call.options), _addresses(call.options["leaving"]), nodes)
+    name = call.options["name"]
     if name not in nodes:
         raise EtcdError(f"name: {name} is not among nodes ({', '.join(sorted(nodes)) or 'none'})")
     members = Members(call.options)
@@ -136,6 +171,40 @@ def _voter(call: Call, members: Members, name: str, nodes: Mapping[str, str]) ->
     return _result(before, members.read(), name, nodes, done)
 
 
+def _addresses(option: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name): str(address) for name, address in option.items()}
+
+
+def _absent(call: Call, members: Members, leaving: Mapping[str, str], nodes: Mapping[str, str]) -> dict[str, Any]:
+    both = sorted(set(leaving) & set(nodes))
+    if both:
+        raise EtcdError(f"leaving: {', '.join(both)} is among nodes too, which are those that stay")
+    before = members.read()
+    healthy = members.healthy(before)
+    made = plan.leave(before, healthy, members.leader(before, healthy), leaving, nodes)
+    if made.problem:
+        raise EtcdError(f"nothing was changed: {made.problem}")
+    done = []
+    gone = {step.member.id: step.shown for step in made.steps}
+    for step in made.steps:
+        shown = step.member.shown
+        if step.successor:
+            done.append(f"let {step.successor.shown} lead: {shown} is the leader and leaves")
+            if not call.check_mode:
+                members.lead(step.member, step.successor)
+        done.append(f"remove {shown}: {step.reason}")
+        if not call.check_mode:
+            members.change(f"removing the member {shown}", "member", "remove", f"{step.member.id:x}")
+            members.settle(f"after {shown} was removed", gone)
+    after = [member for member in before if member.id not in gone] if call.check_mode else members.read()
+    return {
+        "changed": bool(done),
+        "plan": done,
+        "members": sorted(member.shown for member in after),
+        "diff": {"before": _listed(before, notes=gone), "after": _listed(after)} if done else {},
+    }
+
+
 def _result(
     before: list[Member], after: list[Member], name: str, nodes: Mapping[str, str], done: list[str]
 ) -> dict[str, Any]:
@@ -149,12 +218,19 @@ def _result(
     }
 
 
-def _listed(members: list[Member], name: str = "", nodes: Mapping[str, str] | None = None) -> str:
+def _listed(
+    members: list[Member],
+    name: str = "",
+    nodes: Mapping[str, str] | None = None,
+    notes: Mapping[int, str] | None = None,
+) -> str:
+    """Members as lines of a diff; `notes` has reasons by member."""
     lines = []
     for member in members:
         shown = name if nodes and member.is_node(name, nodes[name]) else member.shown
-        lines.append(f"{shown} {' '.join(member.peers)}{' (learner)' if member.learner else ''}\n")
+        note = f"  # {notes[member.id]}" if notes and member.id in notes else ""
+        lines.append(f"{shown} {' '.join(member.peers)}{' (learner)' if member.learner else ''}{note}\n")
     return "".join(sorted(lines))
 
 
-MODULE = Module(ARGUMENT_SPEC, run, (EtcdError,))
+MODULE = Module(ARGUMENT_SPEC, run, (EtcdError,), RULES)

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a node joins etcd: what is removed and added before it starts, and when nothing may be changed."""
+"""How nodes join etcd and leave it: what is removed and added, in which order, and when nothing may be changed."""
 
 from __future__ import annotations
 
@@ -155,3 +155,70 @@ def test_the_list_is_read_as_etcdctl_writes_it() -> None:
 )
 def test_what_etcdctl_says_without_its_log(error: Exception, expected: str) -> None:
     assert etcdctl.reason(error) == expected
+
+
+def addresses(*numbers: int) -> dict[str, str]:
+    return {name: NODES[name] for name in (f"cp-{number}" for number in numbers)}
+
+
+ALL = [member(number) for number in range(5)]
+LEAVES: list[tuple[str, list[Member], set[int], int, tuple[int, ...], tuple[int, ...], list[str]]] = [
+    ("nobody is a member any more", ALL[:3], {1, 2, 3}, 1, (3, 4), (0, 1, 2), []),
+    ("two of five", ALL, {1, 2, 3, 4, 5}, 1, (3, 4), (0, 1, 2), ["cp-3", "cp-4"]),
+    ("two of three", ALL[:3], {1, 2, 3}, 1, (1, 2), (0,), ["cp-1", "cp-2"]),
+    ("the leader last, and another leads", ALL[:3], {1, 2, 3}, 2, (1, 2), (0,), ["cp-2", "cp-1 cp-0"]),
+    ("one that is down first", ALL[:3], {1, 2}, 2, (1, 2), (0,), ["cp-2", "cp-1 cp-0"]),
+    ("a run was cut off after the first", ALL[:2], {1, 2}, 1, (1, 2), (0,), ["cp-1"]),
+    ("a learner that is not needed any more", [ZERO, added(1)], {1}, 1, (1,), (0,), ["10.240.0.11"]),
+    ("to be replaced", ALL[:3], {1, 2, 3}, 3, (2,), (0, 1), ["cp-2 cp-0"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "members", "healthy", "leader", "leaving", "staying", "expected"), LEAVES, ids=[row[0] for row in LEAVES]
+)
+def test_in_which_order_members_leave(
+    case: str,
+    members: list[Member],
+    healthy: set[int],
+    leader: int,
+    leaving: tuple[int, ...],
+    staying: tuple[int, ...],
+    expected: list[str],
+) -> None:
+    made = plan.leave(members, healthy, leader, addresses(*leaving), addresses(*staying))
+    assert made.problem == ""
+    shown = [f"{step.member.shown} {step.successor.shown if step.successor else ''}".strip() for step in made.steps]
+    assert shown == expected
+    # At no step fewer members than a quorum work.
+    left = list(members)
+    for step in made.steps:
+        left.remove(step.member)
+        voters = [member for member in left if not member.learner]
+        assert sum(member.id in healthy for member in voters) >= plan.quorum(len(voters))
+
+
+CANNOT: list[tuple[str, list[Member], set[int], tuple[int, ...], tuple[int, ...], str]] = [
+    ("the only one", [ZERO], {1}, (0,), (), "etcd has 1 member (cp-0), and without cp-0 nobody has its data"),
+    ("all of them", ALL[:3], {1, 2, 3}, (0, 1, 2), (), "without cp-0, cp-1, cp-2 nobody has its data"),
+    ("no quorum", ALL[:3], {1}, (2,), (0, 1), "lost its quorum: 1 of 3 members answer (cp-0), and it needs 2"),
+    ("one that stays is down", ALL, {1, 2, 4, 5}, (3, 4), (0, 1, 2), "5 members (cp-0, cp-1, cp-2, cp-3, cp-4); cp-3"),
+    ("one that stays has no vote", [ZERO, ONE, member(2, learner=True)], {1, 2, 3}, (1,), (0, 2), "cp-2 has no vote"),
+    ("the others have no vote", [ZERO, member(1, learner=True)], {1, 2}, (0,), (1,), "without cp-0 nobody has its"),
+    ("one that nobody knows", [ZERO, ONE, member(9, name="odd")], {1, 2, 10}, (1,), (0,), "odd is no node of this"),
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "members", "healthy", "leaving", "staying", "expected"), CANNOT, ids=[row[0] for row in CANNOT]
+)
+def test_members_that_cannot_be_spared(
+    case: str,
+    members: list[Member],
+    healthy: set[int],
+    leaving: tuple[int, ...],
+    staying: tuple[int, ...],
+    expected: str,
+) -> None:
+    made = plan.leave(members, healthy, 1, addresses(*leaving), addresses(*staying))
+    assert made.steps == () and expected in made.problem
