@@ -38,6 +38,7 @@ ANSIBLE_LABELS = {
 # The order in which the site shows its pages. A page that is in none is a warning of Sphinx, and so an error.
 CONTENTS = {
     "Using it": ["docs/variables", "docs/security", "docs/releases", "docs/ports", "docs/iam", "docs/proven"],
+    "Tasks": ["docs/tasks/*"],
     "The collection": [f"{COLLECTION}/README", "collection/index", f"{COLLECTION}/CHANGELOG"],
     "Its roles": [f"{COLLECTION}/roles/*/README"],
     "Carrying it on": [

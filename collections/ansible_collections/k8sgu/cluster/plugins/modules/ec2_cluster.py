@@ -164,8 +164,8 @@ options:
       count:
         description:
           - How many nodes. The number of control-plane nodes is odd, since they are etcd's members. To have fewer of them
-            takes several runs, each of which removes one, as with O(allow_replace). The run that leaves one of them also
-            removes the load balancer.
+            takes several runs, each of which removes one, unless the cluster O(lives). The run that leaves one of them also
+            removes the load balancer, but that of a cluster that lives stays, since everything there has its address.
         type: int
         required: true
       instance_type:
@@ -230,32 +230,34 @@ options:
     description:
       - Terminate nodes and launch them again where they cannot be changed in place (instance type, image, zone, key pair, encryption, a smaller volume).
         With V(false) such a change fails before anything is done.
-      - At most one control-plane node, a member of etcd, is replaced or removed in a run, and none while another one is
-        missing or does not run. A warning names those that are left for the next run.
+      - At most one control-plane node, a member of etcd, is replaced in a run, and none while another one is missing or
+        does not run. A warning names those that are left for the next run.
     type: bool
     default: false
-  workers_leave:
+  nodes_leave:
     description:
-      - How to treat workers that the description does not have any more, or that are replaced. Their pods have to be moved
-        before they end, which M(k8sgu.cluster.node_drain) does.
-      - V(at_once) ends them.
-      - V(ask) changes nothing where there are such workers, and returns them as RV(leaving).
+      - How to treat nodes that the description does not have any more, or that are replaced. Before they end, their pods have to
+        be moved, which M(k8sgu.cluster.node_drain) does, and members of etcd removed from it, which
+        M(k8sgu.cluster.etcd_member) does.
+      - V(at_once) ends them, but refuses to end a control-plane node of a cluster that O(lives).
+      - V(ask) changes nothing where there are such nodes, and returns them as RV(leaving). Control-plane nodes are among them if
+        the cluster O(lives).
       - V(drained) ends those in O(drained). Others that would be replaced stay as they are, with a warning. Where another
-        worker would be removed, the run is refused before its first change.
+        node would be removed, the run is refused before its first change.
       - Ignored with O(state=absent).
     type: str
     choices: [at_once, ask, drained]
     default: at_once
   drained:
-    description: Names of the workers that may end, with O(workers_leave=drained).
+    description: Names of the nodes that may end, with O(nodes_leave=drained).
     type: list
     elements: str
     default: []
-  keep_control_plane:
+  lives:
     description:
-      - Fail before the first change where a control-plane node that is there would be replaced or removed, whatever
-        O(allow_replace) says.
-      - For a living cluster whose etcd is not prepared for that. A control-plane node that is missing is still launched.
+      - Whether the control-plane nodes are members of an etcd that has the cluster's data.
+      - None of them ends then without being in O(drained), whatever O(allow_replace) says, and neither their volumes nor the
+        load balancer are taken from them.
     type: bool
     default: false
   check_permissions:
@@ -333,18 +335,20 @@ plan:
       sample: the description has it and the account does not
 leaving:
   description:
-    - The workers that leave. Empty when all of them have left; after a failure those that were not told to end.
+    - The nodes that leave. Empty when all of them have left; after a failure those that were not told to end.
   returned: when O(state=present)
   type: list
   elements: dict
   contains:
     name: {description: The node's name., type: str, sample: demo-worker-1}
+    role: {description: C(control_plane) or C(worker)., type: str, sample: worker}
+    address: {description: Its private address., type: str, sample: 10.240.0.20}
     instance_id: {description: EC2's id., type: str, sample: i-0123456789abcdef0}
     returns: {description: Whether another instance takes its name., type: bool, sample: false}
     reason: {description: Why it leaves., type: str, sample: the description does not have it}
 members:
   description: The names of all nodes that there will be.
-  returned: when O(workers_leave=ask) and there is something in RV(leaving)
+  returned: when O(nodes_leave=ask) and there is something in RV(leaving)
   type: list
   elements: str
 nodes:

@@ -1,13 +1,15 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A member of etcd that has lost its data joins anew, wherever the run is cut off, and no write is lost.
+"""Members of etcd lose their data, are replaced and removed, wherever the run is cut off, and no write is lost.
 
-Runs as test_security.py does, against a cluster with k8sgu_control_plane_count: 3.
+Runs as test_security.py does, against a cluster with k8sgu_control_plane_count: 3. It leaves one of them, of another
+instance type.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import subprocess
@@ -16,7 +18,7 @@ import time
 
 import pytest
 from test_rolling import Client, Poller, several
-from test_security import BIN, ENVIRONMENT, ROOT, VARIABLES, hosts, kubectl, on, playbook
+from test_security import BIN, ENVIRONMENT, ROOT, VARIABLES, hosts, inventory, kubectl, on, playbook, value
 
 __all__ = ["hosts", "on", "several"]  # fixtures
 pytestmark = pytest.mark.timeout(1800)
@@ -27,6 +29,8 @@ SETTLED_S = 120
 # A busy machine may hold etcd's heartbeats up until an election begins; what was proposed to the old leader then times
 # out. Nothing that was acknowledged is lost by it.
 ELECTIONS = 2
+OTHER_TYPE = {"k8sgu_control_plane_instance_type": "m5.xlarge", "k8sgu_allow_replace": True}
+LESS = {**OTHER_TYPE, "k8sgu_control_plane_count": 1}
 # What the run prints when it is cut off, and how many seconds later.
 CUTS = [
     (1, "etcd : Add the node", 1),
@@ -54,6 +58,23 @@ class Writer(Client):
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
         self.send("POST", f"/api/v1/namespaces/{NAMESPACE}/configmaps", json.dumps(body))
         self.written.append(name)
+
+
+class Visitor(Client):
+    """Asks for the demo's website at a node port."""
+
+    def __init__(self, folder, node) -> None:
+        super().__init__(folder)
+        self.host = value(node["ec2_public_ip"])
+
+    def ask(self) -> None:
+        connection = http.client.HTTPConnection(self.host, 30080, timeout=self.patience_s)
+        with contextlib.closing(connection):
+            connection.request("GET", "/")
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != 200:
+                raise OSError(f"status {answer.status}")
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +108,21 @@ def settled(folder):
             quick = 0
 
 
-def cut_off(text, seconds):
-    """Runs the phase etcd, and kills it."""
+def cut_off(text, seconds, name="playbooks/etcd.yml", **variables):
+    """Runs a playbook, and kills it."""
     killer = [sys.executable, str(ROOT / "molecule" / "resources" / "kill_at.py"), text, str(seconds)]
-    command = [str(BIN / "ansible-playbook"), str(ROOT / "playbooks" / "etcd.yml"), "-e", json.dumps(VARIABLES)]
+    command = [str(BIN / "ansible-playbook"), str(ROOT / name), "-e", json.dumps({**VARIABLES, **variables})]
     done = subprocess.run(
         [*killer, *command], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+
+
+def check_written(writer):
+    """What was acknowledged is there."""
+    assert len(writer.written) > 50
+    kept = kubectl("get", "configmaps", "-n", NAMESPACE, "-o", "jsonpath={.items[*].metadata.name}").split()
+    assert set(writer.written) - set(kept) == set()
 
 
 @pytest.mark.parametrize(("number", "text", "seconds"), CUTS)
@@ -108,10 +136,8 @@ def test_a_member_without_data_joins_anew(number, text, seconds, hosts, on, name
         playbook("playbooks/etcd.yml")
     print(writer.told("written"), reader.told("read"), sep="\n")
     assert members(on, first) == dict.fromkeys(groups["control_plane"], False)
-    assert len(writer.written) > 50
     assert len(writer.lost) + len(reader.lost) <= ELECTIONS, (writer.lost, reader.lost)
-    kept = kubectl("get", "configmaps", "-n", NAMESPACE, "-o", "jsonpath={.items[*].metadata.name}").split()
-    assert set(writer.written) - set(kept) == set()
+    check_written(writer)
     # Each member has the same data at the same revision.
     revision = json.loads(on(first, f"{ETCDCTL} endpoint status -w json"))[0]["Status"]["header"]["revision"]
     rows = json.loads(on(first, f"{ETCDCTL} endpoint hashkv --cluster --rev={revision} -w json"))
@@ -139,3 +165,75 @@ def test_without_a_quorum_nothing_is_changed(hosts, on):
         on(victim, "mv /root/etcd-member /var/lib/etcd/member; systemctl start etcd")
         on(second, "systemctl start etcd")
     assert members(on, first) == before
+
+
+@contextlib.contextmanager
+def clients(folder, hosts, series):
+    """A writer, a reader and a visitor of the website, who lose nothing."""
+    groups, variables = hosts
+    settled(folder / "settled")
+    with contextlib.ExitStack() as stack:
+        writer, reader, visitor = (
+            stack.enter_context(client.running())
+            for client in (
+                Writer(folder / "writer", series),
+                Reader(folder / "reader"),
+                Visitor(folder / "visitor", variables[groups["worker"][0]]),
+            )
+        )
+        yield
+    print(writer.told("written"), reader.told("read"), visitor.told("visited"), sep="\n")
+    check_written(writer)
+    assert len(writer.lost) + len(reader.lost) <= ELECTIONS, (writer.lost, reader.lost)
+    assert visitor.lost == []
+
+
+def lead(on, asked, name):
+    """Makes a node the leader; `asked` is a member."""
+    rows = json.loads(on(asked, f"{ETCDCTL} endpoint status --cluster -w json"))
+    (id,) = [
+        one["ID"] for one in json.loads(on(asked, f"{ETCDCTL} member list -w json"))["members"] if one["name"] == name
+    ]
+    leader = rows[0]["Status"]["leader"]
+    (endpoint,) = [row["Endpoint"] for row in rows if row["Status"]["header"]["member_id"] == leader]
+    if leader != id:
+        on(asked, f"set -a; . /etc/etcd/etcdctl.env; ETCDCTL_ENDPOINTS={endpoint} etcdctl move-leader {id:x}")
+
+
+def test_the_leader_is_replaced(hosts, on, namespace, tmp_path):
+    groups, variables = hosts
+    leader, second, _third = groups["control_plane"]
+    lead(on, second, leader)
+    with clients(tmp_path, hosts, 10):
+        cut_off("infrastructure : Remove them from etcd", 1, "site.yml", **OTHER_TYPE)
+        said = " ".join(playbook("site.yml", **OTHER_TYPE).split())
+    assert "left as found, since one member of etcd at most is replaced in a run" in said
+    assert members(on, second) == dict.fromkeys(groups["control_plane"], False)
+    _groups, now = inventory()
+    changed = [name for name in variables if now[name]["ec2_instance_id"] != variables[name]["ec2_instance_id"]]
+    assert changed == [leader]
+
+
+def test_two_of_three_are_removed(hosts, namespace, tmp_path):
+    groups, _variables = hosts
+    with clients(tmp_path, hosts, 20):
+        said = playbook("playbooks/infrastructure.yml", "--check", "--diff", **LESS)
+        for name in groups["control_plane"][1:]:
+            assert f"-{name} " in said and f"delete instance/{name}" in said
+        assert inventory()[0] == groups
+        cut_off("infrastructure : Stop the control plane's programs there", 1, "site.yml", **LESS)
+        cut_off("infrastructure : Remove them from etcd", 1, "site.yml", **LESS)
+        playbook("playbooks/infrastructure.yml", **LESS)
+        left = inventory()[0]
+        assert left == {**groups, "control_plane": groups["control_plane"][:1]}
+        names = kubectl("get", "nodes", "-o", "jsonpath={.items[*].metadata.name}").split()
+        assert sorted(names) == sorted(left["control_plane"] + left["worker"])
+    playbook("site.yml", **LESS)
+    assert "changed=1" not in playbook("site.yml", **LESS).partition("PLAY RECAP")[2]
+
+
+def test_the_only_one_cannot_be_replaced(namespace):
+    another = {**LESS, "k8sgu_control_plane_instance_type": "m5.2xlarge"}
+    said = " ".join(playbook("site.yml", fails=True, **another).split())
+    assert "etcd has 1 member" in said and "nobody has its data" in said
+    assert "changed=1" not in said

@@ -56,8 +56,8 @@ def playbook(name, *arguments, fails=False, **variables):
     return done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module")
-def hosts():
+def inventory():
+    """({group: sorted names}, {name: variables}) as the inventory has them now."""
     argv = [
         str(BIN / "ansible-inventory"),
         "--list",
@@ -67,9 +67,14 @@ def hosts():
         json.dumps(VARIABLES),
     ]
     done = subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=True)
-    inventory = json.loads(done.stdout)
-    groups = {name: sorted(inventory[name]["hosts"]) for name in ("control_plane", "worker")}
-    return groups, inventory["_meta"]["hostvars"]
+    listed = json.loads(done.stdout)
+    groups = {name: sorted(listed[name]["hosts"]) for name in ("control_plane", "worker")}
+    return groups, listed["_meta"]["hostvars"]
+
+
+@pytest.fixture(scope="module")
+def hosts():
+    return inventory()
 
 
 def way_to(node):

@@ -416,17 +416,17 @@ class TestChanges:
             return [pool("control_plane", 1, etcd_volume_size=size), pool("workers", 0)]
 
         run(pools=etcd_on(2))
-        grown = run(pools=etcd_on(4), keep_control_plane=True)
+        grown = run(pools=etcd_on(4), lives=True)
         assert [(step["action"], step["resource"]) for step in grown["plan"]] == [
             ("update", "volume/demo-control-plane-0/etcd")
         ]
-        assert not run(pools=etcd_on(4), keep_control_plane=True)["changed"]
+        assert not run(pools=etcd_on(4), lives=True)["changed"]
         before = picture(server)
         for size, why in ((3, "cannot shrink; put back 4"), (0, "its data cannot move; put back 4")):
             for check_mode in (True, False):
                 wanted = rf"etcd_volume_size: {size} GiB, .* demo-control-plane-0 has etcd on vol-.*{why} \(k8sgu_etcd"
                 with pytest.raises(RunFailed, match=wanted):
-                    run(check_mode, pools=etcd_on(size), keep_control_plane=True, allow_replace=True)
+                    run(check_mode, pools=etcd_on(size), lives=True, allow_replace=True)
         assert picture(server) == before
 
     def test_a_volume_grows_in_place_and_shrinks_only_by_replacement(self, server: Server) -> None:

@@ -485,9 +485,9 @@ def test_workers_that_serve_are_replaced_one_in_a_run(described: Description, cl
 def test_a_worker_that_came_to_leave_since_it_was_asked_is_not_ended(described: Description) -> None:
     few = {"key_name": "mine", "public_key": None, "pools": [pool("control_plane", 1), pool("workers", 0)]}
     with pytest.raises(cluster_run.RunFailed, match="drained: demo-worker-0 would end") as failed:
-        run(workers_leave="drained", drained=[SECOND], **few)
+        run(nodes_leave="drained", drained=[SECOND], **few)
     assert failed.value.result["reached"] == [] and described.instances() == ALL
-    asked = run(workers_leave="ask", **few)
+    asked = run(nodes_leave="ask", **few)
     assert not asked["changed"] and asked["plan"] == [] and described.instances() == ALL
     assert [item["name"] for item in asked["leaving"]] == ["demo-worker-0", SECOND]
     assert asked["members"] == ["demo-control-plane-0"]

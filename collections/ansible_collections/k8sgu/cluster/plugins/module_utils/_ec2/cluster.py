@@ -262,7 +262,7 @@ def make(
 ) -> Plan:
     """The plan: the steps that turn `current` into what `description` says; with `removing` into nothing.
 
-    A pure function: no clock, no chance, no API. With `drained` no worker is replaced whose name is not in it. Raises
+    A pure function: no clock, no chance, no API. With `drained` no node is replaced whose name is not in it. Raises
     DescriptionError.
     """
     if removing:
@@ -270,10 +270,12 @@ def make(
     instances.check_twins(current)
     whole = _plan(Draft(description, current, facts, removing))
     held = members.held_back(description, current, whole)
-    kept = {} if drained is None else departures.kept_back(departures.departures(whole, current), drained)
-    if not held and not kept:
+    leaving = [each for each in departures.departures(description, whole, current) if each.instance.name not in held]
+    kept = {} if drained is None else departures.kept_back(leaving, drained)
+    stays = not description.balanced and members.keep_balancer(description, current, held)
+    if not held and not kept and not stays:
         return whole
-    if members.keep_balancer(description, current, held):
+    if stays:
         description = dataclasses.replace(description, keeps_balancer=True)
     rest = _plan(Draft(description, current, facts, removing, {**held, **kept}))
     rest.warnings += [members.warning(held)] if held else []

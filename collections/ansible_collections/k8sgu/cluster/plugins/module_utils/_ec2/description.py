@@ -79,8 +79,8 @@ class Description:
     bastion: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
     allow_replace: bool = False
-    keep_control_plane: bool = False
-    # Control-plane nodes that stay until a later run still use the load balancer; see `nodes.members`.
+    lives: bool = False
+    # A load balancer that is there and still in use; see `nodes.members`.
     keeps_balancer: bool = False
 
     @property
@@ -158,7 +158,7 @@ def parse(options: Mapping[str, Any], region: str) -> Description:
         bastion=options["bastion"],
         tags=_tags(options["tags"]),
         allow_replace=options["allow_replace"],
-        keep_control_plane=options["keep_control_plane"],
+        lives=options["lives"],
     )
     _check_pools(description)
     _check_ranges(description)

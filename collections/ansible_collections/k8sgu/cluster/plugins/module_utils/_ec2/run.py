@@ -94,7 +94,7 @@ def _present(aws: session.Aws, description: Description, options: Mapping[str, A
     reader = Reader(aws, description.name)
     cluster.check(description, current)
     zones = offers.zones_of(reader, description, current)
-    drained = options["drained"] if options["workers_leave"] == "drained" else None
+    drained = options["drained"] if options["nodes_leave"] == "drained" else None
     plan = cluster.make(description, current, Facts(zones), drained=drained)
     if cluster.launches(plan):
         facts = cluster.facts_for_launch(reader, description, current, zones, plan)
@@ -103,7 +103,7 @@ def _present(aws: session.Aws, description: Description, options: Mapping[str, A
     result = _result(aws, description, current, plan)
     result["billed"] = cluster.billed(description, max(1, len(zones)))
     ending = members.ending(current, plan)
-    volumes_kept = volumes.living_problems(description, current) if description.keep_control_plane else []
+    volumes_kept = volumes.living_problems(description, current) if description.lives else []
     if volumes_kept:
         sizes = sorted({pool.etcd_volume_size for pool in description.pools if pool.role == tags.CONTROL_PLANE})
         raise RunFailed(
@@ -111,11 +111,11 @@ def _present(aws: session.Aws, description: Description, options: Mapping[str, A
             "(k8sgu_etcd_volume_size), or make a new cluster with it beside this one",
             {**result, "reached": [], "changed": False},
         )
-    if ending and description.keep_control_plane:
+    if ending and description.lives and options["nodes_leave"] == "at_once":
         listed = "; ".join(f"{step.resource}: {step.reason}" for step in ending)
         raise RunFailed(
-            f"keep_control_plane: {listed}. Each is a member of the living cluster's etcd and would end with its data; "
-            "take the change back",
+            f"lives: {listed}. Each is a member of the living cluster's etcd and would end with its data; "
+            "ask which nodes leave (nodes_leave: ask), remove them from etcd, and say so (drained)",
             {**result, "reached": [], "changed": False},
         )
     replacements = plan.replacements()
@@ -125,11 +125,11 @@ def _present(aws: session.Aws, description: Description, options: Mapping[str, A
             f"allow_replace: {listed}. Set allow_replace: true to have it done, or take the change back",
             {**result, "reached": [], "changed": False},
         )
-    leaving = departures.departures(plan, current)
+    leaving = departures.departures(description, plan, current)
     result["leaving"] = [departure.shown() for departure in leaving]
     if plan.changes and options["check_permissions"]:
         _check_permissions(aws, description, current, plan, result)
-    if leaving and options["workers_leave"] == "ask":
+    if leaving and options["nodes_leave"] == "ask":
         return _asked(aws, description, current, plan, result)
     _check_drained(leaving, drained, result)
     if plan.steps and not check_mode:
@@ -142,7 +142,7 @@ def _present(aws: session.Aws, description: Description, options: Mapping[str, A
 
 
 def _asked(aws: session.Aws, description: Description, current: Current, plan: Plan, result: dict[str, Any]) -> Outcome:
-    """Nothing is done; the plan is left to the run that knows which workers are drained."""
+    """Nothing is done; the plan is left to the run that knows which nodes are drained."""
     result.update(_found(aws, description, current, plan))
     result.update(changed=False, plan=[], members=[node.name for node in plan.nodes], api_calls=len(aws.calls))
     del result["diff"]
@@ -152,14 +152,14 @@ def _asked(aws: session.Aws, description: Description, current: Current, plan: P
 def _check_drained(
     leaving: Sequence[departures.Departure], drained: Collection[str] | None, result: Mapping[str, Any]
 ) -> None:
-    """Refuses a plan that ends a worker which was not among those that leave when it was asked for them."""
+    """Refuses a plan that ends a node which was not among those that leave when it was asked for them."""
     if drained is None:
         return
     names = [departure.instance.name for departure in leaving if departure.instance.name not in drained]
     if names:
         raise RunFailed(
             f"drained: {', '.join(names)} would end and is not among them; the account or the description has "
-            "changed since the workers were drained. Run it again",
+            "changed since the nodes were drained. Run it again",
             {**result, "reached": [], "changed": False},
         )
 

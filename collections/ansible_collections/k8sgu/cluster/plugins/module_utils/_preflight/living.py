@@ -82,7 +82,8 @@ def check_fixed(values: Values, made: Values) -> list[str]:
 def check_count(count: int | None, names: Sequence[str], nodes: Nodes, alive: bool) -> list[str]:
     """Problems of the number of members. `count`: the description's, None if the inventory decides.
 
-    A cluster that lives may get more of them. One that was never born has the members of its first start.
+    A cluster that lives may get more of them, and fewer if EC2 has the machines. One that was never born has the
+    members of its first start.
     """
     there = [node["name"] for node in nodes if node["etcd"]]
     if not names or (count is None and not there):
@@ -93,17 +94,18 @@ def check_count(count: int | None, names: Sequence[str], nodes: Nodes, alive: bo
     else:
         what, wanted = f"k8sgu_control_plane_count: {count}", count
         back = f"put back {len(names)}"
-    if wanted == len(names) or (alive and wanted > len(names) and wanted % 2):
+    # Fewer of them: the infrastructure removes members before their machines end.
+    if wanted == len(names) or (alive and wanted % 2 and (wanted > len(names) or count is not None)):
         return []
     has = f"{len(names)} member{'' if len(names) == 1 else 's'} ({', '.join(names)})"
-    if alive and wanted > len(names):
+    if alive and wanted % 2 == 0 and (wanted > len(names) or count is not None):
         # https://etcd.io/docs/v3.6/faq/#why-an-odd-number-of-cluster-members
         return [
             f"{what}, and this cluster's etcd has {has}; with an even number it survives no more failures than "
-            f"with one less; make it {wanted + 1}, or {back}"
+            f"with one less; make it {wanted + 1 if wanted > len(names) else wanted - 1}, or {back}"
         ]
     cannot = (
-        "control-plane nodes cannot be removed while it lives"
+        "machines of your own cannot be removed from it by site.yml"
         if alive
         else "it was started with these and waits for them"
     )

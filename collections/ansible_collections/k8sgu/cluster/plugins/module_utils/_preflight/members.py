@@ -132,7 +132,8 @@ def _stale(node: Node, joined: Sequence[Node]) -> str:
     return (
         f"etcd has data in {DATA}, but is no member (any more) of this cluster's etcd, which has {len(told)} "
         f"({_names(told)}); it must not start with this data. Move it away (mv {DATA}/member /root/etcd-member) and "
-        "run this again: the node then joins and gets the data of the others"
+        "run this again: the node then joins and gets the data of the others. If it leaves the cluster, run "
+        "playbooks/infrastructure.yml instead"
     )
 
 

@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which workers a plan ends, and that none is replaced before it is drained."""
+"""Which nodes a plan ends, and that none is replaced before it is drained."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ TABLE: list[tuple[str, Description, Current, list[tuple[str, bool]]]] = [
     ("a pool less", description(), with_pool(), [("demo-gpu-0", False)]),
     ("another type", BIG_WORKERS, finished(), [("demo-worker-0", True), ("demo-worker-1", True)]),
     ("not the control plane", EVERYTHING_BIG, finished(), [("demo-worker-0", True), ("demo-worker-1", True)]),
+    ("but that of a living cluster", dataclasses.replace(EVERYTHING_BIG, lives=True), finished(),
+     [("demo-control-plane-0", True), ("demo-worker-0", True), ("demo-worker-1", True)]),
     ("one that is stopped too", description(1), changed(state="stopped"), [("demo-worker-1", False)]),
     ("not one that is gone", description(1), changed(state="terminated"), []),
     ("not one on its way", description(1), changed(state="shutting-down"), []),
@@ -55,7 +57,7 @@ TABLE: list[tuple[str, Description, Current, list[tuple[str, bool]]]] = [
 
 @pytest.mark.parametrize(("case", "given", "current", "expected"), TABLE, ids=[row[0] for row in TABLE])
 def test_who_leaves(case: str, given: Description, current: Current, expected: list[tuple[str, bool]]) -> None:
-    found = departures(cluster.make(given, current, FACTS), current)
+    found = departures(given, cluster.make(given, current, FACTS), current)
     assert [(departure.instance.name, departure.returns) for departure in found] == expected
     ids = {node.name: node.id for node in current.instances}
     assert all(departure.shown()["instance_id"] == ids[departure.instance.name] for departure in found)
@@ -70,13 +72,15 @@ def test_what_is_not_drained_is_not_replaced(drained: list[str]) -> None:
     assert [node.name for node in made.nodes] == ["demo-control-plane-0", "demo-worker-0", "demo-worker-1"]
 
 
-def test_what_is_held_back_of_the_control_plane_and_of_workers_goes_together() -> None:
-    given = description(pools=(pool("control_plane", 3, **BIG), pool("workers", 2, **BIG)), allow_replace=True)
+@pytest.mark.parametrize("lives", [False, True])
+def test_what_is_held_back_of_the_control_plane_and_of_workers_goes_together(lives: bool) -> None:
+    pools = (pool("control_plane", 3, **BIG), pool("workers", 2, **BIG))
+    given = description(pools=pools, allow_replace=True, lives=lives)
     current = finished()
     current.instances += [
         instance(f"demo-control-plane-{number}", 9 + number, tags.CONTROL_PLANE, "control_plane") for number in (1, 2)
     ]
-    made = cluster.make(given, current, FACTS, drained=["demo-worker-1"])
+    made = cluster.make(given, current, FACTS, drained=["demo-control-plane-0", "demo-worker-1"])
     assert [step.name for step in made.of(Replace)] == ["demo-control-plane-0", "demo-worker-1"]
     assert [warning.partition(":")[0] for warning in made.warnings] == [
         "demo-control-plane-1, demo-control-plane-2",

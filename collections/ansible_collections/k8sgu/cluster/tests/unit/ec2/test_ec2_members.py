@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Members of etcd end one in a run, and what is left for later runs keeps what it lives on."""
+"""Members of etcd are replaced one in a run, and what is left for later runs keeps what it lives on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from test_ec2_plan import FACTS, OURS, description, finished, instance, pool
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, plan, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer.load_balancer import LoadBalancer
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.nat import NatGateway
@@ -21,6 +22,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.route_t
     RouteTable,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.subnets import Subnet
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.departures import departures
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.instances import Terminate
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.launch import Replace
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.members import ending
@@ -91,29 +93,53 @@ def test_one_member_in_a_run(
     assert [warning.partition(":")[0] for warning in made.warnings] == ([named] if held else [])
 
 
-KEPT: list[tuple[str, Description, Current, list[str]]] = [
-    ("three of another type", BIG_ONES, members(3), [REPLACE + "0", REPLACE + "1", REPLACE + "2"]),
+LIVING: list[tuple[str, Description, Current, list[str]]] = [
+    ("three of another type", BIG_ONES, members(3), [REPLACE + "0"]),
+    ("from five to three", wanted(3), members(5), [DELETE + "3", DELETE + "4"]),
     ("from three to one", wanted(1), members(3), [DELETE + "1", DELETE + "2"]),
+    ("to be replaced comes before to be removed", wanted(1, "m5.xlarge"), members(3), [REPLACE + "0"]),
     ("one that is stopped", wanted(1), changed(members(3), 2, **STOPPED), [DELETE + "1", DELETE + "2"]),
+    ("none while one that stays is stopped", wanted(3), changed(members(5), 1, **STOPPED), []),
+    ("but one that is down", wanted(3), changed(changed(members(5), 1, **STOPPED), 3, **STOPPED), [DELETE + "3"]),
+    ("none while another is missing", wanted(3), changed(members(5), 1, state="terminated"), []),
     ("one that has ended", wanted(3), changed(members(3), 1, state="terminated"), []),
     ("one that is stopped and stays", wanted(3), changed(members(3), 1, **STOPPED), []),
     ("from one to three", wanted(3), members(1), []),
 ]
 
 
-@pytest.mark.parametrize(("case", "given", "current", "steps"), KEPT, ids=[row[0] for row in KEPT])
-def test_where_the_control_plane_is_to_be_kept_every_end_of_one_is_named(
+@pytest.mark.parametrize(("case", "given", "current", "steps"), LIVING, ids=[row[0] for row in LIVING])
+def test_which_members_of_a_living_cluster_leave_in_a_run(
     case: str, given: Description, current: Current, steps: list[str]
 ) -> None:
-    given = dataclasses.replace(given, keep_control_plane=True)
+    given = dataclasses.replace(given, lives=True)
     made = cluster.make(given, current, FACTS)
     assert sorted(step.key for step in ending(current, made)) == steps
+    leaving = [departure.shown() for departure in departures(given, made, current)]
+    names = [step.rpartition("/")[2] for step in steps]
+    assert [entry["name"] for entry in leaving if entry["role"] == tags.CONTROL_PLANE] == names
 
 
-def test_workers_may_go_where_the_control_plane_is_kept() -> None:
-    given = description(pools=(pool("control_plane", 1), pool("workers", 0)), keep_control_plane=True)
+def test_workers_may_go_while_the_control_plane_stays() -> None:
+    given = description(pools=(pool("control_plane", 1), pool("workers", 0)), lives=True)
     made = cluster.make(given, finished(), FACTS)
     assert made.of(Terminate) and ending(finished(), made) == []
+
+
+def test_before_a_cluster_lives_its_control_plane_has_nothing_to_leave() -> None:
+    made = cluster.make(wanted(1), members(3), FACTS)
+    assert ended(made) and departures(wanted(1), made, members(3)) == []
+
+
+@pytest.mark.parametrize("lives", [False, True])
+def test_the_balancer_of_a_living_cluster_stays(lives: bool) -> None:
+    current = members(1)
+    current.load_balancers = [
+        LoadBalancer("lb-1", "demo-api", "dns", "internal", "active", frozenset(), frozenset(), OURS)
+    ]
+    made = cluster.make(wanted(1, lives=lives), current, FACTS)
+    assert made.balanced == lives
+    assert ("delete load-balancer" in [step.key for step in made.changes]) != lives
 
 
 def test_workers_are_replaced_all_at_once() -> None:

@@ -173,12 +173,13 @@ def test_the_range_of_a_vpc_that_was_brought_is_not_fixed() -> None:
         ),
         (4, (lived("cp-0", ALL), lived("cp-1"), lived("cp-2")), {}, "make it 5, or put back 3"),
         (3, (node("cp-0", {"data": True, "initial": ["cp-0"]}),), {}, "it was started with these and waits for them"),
-        (1, (lived("cp-0", ALL), lived("cp-1"), lived("cp-2")), {}, "k8sgu_control_plane_count: 1, and this cluster's"),
-        (1, (unread("cp-0"), unread("cp-1")), THREE, "3 members (cp-0, cp-1, cp-2)"),
-        (1, (lived("cp-0"),), {}, "put back 3, "),  # by the unit beside the data
+        (2, (lived("cp-0", ALL), lived("cp-1"), lived("cp-2")), {}, "make it 1, or put back 3"),
+        (2, (unread("cp-0"), unread("cp-1")), THREE, "3 members (cp-0, cp-1, cp-2)"),
+        (2, (lived("cp-0"),), {}, "put back 3"),  # by the unit beside the data
         (1, (waiting("cp-0"), node("cp-1"), node("cp-2")), {}, "put back 3, "),
         (None, (OLD, node("cp-1")), {}, "the inventory's group etcd: 2 (cp-0, cp-1), and"),
-        (None, (lived("cp-0", ALL), lived("cp-1", ALL)), {}, "put back cp-2, "),
+        (None, (lived("cp-0", ALL), lived("cp-1", ALL)), {}, "machines of your own"),
+        (None, (lived("cp-0", ALL),), {}, "put back cp-1, cp-2, "),
     ],
 )
 def test_numbers_of_members_that_are_refused(
@@ -202,6 +203,8 @@ def test_numbers_of_members_that_are_refused(
         (3, (lived("cp-0", [member(0), member(1)]), lived("cp-1")), THREE),  # the third is being replaced
         (3, (lived("cp-0", [member(0), member(1, started=False, learner=True)]),), RECORD),
         (None, (OLD, node("cp-1"), node("cp-2")), {}),
+        (1, (lived("cp-0", ALL), lived("cp-1"), lived("cp-2")), {}),  # fewer of them
+        (3, (unread("cp-0"), unread("cp-1")), {**THREE, "members": ["cp-0", "cp-1", "cp-2", "cp-3", "cp-4"]}),
     ],
 )
 def test_numbers_of_members_that_can_be_had(
