@@ -13,7 +13,7 @@ import time
 import uuid
 
 import pytest
-from test_security import ENVIRONMENT, ROOT, hosts, kubectl, node_checks, on, playbook, put_back
+from test_security import ENVIRONMENT, ROOT, hosts, kubectl, node_checks, on, playbook, probe_pods, put_back
 
 __all__ = ["hosts", "on"]  # fixtures
 pytestmark = pytest.mark.timeout(900)
@@ -63,7 +63,7 @@ def settled(pod, targets, *, closed):
 
 def test_the_example_closes_a_namespace_to_all_but_dns():
     """Runs first: the tests after it restart API servers, to which kube-router reconnects late."""
-    pods = json.loads(kubectl("-n", "k8sgu-verify", "get", "pods", "-l", "app=probe", "-o", "json"))["items"]
+    pods = probe_pods()
     pod, other = pods[0]["metadata"]["name"], f"{pods[1]['status']['podIP']}:8080"
     service, dns = "website.demo.svc.cluster.local:80", "kube-dns.kube-system.svc.cluster.local:53"
     policy = str(ROOT / "examples" / "default-deny.yml")

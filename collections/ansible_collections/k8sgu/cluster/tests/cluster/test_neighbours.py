@@ -21,7 +21,7 @@ import time
 import boto3
 import pytest
 from test_access import connect
-from test_security import BIN, VARIABLES, hosts, kubectl, on, put_back, value
+from test_security import BIN, VARIABLES, hosts, kubectl, on, probe_pods, put_back, value
 
 __all__ = ["hosts", "on"]  # fixtures
 pytestmark = pytest.mark.timeout(600)
@@ -89,9 +89,9 @@ def test_a_pod_reaches_what_else_is_in_the_vpc(on, neighbour):
     """As its node does, whatever the neighbour's route table and security group know of pods."""
     reached = on("worker", f"timeout 5 bash -c '</dev/tcp/{neighbour}/{PORT}' && echo reached")
     assert reached.strip() == "reached"
-    pods = json.loads(kubectl("-n", "k8sgu-verify", "get", "pods", "-l", "app=probe", "-o", "json"))["items"]
-    assert pods
-    seen = {pod["metadata"]["name"]: connect(pod["metadata"]["name"], f"{neighbour}:{PORT}") for pod in pods}
+    names = [pod["metadata"]["name"] for pod in probe_pods()]
+    assert names
+    seen = {name: connect(name, f"{neighbour}:{PORT}") for name in names}
     assert set(seen.values()) == {""}, seen
 
 
@@ -112,8 +112,7 @@ print(mtu, client.getresponse().read().decode() == "{BODY}")
 @pytest.fixture(scope="module")
 def probes():
     """The pods that answer, by node: name, address and id of the container."""
-    pods = json.loads(kubectl("-n", "k8sgu-verify", "get", "pods", "-l", "app=probe", "-o", "json"))["items"]
-    return {pod["spec"]["nodeName"]: pod for pod in pods}
+    return {pod["spec"]["nodeName"]: pod for pod in probe_pods()}
 
 
 def test_large_packets_inside_of_the_vpc(on, hosts, probes):
@@ -162,17 +161,19 @@ def test_a_large_answer_to_a_client_behind_a_smaller_mtu(on, hosts, probes):
         # EC2's internet gateway has 1500: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/network_mtu.html
         ip("route", "replace", *path, "advmss", str(INSIDE - 40))
         port = kubectl("-n", "k8sgu-verify", "get", "service", "large", "-o", "jsonpath={.spec.ports[0].nodePort}")
-        seen = []
+        missing = {pod["metadata"]["name"] for pod in probes.values()}
         deadline = time.monotonic() + 60
-        # A Service's address takes a moment to be known, and each pod, near and far, has to learn of the path.
-        while len(seen) < 12:
+        # A Service's address takes a moment to be known, and each pod, near and far, has to learn of the path. Which
+        # pod answers is kube-proxy's throw of dice, so any number of answers may leave one out.
+        while missing:
+            assert time.monotonic() < deadline, f"no answer of {', '.join(sorted(missing))} within 60 s"
             try:
-                seen.append(ask(address, int(port)))
+                name, segment, whole = ask(address, int(port))
             except ConnectionRefusedError:
-                assert time.monotonic() < deadline, "the node port is not open after 60 s"
                 time.sleep(0.5)
-    assert {name for name, _segment, _whole in seen} == {pod["metadata"]["name"] for pod in probes.values()}
-    assert all(whole and segment > OUTSIDE for _name, segment, whole in seen)
+                continue
+            assert whole and segment > OUTSIDE, (name, segment)
+            missing.discard(name)
 
 
 def ip(*arguments):

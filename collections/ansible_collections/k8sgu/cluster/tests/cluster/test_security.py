@@ -111,6 +111,14 @@ def kubectl(*arguments, given=None):
     return done.stdout
 
 
+def probe_pods():
+    """Verify's pods that answer, one on each node, once all of them do: they are the first that a full node evicts."""
+    namespace = ["-n", "k8sgu-verify"]
+    kubectl(*namespace, "rollout", "status", "daemonset/probe", "--timeout=120s")
+    listed = json.loads(kubectl(*namespace, "get", "pods", "-l", "app=probe", "-o", "json"))["items"]
+    return [pod for pod in listed if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]]
+
+
 @contextlib.contextmanager
 def put_back(*steps):
     """Takes every step at the end, even if one of them fails."""
