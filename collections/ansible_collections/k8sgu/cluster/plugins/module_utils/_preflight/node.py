@@ -13,6 +13,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions im
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.ports import PROGRAMS
 from ansible_collections.k8sgu.cluster.plugins.module_utils._volume import plan as volumes
 from ansible_collections.k8sgu.cluster.plugins.module_utils._volume.disk import Disk, Place
+from ansible_collections.k8sgu.cluster.plugins.module_utils._volume.options import ETCD_DATA
 
 # The oldest release of each distribution that still gets updates and has what the components need.
 DISTRIBUTIONS = {"ubuntu": (20, 4), "debian": (11,)}
@@ -27,7 +28,7 @@ OTHERS = ("sshd", "pods", "load balancer", "kernel")
 # MiB and inodes that every run needs free where it writes, by the most demanding directory of a file system: programs
 # and their predecessors (kept until the new ones are healthy), images and databases; packages; files.
 ROOM = {
-    **dict.fromkeys(("/opt", "/var/lib", "/var/lib/etcd", "/var/lib/containerd", "/var/lib/docker"), (512, 2000)),
+    **dict.fromkeys(("/opt", "/var/lib", ETCD_DATA, "/var/lib/containerd", "/var/lib/docker"), (512, 2000)),
     **dict.fromkeys(("/usr", "/var/cache", "/var/log", "/var/lib/kubelet"), (64, 500)),
 }
 OTHER_ROOM = (16, 100)
@@ -40,7 +41,7 @@ NO_VOLUME = (
     "k8sgu_etcd_volume_size: {} GiB, and it has no volume for etcd (ec2_etcd_volume_id); put back 0, or make a new "
     "cluster (playbooks/infrastructure.yml attaches volumes at the launch), or name it in an inventory of your own"
 )
-SIZES = {"/": " (k8sgu_root_volume_size)", "/var/lib/etcd": " (k8sgu_etcd_volume_size)"}
+SIZES = {"/": " (k8sgu_root_volume_size)", ETCD_DATA: " (k8sgu_etcd_volume_size)"}
 MAKE_ROOM = "make room (du -xh %s | sort -h | tail -30 shows what takes it)"
 
 Node = Mapping[str, Any]
@@ -232,7 +233,7 @@ def check_volume(probe: Probe, node: Node, values: Mapping[str, Any]) -> list[st
         return [NO_VOLUME.format(size)]
     if not found or found.get("error"):
         return [found["error"]] if found else []
-    wanted = volumes.Wanted(found["id"], "/var/lib/etcd", str(values["k8sgu_cluster_name"]), node["name"])
+    wanted = volumes.Wanted(found["id"], ETCD_DATA, str(values["k8sgu_cluster_name"]), node["name"])
     return volumes.problems(wanted, Disk(**found["disk"]), Place(**found["place"]), found["half_made"])
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Sequence
 from ansible_collections.k8sgu.cluster.plugins.module_utils._node.facts import memory_bytes, os_release
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners import listeners
 from ansible_collections.k8sgu.cluster.plugins.module_utils._volume import disk as disks
+from ansible_collections.k8sgu.cluster.plugins.module_utils._volume.options import ETCD_DATA
 from ansible_collections.k8sgu.cluster.plugins.module_utils._volume.run import half_made
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ NLM_F_REQUEST = 1
 NETLINK_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 5.0
 VOLUME_TIMEOUT_S = 30.0
-ETCD_DATA = "/var/lib/etcd"
 # Images, pods' files and etcd's database are below it.
 DATA_DIRECTORY = "var/lib"
 # As this process sees them, whatever `root` is.
@@ -39,7 +39,7 @@ MOUNTS = Path("/proc/self/mounts")
 # the file system of its parent.
 WRITTEN = (
     "", "etc", "usr", "usr/local", "opt", "home", "root", "tmp", "var", "var/tmp", "var/cache", "var/log", "var/lib",
-    "var/lib/etcd", "var/lib/containerd", "var/lib/docker", "var/lib/kubelet",
+    ETCD_DATA.lstrip("/"), "var/lib/containerd", "var/lib/docker", "var/lib/kubelet",
 )  # fmt: skip
 
 

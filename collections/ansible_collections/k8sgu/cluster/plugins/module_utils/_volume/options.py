@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+# etcd's home, its data directory, and where a volume for it is mounted.
+ETCD_DATA = "/var/lib/etcd"
+
 ARGUMENT_SPEC: dict[str, Any] = {
     "volume_id": {"type": "str", "required": True},
     "size": {"type": "int", "default": 0},
-    "path": {"type": "path", "default": "/var/lib/etcd"},
+    "path": {"type": "path", "default": ETCD_DATA},
     "unit": {"type": "str", "default": "etcd.service"},
     "cluster": {"type": "str", "required": True},
     "node": {"type": "str", "required": True},
