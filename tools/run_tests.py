@@ -3,7 +3,8 @@
     python tools/run_tests.py             every stage
     python tools/run_tests.py lint unit   these stages
 
-A stage is a list of commands, in lanes: those of one lane run one after another, the lanes side by side. A pytest
+A stage is a list of commands, in lanes: those of one lane run one after another, the lanes side by side. Those of the
+lane `next free` are started in their order, two at a time. A pytest
 command counts its tests (read from its JUnit file); any other command counts as one test. Full output goes to
 .test/<stage>-<n>.log; what failed is also printed, why tests were skipped, and which tests took longest.
 
@@ -22,7 +23,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +62,11 @@ NEWEST_SUITES = (
     "playbook_calls",
     "tarball",
 )
+# The lane of commands that begin when one of two places is free.
+NEXT_FREE, PLACES = "next free", 2
+# The longest first, so that both places are taken until the end. docker waits a lot, and so is good company for aws,
+# whose virtual machines need processors.
+SCENARIOS = ("default", "ha", "aws", "docker")
 # A stage that hangs must end the run with a reason instead of being cut off from outside.
 COMMAND_TIMEOUT_S = 45 * 60
 # No second attempt begins later than this after the start of the run: it must end within the time that a run may take.
@@ -112,6 +120,8 @@ def lint() -> list[Command]:
                 "--offline",
                 "--strict",
             ],
+            # It takes as long as all others together.
+            lane="ansible-lint",
         ),
         # Without rstcheck: Sphinx reads the same pages with warnings as errors.
         Command(
@@ -147,7 +157,9 @@ def integration() -> list[Command]:
     commands = [pytest_command("integration suites", COLLECTION / "tests" / "integration", workers=2, machines=True)]
     for target in sorted((COLLECTION / "tests" / "integration" / "targets").glob("*/tasks/main.yml")):
         name = target.parent.parent.name
-        commands.append(Command(f"integration target {name}", [str(ROOT / "tools" / "integration_target"), name]))
+        # One after another, since ansible-test keeps its output in one place; beside the suites, which wait a lot.
+        argv = [str(ROOT / "tools" / "integration_target"), name]
+        commands.append(Command(f"integration target {name}", argv, lane="targets"))
     return commands
 
 
@@ -179,16 +191,12 @@ def up() -> list[Command]:
 
 
 def molecule() -> list[Command]:
-    """Each scenario has a lab of its own; default and aws take as long as the others together and wait a lot."""
-    names = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
+    """Each scenario has a lab of its own."""
+    names = {path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")}
+    ordered = [name for name in SCENARIOS if name in names] + sorted(names - set(SCENARIOS))
     return [
-        Command(
-            f"molecule {name}",
-            [str(BIN / "molecule"), "test", "-s", name],
-            lane=str(name in ("aws", "default")),
-            machines=True,
-        )
-        for name in names
+        Command(f"molecule {name}", [str(BIN / "molecule"), "test", "-s", name], lane=NEXT_FREE, machines=True)
+        for name in ordered
     ]
 
 
@@ -209,8 +217,11 @@ def lab_required() -> bool:
     return os.environ.get("K8SGU_REQUIRE_LAB", "1" if os.geteuid() == 0 else "0") == "1"
 
 
-def run(stage: str, number: int, command: Command) -> Tally:
-    """Runs a command, and what failed of it once more where that may help; says how it went."""
+def run(stage: str, number: int, command: Command, beside: bool) -> Tally:
+    """Runs a command, and what failed of it once more where that may help; says how it went.
+
+    `beside`: others run at the same time, so that what is said has to name it.
+    """
     print(f"-- {stage}: {command.title} ...", flush=True)
     started = time.monotonic()
     tally = attempt(command, LOGS / f"{stage}-{number}")
@@ -223,7 +234,7 @@ def run(stage: str, number: int, command: Command) -> Tally:
     skipped = f", {tally.skipped.total()} skipped" if tally.skipped else ""
     took = time.monotonic() - started
     told = [f"   {verdict}: {tally.passed} passed, {tally.failed} failed{skipped} in {took:.0f} s"]
-    if command.lane:
+    if beside:
         told.insert(0, f"   {command.title}:")
     told += skip_lines(tally)
     if tally.failed:
@@ -290,15 +301,24 @@ def run_stage(stage: str, commands: list[Command]) -> Tally:
     for number, command in enumerate(commands, 1):
         lanes.setdefault(command.lane, []).append((number, command))
 
-    def run_lane(lane: list[tuple[int, Command]]) -> Tally:
+    waiting = [iter(lane) for lane in lanes.values()]
+    if NEXT_FREE in lanes:
+        # Several take from one iterator, each the next when it has none.
+        waiting += [waiting[list(lanes).index(NEXT_FREE)]] * (PLACES - 1)
+    taking = threading.Lock()
+
+    def run_lane(lane: Iterator[tuple[int, Command]]) -> Tally:
         tally = Tally()
-        for number, command in lane:
-            tally.add(run(stage, number, command))
-        return tally
+        while True:
+            with taking:
+                number, command = next(lane, (0, None))
+            if command is None:
+                return tally
+            tally.add(run(stage, number, command, beside=len(waiting) > 1))
 
     total = Tally()
-    with ThreadPoolExecutor(max(len(lanes), 1)) as pool:
-        for tally in pool.map(run_lane, lanes.values()):
+    with ThreadPoolExecutor(max(len(waiting), 1)) as pool:
+        for tally in pool.map(run_lane, waiting):
             total.add(tally)
     return total
 

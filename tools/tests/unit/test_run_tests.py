@@ -80,6 +80,38 @@ def test_lanes_run_side_by_side_and_a_lane_in_order(
     assert "fails after it:\n   FAILED: 0 passed, 1 failed" in capsys.readouterr().out
 
 
+def test_two_of_those_that_begin_when_a_place_is_free_run_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first two meet at a fifo, so that one after the other would end at the time limit."""
+    monkeypatch.setattr(run_tests, "LOGS", tmp_path)
+    monkeypatch.setattr(run_tests, "COMMAND_TIMEOUT_S", 20)
+    fifo, running, counts = tmp_path / "fifo", tmp_path / "running", tmp_path / "counts"
+    os.mkfifo(fifo)
+    running.mkdir()
+    steps = [f"echo met > {fifo}", f"test $(cat {fifo}) = met", "sleep 0.2", "sleep 0.2", "exit 3"]
+    count = f"touch {running}/$0; ls {running} | wc -l >> {counts}"
+    commands = [
+        run_tests.Command(
+            f"step {number}",
+            ["sh", "-c", f"{count}; {step} && rm {running}/$0", str(number)],
+            lane=run_tests.NEXT_FREE,
+        )
+        for number, step in enumerate(steps)
+    ]
+    total = run_tests.run_stage("stage", commands)
+    assert (total.passed, total.failures) == (4, ["step 4"])
+    numbers = [int(line) for line in counts.read_text().split()]
+    assert len(numbers) == 5 and max(numbers) == 2
+
+
+def test_every_scenario_is_run_the_longest_first() -> None:
+    named = [command.argv[-1] for command in run_tests.molecule()]
+    there = sorted(path.parent.name for path in (run_tests.ROOT / "molecule").glob("*/molecule.yml"))
+    assert sorted(named) == there
+    assert tuple(named[: len(run_tests.SCENARIOS)]) == run_tests.SCENARIOS
+
+
 FLAKY = """
 import pathlib
 import pytest
