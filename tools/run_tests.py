@@ -149,7 +149,7 @@ def sanity() -> list[Command]:
 
 
 def lab() -> list[Command]:
-    return [pytest_command("the lab", ROOT / "lab" / "tests" / "integration", machines=True)]
+    return [pytest_command("the lab", ROOT / "lab" / "tests" / "integration", workers=2, machines=True)]
 
 
 def integration() -> list[Command]:
