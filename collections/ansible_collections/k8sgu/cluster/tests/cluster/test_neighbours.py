@@ -96,6 +96,8 @@ def test_a_pod_reaches_what_else_is_in_the_vpc(on, neighbour):
 
 
 INSIDE, OUTSIDE = 9001, 1500
+# A Service that has just been made is known on its nodes within a second, or within minutes if they get no time to run.
+ANSWERS_S = 240
 BODY = "k8sgu" * 12_000
 # In a pod's network, since the pods' images have no such program: asks another pod, and says how large the packets of
 # the connection may be and whether the answer was whole.
@@ -162,11 +164,11 @@ def test_a_large_answer_to_a_client_behind_a_smaller_mtu(on, hosts, probes):
         ip("route", "replace", *path, "advmss", str(INSIDE - 40))
         port = kubectl("-n", "k8sgu-verify", "get", "service", "large", "-o", "jsonpath={.spec.ports[0].nodePort}")
         missing = {pod["metadata"]["name"] for pod in probes.values()}
-        deadline = time.monotonic() + 60
-        # A Service's address takes a moment to be known, and each pod, near and far, has to learn of the path. Which
-        # pod answers is kube-proxy's throw of dice, so any number of answers may leave one out.
+        deadline = time.monotonic() + ANSWERS_S
+        # Each pod, near and far, has to learn of the path. Which one answers is kube-proxy's throw of dice, so any
+        # number of answers may leave one out.
         while missing:
-            assert time.monotonic() < deadline, f"no answer of {', '.join(sorted(missing))} within 60 s"
+            assert time.monotonic() < deadline, f"no answer of {', '.join(sorted(missing))} within {ANSWERS_S} s"
             try:
                 name, segment, whole = ask(address, int(port))
             except ConnectionRefusedError:
