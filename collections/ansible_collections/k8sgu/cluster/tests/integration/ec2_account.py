@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import threading
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -108,45 +106,23 @@ def mutations(calls: list[str]) -> list[str]:
     return [call for call in calls if not call.rpartition(":")[2].startswith(READS)]
 
 
-class Killed(BaseException):
-    """What a killed process does: nothing more."""
+class WatchedAws(session.Aws):
+    """Clients of a run that could be killed at any time: `left` has what it would leave after each call that changes
+    something, as the name of the call, its number among those, and the account."""
 
-
-class KilledAws(session.Aws):
-    """Clients of a process that dies right after a call that changes something, and makes no call since.
-
-    `arm(operation, n)` lets it die after the n-th such call from then on; `made` counts those there were.
-    """
-
-    def __init__(self) -> None:
-        self._count_lock = threading.Lock()
-        self.arm("", 0)
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.left: list[tuple[str, int, bytes]] = []
         super().__init__(session.Connection())
-
-    def arm(self, operation: str, number: int) -> None:
-        self.operation, self.number, self.dead = operation, number, False
-        self.made: Counter[str] = Counter()
 
     def client(self, service: str, region: str | None = None) -> Any:
         client = super().client(service, region)
-        client.meta.events.register("before-call", self._before, unique_id="killed-before")
-        client.meta.events.register("after-call", self._after, unique_id="killed-after")
+        client.meta.events.register("after-call", self._after, unique_id="watched")
         return client
 
-    def _before(self, **_event: Any) -> None:
-        if self.dead:
-            raise Killed
-
     def _after(self, model: Any, http_response: Any, **_event: Any) -> None:
-        if self.dead:
-            raise Killed
-        if model.name.startswith(READS) or http_response.status_code >= 300:
-            return
-        with self._count_lock:
-            self.made[model.name] += 1
-            self.dead = model.name == self.operation and self.made[model.name] == self.number
-        if self.dead:
-            raise Killed
+        if not model.name.startswith(READS) and http_response.status_code < 300:
+            self.left.append((model.name, len(self.left) + 1, self.server.saved()))
 
 
 def picture(server: Server) -> dict[str, Any]:

@@ -24,8 +24,11 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import implied
-from ec2lab.api import consistency
+from ec2lab.api import consistency, store
 from ec2lab.api.consistency import Lag
+
+# A lab's only image is its own, and its modules say so to moto; here moto's images are there.
+os.environ.pop("MOTO_EC2_LOAD_DEFAULT_AMIS", None)
 
 REGION = "us-east-1"
 IMAGE = "ami-03cf127a"
@@ -48,11 +51,26 @@ class Server:
     lag: Lag = field(default_factory=Lag)
     # Images that their owner, who is not this account, has deprecated.
     deprecated: set[str] = field(default_factory=set)
+    # moto's backends are not safe between threads; EC2 is.
+    one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+    clients: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def client(self, service: str, region: str = REGION) -> Any:
-        return boto3.client(
-            service, region, endpoint_url=self.url, aws_access_key_id="testing", aws_secret_access_key="testing"
-        )
+        """Kept, since making one takes longer than most calls."""
+        if (service, region) not in self.clients:
+            self.clients[service, region] = boto3.client(
+                service, region, endpoint_url=self.url, aws_access_key_id="testing", aws_secret_access_key="testing"
+            )
+        return self.clients[service, region]
+
+    def saved(self) -> bytes:
+        """The account as it is, for `restore`."""
+        with self.one_at_a_time:
+            return store.dump({})
+
+    def restore(self, account: bytes) -> None:
+        with self.one_at_a_time:
+            store.restore(account)
 
     def environment(self) -> dict[str, str]:
         """The caller's environment for a program that uses only this server."""
@@ -129,12 +147,10 @@ def moto_server() -> Iterator[Server]:
 def _serving() -> Iterator[Server]:
     state = Server()
     application = DomainDispatcherApplication(create_backend_app)
-    one_at_a_time = threading.Lock()
 
     def counted(environ: dict[str, Any], start_response: Any) -> Any:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
-        # moto's backends are not safe between threads; EC2 is.
         parameters = dict(parse_qsl(body.decode("latin-1"), keep_blank_values=True))
         if state.organization:
             resource = organization.denied(state.organization, parameters)
@@ -151,7 +167,7 @@ def _serving() -> Iterator[Server]:
                 code = "UnauthorizedOperation" if service == "ec2" else "AccessDenied"
                 message = f"User: caller is not authorized to perform: {missing[0]} on resource: *"
                 return [consistency.document(service, consistency.Refusal(code, message))]
-        with one_at_a_time:
+        with state.one_at_a_time:
             refused = state.lag.refusal(service, parameters.get("Action", ""), parameters)
             if refused:
                 start_response("400 Bad Request", [("Content-Type", "text/xml")])

@@ -4,8 +4,8 @@
 """ec2_cluster cut off after each of its changes in turn: the next run ends in the same state, with nothing twice.
 
 A kill after a call that only reads leaves the account as a kill after the last change before it does, so changes are
-what counts. Steps run side by side, so that a change is told by its call and by its number among the calls of that
-name.
+what counts. What a killed run leaves is the account as it was right after the change, so one run that is watched has
+the start of all that follow a kill.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ec2_account import Killed, KilledAws, account, picture, pool, run
+from ec2_account import WatchedAws, account, picture, pool, run
 from moto_server import Server, reset
 
 POLICY = {
@@ -39,24 +39,16 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def changes(aws: KilledAws) -> list[tuple[str, int]]:
-    """The changes of the run just made, each by its call and number."""
-    return [(operation, number) for operation, count in sorted(aws.made.items()) for number in range(1, count + 1)]
-
-
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_making(server: Server, layout: str) -> None:
-    aws = KilledAws()
+    aws = WatchedAws(server)
     reset(server)
     run(aws=aws, **LAYOUTS[layout])
-    expected, every = picture(server), changes(aws)
-    assert len(every) > 20
-    for change in every:
-        reset(server)
-        aws.arm(*change)
-        with pytest.raises(Killed):
-            run(aws=aws, **LAYOUTS[layout])
+    expected = picture(server)
+    assert len(aws.left) > 20
+    for *change, left in aws.left:
+        server.restore(left)
         run(**LAYOUTS[layout])
         assert picture(server) == expected, f"after a kill after {change}"
         assert not run(**LAYOUTS[layout])["changed"], f"after a kill after {change}"
@@ -65,19 +57,14 @@ def test_making(server: Server, layout: str) -> None:
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_removing(server: Server, layout: str) -> None:
-    aws = KilledAws()
+    aws = WatchedAws(server)
     reset(server)
     empty = picture(server)
     run(**LAYOUTS[layout])
     run(aws=aws, state="absent")
-    every = changes(aws)
-    assert len(every) > 15 and picture(server) == empty
-    for change in every:
-        reset(server)
-        run(**LAYOUTS[layout])
-        aws.arm(*change)
-        with pytest.raises(Killed):
-            run(aws=aws, state="absent")
+    assert len(aws.left) > 15 and picture(server) == empty
+    for *change, left in aws.left:
+        server.restore(left)
         run(state="absent")
         assert picture(server) == empty, f"after a kill after {change}"
 
@@ -92,19 +79,15 @@ def test_changing(server: Server) -> None:
         "instance_profiles": False,
         "allow_replace": True,
     }
-    aws = KilledAws()
+    aws = WatchedAws(server)
     reset(server)
     run(**before)
     run(aws=aws, **after)
-    expected, every = picture(server), changes(aws)
+    expected = picture(server)
     assert {"TerminateInstances", "RunInstances", "ReplaceRoute", "DeleteSubnet", "DeleteRole"} <= {
-        name for name, _change in every
+        name for name, _number, _left in aws.left
     }
-    for change in every:
-        reset(server)
-        run(**before)
-        aws.arm(*change)
-        with pytest.raises(Killed):
-            run(aws=aws, **after)
+    for *change, left in aws.left:
+        server.restore(left)
         run(**after)
         assert picture(server) == expected, f"after a kill after {change}"
