@@ -13,8 +13,7 @@ from __future__ import annotations
 from typing import Any, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import RECOVERY, quorum
-
-DATA = "/var/lib/etcd"
+from ansible_collections.k8sgu.cluster.plugins.module_utils._volume.options import ETCD_DATA as DATA
 
 UNMOUNTED = (
     f"the volume of {DATA} is not mounted, and its data must not pass for lost; systemctl start var-lib-etcd.mount "
