@@ -326,6 +326,58 @@ options:
           - Whether the next of O(components) starts while this one becomes healthy, for programs that can start without each other.
         type: bool
         default: false
+      leaves:
+        description:
+          - What its programs make while they run, beside what is placed. M(k8sgu.cluster.node_reset) takes it away, unless it was there
+            before the component. What is placed needs no entry here.
+          - Names may be patterns as in a shell, except for paths, tables and kernel settings.
+        type: dict
+        suboptions:
+          paths:
+            description: Files and whole directories. So are all of O(components[].directories).
+            type: list
+            elements: path
+            default: []
+          mounts:
+            description: Where file systems are mounted outside of these directories. What is below them is unmounted anyway.
+            type: list
+            elements: str
+            default: []
+          interfaces:
+            description: Network interfaces.
+            type: list
+            elements: str
+            default: []
+          tables:
+            description: Tables of nftables, as family and name.
+            type: list
+            elements: str
+            default: []
+          chains:
+            description: Chains of iptables and ip6tables, with the rules that lead to them.
+            type: list
+            elements: str
+            default: []
+          comments:
+            description: Comments of further rules of iptables and ip6tables, in chains that are nobody's.
+            type: list
+            elements: str
+            default: []
+          sets:
+            description: Sets of ipset.
+            type: list
+            elements: str
+            default: []
+          sysctls:
+            description: Kernel settings, which get the values back that they had before the component.
+            type: list
+            elements: str
+            default: []
+          cgroups:
+            description: Control groups at the top, of which every process is ended.
+            type: list
+            elements: str
+            default: []
   prepared:
     description: Input for the node. The action plugin sets it; it cannot be given.
     type: str

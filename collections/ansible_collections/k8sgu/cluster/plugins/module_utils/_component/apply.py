@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._component import accounts, health, packages, systemd, undo
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component import accounts, health, origin, systemd, undo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import record as records
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import (
     Component,
@@ -77,7 +77,7 @@ class Application:
             self._refuse_squatter()
             # Packages and accounts are not rolled back: additional ones do no harm.
             if self.plan.packages:
-                packages.install(self.plan.packages)
+                origin.install(self.plan.packages)
             for command in self.plan.user_commands:
                 systemd.run(command)
             if self.plan.changed or self.current.interrupted is not None:

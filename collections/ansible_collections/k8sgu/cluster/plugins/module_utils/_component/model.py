@@ -135,6 +135,25 @@ class Health:
 
 
 @dataclass(frozen=True)
+class Leaves:
+    """What its programs make while they run, beside what is placed: node_reset takes it away.
+
+    Names of mounts, interfaces, chains, comments, sets and control groups may be patterns (fnmatch); `tables` are
+    those of nftables, as "ip NAME".
+    """
+
+    paths: list[str] = field(default_factory=list)
+    mounts: list[str] = field(default_factory=list)
+    interfaces: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
+    chains: list[str] = field(default_factory=list)
+    comments: list[str] = field(default_factory=list)
+    sets: list[str] = field(default_factory=list)
+    sysctls: list[str] = field(default_factory=list)
+    cgroups: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Component:
     name: str
     artifacts: list[Artifact] = field(default_factory=list)
@@ -148,6 +167,7 @@ class Component:
     health: Health | None = None
     rollback: bool = True
     overlap: bool = False
+    leaves: Leaves = field(default_factory=Leaves)
 
 
 @dataclass(frozen=True)
@@ -195,6 +215,7 @@ def _component(raw: dict[str, Any]) -> Component:
         health=Health(**raw["health"]) if raw["health"] else None,
         rollback=raw["rollback"],
         overlap=raw["overlap"],
+        leaves=Leaves(**raw["leaves"]),
     )
 
 

@@ -110,6 +110,23 @@ def _component() -> Spec:
         },
         "rollback": {"type": "bool", "default": True},
         "overlap": {"type": "bool", "default": False},
+        "leaves": {
+            "type": "dict",
+            "options": {
+                kind: {"type": "list", "elements": "path" if kind == "paths" else "str", "default": []}
+                for kind in (
+                    "paths",
+                    "mounts",
+                    "interfaces",
+                    "tables",
+                    "chains",
+                    "comments",
+                    "sets",
+                    "sysctls",
+                    "cgroups",
+                )
+            },
+        },
     }
 
 

@@ -57,6 +57,16 @@ def package_states(names: list[str], status: str | None = None) -> dict[str, str
     return states
 
 
+def installed() -> list[str]:
+    """The packages that are there, also half of them: where dpkg was cut off."""
+    try:
+        with open(_DPKG_STATUS, encoding="utf-8", errors="replace") as stream:
+            found = re.findall(r"^Package: (\S+)\nStatus: \S+ \S+ (\S+)$", stream.read(), re.MULTILINE)
+    except OSError:
+        return []
+    return sorted({name for name, state in found if state not in ("not-installed", "config-files")})
+
+
 def lock_holder(path: str) -> str:
     """The process that holds the lock on `path`, such as "apt-get (process 1234)"; empty if none does."""
     try:
@@ -133,3 +143,27 @@ def install(names: list[str]) -> None:
         raise ComponentError(
             f"packages: {', '.join(missing)} are still not installed; is {os.uname().nodename}'s dpkg healthy?"
         )
+
+
+def would_go(names: list[str]) -> list[str]:
+    """What APT would remove with these packages, themselves included. Raises ComponentError."""
+    if not names:
+        return []
+    said = systemd.run([*_APT, "--simulate", "purge", *names], timeout=_APT_TIMEOUT_S)
+    return re.findall(r"^(?:Purg|Remv) (\S+)", said, re.MULTILINE)
+
+
+def dependencies(name: str) -> set[str]:
+    """The packages that one needs, by name."""
+    said = systemd.run(["dpkg-query", "--show", "--showformat=${Depends}, ${Pre-Depends}", name])
+    return set(re.findall(r"[a-z0-9][a-z0-9.+-]+", said))
+
+
+def purge(names: list[str]) -> None:
+    """Removes packages with their settings, and nothing else with them. Raises ComponentError."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    _run([*_ENVIRONMENT, "dpkg", "--configure", "-a", "--force-confold"], deadline)
+    others = sorted(set(would_go(names)) - set(names))
+    if others:
+        raise ComponentError(f"packages: {', '.join(others)} would go with {', '.join(names)}, so nothing was removed")
+    _run([*_APT, "purge", *names], deadline)

@@ -28,6 +28,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model imp
     Directory,
     File,
     Health,
+    Leaves,
     Link,
     Unit,
     User,
@@ -229,7 +230,14 @@ class _Builder:
             health=self._health(),
             rollback=raw["rollback"],
             overlap=raw["overlap"],
+            leaves=self._leaves(),
         )
+
+    def _leaves(self) -> Leaves:
+        raw = self.raw["leaves"]
+        if raw is None:
+            return Leaves()
+        return Leaves(**{**raw, "paths": [self._path("leaves", path) for path in raw["paths"]]})
 
     def _path(self, option: str, path: str) -> str:
         if not path.startswith("/") or "\0" in path or os.path.normpath(path) == "/":

@@ -13,7 +13,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._component import fetch, node
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component import fetch, node, origin
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import record as records
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.apply import Application, Failed
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import (
@@ -98,6 +98,7 @@ class _Run:
         if self.missing:
             fetch.check_room_to_push(self.missing)
             return
+        origin.remember(components, states)
         self._fetch(components, currents, plans)
         disturbed = False
         begun: list[_Begun] = []

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.origin import remember_mount
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files.atomic import atomic_write
 from ansible_collections.k8sgu.cluster.plugins.module_utils._volume import disk as disks
 from ansible_collections.k8sgu.cluster.plugins.module_utils._volume import plan as plans
@@ -57,6 +58,8 @@ def run(call: Call) -> dict[str, Any]:
     result: dict[str, Any] = {"changed": bool(made.steps), "reasons": made.reasons, "device": disk.device}
     if call.diff and made.steps:
         result["diff"] = [{"before": "", "after": "".join(f"{reason}\n" for reason in made.reasons)}]
+    if not call.check_mode:
+        remember_mount(wanted.path, str(unit))
     if cut_off and disk.kind == "ext4" and not call.check_mode:
         _formatted()
     if made.steps and not call.check_mode:
