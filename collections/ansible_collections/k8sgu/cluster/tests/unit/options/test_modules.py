@@ -34,6 +34,7 @@ ON_NODES = {
     "encryption_scan",
     "etcd_member",
     "node_facts",
+    "node_reset",
     "preflight_node",
     "security_facts",
     "verify_node",
