@@ -17,7 +17,7 @@ import stat
 import time
 from typing import Callable
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._component import packages, systemd, undo
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component import accounts, packages, systemd, undo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import (
     ComponentError,
     error_text,
@@ -84,7 +84,7 @@ class Application:
             (plans.SETTING, _set),
             (plans.SWAP, lambda area: _run("swapon", area)),
             (plans.USER, lambda name: _run("userdel", name)),
-            (plans.GROUP, lambda name: _run("groupdel", name)),
+            (plans.GROUP, _group),
         )
         for kind, act in one_by_one:
             for step in self.plan.of(kind):
@@ -154,6 +154,12 @@ class Application:
             remove_tree(path)
         else:
             os.rmdir(path)
+
+
+def _group(name: str) -> None:
+    # It may have gone with its user.
+    if accounts.group_id(name) is not None:
+        _run("groupdel", name)
 
 
 def _home(path: str) -> None:
