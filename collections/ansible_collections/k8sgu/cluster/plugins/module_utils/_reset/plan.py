@@ -172,7 +172,7 @@ class _Planner:
         names += [name for name in self.origin.units if not self.now.units.get(name, UnitState()).running]
         names += [name for leaves in self.leaves for name in leaves.cgroups]
         for group in matching(self.now.cgroups, names):
-            self._add(END, group, f"{self.now.cgroups[group]} processes in a control group of ours")
+            self._add(END, group, f"processes in a control group of ours: {self.now.cgroups[group]}")
 
     def _gone(self) -> list[str]:
         """Directories that go with all that is in them."""
