@@ -76,7 +76,7 @@ def files() -> dict[str, str]:
     for folder, folders, names in os.walk("/run"):
         for name in names + folders:
             path = os.path.join(folder, name)
-            if not re.match(r"/run/(systemd|udev|user|log|sudo|lock|dbus|ansible|sshd)(/|$)", path):
+            if not re.match(r"/run/(adduser|systemd|udev|user|log|sudo|lock|dbus|ansible|sshd)(/|$)", path):
                 found[path] = "there"
     return found
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import User
 
+_FIRST_PERSON = 1000
+
 
 @dataclass(frozen=True)
 class Account:
@@ -32,6 +34,14 @@ def account(name: str) -> Account | None:
     except KeyError:
         primary = str(entry.pw_gid)
     return Account(primary, entry.pw_dir)
+
+
+def of_system() -> dict[str, list[str]]:
+    """The names of accounts that are for programs: https://www.debian.org/doc/debian-policy/ch-opersys.html"""
+    return {
+        "users": [entry.pw_name for entry in pwd.getpwall() if entry.pw_uid < _FIRST_PERSON],
+        "groups": [entry.gr_name for entry in grp.getgrall() if entry.gr_gid < _FIRST_PERSON],
+    }
 
 
 def user_id(name: str) -> int | None:

@@ -44,7 +44,7 @@ class Origin:
     """paths: {path: what was there}; whole: those of which everything below is ours too, if nothing was there.
 
     units: {unit: what it was}, in the order of their start. users, groups and packages: those that were not there.
-    installing: the packages that there were before an installation that has not ended yet, and asked: its packages.
+    installing: packages and accounts before an installation that has not ended yet; asked: the packages that it is for.
     sysctls: {name: value}, "" if it is not known. components: {name: what is to be done once it is gone}.
     incomplete: components that were there before this record, so what was before them is not known.
     resetting: whether a reset has begun that has not ended.
@@ -57,7 +57,7 @@ class Origin:
     groups: list[str] = field(default_factory=list)
     known_accounts: list[str] = field(default_factory=list)
     packages: list[str] = field(default_factory=list)
-    installing: list[str] | None = None
+    installing: dict[str, list[str]] | None = None
     asked: list[str] = field(default_factory=list)
     sysctls: dict[str, str] = field(default_factory=dict)
     swap: list[str] = field(default_factory=list)
@@ -126,7 +126,7 @@ def remember_mount(path: str, unit_path: str) -> None:
 def install(names: list[str]) -> None:
     """Installs packages, and records those that came with it, also when it is cut off. Raises ComponentError."""
     origin = read() or Origin(swap=swap_areas())
-    origin.installing, origin.asked = packages.installed(), names
+    origin.installing, origin.asked = _installed(), names
     write(origin)
     try:
         packages.install(names)
@@ -160,9 +160,16 @@ def _end_installation(origin: Origin) -> None:
     """What an installation has brought, if one was begun. Only what was asked for, and what APT took for that."""
     if origin.installing is None:
         return
-    came = set(packages.installed()) - set(origin.installing)
-    _add(origin.packages, sorted(came & ({*origin.asked} | _automatic())))
+    came = {kind: set(names) - set(origin.installing[kind]) for kind, names in _installed().items()}
+    _add(origin.packages, sorted(came["packages"] & ({*origin.asked} | _automatic())))
+    # Made by the packages' own scripts, which leave them there.
+    _add(origin.users, sorted(came["users"]))
+    _add(origin.groups, sorted(came["groups"]))
     origin.installing, origin.asked = None, []
+
+
+def _installed() -> dict[str, list[str]]:
+    return {"packages": packages.installed(), **accounts.of_system()}
 
 
 def _automatic() -> set[str]:

@@ -72,9 +72,9 @@ class Application:
         self._chains()
         for step in self.plan.of(plans.SET):
             self._try(step, lambda name: _run("ipset", "destroy", name))
-        self._purge()
         for step in self.plan.of(plans.DISABLE):
             self._try(step, lambda name: _run("systemctl", "--no-reload", "--quiet", "disable", name))
+        self._purge()
         for step in self.plan.of(plans.REMOVE) + self.plan.of(plans.PATH_BACK):
             self._try(step, self._put_back)
         _run("systemctl", "daemon-reload")

@@ -49,7 +49,7 @@ GROUP = "remove group"
 # What says whose the node is, and what is still to be done.
 LAST_REMOVE = "at last remove"
 KINDS = (
-    *(STOP, END, EMPTY, UNMOUNT, INTERFACE, TABLE, CHAIN, RULE, SET, PURGE, DISABLE, REMOVE, PATH_BACK, COMMAND, START),
+    *(STOP, END, EMPTY, UNMOUNT, INTERFACE, TABLE, CHAIN, RULE, SET, DISABLE, PURGE, REMOVE, PATH_BACK, COMMAND, START),
     *(SETTING, SWAP, USER, GROUP, LAST_REMOVE),
 )
 # Of these a node cannot do without, so they stay if it is not known what they held.

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component import accounts, packages
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import origin as origins
-from ansible_collections.k8sgu.cluster.plugins.module_utils._component import packages
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import record as records
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import (
     Component,
@@ -105,7 +105,8 @@ def test_accounts_and_settings_that_were_there_are_not_ours(place: Path) -> None
 def test_packages_that_came_are_ours_also_when_it_was_cut_off(
     place: Path, monkeypatch: pytest.MonkeyPatch, cut_off: bool
 ) -> None:
-    there = ["bash", "nftables"]
+    there, groups = ["bash", "nftables"], ["daemon"]
+    monkeypatch.setattr(accounts, "of_system", lambda: {"users": ["daemon"], "groups": list(groups)})
     monkeypatch.setattr(packages, "installed", lambda: sorted(there))
     monkeypatch.setattr(origins, "_automatic", lambda: {"libnet", "bash"})
 
@@ -114,6 +115,7 @@ def test_packages_that_came_are_ours_also_when_it_was_cut_off(
 
     def install(_names: list[str]) -> None:
         there.extend(["conntrack", "libnet", "by-hand"])
+        groups.append("docker")
         if cut_off:
             monkeypatch.setattr(origins, "write", lambda _origin: None)
             raise Killed
@@ -124,13 +126,15 @@ def test_packages_that_came_are_ours_also_when_it_was_cut_off(
         with pytest.raises(Killed):
             origins.install(["conntrack"])
         monkeypatch.setattr(origins, "write", write)
-        assert recorded().installing == ["bash", "nftables"]
+        assert (recorded().installing or {})["packages"] == ["bash", "nftables"]
     else:
         origins.install(["conntrack"])
     origins.remember([component(place)], STATES)
     found = recorded()
     # Neither what was there, nor what somebody installed meanwhile.
     assert found.packages == ["conntrack", "libnet"] and found.installing is None
+    # Which the package's script made, and its removal leaves.
+    assert (found.users, found.groups) == ([], ["docker"])
 
 
 def test_a_record_that_cannot_be_read_is_not_written_over(place: Path) -> None:
