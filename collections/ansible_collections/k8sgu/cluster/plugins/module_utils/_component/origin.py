@@ -104,7 +104,7 @@ def remember(components: list[Component], states: dict[str, systemd.UnitState]) 
     origin = found or Origin(swap=swap_areas())
     before = asdict(origin)
     origin.resetting = False
-    _end_installation(origin)
+    end_installation(origin)
     for component in components:
         _component(origin, component, states)
     if found is None or asdict(origin) != before:
@@ -131,7 +131,7 @@ def install(names: list[str]) -> None:
     try:
         packages.install(names)
     finally:
-        _end_installation(origin)
+        end_installation(origin)
         write(origin)
 
 
@@ -156,7 +156,7 @@ def sysctl(name: str) -> str:
         return ""
 
 
-def _end_installation(origin: Origin) -> None:
+def end_installation(origin: Origin) -> None:
     """What an installation has brought, if one was begun. Only what was asked for, and what APT took for that."""
     if origin.installing is None:
         return

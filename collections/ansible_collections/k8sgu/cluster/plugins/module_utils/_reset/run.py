@@ -106,6 +106,8 @@ def _origin(cluster: str) -> Origin | None:
         )
     origin = origins.read()
     if origin is not None:
+        # What an installation has brought that was cut off; written with the rest before the first step.
+        origins.end_installation(origin)
         # It is not in itself.
         origin.paths[HOME] = PathState()
         origin.whole = [*(path for path in origin.whole if path != HOME), HOME]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -197,3 +198,18 @@ def test_a_node_of_another_cluster_and_one_without_a_record_are_refused(
     with pytest.raises(ComponentError, match=said):
         reset(check_mode=True)
     assert seen(tmp_path) == built
+
+
+def test_packages_of_an_installation_that_was_cut_off_go_too(
+    commands: Commands, build: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build()
+    before = origins.read()
+    assert before is not None
+    nobody: dict[str, list[str]] = {"users": [], "groups": []}
+    before.installing, before.asked = {"packages": ["bash"], **nobody}, ["docker.io"]
+    origins.write(before)
+    monkeypatch.setattr(origins, "_installed", lambda: {"packages": ["bash", "docker.io"], **nobody})
+    read = node.read
+    monkeypatch.setattr(node, "read", lambda origin: dataclasses.replace(read(origin), packages=["bash", "docker.io"]))
+    assert "purge package docker.io  # it came with us" in reset(check_mode=True)["steps"]
