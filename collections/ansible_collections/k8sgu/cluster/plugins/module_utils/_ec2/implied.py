@@ -20,7 +20,8 @@ _TAGS_OF_ELB = (
 _ROLE_PASSED = "https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html"
 _KMS = "https://docs.aws.amazon.com/ebs/latest/userguide/ebs-encryption-requirements.html"
 _ELB = "https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/elb-api-permissions.html"
-_ELB_GROUPS = "https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/managed-policies.html"
+# What a caller without it is told: https://github.com/kubernetes-sigs/aws-load-balancer-controller/issues/3917
+_ELB_GROUPS = "https://docs.aws.amazon.com/aws-managed-policy/latest/reference/ElasticLoadBalancingFullAccess.html"
 _ELB_ROLE = "https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/elb-service-linked-roles.html"
 
 
