@@ -394,6 +394,9 @@ def test_stop_keeps_the_disk_and_terminate_does_not(cloud: Cloud) -> None:
     assert cloud.address(instance) == address
     assert cloud.say(instance, "cat kept /ran").split() == ["kept", "ran"]
     boot = cloud.say(instance, STARTED)
+    # As a container runtime leaves them when its machine reboots.
+    made = "d=/sys/fs/cgroup; [ -d $d/memory ] && d=$d/memory; sudo mkdir -p $d/pods/one; echo $d/pods"
+    cgroup = cloud.say(instance, made)
     cloud.ec2.reboot_instances(InstanceIds=[instance])
 
     def rebooted() -> bool:
@@ -401,6 +404,7 @@ def test_stop_keeps_the_disk_and_terminate_does_not(cloud: Cloud) -> None:
         return cloud.say(instance, STARTED) != boot and cloud.say(instance, "cat kept") == "kept"
 
     eventually(rebooted, "the node back after a reboot")
+    assert cloud.say(instance, f"test -e {cgroup} || echo gone") == "gone"
     # A node that shuts itself down is stopped, as InstanceInitiatedShutdownBehavior says.
     cloud.ssh(instance, "sudo systemctl poweroff", check=False)
     cloud.wait([instance], "stopped")
