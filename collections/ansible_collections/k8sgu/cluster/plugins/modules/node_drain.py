@@ -49,11 +49,13 @@ options:
     required: true
   state:
     description:
-      - V(drained) cordons all the nodes first, and then evicts the pods of one node after the other.
+      - V(drained) cordons all the nodes first, and then evicts their pods, O(batch) nodes at a time.
       - V(serving) uncordons those that this module cordoned.
-      - V(absent) removes the Nodes that this module drained, with their leases. The machines must be gone.
+      - V(absent) removes the Nodes that this module drained, with their leases and VolumeAttachments. The machines must be gone.
+      - V(matching) removes the Nodes whose machine is gone, by what O(instances) says, likewise. A machine that has the name of an
+        earlier one gets a Node of its own.
     type: str
-    choices: [drained, serving, absent]
+    choices: [drained, serving, absent, matching]
     default: drained
   nodes:
     description:
@@ -67,6 +69,17 @@ options:
     type: list
     elements: str
     default: []
+  instances:
+    description:
+      - EC2's ids of the machines that there are, by node.
+      - A Node that another machine registered (C(spec.providerID)) is removed. One without an id of AWS is not.
+    type: dict
+  complete:
+    description:
+      - Whether O(instances) has every machine, also those that are stopped. Then Nodes with the label C(k8sgu.io/pool) that it does not
+        have are removed too, and the VolumeAttachments of Nodes that are not there.
+    type: bool
+    default: false
   members:
     description: Names of all nodes that the cluster should have.
     type: list
@@ -92,6 +105,10 @@ options:
       - With V(0) nothing is drained, and the API server is not used.
     type: int
     default: 300
+  batch:
+    description: How many nodes are drained at the same time. PodDisruptionBudgets are kept all the same.
+    type: int
+    default: 1
   request_timeout:
     description: Seconds that the API server may be unreachable or answer that it is overloaded before the task fails.
     type: int
@@ -111,6 +128,13 @@ EXAMPLES = r"""
     record: .state/demo/cordoned.json
     nodes: [demo-worker-1]
     state: serving
+
+- name: Remove the Node of a worker whose instance was terminated, before the new one joins
+  k8sgu.cluster.node_drain:
+    kubeconfig: .state/demo/admin.kubeconfig
+    record: .state/demo/cordoned.json
+    instances: {demo-control-plane-0: i-0123456789abcdef0, demo-worker-0: i-0fedcba9876543210}
+    state: matching
 """
 
 RETURN = r"""

@@ -40,6 +40,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module impo
 __all__ = ["client", "programs", "server"]  # fixtures
 NODES, BUDGETS = "/api/v1/nodes", "/apis/policy/v1/namespaces/{}/poddisruptionbudgets"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+ATTACHMENTS = "/apis/storage.k8s.io/v1/volumeattachments"
 MERGE = "application/merge-patch+json"
 
 
@@ -113,6 +114,9 @@ def cluster(client: Client, server: api_server.ApiServer, tmp_path: Path) -> Ite
     made = Cluster(client, server, tmp_path)
     yield made
     client.request("DELETE", made.pods, body={"gracePeriodSeconds": 0})
+    for kind in (ATTACHMENTS, LEASES):
+        for entry in client.get(kind)["items"]:
+            client.request("DELETE", f"{kind}/{entry['metadata']['name']}")
     for node in client.get(NODES)["items"]:
         client.request("DELETE", f"{NODES}/{node['metadata']['name']}")
 
@@ -257,26 +261,74 @@ def test_only_drained_nodes_are_removed_with_all_that_belongs_to_them(cluster: C
     going, other = cluster.node("going"), cluster.node("other")
     for name in (going, other):
         cluster.client.request("POST", LEASES, body={"metadata": {"name": name}, "spec": {"holderIdentity": name}})
+    attached(cluster, going, other)
     cluster.drain(going)
     assert cluster.drain(going, other, state="absent").result == {"changed": True, "plan": ["delete node/going"]}
+    assert attachments(cluster) == [other]
     assert [node["metadata"]["name"] for node in cluster.client.get(NODES)["items"]] == [other]
     assert cluster.client.find(f"{LEASES}/{going}") is None and cluster.client.find(f"{LEASES}/{other}")
     assert not cluster.drain(going, other, state="absent").result["changed"]
+
+
+def attached(cluster: Cluster, *nodes: str) -> None:
+    for node in nodes:
+        spec = {"attacher": "ebs.csi.aws.com", "nodeName": node, "source": {"persistentVolumeName": f"pv-{node}"}}
+        body = {"metadata": {"name": f"{cluster.name}-{node}"}, "spec": spec}
+        cluster.client.request("POST", ATTACHMENTS, body=body)
+
+
+def attachments(cluster: Cluster) -> list[str]:
+    found = [entry["metadata"]["name"] for entry in cluster.client.get(ATTACHMENTS)["items"]]
+    return [name.rpartition("-")[2] for name in found if name.startswith(cluster.name)]
+
+
+@pytest.mark.parametrize("killed_after", range(5))
+def test_nodes_of_machines_that_are_gone_are_removed(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, killed_after: int
+) -> None:
+    """One was replaced by hand, one has left, and one may be stopped; killed after each change and run again."""
+    for name, id in (("same", "i-1"), ("replaced", "i-old"), ("left", "i-2")):
+        cluster.node(name, providerID=f"aws:///us-east-1a/{id}")
+        body = {"metadata": {"labels": {"k8sgu.io/pool": "workers"}}}
+        cluster.client.request("PATCH", f"{NODES}/{name}", body=body, content_type=MERGE)
+        cluster.client.request("POST", LEASES, body={"metadata": {"name": name}, "spec": {"holderIdentity": name}})
+    attached(cluster, "same", "replaced", "left")
+    here = {"same": "i-1", "replaced": "i-new"}
+
+    def match(**more: Any) -> drain.Outcome:
+        return cluster.drain(nodes=None, state="matching", instances=here, **more)
+
+    def there() -> list[str]:
+        return sorted(node["metadata"]["name"] for node in cluster.client.get(NODES)["items"])
+
+    predicted = match(check_mode=True)
+    assert [line.partition("  #")[0] for line in predicted.result["plan"]] == [
+        "delete node/replaced",
+        f"delete volumeattachment/{cluster.name}-replaced",
+    ]
+    assert there() == ["left", "replaced", "same"] and attachments(cluster) == ["left", "replaced", "same"]
+    if killed_after:
+        with monkeypatch.context() as patch:
+            kill_after(patch, killed_after)
+            with pytest.raises(Killed):
+                match(complete=True)
+    else:
+        assert match().result["plan"] == predicted.result["plan"]
+        assert there() == ["left", "same"] and attachments(cluster) == ["left", "same"]
+        assert not match().result["changed"]
+    match(complete=True)
+    assert there() == attachments(cluster) == ["same"]
+    # Leases of Nodes that are gone are also the garbage collector's, which does not run here.
+    assert cluster.client.find(f"{LEASES}/same") and (killed_after or not cluster.client.find(f"{LEASES}/left"))
+    assert not match(complete=True).result["changed"]
 
 
 class Killed(BaseException):
     """What a killed process does: nothing more."""
 
 
-@pytest.mark.parametrize("requests", range(1, 7))
-def test_a_run_that_is_killed_is_ended_by_the_next(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, requests: int
-) -> None:
-    """After each request that changes something in turn: two cordons, then evictions."""
-    for name in ("a", "b"):
-        cluster.node(name)
-        cluster.pod(f"web-{name}", name)
-        cluster.pod(f"db-{name}", name)
+def kill_after(patch: pytest.MonkeyPatch, requests: int) -> None:
+    """Kills the run after so many requests that change something."""
     made: list[str] = []
     request = Client.request
 
@@ -288,8 +340,62 @@ def test_a_run_that_is_killed_is_ended_by_the_next(
                 raise Killed
         return answer
 
+    patch.setattr(Client, "request", counted)
+
+
+@pytest.mark.parametrize(("batch", "together"), [(1, 1), (2, 2)])
+def test_a_batch_is_drained_at_the_same_time(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, batch: int, together: int
+) -> None:
+    """The first drains wait until as many of them as may be are at work."""
+    for name in ("a", "b", "c"):
+        cluster.node(name)
+        cluster.pod(f"web-{name}", name)
+    at_work, most, lock = 0, 0, threading.Lock()
+    met = threading.Barrier(together)
+    drained = work.Nodes.drain
+
+    def watched(self: work.Nodes, node: Any, *more: Any) -> None:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        if node.name != "c":
+            met.wait(timeout=30)
+        drained(self, node, *more)
+        with lock:
+            at_work -= 1
+
+    monkeypatch.setattr(work.Nodes, "drain", watched)
+    made = cluster.drain("a", "b", "c", batch=batch)
+    assert made.result["drained"] == ["a", "b", "c"] and len(made.result["evicted"]) == 3
+    assert most == together and cluster.left() == []
+
+
+def test_a_batch_keeps_budgets_and_names_every_node_that_is_held(cluster: Cluster) -> None:
+    for name in ("a", "b"):
+        cluster.node(name)
+        cluster.pod(f"web-{name}", name)
+    cluster.budget("web", 0)
+    with pytest.raises(drain.DrainError, match=r"(?s)a is not drained.*b is not drained.*accept pods again: a, b"):
+        cluster.drain("a", "b", batch=2, timeout=1)
+    assert cluster.left() == ["web-a", "web-b"] and cluster.cordoned("a") == cluster.cordoned("b") == (False, False)
+    for batch in (0, -1):
+        with pytest.raises(KubernetesError, match=rf"drain_batch\): {batch} nodes at a time are none; give at least 1"):
+            cluster.drain("a", batch=batch)
+
+
+@pytest.mark.parametrize("requests", range(1, 7))
+def test_a_run_that_is_killed_is_ended_by_the_next(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, requests: int
+) -> None:
+    """After each request that changes something in turn: two cordons, then evictions."""
+    for name in ("a", "b"):
+        cluster.node(name)
+        cluster.pod(f"web-{name}", name)
+        cluster.pod(f"db-{name}", name)
     with monkeypatch.context() as patch:
-        patch.setattr(Client, "request", counted)
+        kill_after(patch, requests)
         with pytest.raises(Killed):
             cluster.drain("a", "b")
     assert json.loads(cluster.record.read_text()) == {"nodes": ["a", "b"]}

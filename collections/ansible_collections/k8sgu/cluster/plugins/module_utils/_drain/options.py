@@ -9,15 +9,24 @@ from typing import Any
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "kubeconfig": {"type": "path", "required": True},
-    "state": {"type": "str", "choices": ["drained", "serving", "absent"], "default": "drained"},
+    "state": {"type": "str", "choices": ["drained", "serving", "absent", "matching"], "default": "drained"},
     "nodes": {"type": "list", "elements": "str"},
     "returning": {"type": "list", "elements": "str", "default": []},
+    "instances": {"type": "dict"},
+    "complete": {"type": "bool", "default": False},
     "members": {"type": "list", "elements": "str", "default": []},
     "lives": {"type": "bool", "default": True},
     "reason": {"type": "str", "default": "drained by k8sgu"},
     "record": {"type": "path", "required": True},
     "timeout": {"type": "int", "default": 300},
+    "batch": {"type": "int", "default": 1},
     "request_timeout": {"type": "int", "default": 30},
 }
 
-RULES: dict[str, Any] = {"required_if": [("state", "drained", ["nodes"]), ("state", "absent", ["nodes"])]}
+RULES: dict[str, Any] = {
+    "required_if": [
+        ("state", "drained", ["nodes"]),
+        ("state", "absent", ["nodes"]),
+        ("state", "matching", ["instances"]),
+    ]
+}

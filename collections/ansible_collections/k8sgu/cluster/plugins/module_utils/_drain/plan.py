@@ -17,6 +17,10 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._drain.selectors imp
 # The mark of a Node that we cordoned; a cordoned Node without it was cordoned by someone else, and stays so.
 MARK = "k8sgu.io/cordoned"
 UNSCHEDULABLE_TAINT = "node.kubernetes.io/unschedulable"
+# The label that the phase `worker` gives the Nodes of its own.
+POOL = "k8sgu.io/pool"
+# What the kubelet registers its Node with; it never changes, whatever machine has the name later.
+PROVIDER = "aws:///"
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 
 # The state of a node, for a drain.
@@ -215,6 +219,53 @@ def warnings(plans: Sequence[NodePlan], others: Iterable[Object]) -> list[str]:
     if moving and not any(takes_pods(node) for node in others):
         told.append(f"no other node takes pods: {', '.join(moving)} will wait for one")
     return told
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A Node whose machine is gone, and how that is known."""
+
+    name: str
+    uid: str
+    reason: str
+
+    def line(self) -> str:
+        return f"delete node/{self.name}  # {self.reason}"
+
+
+def gone(nodes: Iterable[Object], instances: Mapping[str, str], complete: bool) -> list[Gone]:
+    """The Nodes without a machine. `instances` has the machines' ids by name, empty for one that is not known; if
+    `complete`, it has all there are.
+
+    A machine that has a Node's name now was made for it after the one that registered has ended. Whether a Node is
+    Ready says nothing: of one whose machine has just ended the API server says so for a while, and of one whose machine
+    is stopped it does not.
+    """
+    found = []
+    for node in nodes:
+        metadata, provider = node["metadata"], str((node.get("spec") or {}).get("providerID") or "")
+        name, registered = metadata["name"], provider.rpartition("/")[2] if provider.startswith(PROVIDER) else ""
+        there = instances.get(name)
+        if there and registered and registered != there:
+            reason = f"its machine {registered} is gone, and {there} has its name now"
+        elif name not in instances and complete and POOL in (metadata.get("labels") or {}):
+            reason = f"its machine {registered or 'of that name'} is gone"
+        else:
+            continue
+        found.append(Gone(name, metadata["uid"], reason))
+    return found
+
+
+def detached(
+    attachments: Iterable[Object], staying: Collection[str], instances: Mapping[str, str], complete: bool
+) -> list[tuple[str, str]]:
+    """VolumeAttachments of Nodes that are gone, with the name of the Node. `staying` are the Nodes that are there.
+
+    Nothing in the API server removes them together with their Node, and a volume that counts as attached is attached
+    nowhere else.
+    """
+    found = [(entry["metadata"]["name"], str((entry.get("spec") or {}).get("nodeName"))) for entry in attachments]
+    return [(name, node) for name, node in found if node not in staying and (complete or node in instances)]
 
 
 def takes_pods(node: Object) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Mapping, Sequence
@@ -83,8 +84,12 @@ def run(call: Call) -> dict[str, Any]:
     ):
         if options[name] < least:
             raise KubernetesError(f"{shown}: {options[name]} seconds are too few; give at least {least}")
+    if options["batch"] < 1:
+        raise KubernetesError(
+            f"batch (k8sgu_ec2_options.drain_batch): {options['batch']} nodes at a time are none; give at least 1"
+        )
     record = Record(options["record"], check_mode)
-    work = {"drained": _drained, "serving": _serving, "absent": _absent}[options["state"]]
+    work = {"drained": _drained, "serving": _serving, "absent": _absent, "matching": _matching}[options["state"]]
     outcome = work(options, check_mode, record)
     call.warnings += outcome.warnings
     return outcome.result
@@ -135,12 +140,7 @@ def _planned(going: Sequence[plans.NodePlan], choice: plans.Choice, staying: Seq
     result = {
         "changed": any(plan.changes for plan in going),
         "plan": lines,
-        "diff": {
-            "before_header": "nodes",
-            "after_header": "plan",
-            "before": "",
-            "after": "".join(f"{line}\n" for line in lines),
-        },
+        "diff": _diff(lines),
         "drained": list(choice.now),
         "held": dict(choice.held),
         "evicted": [],
@@ -148,6 +148,11 @@ def _planned(going: Sequence[plans.NodePlan], choice: plans.Choice, staying: Seq
     told = plans.warnings(going, staying)
     told += [f"{name} is not changed in this run, since {why}; run it again" for name, why in choice.held.items()]
     return Outcome(result, told)
+
+
+def _diff(lines: Sequence[str]) -> dict[str, str]:
+    after = "".join(f"{line}\n" for line in lines)
+    return {"before_header": "nodes", "after_header": "plan", "before": "", "after": after}
 
 
 def _carry_out(
@@ -163,13 +168,25 @@ def _carry_out(
         for plan in there:
             if plan.cordon:
                 nodes.cordon(plan, options["reason"])
-        for plan in there:
-            if plan.state == plans.SERVING:
-                nodes.drain(plan, options["timeout"], result["evicted"])
+        serving = [plan for plan in there if plan.state == plans.SERVING]
+        for start in range(0, len(serving), options["batch"]):
+            _drain_together(nodes, serving[start : start + options["batch"]], options["timeout"], result["evicted"])
     except KubernetesError as error:
         told = _give_back(nodes, [plan.name for plan in there], record)
         failed = {**result, "drained": [], "changed": bool(result["evicted"])}
         raise DrainError(f"{error}\n{told}", failed) from error
+
+
+def _drain_together(nodes: Nodes, batch: Sequence[plans.NodePlan], timeout: int, evicted: list[str]) -> None:
+    """Drains a batch side by side. The eviction API keeps the budgets, whoever asks; every error is told."""
+    with ThreadPoolExecutor(max_workers=len(batch)) as pool:
+        running = [pool.submit(nodes.drain, plan, timeout, evicted) for plan in batch]
+    faults = [error for error in (future.exception() for future in running) if error is not None]
+    for error in faults:
+        if not isinstance(error, KubernetesError):
+            raise error
+    if faults:
+        raise NotDrained("\n".join(str(error) for error in faults))
 
 
 def _give_back(nodes: Nodes, names: Sequence[str], record: Record) -> str:
@@ -215,6 +232,27 @@ def _absent(options: Mapping[str, Any], check_mode: bool, record: Record) -> Out
             return Outcome(_done("delete", gone).result, warnings)
     record.drop(names)
     return _done("delete", gone)
+
+
+def _matching(options: Mapping[str, Any], check_mode: bool, record: Record) -> Outcome:
+    instances = {str(name): str(id) for name, id in options["instances"].items()}
+    if not Path(options["kubeconfig"]).exists():
+        return Outcome({"changed": False, "plan": []})
+    with _api(options) as nodes:
+        there = nodes.all()
+        gone = plans.gone(there, instances, options["complete"])
+        staying = {node["metadata"]["name"] for node in there} - {node.name for node in gone}
+        attachments = plans.detached(nodes.attachments(), staying, instances, options["complete"])
+        if not check_mode:
+            for node in gone:
+                nodes.delete(node.name, node.uid)
+            for name, _node in attachments:
+                nodes.detach(name)
+    # Their record would have the next step look for Nodes that are new.
+    record.drop(node.name for node in gone)
+    lines = [node.line() for node in gone]
+    lines += [f"delete volumeattachment/{name}  # its node {node} is gone" for name, node in attachments]
+    return Outcome({"changed": bool(lines), "plan": lines, "diff": _diff(lines)})
 
 
 def _done(action: str, names: Sequence[str]) -> Outcome:

@@ -22,6 +22,7 @@ SHOWN = 5
 
 _NODES, _PODS = "/api/v1/nodes", "/api/v1/pods"
 _BUDGETS = "/apis/policy/v1/poddisruptionbudgets"
+_ATTACHMENTS = "/apis/storage.k8s.io/v1/volumeattachments"
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 
 
@@ -96,21 +97,37 @@ class Nodes:
         )
 
     def remove(self, name: str) -> bool:
-        """Removes a Node that we drained, with its lease; returns whether there was one.
+        """Removes a Node that we drained, with its lease and its volumes' attachments; returns whether there was one.
 
         The garbage collector removes the rest: https://kubernetes.io/docs/concepts/architecture/garbage-collection/
         """
         node = self.client.find(f"{_NODES}/{name}")
         if node is None or plans.mark_of(node) is None:
             return False
-        preconditions = {"preconditions": {"uid": node["metadata"]["uid"]}}
-        for path, body in ((f"{_NODES}/{name}", preconditions), (f"{_LEASES}/{name}", None)):
-            try:
-                self.client.request("DELETE", path, body=body)
-            except ApiError as error:
-                if error.code != 404:
-                    raise
+        self.delete(name, node["metadata"]["uid"])
+        for attachment, _node in plans.detached(self.attachments(), (), {name: ""}, complete=False):
+            self.detach(attachment)
         return True
+
+    def delete(self, name: str, uid: str) -> None:
+        """Deletes the Node with this uid, and its lease."""
+        self._delete(f"{_NODES}/{name}", {"preconditions": {"uid": uid}})
+        self._delete(f"{_LEASES}/{name}")
+
+    def attachments(self) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self.client.get(_ATTACHMENTS)["items"]
+        return items
+
+    def detach(self, attachment: str) -> None:
+        """Deletes a VolumeAttachment; its driver, if there is one, detaches the volume first."""
+        self._delete(f"{_ATTACHMENTS}/{attachment}")
+
+    def _delete(self, path: str, body: Mapping[str, Any] | None = None) -> None:
+        try:
+            self.client.request("DELETE", path, body=body)
+        except ApiError as error:
+            if error.code != 404:
+                raise
 
     def drain(self, node: plans.NodePlan, timeout_s: float, evicted: list[str]) -> None:
         """Evicts the pods that must leave and waits until they are gone; adds evicted pods to `evicted`.

@@ -200,3 +200,48 @@ def test_a_node_that_does_not_work_is_replaced_without_waiting_for_its_turn() ->
 )
 def test_a_selector(selector: dict[str, Any] | None, expected: bool) -> None:
     assert selects(selector, {"app": "web"}) is expected
+
+
+HERE = {"w0": "i-0", "w1": "i-1", "unknown": ""}
+OURS = {"k8sgu.io/pool": "workers"}
+MACHINES: list[tuple[str, str, dict[str, str], str, bool, str]] = [
+    # (what it is, the Node, its labels, its providerID, complete, why it is removed; empty if it stays)
+    ("its own machine", "w0", OURS, "aws:///us-east-1a/i-0", True, ""),
+    (
+        "another machine has its name",
+        "w0",
+        OURS,
+        "aws:///us-east-1a/i-old",
+        False,
+        "machine i-old is gone, and i-0 has",
+    ),
+    ("nobody knows whose machine it is", "w0", OURS, "", True, ""),
+    ("another kind of id", "w0", OURS, "other://i-old", True, ""),
+    ("its machine has no id here", "unknown", OURS, "aws:///us-east-1a/i-old", True, ""),
+    ("it may be stopped", "w2", OURS, "aws:///us-east-1a/i-2", False, ""),
+    ("it has left", "w2", OURS, "aws:///us-east-1a/i-2", True, "machine i-2 is gone"),
+    ("it has left and told nothing", "w2", OURS, "", True, "machine of that name is gone"),
+    ("somebody else's", "w2", {}, "aws:///us-east-1a/i-2", True, ""),
+]
+
+
+@pytest.mark.parametrize(("what", "name", "labels", "provider", "complete", "why"), MACHINES)
+@pytest.mark.parametrize("ready", ["True", "Unknown"])
+def test_nodes_without_a_machine(
+    what: str, name: str, labels: dict[str, str], provider: str, complete: bool, why: str, ready: str
+) -> None:
+    there = node(name, ready=ready, **({"providerID": provider} if provider else {}))
+    there["metadata"]["labels"] = labels
+    found = plans.gone([there], HERE, complete)
+    assert [(entry.name, entry.uid) for entry in found] == ([(name, f"uid-{name}")] if why else [])
+    assert all(why in entry.line() for entry in found)
+
+
+@pytest.mark.parametrize(("complete", "going"), [(False, ["one"]), (True, ["one", "two"])])
+def test_attachments_of_nodes_that_are_gone(complete: bool, going: list[str]) -> None:
+    attachments = [
+        {"metadata": {"name": name}, "spec": {"nodeName": of}}
+        for name, of in (("one", "w0"), ("two", "w2"), ("three", "w1"))
+    ]
+    found = plans.detached(attachments, {"w1"}, HERE, complete)
+    assert [name for name, _node in found] == going
