@@ -214,3 +214,49 @@ def test_who_cannot_be_told_makes_nothing(server: Server, tmp_path: Path, monkey
     status, output = play("infrastructure", tmp_path / "state", k8sgu_image=AMI)
     assert status != 0 and "no credentials" in output, output[-3000:]
     assert tasks(output)[-1] == WHO and not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("size", [0, -2])
+def test_a_batch_of_no_worker_is_refused_before_any_change(server: Server, tmp_path: Path, size: int) -> None:
+    before = picture(server)
+    status, output = play("infrastructure", tmp_path, k8sgu_image=AMI, k8sgu_ec2_options={"drain_batch": size})
+    assert status != 0 and f"k8sgu_ec2_options.drain_batch: {size} workers at a time are none" in output, output[-3000:]
+    assert picture(server) == before and not (tmp_path / "ssh").exists()
+
+
+def test_a_node_that_does_not_answer_is_named_with_the_ways_on(tmp_path: Path) -> None:
+    """Two of three: one answers, and none of them is said to be fine."""
+    (tmp_path / "play.yml").write_text(WAIT)
+    nobody = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_connection": "ssh"}
+    hosts = {
+        "demo-worker-0": {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+            "ec2_instance_id": "i-0",
+        },
+        "demo-worker-1": {**nobody, "ec2_instance_id": "i-1"},
+        "demo-worker-2": {**nobody, "ec2_instance_id": "i-2"},
+    }
+    inventory = tmp_path / "inventory.yml"
+    inventory.write_text(json.dumps({"all": {"children": {"worker": {"hosts": hosts}}}}))
+    extra = json.dumps({"infrastructure_ssh_timeout": 20, "k8sgu_state_dir": str(tmp_path)})
+    done = ansible_program.run(
+        "ansible-playbook", f"--inventory={inventory}", f"--extra-vars={extra}", tmp_path / "play.yml", timeout=300
+    )
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode != 0 and "demo-worker-1, demo-worker-2 did not answer over SSH within 20 s" in said, said[
+        -3000:
+    ]
+    assert "--limit 'all:!demo-worker-1:!demo-worker-2'" in said and "its instance (i-1, i-2)" in said, said[-3000:]
+    assert "Go on" not in said, said[-3000:]
+
+
+WAIT = """
+- hosts: worker
+  gather_facts: false
+  any_errors_fatal: true
+  tasks:
+    - ansible.builtin.import_role: {name: k8sgu.cluster.infrastructure, tasks_from: wait}
+    - name: Go on
+      ansible.builtin.debug:
+"""
