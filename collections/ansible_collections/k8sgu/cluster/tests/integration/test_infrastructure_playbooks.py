@@ -247,7 +247,9 @@ def test_a_node_that_does_not_answer_is_named_with_the_ways_on(tmp_path: Path) -
     assert done.returncode != 0 and "demo-worker-1, demo-worker-2 did not answer over SSH within 20 s" in said, said[
         -3000:
     ]
-    assert "--limit 'all:!demo-worker-1:!demo-worker-2'" in said and "its instance (i-1, i-2)" in said, said[-3000:]
+    assert "--limit 'all:localhost:!demo-worker-1:!demo-worker-2'" in said and "its instance (i-1, i-2)" in said, said[
+        -3000:
+    ]
     assert "Go on" not in said, said[-3000:]
 
 
