@@ -452,6 +452,21 @@ components:
       sample:
         - "file /etc/etcd/etcd.yml: content differs"
         - "restart etcd.service: /etc/etcd/etcd.yml changed"
+    faults:
+      description: What on the node makes its changes impossible.
+      type: list
+      elements: str
+      returned: in check mode
+    paths:
+      description: Every path that the component knows.
+      type: list
+      elements: str
+      returned: in check mode
+    units:
+      description: Every unit of the component.
+      type: list
+      elements: str
+      returned: in check mode
     seconds:
       description: Time that the component took, in seconds.
       type: float

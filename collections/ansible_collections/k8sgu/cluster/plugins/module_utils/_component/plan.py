@@ -83,9 +83,17 @@ def unit_file(unit: Unit) -> File:
 def plan(component: Component, current: Current, coming: frozenset[str] = frozenset()) -> Plan:
     """The plan for a component. `coming` are accounts that earlier components are about to make.
 
-    Raises ComponentError with everything that makes the plan impossible.
+    Raises Impossible with everything that makes the plan impossible.
     """
     return _Planner(component, current, coming).plan()
+
+
+class Impossible(ComponentError):
+    """What makes a plan impossible; `rest` is what could be planned without it."""
+
+    def __init__(self, faults: list[str], rest: Plan) -> None:
+        super().__init__("; ".join(faults))
+        self.faults, self.rest = faults, rest
 
 
 class _Planner:
@@ -112,7 +120,7 @@ class _Planner:
                 self.changed_units[unit.name] = [unit.path]
         self._systemd()
         if self.faults:
-            raise ComponentError("; ".join(self.faults))
+            raise Impossible(self.faults, self.result)
         return self.result
 
     def _because(self, text: str) -> None:

@@ -24,7 +24,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model imp
     decode,
     error_text,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._component.plan import Plan, plan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.plan import Impossible, Plan, plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
 
 if TYPE_CHECKING:
@@ -89,10 +89,14 @@ class _Run:
             binaries = node.examine_binaries(component.artifacts, record)
             currents.append(node.examine(component, binaries, record, states))
         # Plan everything before changing anything, so that a fault of the last component stops the first one too.
-        plans = self._plan_all(currents)
+        plans, faults = self._plan_all(currents)
         if self.check_mode:
             for component, changes in zip(components, plans):
-                self._report(component, changes, 0.0)
+                result = self._report(component, changes, 0.0)
+                result.update(owned(component), faults=faults.get(component.name, []))
+        if faults:
+            raise ComponentError("\n".join(f"component {name}: {'; '.join(told)}" for name, told in faults.items()))
+        if self.check_mode:
             return
         self.missing = self._to_be_pushed(plans)
         if self.missing:
@@ -125,19 +129,20 @@ class _Run:
             raise
         _finish(begun)
 
-    def _plan_all(self, currents: list[node.Current]) -> list[Plan]:
-        plans, faults = [], []
+    def _plan_all(self, currents: list[node.Current]) -> tuple[list[Plan], dict[str, list[str]]]:
+        """The plans, and by component what makes them impossible."""
+        plans: list[Plan] = []
+        faults: dict[str, list[str]] = {}
         coming: frozenset[str] = frozenset()
         for component, current in zip(self.job.components, currents):
             if component.user:
                 coming |= {component.user.name, component.user.group}
             try:
                 plans.append(plan(component, current, coming))
-            except ComponentError as error:
-                faults.append(f"component {component.name}: {error}")
-        if faults:
-            raise ComponentError("\n".join(faults))
-        return plans
+            except Impossible as error:
+                plans.append(error.rest)
+                faults[component.name] = error.faults
+        return plans, faults
 
     def _to_be_pushed(self, plans: list[Plan]) -> list[Artifact]:
         """The programs that are neither at a mirror's address, nor at their publisher's, nor pushed already."""
@@ -164,6 +169,14 @@ class _Run:
             lines = "".join(f"{component.name}: {reason}\n" for reason in changes.reasons)
             self.diff += [{"prepared": lines}, *changes.diff]
         return result
+
+
+def owned(component: Component) -> dict[str, list[str]]:
+    """Every path and unit that the component knows, those included that are to be absent."""
+    paths = [file.dest for file in component.files] + [link.dest for link in component.links]
+    paths += [directory.path for directory in component.directories]
+    paths += [artifact.path for artifact in component.artifacts] + [unit.path for unit in component.units]
+    return {"paths": sorted(set(paths)), "units": [unit.name for unit in component.units]}
 
 
 class _Begun(NamedTuple):
