@@ -45,8 +45,9 @@ options:
   state:
     description:
       - V(absent) removes everything that the cluster's tag marks, in order, and waits until nothing is left.
+      - V(compared) changes nothing, in check mode or not. It returns RV(plan), and as RV(differences) also what the plan leaves alone.
     type: str
-    choices: [present, absent]
+    choices: [present, absent, compared]
     default: present
   vpc_id:
     description:
@@ -333,6 +334,29 @@ plan:
       description: Why.
       type: str
       sample: the description has it and the account does not
+differences:
+  description:
+    - What is not as described. Beside what RV(plan) would change that is routes and outgoing rules that others made, instances without
+      our tag in our network, and what has our tag and is of no kind that this module makes.
+  returned: when O(state=compared)
+  type: list
+  elements: dict
+  contains:
+    kind: {description: What differs., type: str, sample: rule-added}
+    where: {description: The resource., type: str, sample: demo-worker}
+    expected: {description: What there should be., type: str, sample: no rule of the port table}
+    seen: {description: What there is., type: str, sample: "tcp 8080, 0.0.0.0/0"}
+instances:
+  description: Every instance with the cluster's tag that has not ended, each with C(name), C(instance_id), C(state), C(private_ip), C(role) and
+    C(described), whether the description has it.
+  returned: when O(state=compared)
+  type: list
+  elements: dict
+described:
+  description: The role of each node that the description has, and of the bastion, by name.
+  returned: when O(state=compared)
+  type: dict
+  sample: {demo-control-plane-0: control_plane}
 leaving:
   description:
     - The nodes that leave. Empty when all of them have left; after a failure those that were not told to end.

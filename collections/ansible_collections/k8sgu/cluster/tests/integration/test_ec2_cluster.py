@@ -21,7 +21,7 @@ from ec2_account import AMI, ARM_AMI, KEY, NEWER_AMI, OTHER_KEY, OWNER, account,
 from moto_server import Server, reset
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import context, session
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import context, names, session
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import DescriptionError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import RunFailed, converge
 from ec2lab.api.consistency import Lag
@@ -51,6 +51,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "an image by pattern": {"image": {"owner": OWNER, "name": "debian-*-amd64-*"}},
 }
 
+# Together they have everything that there can be.
+COMPARED = ("three behind a public load balancer", "private, seen from outside", "private, a NAT gateway in each zone")
 # They make nothing that another of them does not.
 ALIKE = ("private, no way out", "vxlan, no instance profiles", "an image by pattern")
 
@@ -77,6 +79,81 @@ def instances(server: Server) -> dict[str, dict[str, Any]]:
         for tag in item["Tags"]
         if tag["Key"] == "Name"
     }
+
+
+@pytest.mark.parametrize("layout", COMPARED)
+def test_a_comparison_of_what_was_just_made_tells_nothing_and_changes_nothing(server: Server, layout: str) -> None:
+    run(**LAYOUTS[layout])
+    before = picture(server)
+    aws = session.Aws(session.Connection())
+    compared = run(aws=aws, state="compared", **LAYOUTS[layout])
+    assert compared["differences"] == compared["plan"] == [] and not compared["changed"]
+    assert mutations(aws.calls) == [] and picture(server) == before
+    assert {item["name"] for item in compared["instances"]} == set(compared["described"]) == set(instances(server))
+
+
+def test_a_comparison_tells_what_was_done_by_hand(server: Server) -> None:
+    """Each kind of thing, also what no plan touches, and not by a call that changes anything."""
+    made = run()
+    ec2 = server.client("ec2")
+    ours = {"Key": "k8sgu.io/cluster/demo", "Value": "owned"}
+    subnet, vpc = made["subnet_ids"][0], made["vpc_id"]
+    group = made["security_groups"]["worker"]
+
+    def launch(name: str, *tags: dict[str, str], **more: Any) -> str:
+        named = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": name}, *tags]}]
+        answer = ec2.run_instances(
+            ImageId=AMI,
+            InstanceType="m5.large",
+            MinCount=1,
+            MaxCount=1,
+            SubnetId=subnet,
+            TagSpecifications=named,
+            **more,
+        )
+        return str(answer["Instances"][0]["InstanceId"])
+
+    stray, twin, outside = (
+        launch("stray", ours),
+        launch("demo-worker-1", ours),
+        launch("jump", SecurityGroupIds=[group]),
+    )
+    anyone = [{"CidrIp": "0.0.0.0/0"}]
+    ec2.authorize_security_group_ingress(
+        GroupId=group, IpPermissions=[{"IpProtocol": "tcp", "FromPort": 8080, "ToPort": 8080, "IpRanges": anyone}]
+    )
+    ec2.revoke_security_group_egress(GroupId=group, IpPermissions=[{"IpProtocol": "-1", "IpRanges": anyone}])
+    volume = ec2.create_volume(AvailabilityZone="us-east-1a", Size=1)["VolumeId"]
+    snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
+    interface = ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]["NetworkInterfaceId"]
+    ec2.create_tags(Resources=[volume, snapshot, interface], Tags=[ours])
+    [table] = ec2.describe_route_tables(Filters=[{"Name": "tag:k8sgu.io/role", "Values": ["public"]}])["RouteTables"]
+    gateway = next(route["GatewayId"] for route in table["Routes"] if route.get("GatewayId", "").startswith("igw-"))
+    ec2.create_route(RouteTableId=table["RouteTableId"], DestinationCidrBlock="172.16.0.0/16", GatewayId=gateway)
+    worker = instances(server)["demo-worker-0"]["InstanceId"]
+    ec2.terminate_instances(InstanceIds=[worker])
+
+    before = picture(server)
+    aws = session.Aws(session.Connection())
+    compared = run(aws=aws, state="compared")
+    assert mutations(aws.calls) == [] and picture(server) == before
+    name = names.security_group("demo", "worker")
+    found = {(item["kind"], item["where"]) for item in compared["differences"]}
+    assert found == {
+        ("instance-unknown", "instance/stray"),
+        ("instance-unknown", "instance/demo-worker-1"),
+        ("instance-outside", f"{outside} (jump)"),
+        ("instance-missing", "instance/demo-worker-0"),
+        ("route-changed", "route/public/10.200.1.0/24"),
+        ("route-added", f"{table['RouteTableId']}/172.16.0.0/16"),
+        ("rule-added", name),
+        ("rule-missing", name),
+        ("volume-left", f"volume/{volume}"),
+        ("resource-unknown", f"snapshot/{snapshot}"),
+        ("resource-unknown", f"network-interface/{interface}"),
+    }
+    assert {stray, twin} <= {item["instance_id"] for item in compared["instances"]}
+    assert vpc == made["vpc_id"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

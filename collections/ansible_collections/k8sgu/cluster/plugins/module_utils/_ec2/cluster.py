@@ -16,7 +16,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Callable, Collection, Iterator
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import billing, groups, plan, quotas, session, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
+    aside,
+    billing,
+    groups,
+    plan,
+    quotas,
+    session,
+    tags,
+)
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access import bastion, key_pair, profiles
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access.key_pair import KeyPair
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access.profiles import Profile, Role
@@ -71,6 +79,7 @@ PERMISSIONS = (
     *target_group.PERMISSIONS,
     *volumes.PERMISSIONS,
     *quotas.PERMISSIONS,
+    *aside.PERMISSIONS,
 )
 BILLED = (launch.billed, volumes.billed, load_balancer.billed, nat.billed, bastion.billed)
 # The types of resources in ARNs, by what our references ("nat-gateway/eu-central-1a") and EC2's ids begin with.
@@ -147,11 +156,13 @@ class Current:
         yield from [self.given_vpc] if self.given_vpc else []
 
 
-def read(aws: session.Aws, description: Description, removing: bool) -> Current:
+def read(aws: session.Aws, description: Description, removing: bool, comparing: bool = False) -> Current:
     """The current state: one call for each kind of resource, side by side, and only where it matters.
 
-    For removal everything is asked for, otherwise what the description or the first answers call for.
+    For removal and for a comparison everything is asked for, otherwise what the description or the first answers call
+    for.
     """
+    everything = removing or comparing
     reader = Reader(aws, description.name)
     current = Current()
     # boto3 makes clients one at a time; made here, the threads do not queue for them.
@@ -168,23 +179,23 @@ def read(aws: session.Aws, description: Description, removing: bool) -> Current:
         partial(volumes.read, reader, current),
         partial(profiles.read, reader, description, current, removing),
     ]
-    if removing or description.vpc_id:
+    if everything or description.vpc_id:
         first.append(partial(internet_gateway.read, reader, description, current))
     if any(not image.id for image in meant):
         first.append(partial(images.read, reader, meant, current))
-    if removing or description.private_nodes:
+    if everything or description.private_nodes:
         first.append(partial(nat.read, reader, current))
-    if removing or description.balanced:
+    if everything or description.balanced:
         first.append(partial(load_balancer.read, reader, description, current))
     together(first)
-    together(_second_calls(reader, description, current, removing, meant))
+    together(_second_calls(reader, description, current, removing, meant, everything))
     used = current.built_in()
     current.vpcs.sort(key=lambda vpc: (vpc.id not in used, vpc.id))
     return current
 
 
 def _second_calls(
-    reader: Reader, description: Description, current: Current, removing: bool, meant: set[Image]
+    reader: Reader, description: Description, current: Current, removing: bool, meant: set[Image], everything: bool
 ) -> list[Callable[[], None]]:
     """The calls that the first answers call for."""
     if removing:
@@ -195,13 +206,15 @@ def _second_calls(
     # A route to a gateway proves that the gateway is there and attached; NAT gateways, addresses and the load balancer
     # never outlive the table or group that is made before and removed after them.
     attached = any(route.target.startswith("igw-") for table in current.route_tables for route in table.routes.values())
-    if not description.vpc_id and not attached:
+    if not everything and not description.vpc_id and not attached:
         calls.append(partial(internet_gateway.read, reader, description, current))
-    if not description.private_nodes and any(
+    if not (everything or description.private_nodes) and any(
         table.tags.get(tags.ROLE, "").startswith(subnets.PRIVATE) for table in current.route_tables
     ):
         calls.append(partial(nat.read, reader, current))
-    if not description.balanced and any(group.tags.get(tags.ROLE) == groups.API for group in current.groups):
+    if not (everything or description.balanced) and any(
+        group.tags.get(tags.ROLE) == groups.API for group in current.groups
+    ):
         calls.append(partial(load_balancer.read, reader, description, current))
     launched = {instance.image_id for instance in current.instances if instance.alive}
     ids = {image.id for image in meant if image.id}
@@ -259,17 +272,18 @@ def make(
     facts: Facts,
     removing: bool = False,
     drained: Collection[str] | None = None,
+    comparing: bool = False,
 ) -> Plan:
     """The plan: the steps that turn `current` into what `description` says; with `removing` into nothing.
 
-    A pure function: no clock, no chance, no API. With `drained` no node is replaced whose name is not in it. Raises
-    DescriptionError.
+    A pure function: no clock, no chance, no API. With `drained` no node is replaced whose name is not in it; with
+    `comparing` nothing is left for a later run. Raises DescriptionError.
     """
     if removing:
         return _plan(Draft(description, current, facts, removing))
     instances.check_twins(current)
     whole = _plan(Draft(description, current, facts, removing))
-    held = members.held_back(description, current, whole)
+    held = {} if comparing else members.held_back(description, current, whole)
     leaving = [each for each in departures.departures(description, whole, current) if each.instance.name not in held]
     kept = {} if drained is None else departures.kept_back(leaving, drained)
     stays = not description.balanced and members.keep_balancer(description, current, held)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Iterable, Mapping, NamedTuple
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import ports as port_table
@@ -59,6 +59,7 @@ class SecurityGroup:
     vpc_id: str
     tags: Mapping[str, str]
     rules: Mapping[Rule, str]  # each with its description
+    outgoing: Mapping[Rule, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def read(reader: Reader, current: Current) -> None:
                 item["VpcId"],
                 tags.as_mapping(item.get("Tags")),
                 rules_of(item.get("IpPermissions", ())),
+                rules_of(item.get("IpPermissionsEgress", ())),
             )
         )
 
@@ -241,6 +243,13 @@ def _rules(draft: plan.Draft, role: str, group: SecurityGroup | None, nodes: lis
         )
         rules = {rule: have[rule] for rule in extra}
         draft.add(Revoke(f"rules/{role}", reason, reference, rules), [f"update rules/{role}"])
+
+
+def shown(rule: Rule) -> str:
+    """A rule in words; its peer is where packets come from, or go to."""
+    protocol = "every protocol" if rule.protocol == "-1" else rule.protocol
+    ports = "" if rule.first == -1 else f" {rule.first}" if rule.first == rule.last else f" {rule.first}-{rule.last}"
+    return f"{protocol}{ports}, {rule.peer}"
 
 
 def _count(number: int) -> str:

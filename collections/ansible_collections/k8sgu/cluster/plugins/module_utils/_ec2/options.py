@@ -28,7 +28,7 @@ CONNECTION_OPTIONS: dict[str, Any] = {
 ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
     "ec2_cluster": {
         "name": {"type": "str", "required": True},
-        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "state": {"type": "str", "choices": ["present", "absent", "compared"], "default": "present"},
         "vpc_id": {"type": "str"},
         "vpc_cidr": {"type": "str", "default": "10.240.0.0/16"},
         "zones": {"type": "list", "elements": "str", "default": []},

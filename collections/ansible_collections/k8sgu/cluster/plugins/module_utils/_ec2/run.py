@@ -12,6 +12,7 @@ from typing import Any, Collection, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
     cluster,
+    compare,
     groups,
     names,
     permissions,
@@ -85,6 +86,8 @@ def converge(options: Mapping[str, Any], check_mode: bool, aws: session.Aws | No
         aws = session.Aws(session.Connection.from_options(options))
     if options["state"] == "absent":
         return _absent(aws, options, check_mode)
+    if options["state"] == "compared":
+        return Outcome(*compare.compared(aws, parse(options, aws.region)))
     return _present(aws, parse(options, aws.region), options, check_mode)
 
 

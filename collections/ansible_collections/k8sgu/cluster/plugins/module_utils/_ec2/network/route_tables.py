@@ -29,7 +29,7 @@ ANYWHERE = "0.0.0.0/0"
 # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Route.html
 TARGETS = (
     *("InstanceId", "NatGatewayId", "GatewayId", "NetworkInterfaceId", "TransitGatewayId", "VpcPeeringConnectionId"),
-    *("LocalGatewayId", "CarrierGatewayId", "CoreNetworkArn"),
+    *("LocalGatewayId", "CarrierGatewayId", "CoreNetworkArn", "EgressOnlyInternetGatewayId"),
 )
 # 500 in an account that has asked for no other value:
 # https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html#vpc-limits-route-tables
@@ -59,6 +59,7 @@ class RouteTable:
     main: bool
     associations: Mapping[str, str]  # subnet id -> association id
     routes: Mapping[str, Route]  # by destination
+    others: tuple[Route, ...] = ()  # to IPv6 ranges and prefix lists, of which none is ours
 
 
 def read(reader: Reader, vpc_id: str, current: Current, foreign_only: bool = False) -> None:
@@ -80,20 +81,29 @@ def read(reader: Reader, vpc_id: str, current: Current, foreign_only: bool = Fal
                 and association.get("AssociationState", {}).get("State", "associated") in ("associated", "associating")
             },
             {
-                route["DestinationCidrBlock"]: Route(
-                    route["DestinationCidrBlock"],
-                    _target(route),
-                    route.get("State", "active") == "active",
-                    route.get("Origin") == "EnableVgwRoutePropagation",
-                )
+                route["DestinationCidrBlock"]: _route(route, route["DestinationCidrBlock"])
                 for route in item.get("Routes", ())
                 if route.get("DestinationCidrBlock")
             },
+            tuple(
+                _route(route, route.get("DestinationIpv6CidrBlock") or route.get("DestinationPrefixListId", ""))
+                for route in item.get("Routes", ())
+                if not route.get("DestinationCidrBlock")
+            ),
         )
         if not reader.mine(table.tags):
             current.foreign_route_tables.append(table)
         elif not foreign_only:
             current.route_tables.append(table)
+
+
+def _route(item: Mapping[str, Any], destination: str) -> Route:
+    return Route(
+        destination,
+        _target(item),
+        item.get("State", "active") == "active",
+        item.get("Origin") == "EnableVgwRoutePropagation",
+    )
 
 
 def _target(route: Mapping[str, Any]) -> str:
