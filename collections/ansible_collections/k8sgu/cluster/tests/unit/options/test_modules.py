@@ -31,6 +31,7 @@ ON_NODES = {
     "certificate_scan",
     "component",
     "data_volume",
+    "drift_facts",
     "encryption_scan",
     "etcd_member",
     "node_facts",
@@ -41,6 +42,7 @@ ON_NODES = {
 }
 # Nothing but documentation stands behind their action plugin.
 CONTROLLER_ALONE = {
+    "drift_report",
     "encryption_rewrite",
     "manifest",
     "mirror",

@@ -17,7 +17,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.options import 
 ROLE = Path(__file__).resolve().parents[3] / "roles" / "infrastructure"
 MODULE = ARGUMENT_SPECS["ec2_cluster"]
 # The credentials chain and the region are the environment's; the key is made by the role; 600 s are a constant.
-LEFT_OUT = {*CONNECTION_OPTIONS, "state", "public_key_file", "wait_timeout"} - {"region"}
+LEFT_OUT = {*CONNECTION_OPTIONS, "public_key_file", "wait_timeout"} - {"region"}
 
 # Options of node_drain, by their names in the description.
 OF_THE_DRAIN = {"drain_batch": "batch"}
