@@ -57,8 +57,14 @@ class Places:
     node: tuple[Path, ...]
 
 
-def create(lab: str, instance_id: str, memory_mib: int | None = None, cpus: int | None = None) -> Places:
-    """Makes the machine's groups where they are missing. Limits hold for the node and all its containers together."""
+def create(
+    lab: str, instance_id: str, memory_mib: int | None = None, cpus: int | None = None, own_share: bool = False
+) -> Places:
+    """Makes the machine's groups where they are missing. Limits hold for the node and all its containers together.
+
+    `own_share`: on a busy host the lab gets time as if each of its machines were a process of the host, and not as if
+    all together were one. A machine that computes all the time, as an emulated one does, would hardly run otherwise.
+    """
     launcher, node = [], []
     for hierarchy in hierarchies():
         parent = hierarchy.mountpoint / names.cgroup(lab)
@@ -80,6 +86,8 @@ def create(lab: str, instance_id: str, memory_mib: int | None = None, cpus: int 
                     _inherit_cpuset(directory)
             launcher.append(group)
         _limit(hierarchy, group, memory_mib, cpus)
+        if own_share:
+            _share(hierarchy, parent)
     if not launcher:
         raise LabError("no cgroup hierarchy is mounted below /sys/fs/cgroup: a machine cannot boot without one")
     return Places(tuple(launcher), tuple(node))
@@ -143,6 +151,14 @@ def _limit(hierarchy: Hierarchy, group: Path, memory_mib: int | None, cpus: int 
     for name, value in wanted.items():
         if (group / name).exists():  # each controller is in one hierarchy only
             (group / name).write_text(value)
+
+
+def _share(hierarchy: Hierarchy, parent: Path) -> None:
+    """Gives a lab's group the kernel's default weight once for each machine."""
+    name, default = ("cpu.shares", 1024) if hierarchy.version == 1 else ("cpu.weight", 100)
+    if (parent / name).exists():
+        machines = sum(1 for child in parent.iterdir() if child.is_dir())
+        (parent / name).write_text(str(default * max(1, machines)))
 
 
 def groups(lab: str, instance_id: str | None = None) -> list[Path]:

@@ -97,7 +97,7 @@ class VirtualMachine(common.Machine):
             root_volume_id=facts["root_volume_id"],
             volumes=tuple(self._volumes(instance_id).values()),
         )
-        places = cgroups.create(self.lab, instance_id)
+        places = cgroups.create(self.lab, instance_id, own_share=True)
         return ["sh", str(LAUNCHER), *qemu.arguments(plan)], {
             "EC2LAB_CGROUPS": " ".join(str(group) for group in places.launcher),
             "EC2LAB_OFFSET": str(vm_image.PARTITION_START),

@@ -98,6 +98,17 @@ def test_version_1_fills_cpusets_from_above(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "ec2lab.x" / "i-1" / "cpuset.cpus").read_text() == "0-1\n"
 
 
+def test_a_lab_s_weight_is_that_of_its_virtual_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = tmp_path / "ec2lab.x"
+    lab.mkdir()
+    (lab / "cpu.shares").write_text("1024\n")
+    monkeypatch.setattr(cgroups, "hierarchies", lambda: [cgroups.Hierarchy(tmp_path, 1, frozenset({"cpu"}))])
+    cgroups.create("x", "i-1")
+    assert (lab / "cpu.shares").read_text() == "1024\n"  # containers, which mostly wait
+    cgroups.create("x", "i-2", own_share=True)
+    assert (lab / "cpu.shares").read_text() == "2048"
+
+
 def test_without_any_hierarchy_a_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cgroups, "hierarchies", list)
     with pytest.raises(LabError, match="no cgroup hierarchy is mounted"):

@@ -59,6 +59,7 @@ def test_without_kvm_the_processor_is_emulated(tmp_path: Path) -> None:
     emulated, accelerated = (qemu.arguments(plan(tmp_path, accelerated=each)) for each in (False, True))
     assert (given(emulated, "-accel"), given(emulated, "-cpu")) == (["tcg,thread=multi,tb-size=256"], ["max"])
     assert (given(accelerated, "-accel"), given(accelerated, "-cpu")) == (["kvm"], ["host"])
+    assert (given(emulated, "-smp"), given(accelerated, "-smp")) == (["1"], ["2"])
 
 
 def test_an_attached_volume_is_there_after_a_start(tmp_path: Path) -> None:
