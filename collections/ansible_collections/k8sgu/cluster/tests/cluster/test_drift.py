@@ -70,7 +70,7 @@ def by_hand(hosts, on, ec2):
         tables = ec2.describe_route_tables(Filters=[{"Name": f"tag:{ours[0]['Key']}", "Values": ["owned"]}])
         table = tables["RouteTables"][0]
         route = {"RouteTableId": table["RouteTableId"], "DestinationCidrBlock": "192.0.2.0/24"}
-        gate = next(one["GatewayId"] for one in table["Routes"] if one.get("GatewayId", "").startswith("igw-"))
+        [gate] = [one["GatewayId"] for one in table["Routes"] if one.get("GatewayId", "").startswith("igw-")]
         ec2.create_route(**route, GatewayId=gate)
         undo.callback(lambda: ec2.delete_route(**route))
         expected.append(("route-added", f"{route['RouteTableId']}/192.0.2.0/24"))

@@ -61,8 +61,8 @@ def machines(**of_worker: Any) -> dict[str, dict[str, Any]]:
     return {CONTROL: node("control_plane"), WORKER: node("worker", **of_worker)}
 
 
-def told(ec2: dict[str, Any] = EC2, nodes: Column = FINE.nodes, **of_worker: Any) -> list[tuple[str, str]]:
-    drift = report.tell(ec2, nodes, machines(**of_worker), [OURS.pem])
+def told(ec2: dict[str, Any] | None = None, nodes: Column = FINE.nodes, **of_worker: Any) -> list[tuple[str, str]]:
+    drift = report.tell(EC2 if ec2 is None else ec2, nodes, machines(**of_worker), [OURS.pem])
     return [(finding.kind, finding.where) for finding in drift.findings]
 
 
