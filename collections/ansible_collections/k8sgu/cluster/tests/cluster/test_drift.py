@@ -95,7 +95,14 @@ def by_hand(hosts, on, ec2):
         expected.append(("instance-unknown", "instance/stray"))
 
         # -- Kubernetes and etcd
-        gone = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "k8sgu-test-gone"}}
+        # Tainted, since a DaemonSet counts a pod for a Node that is deleted before the pod was placed.
+        taint = {"key": "k8sgu.io/test", "effect": "NoSchedule"}
+        gone = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": "k8sgu-test-gone"},
+            "spec": {"taints": [taint]},
+        }
         kubectl("create", "--filename=-", given=json.dumps(gone))
         undo.callback(lambda: kubectl("delete", "node", "k8sgu-test-gone"))
         expected.append(("node-without-instance", "k8sgu-test-gone"))
