@@ -28,6 +28,14 @@ from ec2lab.api.patches.volumes import complete_mappings
 
 STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 USER_DATA_LIMIT = 16384
+# Options of the metadata service: moto's argument, and the attribute in which it keeps it.
+METADATA_OPTIONS = {
+    "http_tokens": "http_tokens",
+    "hop_limit": "http_put_response_hop_limit",
+    "http_endpoint": "http_endpoint",
+    "http_protocol": "http_protocol_ipv6",
+    "metadata_tags": "instance_metadata_tags",
+}
 # The lab's own: an instance that is launched with this tag is a cloud image at its first boot, with cloud-init and
 # APT's timers and without what such images lack; the value: for how many seconds after SSH answers APT is locked.
 FIRST_BOOT_TAG = "ec2lab:first-boot"
@@ -275,6 +283,19 @@ def _install_states() -> None:
             raise error("InvalidParameterValue", f"Invalid value '{value}' for InstanceType.")
         return modify(self, instance_id, key, value)
 
+    modify_metadata = InstanceBackend.modify_instance_metadata_options
+
+    def modify_instance_metadata_options(self: Any, instance_id: str, **given: Any) -> Any:
+        """What a call does not name stays; moto has nothing in its place.
+
+        https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyInstanceMetadataOptions.html
+        """
+        there = self.get_instance(instance_id).metadata_options
+        for name, attribute in METADATA_OPTIONS.items():
+            if given.get(name) is None:
+                given[name] = getattr(there, attribute)
+        return modify_metadata(self, instance_id, **given)
+
     def of_primary(attribute: str) -> property:
         """A property that reads the primary interface; None once the instance is terminated."""
         return property(lambda self: getattr(self.nics.get(0), attribute, None))
@@ -287,6 +308,7 @@ def _install_states() -> None:
     Instance.start, Instance.stop, Instance.terminate, Instance.reboot = start, stop, terminate, reboot
     Instance.__del__ = no_finaliser
     InstanceBackend.modify_instance_attribute = modify_instance_attribute
+    InstanceBackend.modify_instance_metadata_options = modify_instance_metadata_options
 
 
 def _install_responses() -> None:

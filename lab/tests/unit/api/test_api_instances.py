@@ -36,6 +36,15 @@ def refused(code: str) -> Any:
     return pytest.raises(ClientError, match=re.escape(f"({code})"))
 
 
+def test_metadata_options_that_a_change_does_not_name_stay(running_api: RunningApi, ec2: Any, network: Network) -> None:
+    wanted = {"HttpTokens": "required", "HttpPutResponseHopLimit": 1, "InstanceMetadataTags": "enabled"}
+    id = launch(running_api, network, MetadataOptions=wanted)["Instances"][0]["InstanceId"]
+    answered = ec2.modify_instance_metadata_options(InstanceId=id, HttpPutResponseHopLimit=3)
+    seen = ec2.describe_instances(InstanceIds=[id])["Reservations"][0]["Instances"][0]["MetadataOptions"]
+    for options in (answered["InstanceMetadataOptions"], seen):
+        assert {name: options[name] for name in wanted} == {**wanted, "HttpPutResponseHopLimit": 3}
+
+
 def test_an_instance_is_what_was_asked_for(running_api: RunningApi, ec2: Any, network: Network) -> None:
     ec2.import_key_pair(KeyName="me", PublicKeyMaterial=PUBLIC_KEY)
     made = launch(
