@@ -24,7 +24,7 @@ import ansible_program
 import lab_node
 
 CODE = ansible_program.ROOT / "collections"
-PACKAGES = ("_files", "_volume")
+PACKAGES = ("_component", "_files", "_volume")
 DEVICE = "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_"
 # A unit that uses the volume: it says where it runs, and never without the mount.
 USER = """\
@@ -214,5 +214,5 @@ def test_what_is_not_blank_is_refused_and_stays(machine: Machine) -> None:
     found = machine.ask(volume, path="/var/lib/data")
     assert found["changed"] and "cut off while it formatted" in found["reasons"][0]
     assert node.run("ls /var/lib/k8sgu; cat /var/lib/data/.k8sgu.json").split() == [
-        "{", '"cluster":', '"demo",', '"node":', '"demo-control-plane-0"', "}",
+        "origin.json", "{", '"cluster":', '"demo",', '"node":', '"demo-control-plane-0"', "}",
     ]  # fmt: skip

@@ -128,7 +128,7 @@ def test_it_suffices(server: Server, layout: str) -> None:
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_one_action_less_fails(server: Server, layout: str) -> None:
-    """Each action in turn is taken out of the policy; making and removing together then fail, and name it."""
+    """Each action in turn is taken out of the policy; making, removing or comparing then fails, and names it."""
     caller = Caller(server)
     enforce(server, False)
     wanted = needed(layout)
@@ -140,11 +140,12 @@ def test_one_action_less_fails(server: Server, layout: str) -> None:
     run(aws=caller.aws, **LAYOUTS[layout])
     made = server.saved()
     making, removing = (empty, LAYOUTS[layout]), (made, {"state": "absent"})
+    comparing = (made, {**LAYOUTS[layout], "state": "compared"})
     superfluous = []
     for action in (action for action in wanted if action not in REPAIRS):
         # First what is likely to need it.
         removes = re.match(r"\w+:(Delete|Detach|Disassociate|Release|Remove|Revoke|Terminate)", action)
-        for start, asked in (removing, making) if removes else (making, removing):
+        for start, asked in (removing, making, comparing) if removes else (making, removing, comparing):
             server.restore(start)
             caller.may([other for other in everything if other != action])
             try:

@@ -102,7 +102,7 @@ def test_an_inventory_without_the_groups_is_refused(inventory: Path, playbook: s
 
 
 @pytest.mark.parametrize(
-    "playbook", [name for name in ON_NODES if name not in ("site", "infrastructure", "description")]
+    "playbook", [name for name in ON_NODES if name not in ("site", "infrastructure", "description", "drift")]
 )
 def test_an_inventory_without_nodes_is_refused(inventory: Path, playbook: str) -> None:
     inventory.write_text(json.dumps({"all": {"children": {"control_plane": {}, "etcd": {}, "worker": {}}}}))
@@ -111,6 +111,20 @@ def test_an_inventory_without_nodes_is_refused(inventory: Path, playbook: str) -
     assert f"inventory {inventory}: no node is in control_plane and etcd, so" in said, output[-3000:]
     assert status != 0 and "playbooks/infrastructure.yml first" in said and "No node was changed." in said
     assert "TASK [" not in output and not (inventory.parent / "state").exists()
+
+
+def test_without_nodes_drift_tells_what_is_missing_and_without_a_cluster_that_there_is_none(inventory: Path) -> None:
+    """All machines of a cluster may be gone, which is drift."""
+    inventory.write_text(json.dumps({"all": {"children": {"control_plane": {}, "etcd": {}, "worker": {}}}}))
+    status, output = play("drift", inventory)
+    said = " ".join(output.split())
+    state = inventory.parent / "state"
+    assert status != 0 and f"k8sgu_state_dir: {state} does not exist, so no cluster was made from here" in said
+    assert "run site.yml first" in said and not state.exists()
+    state.mkdir()
+    status, output = play("drift", inventory)
+    assert status != 0 and "no control-plane node answered with etcd's members" in output, output[-3000:]
+    assert (state / "drift.json").exists()
 
 
 def test_hosts_on_the_command_line_are_no_inventory_of_a_cluster(tmp_path: Path) -> None:
