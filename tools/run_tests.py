@@ -64,9 +64,8 @@ NEWEST_SUITES = (
 )
 # The lane of commands that begin when one of two places is free.
 NEXT_FREE, PLACES = "next free", 2
-# The longest first, so that both places are taken until the end. docker waits a lot, and so is good company for aws,
-# whose virtual machines need processors.
-SCENARIOS = ("default", "ha", "aws", "docker")
+# The longest first, so that both places are taken until the end.
+SCENARIOS = ("ha", "default", "docker", "aws")
 # A stage that hangs must end the run with a reason instead of being cut off from outside.
 COMMAND_TIMEOUT_S = 45 * 60
 # No second attempt begins later than this after the start of the run: it must end within the time that a run may take.
