@@ -96,7 +96,8 @@ class Members:
         """Waits until every member answers, but for those `without`, by id."""
         while True:
             there = [member for member in self.read() if member.id not in without]
-            silent = [member for member in there if member.id not in self.healthy(there)]
+            healthy = self.healthy(there)
+            silent = [member for member in there if member.id not in healthy]
             if not silent:
                 return
             self._wait(f"waiting {when} for {plan.names(silent)} to answer", "nothing")
