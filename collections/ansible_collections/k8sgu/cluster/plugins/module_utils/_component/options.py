@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any, Dict
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Leaves
 
 Spec = Dict[str, Any]
 
@@ -113,18 +116,8 @@ def _component() -> Spec:
         "leaves": {
             "type": "dict",
             "options": {
-                kind: {"type": "list", "elements": "path" if kind == "paths" else "str", "default": []}
-                for kind in (
-                    "paths",
-                    "mounts",
-                    "interfaces",
-                    "tables",
-                    "chains",
-                    "comments",
-                    "sets",
-                    "sysctls",
-                    "cgroups",
-                )
+                kind.name: {"type": "list", "elements": "path" if kind.name == "paths" else "str", "default": []}
+                for kind in fields(Leaves)
             },
         },
     }

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Collection, Iterable, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._drain.selectors import selects
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.readiness import condition
 
 # The mark of a Node that we cordoned; a cordoned Node without it was cordoned by someone else, and stays so.
 MARK = "k8sgu.io/cordoned"
@@ -104,8 +105,7 @@ def budget_of(item: Object) -> Budget:
 
 def ready_condition(node: Object) -> Object:
     """The node's condition `Ready`; empty if its kubelet never reported."""
-    conditions = (node.get("status") or {}).get("conditions") or ()
-    return next((entry for entry in conditions if entry.get("type") == "Ready"), {})
+    return condition(node, "Ready")
 
 
 def is_ready(node: Object) -> bool:

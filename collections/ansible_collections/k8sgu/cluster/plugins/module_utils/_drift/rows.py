@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Iterator, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._drift.findings import Finding
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.readiness import condition
 
 CONTROL_PLANE, WORKER = "control_plane", "worker"
 UNKNOWN, NONE = "unknown", "-"
@@ -119,10 +120,8 @@ def _of_member(
 
 
 def standing(node: Mapping[str, Any]) -> str:
-    """Ready, NotReady or Unknown, as `kubectl get nodes` says it."""
-    conditions = (node.get("status") or {}).get("conditions") or []
-    ready = next((item["status"] for item in conditions if item["type"] == "Ready"), "Unknown")
-    text = {"True": "Ready", "False": "NotReady"}.get(ready, "NotReady")
+    """Ready or NotReady, as `kubectl get nodes` says it."""
+    text = "Ready" if condition(node, "Ready").get("status") == "True" else "NotReady"
     return f"{text}, cordoned" if (node.get("spec") or {}).get("unschedulable") else text
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, Mapping, NamedTuple
 
 
 class Readiness(NamedTuple):
@@ -31,7 +31,7 @@ def waits(group: str, kind: str) -> bool:
     return (group, kind) in _RULES
 
 
-def condition(body: dict[str, Any], kind: str) -> dict[str, Any]:
+def condition(body: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     """The condition of type `kind` in an object's status; empty if it has none."""
     conditions = (body.get("status") or {}).get("conditions") or []
     return next((entry for entry in conditions if entry.get("type") == kind), {})
