@@ -83,6 +83,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
             read_authority(options["mirror_ca"]),
             publishers.get("proxy") or "",
             lock_timeout=options["lock_timeout"],
+            only_fetch=options["state"] == "fetched",
         )
         return job, mirror
 

@@ -27,7 +27,7 @@ options:
     description:
       - C(values) of the description by option, C(count) of control-plane nodes or null, C(record) and C(record_file) on
         the controller, and C(nodes), each with C(name), C(control_plane), C(etcd), C(address), C(volume) and
-        C(membership), null for one that was not read.
+        C(membership), null for one that was not read. C(upgrading) says that the release is changed by V(upgrade.yml).
     type: dict
     required: true
   of:
@@ -61,7 +61,7 @@ def living_problems(found: Any, of: str = "description") -> list[str]:
     count = None if found["count"] is None else int(found["count"])
     return [
         *living.check_cluster(str(values["k8sgu_cluster_name"]), found["nodes"]),
-        *living.check_living(values, count, found["record"], found["nodes"]),
+        *living.check_living(values, count, found["record"], found["nodes"], bool(found.get("upgrading"))),
     ]
 
 

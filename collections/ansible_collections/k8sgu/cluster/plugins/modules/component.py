@@ -84,6 +84,14 @@ options:
       - The default comes from C(ec2_architecture) or C(ansible_architecture) of the host.
     type: str
     choices: [amd64, arm64]
+  state:
+    description:
+      - V(present) installs and runs the components.
+      - V(fetched) only brings their programs to the node, each in the directory of its version, so that V(present) needs no download
+        later. Nothing that runs is changed.
+    type: str
+    choices: [present, fetched]
+    default: present
   lock_timeout:
     description: Seconds to wait for another run of this module on the same node.
     type: int

@@ -268,6 +268,26 @@ def test_only_a_change_that_matters_restarts(greeter: Greeter) -> None:
     assert greeter.answer() == "1.0 salve 0"
 
 
+def test_a_version_is_fetched_beside_the_one_that_runs(greeter: Greeter) -> None:
+    greeter.run()
+    state, pid = greeter.state(), greeter.pid()
+    greeter.add_version("2.0")
+    # What else has changed waits for the installation.
+    greeter.version, greeter.greeting = "2.0", "salve"
+    program = f"/opt/k8sgu/{greeter.name}/2.0/greeter"
+    predicted = greeter.run("--check", state="fetched")
+    assert predicted.reasons == f"program {program}: missing"
+    assert greeter.state() == state
+    assert greeter.run(state="fetched").reasons == predicted.reasons
+    assert not greeter.run(state="fetched").changed
+    after = [line for line in greeter.state().splitlines() if "2.0" not in line]
+    assert after == [line for line in state.splitlines() if "2.0" not in line]
+    assert (greeter.pid(), greeter.answer()) == (pid, "1.0 hello 0")
+
+    assert f"program {program}" not in greeter.run().reasons
+    assert greeter.answer() == "2.0 salve 0"
+
+
 def test_changes_by_others_are_undone(greeter: Greeter) -> None:
     greeter.run()
     state = greeter.state()

@@ -172,7 +172,10 @@ class Component:
 
 @dataclass(frozen=True)
 class Job:
-    """The input of one execution on a node; `staged` is a directory of pushed files, named by SHA-256."""
+    """The input of one execution on a node; `staged` is a directory of pushed files, named by SHA-256.
+
+    `only_fetch`: programs are brought to the node, beside those that run, and nothing else is changed.
+    """
 
     components: list[Component]
     mirror_url: str = ""
@@ -181,6 +184,7 @@ class Job:
     publishers_proxy: str = field(default="", repr=False)
     staged: str = ""
     lock_timeout: int = 300
+    only_fetch: bool = False
 
 
 def encode(job: Job) -> str:
@@ -198,6 +202,7 @@ def decode(text: str) -> Job:
         publishers_proxy=raw["publishers_proxy"],
         staged=raw["staged"],
         lock_timeout=raw["lock_timeout"],
+        only_fetch=raw["only_fetch"],
     )
 
 

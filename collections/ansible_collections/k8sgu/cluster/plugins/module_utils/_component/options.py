@@ -139,6 +139,7 @@ ARGUMENT_SPEC: Spec = {
         },
     },
     "architecture": {"type": "str", "choices": ["amd64", "arm64"]},
+    "state": {"type": "str", "choices": ["present", "fetched"], "default": "present"},
     "lock_timeout": {"type": "int", "default": 300},
     "components": {"type": "list", "elements": "dict", "options": _component()},
     # Contains secret files; as one opaque string it stays out of logs and of the recorded invocation.

@@ -88,6 +88,13 @@ def plan(component: Component, current: Current, coming: frozenset[str] = frozen
     return _Planner(component, current, coming).plan()
 
 
+def fetching(component: Component, current: Current) -> Plan:
+    """What of the component's programs is missing; a plan that disturbs nothing that runs."""
+    planner = _Planner(component, current, frozenset())
+    planner.programs()
+    return planner.result
+
+
 class Impossible(ComponentError):
     """What makes a plan impossible; `rest` is what could be planned without it."""
 
@@ -106,7 +113,7 @@ class _Planner:
         self.changed_units: dict[str, list[str]] = {}
 
     def plan(self) -> Plan:
-        self._programs()
+        self.programs()
         self._accounts()
         for directory in self.component.directories:
             self._directory(directory)
@@ -126,7 +133,7 @@ class _Planner:
     def _because(self, text: str) -> None:
         self.result.reasons.append(text)
 
-    def _programs(self) -> None:
+    def programs(self) -> None:
         for artifact in self.component.artifacts:
             seen = self.current.binaries.get(artifact.path, "")
             if seen == artifact.sha256:

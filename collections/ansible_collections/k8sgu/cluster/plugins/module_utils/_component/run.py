@@ -24,7 +24,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model imp
     decode,
     error_text,
 )
-from ansible_collections.k8sgu.cluster.plugins.module_utils._component.plan import Impossible, Plan, plan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.plan import Impossible, Plan, fetching, plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
 
 if TYPE_CHECKING:
@@ -104,6 +104,10 @@ class _Run:
             return
         origin.remember(components, states)
         self._fetch(components, currents, plans)
+        if self.job.only_fetch:
+            for component, changes in zip(components, plans):
+                self._report(component, changes, 0.0)
+            return
         disturbed = False
         begun: list[_Begun] = []
         try:
@@ -131,6 +135,8 @@ class _Run:
 
     def _plan_all(self, currents: list[node.Current]) -> tuple[list[Plan], dict[str, list[str]]]:
         """The plans, and by component what makes them impossible."""
+        if self.job.only_fetch:
+            return [fetching(*pair) for pair in zip(self.job.components, currents)], {}
         plans: list[Plan] = []
         faults: dict[str, list[str]] = {}
         coming: frozenset[str] = frozenset()

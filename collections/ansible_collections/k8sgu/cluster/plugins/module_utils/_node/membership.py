@@ -41,6 +41,10 @@ FLAGS = (
     # Not the address of a cache on each node, which is link-local.
     ("k8sgu_cluster_dns_address", KUBELET_CONFIG, r"(?m)^clusterDNS:\s*\n\s*- [\"']?(?!169\.254\.)([\d.]+)"),
 )
+# Where components place their programs, by version, with a link to the one that runs.
+PROGRAMS = "opt/k8sgu"
+CURRENT = "current"
+EMULATION = r"--emulated-version=(?:kube=)?(\d+\.\d+)"
 # A member that does not answer its own node quickly will not answer.
 MEMBERS_TIMEOUT_S = 3.0
 
@@ -148,11 +152,27 @@ def etcd(root: Path, fetch: Any = fetch_members) -> Values:
     }
 
 
+def programs(root: Path) -> dict[str, str]:
+    """{component: version that its link leads to}."""
+    links = {name: root / PROGRAMS / name / CURRENT for name in entries(root / PROGRAMS)}
+    return {name: os.readlink(link) for name, link in sorted(links.items()) if os.path.islink(link)}  # noqa: PTH114
+
+
+def kept(root: Path, component: str) -> list[str]:
+    """All versions of a component that are on the node, those included that only have been fetched."""
+    return sorted(name for name in entries(root / PROGRAMS / component) if name != CURRENT)
+
+
+def emulated(root: Path) -> str:
+    """The minor version as which the API server behaves, where that is not its own."""
+    found = re.search(EMULATION, text(root / API_SERVER))
+    return found.group(1) if found else ""
+
+
 def membership(root: Path, active: bool, fetch: Any = fetch_members) -> Values:
     """What the node shows; `active`: its etcd runs and has joined."""
     said = owner(text(root / OWNER))
     kubelet = text(root / KUBELET_CONFIG)
-    version = root / "opt/k8sgu/kube-apiserver/current"
     member = etcd(root, fetch)
     member["joined"] = member["joined"] or active
     return {
@@ -161,7 +181,9 @@ def membership(root: Path, active: bool, fetch: Any = fetch_members) -> Values:
         "fixed": {**options_in_use(root), **(said.get("fixed") or {})},
         "born": member["joined"] or any(exists(root / path) for path in BORN),
         "etcd": member,
-        "kubernetes": os.readlink(version) if os.path.islink(version) else "",  # noqa: PTH114
+        "programs": programs(root),
+        "kept": kept(root, "kube-apiserver"),
+        "emulates": emulated(root),
         "runtime": ("docker" if "cri-dockerd" in kubelet else "containerd") if kubelet else "",
         "pods": len(entries(root / PODS)),
     }

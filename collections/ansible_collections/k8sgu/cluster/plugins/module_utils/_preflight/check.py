@@ -81,7 +81,9 @@ def check(
             problems += living.check_cluster(str(values["k8sgu_cluster_name"]), found["nodes"])
             count = values["k8sgu_control_plane_count"]
         wanted = None if count is None else int(count)
-        problems += living.check_living(found["values"], wanted, found["record"], found["nodes"])
+        problems += living.check_living(
+            found["values"], wanted, found["record"], found["nodes"], bool(found.get("upgrading"))
+        )
         problems += [] if described else members.check_members(found["record"], found["nodes"], found["record_file"])
     for one in nodes:
         if one.get("probe") is not None:

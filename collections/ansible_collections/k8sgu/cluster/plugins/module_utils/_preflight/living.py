@@ -24,6 +24,8 @@ FIXED = (
     "k8sgu_cluster_dns_address",
     "k8sgu_cluster_domain",
 )
+# What has the version of the release itself.
+KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 BESIDE = "or make a new cluster with it beside this one (another k8sgu_cluster_name)"
 
 Values = Mapping[str, Any]
@@ -112,27 +114,32 @@ def check_count(count: int | None, names: Sequence[str], nodes: Nodes, alive: bo
     return [f"{what}, and this cluster's etcd has {has}; {cannot}; {back}, {BESIDE}"]
 
 
-def check_version(version: str, nodes: Nodes) -> list[str]:
-    """Forward by one minor version at most: https://kubernetes.io/releases/version-skew-policy/#kube-apiserver.
+def running(nodes: Nodes) -> dict[str, list[str]]:
+    """{version of Kubernetes: names of the nodes that have programs of it}, the oldest first."""
+    found: dict[str, list[str]] = {}
+    for node in nodes:
+        programs = node["membership"]["programs"]
+        for version in sorted({programs[name] for name in KUBERNETES if name in programs}, key=numbers):
+            found.setdefault(version, []).append(node["name"])
+    return dict(sorted(found.items(), key=lambda item: numbers(item[0])))
 
-    Not backward: the older release's etcd cannot open what the newer one has written.
-    """
-    there = [str(node["membership"]["kubernetes"]) for node in nodes if numbers(str(node["membership"]["kubernetes"]))]
-    wanted = numbers(version)
-    if not there or len(wanted) < 2:
+
+def check_version(version: str, nodes: Nodes) -> list[str]:
+    """Another release takes one node after the other, drained and proven, which only upgrade.yml does."""
+    there = running(nodes)
+    if set(there) <= {version}:
         return []
-    newest, oldest = max(there, key=numbers), min(there, key=numbers)
-    if wanted[:2] < numbers(newest)[:2]:
+    if len(there) == 1:
+        (only,) = there
         return [
-            f"k8sgu_kubernetes_version: {version}, and the API server is {newest}; a minor version cannot be "
-            f"downgraded; put back {newest}, {BESIDE}"
+            f"k8sgu_kubernetes_version: {version}, and this cluster runs {only}; this playbook does not change the "
+            f"release of a cluster that lives; run playbooks/upgrade.yml, or put back {only}"
         ]
-    if wanted[0] != numbers(oldest)[0] or wanted[1] > numbers(oldest)[1] + 1:
-        return [
-            f"k8sgu_kubernetes_version: {version}, and the API server is {oldest}; no minor version can be skipped; "
-            f"give the one after {oldest} first"
-        ]
-    return []
+    told = "; ".join(f"{one} on {', '.join(names)}" for one, names in there.items())
+    return [
+        f"k8sgu_kubernetes_version: {version}, and an upgrade of this cluster has not come to its end ({told}); run "
+        "playbooks/upgrade.yml with the version that it went to, or with k8sgu_upgrade_back: true to go back"
+    ]
 
 
 def check_runtime(runtime: str, nodes: Nodes) -> list[str]:
@@ -177,8 +184,11 @@ def check_cluster(cluster: str, nodes: Nodes) -> list[str]:
     ]
 
 
-def check_living(values: Values, count: int | None, record: Values, nodes: Nodes) -> list[str]:
-    """Every change that a living cluster cannot make, with both values and what to do."""
+def check_living(values: Values, count: int | None, record: Values, nodes: Nodes, upgrading: bool = False) -> list[str]:
+    """Every change that a living cluster cannot make, with both values and what to do.
+
+    upgrading: the version is changed as it has to be, and has checks of its own.
+    """
     read = ours(nodes, str(values["k8sgu_cluster_name"]))
     alive = lives(record, nodes)
     problems = check_fixed(values, made_with(record, read)) if alive else []
@@ -186,6 +196,6 @@ def check_living(values: Values, count: int | None, record: Values, nodes: Nodes
     if alive or any(node["membership"]["etcd"]["data"] for node in read):
         problems += check_count(count, members(record, read), nodes, alive)
     problems += check_volume(read)
-    problems += check_version(str(values["k8sgu_kubernetes_version"]), read)
+    problems += check_version(str(values["k8sgu_kubernetes_version"]), read) if alive and not upgrading else []
     problems += check_runtime(str(values["k8sgu_container_runtime"]), read)
     return problems

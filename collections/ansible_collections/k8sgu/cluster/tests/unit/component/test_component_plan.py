@@ -28,7 +28,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model imp
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.node import Current
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.packages import package_states
-from ansible_collections.k8sgu.cluster.plugins.module_utils._component.plan import Action, plan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.plan import Action, fetching, plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.record import Record
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.systemd import UnitState
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.undo import PathState, Undo
@@ -98,6 +98,13 @@ EMPTY = replace(
 def test_nothing_to_do_on_a_settled_node() -> None:
     assert not plan(ETCD, settled()).changed
     assert plan(ETCD, settled()).diff == []
+
+
+def test_fetching_brings_programs_alone() -> None:
+    assert not fetching(ETCD, settled()).changed
+    result = fetching(ETCD, EMPTY)
+    assert (result.fetch, result.reasons) == ([PROGRAM], [f"program {PROGRAM.path}: missing"])
+    assert not (result.files or result.links or result.actions or result.user_commands)
 
 
 def test_everything_to_do_on_an_empty_node() -> None:

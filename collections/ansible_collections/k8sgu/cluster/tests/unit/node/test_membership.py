@@ -88,7 +88,9 @@ def test_a_machine_just_made_tells_nothing(tmp_path: Path) -> None:
         "fixed": {},
         "born": False,
         "etcd": {"data": False, "joined": False, "volume": False, "mounted": False, "initial": [], "members": None},
-        "kubernetes": "",
+        "programs": {},
+        "kept": [],
+        "emulates": "",
         "runtime": "",
         "pods": 0,
     }
@@ -112,10 +114,25 @@ def test_a_node_without_a_record_shows_what_its_cluster_was_made_with(old: Path)
                 {"name": "", "address": "10.240.0.12", "started": False, "learner": True},
             ],
         },
-        "kubernetes": "1.36.4",
+        "programs": {"kube-apiserver": "1.36.4"},
+        "kept": ["1.36.4"],
+        "emulates": "",
         "runtime": "containerd",
         "pods": 1,
     }
+
+
+def test_what_an_upgrade_has_fetched_is_kept_and_not_in_use(old: Path) -> None:
+    write(old, "opt/k8sgu/kube-apiserver/1.37.2/kube-apiserver")
+    write(old, "opt/k8sgu/kubelet/1.37.2/kubelet")
+    found = membership.membership(old, active=False, fetch=silent)
+    assert (found["programs"], found["kept"]) == ({"kube-apiserver": "1.36.4"}, ["1.36.4", "1.37.2"])
+
+
+@pytest.mark.parametrize("flag", ["--emulated-version=1.36 \\\n", "--emulated-version=kube=1.36\n"])
+def test_an_api_server_that_behaves_as_the_release_before_says_so(old: Path, flag: str) -> None:
+    write(old, membership.API_SERVER, API_UNIT + "  " + flag)
+    assert membership.membership(old, active=False, fetch=silent)["emulates"] == "1.36"
 
 
 def test_a_volume_of_its_own_for_etcd_is_seen_by_its_unit(old: Path) -> None:

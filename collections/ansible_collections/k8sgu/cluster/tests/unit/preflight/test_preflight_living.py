@@ -66,7 +66,9 @@ def node(name: str, etcd: dict[str, Any] | None = None, **membership: Any) -> di
             "fixed": {},
             "born": False,
             "etcd": {"data": False, "joined": False, "initial": [], "members": None, **(etcd or {})},
-            "kubernetes": "",
+            "programs": {},
+            "kept": [],
+            "emulates": "",
             "runtime": "",
             "pods": 0,
             **membership,
@@ -217,20 +219,28 @@ def test_numbers_of_members_that_can_be_had(
     ("there", "wanted", "expected"),
     [
         (["1.36.4"], "1.36.4", ""),
-        (["1.36.4"], "1.36.2", ""),
-        (["1.36.4"], "1.37.2", ""),
-        (["1.37.2"], "1.36.4", "a minor version cannot be downgraded; put back 1.37.2"),
-        (["1.36.4", "1.37.2"], "1.36.4", "put back 1.37.2"),
-        (["1.36.4", "1.37.2"], "1.37.2", ""),
-        (["1.36.4"], "1.38.0", "no minor version can be skipped"),
-        (["1.9.0"], "1.10.0", ""),
+        (["1.36.4"], "1.36.2", "runs 1.36.4; this playbook does not change the release"),
+        (["1.36.4"], "1.37.2", "run playbooks/upgrade.yml, or put back 1.36.4"),
+        (["1.37.2"], "1.36.4", "put back 1.37.2"),
+        (["1.36.4", "1.37.2"], "1.36.4", "not come to its end (1.36.4 on cp-0; 1.37.2 on cp-1)"),
+        (["1.36.4", "1.37.2"], "1.37.2", "or with k8sgu_upgrade_back: true to go back"),
         ([], "1.38.0", ""),
     ],
 )
 def test_versions(there: list[str], wanted: str, expected: str) -> None:
-    nodes = [node(f"cp-{number}", born=True, kubernetes=version) for number, version in enumerate(there)]
+    nodes = [
+        node(f"cp-{number}", born=True, programs={"kubelet": version, "etcd": "3.6.14"})
+        for number, version in enumerate(there)
+    ]
     problems = judged({"k8sgu_kubernetes_version": wanted}, *nodes)
     assert [expected in problem for problem in problems] == ([True] if expected else [])
+
+
+def test_an_upgrade_has_checks_of_its_own_for_the_version() -> None:
+    nodes = [node("cp-0", born=True, programs={"kubelet": "1.36.4"})]
+    values = {**VALUES, "k8sgu_kubernetes_version": "1.37.2"}
+    found = {"values": values, "count": None, "record": RECORD, "record_file": FILE, "nodes": nodes}
+    assert [len(living_problems({**found, "upgrading": upgrading})) for upgrading in (False, True)] == [1, 0]
 
 
 @pytest.mark.parametrize(("runtime", "pods", "refused"), [("docker", 3, 1), ("docker", 0, 0), ("", 0, 0)])
