@@ -22,7 +22,7 @@ author:
 positional: way, release
 options:
   _input:
-    description: What is known about the cluster, in the form for P(k8sgu.cluster.living_problems#filter), every node read.
+    description: What is known about the cluster, every node read, as for P(k8sgu.cluster.living_problems#filter).
     type: dict
     required: true
   way:
@@ -49,9 +49,9 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description: >-
-    C(etcd), C(control_plane) and C(nodes), each a dictionary of nodes with their programs and both versions; C(later), the
-    same for nodes that wait until the upgrade is finished; and C(lines), all of it in words, in the order in which it is
-    done.
+    C(etcd), C(control_plane) and C(nodes), each a dictionary of nodes with their programs and both versions; C(later),
+    the same for nodes that wait until the upgrade is finished; and C(lines), all of it in words, in the order in which
+    it is done.
   type: dict
 """
 

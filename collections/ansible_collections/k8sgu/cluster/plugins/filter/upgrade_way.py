@@ -24,7 +24,7 @@ author:
 positional: wanted
 options:
   _input:
-    description: What is known about the cluster, in the form for P(k8sgu.cluster.living_problems#filter), every node read.
+    description: What is known about the cluster, every node read, as for P(k8sgu.cluster.living_problems#filter).
     type: dict
     required: true
   wanted:
@@ -50,9 +50,9 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description: >-
-    C(origin) and C(target), equal if nothing is to be changed; C(direction), V(forward) or V(back); C(emulated), the minor
-    version as which the control plane behaves until the upgrade is finished; and C(problem), why there is no such way, or
-    empty.
+    C(origin) and C(target), equal if nothing is to be changed; C(direction), V(forward) or V(back); C(emulated), the
+    minor version as which the control plane behaves until the upgrade is finished; and C(problem), why there is no such
+    way, or empty.
   type: dict
 """
 

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where an upgrade leads, and what is left of it, as pure functions of what the nodes show.
 
-What is done is read from the nodes, so an upgrade that was cut off goes on, in either direction. The order is upstream's:
-https://kubernetes.io/releases/version-skew-policy/#supported-component-upgrade-order
+What is done is read from the nodes, so an upgrade that was cut off goes on, in either direction. The order is
+upstream's: https://kubernetes.io/releases/version-skew-policy/#supported-component-upgrade-order
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def way(nodes: Nodes, wanted: str, back: bool, finish: bool) -> Way:
         return Way(
             there[-1],
             there[-1],
-            problem="k8sgu_upgrade_back and k8sgu_upgrade_finish: one goes back and the other forward; give one of them",
+            problem="k8sgu_upgrade_back, k8sgu_upgrade_finish: one goes back and the other forward; give one of them",
         )
     return _back(nodes, there, wanted) if back else _forward(nodes, there, wanted, finish)
 
@@ -92,8 +92,8 @@ def _back(nodes: Nodes, there: list[str], wanted: str) -> Way:
         return Way(newest, newest, BACK, problem=problem)
     if wanted not in (newest, target):
         problem = (
-            f"k8sgu_upgrade_back: k8sgu_kubernetes_version is {wanted}, and this cluster runs {newest} and ran {target} "
-            "before; give one of these"
+            f"k8sgu_upgrade_back: k8sgu_kubernetes_version is {wanted}, and this cluster runs {newest} and ran "
+            f"{target} before; give one of these"
         )
         return Way(newest, target, BACK, problem=problem)
     return Way(newest, target, BACK)

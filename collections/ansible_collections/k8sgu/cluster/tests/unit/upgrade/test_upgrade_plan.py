@@ -127,10 +127,10 @@ def test_back_is_the_release_before_whichever_of_the_two_is_described(wanted: st
 @pytest.mark.parametrize(
     ("found", "wanted", "options", "problem"),
     [
-        (AFTER, OLD, {}, "1.36.4 is older than 1.37.2, which this cluster runs; give 1.37.2 or a newer release; to go back"),
+        (AFTER, OLD, {}, "is older than 1.37.2, which this cluster runs; give 1.37.2 or a newer release; to go back"),
         (AFTER, "1.35.0", {}, "give 1.37.2 or a newer release"),
-        (AFTER, "1.36.9", {"back": True}, "1.36.9, and this cluster runs 1.37.2 and ran 1.36.4 before; give one of these"),
-        (cluster(node("cp-0", NEW, NEW, NEW, kept=[NEW])), NEW, {"back": True}, "no release before it is on its control-plane"),
+        (AFTER, "1.36.9", {"back": True}, "this cluster runs 1.37.2 and ran 1.36.4 before; give one of these"),
+        (cluster(node("cp-0", NEW, NEW, NEW, kept=[NEW])), NEW, {"back": True}, "no release before it is on its"),
         (AFTER, NEW, {"back": True, "finish": True}, "one goes back and the other forward"),
         (cluster(), NEW, {}, "nothing to upgrade; run site.yml"),
     ],
