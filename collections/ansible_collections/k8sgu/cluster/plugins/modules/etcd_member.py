@@ -132,7 +132,7 @@ initial_cluster:
   sample: demo-control-plane-0=https://10.240.0.10:2380,demo-control-plane-2=https://10.240.0.12:2380
 """
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.run import MODULE
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcd_member import MODULE
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import run_module
 
 

@@ -25,16 +25,33 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 ROOT = Path(__file__).resolve().parents[6]
+COLLECTION = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 120
 
 
-def find_program(component: str, name: str) -> Path | None:
-    """The newest build of a program in one of the mirrors that this checkout may have filled."""
+def default_version(component: str) -> str:
+    """The version that a component has in the release that clusters have by default."""
+    kubernetes = yaml.safe_load((COLLECTION / "roles/cluster_facts/defaults/main.yml").read_text())[
+        "k8sgu_kubernetes_version"
+    ]
+    release = yaml.safe_load((COLLECTION / f"releases/{kubernetes.rpartition('.')[0]}.yml").read_text())
+    return str(release["components"][component]["version"])
+
+
+def find_program(component: str, name: str, version: str = "") -> Path | None:
+    """The newest build of a program in one of the mirrors that this checkout may have filled.
+
+    version: what its version begins with; by default that of the release that clusters have by default.
+    """
+    version = version or default_version(component)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     mirrors = [Path(os.environ[key]) for key in ("K8SGU_MIRROR_DIR", "EC2LAB_MIRROR_DIR") if os.environ.get(key)]
     mirrors += [*ROOT.glob(".state/mirror"), *ROOT.glob(".state/*/mirror"), cache / "k8sgu" / "mirror"]
     found = [
-        path for mirror in mirrors for path in mirror.glob(f"files/{component}/*/*/{name}") if os.access(path, os.X_OK)
+        path
+        for mirror in mirrors
+        for path in mirror.glob(f"files/{component}/{version}*/*/{name}")
+        if os.access(path, os.X_OK)
     ]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Callable
 
 PROGRAM = "/usr/local/bin/etcdctl"
+# Works on files alone.
+UTILITY = "/usr/local/bin/etcdutl"
 ENVIRONMENT = "/etc/etcd/etcdctl.env"
 COMMAND_TIMEOUT_S = 30
 
@@ -27,9 +29,17 @@ def settings(path: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-def run(*arguments: str, endpoints: str = "", program: str = PROGRAM, environment: str = ENVIRONMENT) -> bytes:
-    """Output of etcdctl, asked at `endpoints` instead of those in the environment file.
+def run(
+    *arguments: str,
+    endpoints: str = "",
+    program: str = PROGRAM,
+    environment: str = ENVIRONMENT,
+    timeout: float = COMMAND_TIMEOUT_S,
+    before: Callable[[], None] | None = None,
+) -> bytes:
+    """Output of etcdctl, asked at `endpoints` instead of those in the environment file, within `timeout` seconds.
 
+    `before` is done by its process before it becomes etcdctl.
     Raises CalledProcessError, OSError, TimeoutExpired.
     """
     # A machine's own proxy (/etc/environment) would otherwise be used for the other members.
@@ -40,7 +50,8 @@ def run(*arguments: str, endpoints: str = "", program: str = PROGRAM, environmen
         env={**own, **settings(environment), **({"ETCDCTL_ENDPOINTS": endpoints} if endpoints else {})},
         capture_output=True,
         check=True,
-        timeout=COMMAND_TIMEOUT_S,
+        timeout=timeout,
+        preexec_fn=before,
     ).stdout
 
 

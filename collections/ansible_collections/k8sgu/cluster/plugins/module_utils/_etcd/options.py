@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The options of etcd_member."""
+"""The options of the modules of this package."""
 
 from __future__ import annotations
 
@@ -9,16 +9,39 @@ from typing import Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl
 
-ARGUMENT_SPEC: dict[str, Any] = {
-    "name": {"type": "str"},
-    "state": {"type": "str", "choices": ["learner", "voter", "absent"], "required": True},
-    "leaving": {"type": "dict"},
-    "nodes": {"type": "dict", "required": True},
-    "without_data": {"type": "list", "elements": "str", "default": []},
-    "peer_port": {"type": "int", "default": 2380},
-    "timeout": {"type": "int", "default": 120},
+_PROGRAM: dict[str, Any] = {
     "etcdctl": {"type": "path", "default": etcdctl.PROGRAM},
     "environment": {"type": "path", "default": etcdctl.ENVIRONMENT},
+}
+
+ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
+    "etcd_member": {
+        "name": {"type": "str"},
+        "state": {"type": "str", "choices": ["learner", "voter", "absent"], "required": True},
+        "leaving": {"type": "dict"},
+        "nodes": {"type": "dict", "required": True},
+        "without_data": {"type": "list", "elements": "str", "default": []},
+        "peer_port": {"type": "int", "default": 2380},
+        "timeout": {"type": "int", "default": 120},
+        **_PROGRAM,
+    },
+    "etcd_snapshot": {
+        "directory": {"type": "path", "default": "/var/lib/k8sgu/snapshots"},
+        "series": {"type": "str", "default": "manual"},
+        "label": {"type": "str", "default": ""},
+        "max_age": {"type": "int", "default": 86400},
+        "keep": {"type": "int", "default": 3},
+        "timeout": {"type": "int", "default": 300},
+        "etcdutl": {"type": "path", "default": etcdctl.UTILITY},
+        **_PROGRAM,
+    },
+    "etcd_version": {
+        "version": {"type": "str", "required": True},
+        "state": {"type": "str", "choices": ["ready", "settled"], "required": True},
+        "nodes": {"type": "dict", "required": True},
+        "timeout": {"type": "int", "default": 120},
+        **_PROGRAM,
+    },
 }
 RULES: dict[str, Any] = {
     "required_if": [("state", "learner", ["name"]), ("state", "voter", ["name"]), ("state", "absent", ["leaving"])]

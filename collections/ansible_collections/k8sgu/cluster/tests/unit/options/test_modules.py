@@ -34,6 +34,8 @@ ON_NODES = {
     "drift_facts",
     "encryption_scan",
     "etcd_member",
+    "etcd_snapshot",
+    "etcd_version",
     "node_facts",
     "node_reset",
     "preflight_node",

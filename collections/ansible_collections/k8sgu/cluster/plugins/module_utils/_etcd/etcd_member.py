@@ -5,121 +5,14 @@
 
 from __future__ import annotations
 
-import functools
-import json
-import subprocess
-import time
-from typing import Any, Collection, Mapping
+from typing import Any, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl, plan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcdctl import EtcdError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPEC, RULES
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.members import Members
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPECS, RULES
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import Member
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
-
-RETRY_S = 0.5
-# What etcd refuses for a moment only: members that it has not heard of for five seconds, an election, a learner that is
-# still behind. https://github.com/etcd-io/etcd/blob/main/api/v3rpc/rpctypes/error.go
-PASSING = (
-    "unhealthy cluster",
-    "not enough started members",
-    "leader changed",
-    "no leader",
-    "request timed out",
-    "in sync with leader",
-    "context deadline exceeded",
-)
-# The module of a run that was cut off may still work on its node and have done the same a moment ago.
-DONE = (
-    "member not found",
-    "Peer URLs already exists",
-    "member ID already exist",
-    "can only promote a learner member",
-)
-FAULTS = (subprocess.SubprocessError, OSError, ValueError)
-
-
-class Members:
-    """etcd's members, asked from this node. Every method raises EtcdError."""
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self._etcdctl: etcdctl.Etcdctl = functools.partial(
-            etcdctl.run, program=options["etcdctl"], environment=options["environment"]
-        )
-        self._deadline = time.monotonic() + options["timeout"]
-        self._timeout = options["timeout"]
-
-    def read(self) -> list[Member]:
-        # Serializable, since without a quorum the list is needed most.
-        try:
-            return plan.parse(json.loads(self._etcdctl("member", "list", "--consistency=s", "-w", "json")))
-        except FAULTS as error:
-            raise EtcdError(f"etcd does not list its members: {etcdctl.reason(error)}") from error
-
-    def healthy(self, members: list[Member]) -> set[int]:
-        """Ids of the members that answer. A learner answers only as one: it serves no linearizable read."""
-        found = set()
-        for member in members:
-            if not member.clients:
-                continue
-            kind = ("endpoint", "status") if member.learner else ("endpoint", "health")
-            try:
-                self._etcdctl(*kind, "--command-timeout=5s", "-w", "json", endpoints=",".join(member.clients))
-                found.add(member.id)
-            except FAULTS:
-                continue
-        return found
-
-    def leader(self, members: list[Member], healthy: Collection[int]) -> int:
-        """The leader's id, as a member that answers says it. 0 if there is none for the moment."""
-        clients = [client for member in members if member.id in healthy for client in member.clients]
-        try:
-            status = json.loads(self._etcdctl("endpoint", "status", "-w", "json", endpoints=clients[0]))
-            return int(status[0]["Status"]["leader"])
-        except (*FAULTS, LookupError):
-            return 0
-
-    def lead(self, leader: Member, successor: Member) -> None:
-        """Moves the leadership. Only the leader itself takes the order."""
-        doing = f"letting {successor.shown} lead instead of {leader.shown}"
-        while True:
-            said = "nothing"
-            try:
-                self._etcdctl("move-leader", f"{successor.id:x}", endpoints=",".join(leader.clients))
-            except FAULTS as error:
-                said = etcdctl.reason(error)
-            if self.leader([successor], {successor.id}) not in (0, leader.id):
-                return
-            self._wait(doing, said)
-
-    def settle(self, when: str, without: Collection[int]) -> None:
-        """Waits until every member answers, but for those `without`, by id."""
-        while True:
-            there = [member for member in self.read() if member.id not in without]
-            healthy = self.healthy(there)
-            silent = [member for member in there if member.id not in healthy]
-            if not silent:
-                return
-            self._wait(f"waiting {when} for {plan.names(silent)} to answer", "nothing")
-
-    def _wait(self, doing: str, said: str) -> None:
-        if time.monotonic() > self._deadline:
-            raise EtcdError(f"{doing}: not done within {self._timeout} s (timeout); etcd says: {said}")
-        time.sleep(RETRY_S)
-
-    def change(self, doing: str, *arguments: str) -> None:
-        """Runs a command, again while etcd refuses it for a moment."""
-        while True:
-            try:
-                self._etcdctl(*arguments)
-                return
-            except FAULTS as error:
-                said = etcdctl.reason(error)
-                if said.endswith(DONE):
-                    return
-                if not any(passing in said for passing in PASSING):
-                    raise EtcdError(f"{doing}: {said}") from error
-            self._wait(doing, said)
 
 
 def run(call: Call) -> dict[str, Any]:
@@ -234,4 +127,4 @@ def _listed(
     return "".join(sorted(lines))
 
 
-MODULE = Module(ARGUMENT_SPEC, run, (EtcdError,), RULES)
+MODULE = Module(ARGUMENT_SPECS["etcd_member"], run, (EtcdError,), RULES)

@@ -1,0 +1,128 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""etcd's members, asked and changed from a node."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import time
+from typing import Any, Collection, Mapping
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl, plan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcdctl import EtcdError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import Member
+
+RETRY_S = 0.5
+# What etcd refuses for a moment only: members that it has not heard of for five seconds, an election, a learner that is
+# still behind. https://github.com/etcd-io/etcd/blob/main/api/v3rpc/rpctypes/error.go
+PASSING = (
+    "unhealthy cluster",
+    "not enough started members",
+    "leader changed",
+    "no leader",
+    "request timed out",
+    "in sync with leader",
+    "context deadline exceeded",
+)
+# The module of a run that was cut off may still work on its node and have done the same a moment ago.
+DONE = (
+    "member not found",
+    "Peer URLs already exists",
+    "member ID already exist",
+    "can only promote a learner member",
+    "cluster has a downgrade job in progress",
+)
+FAULTS = (subprocess.SubprocessError, OSError, ValueError)
+
+
+class Members:
+    """etcd's members, asked from this node. Every method raises EtcdError."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._etcdctl: etcdctl.Etcdctl = functools.partial(
+            etcdctl.run, program=options["etcdctl"], environment=options["environment"]
+        )
+        self._deadline = time.monotonic() + options["timeout"]
+        self._timeout = options["timeout"]
+
+    def read(self) -> list[Member]:
+        # Serializable, since without a quorum the list is needed most.
+        try:
+            return plan.parse(json.loads(self._etcdctl("member", "list", "--consistency=s", "-w", "json")))
+        except FAULTS as error:
+            raise EtcdError(f"etcd does not list its members: {etcdctl.reason(error)}") from error
+
+    def healthy(self, members: list[Member]) -> set[int]:
+        """Ids of the members that answer. A learner answers only as one: it serves no linearizable read."""
+        found = set()
+        for member in members:
+            if not member.clients:
+                continue
+            kind = ("endpoint", "status") if member.learner else ("endpoint", "health")
+            try:
+                self._etcdctl(*kind, "--command-timeout=5s", "-w", "json", endpoints=",".join(member.clients))
+                found.add(member.id)
+            except FAULTS:
+                continue
+        return found
+
+    def leader(self, members: list[Member], healthy: Collection[int]) -> int:
+        """The leader's id, as a member that answers says it. 0 if there is none for the moment."""
+        asked = next((member for member in members if member.id in healthy and member.clients), None)
+        return int(self.status(asked).get("leader") or 0) if asked else 0
+
+    def lead(self, leader: Member, successor: Member) -> None:
+        """Moves the leadership. Only the leader itself takes the order."""
+        doing = f"letting {successor.shown} lead instead of {leader.shown}"
+        while True:
+            said = "nothing"
+            try:
+                self._etcdctl("move-leader", f"{successor.id:x}", endpoints=",".join(leader.clients))
+            except FAULTS as error:
+                said = etcdctl.reason(error)
+            if self.leader([successor], {successor.id}) not in (0, leader.id):
+                return
+            self.wait(doing, said)
+
+    def settle(self, when: str, without: Collection[int]) -> None:
+        """Waits until every member answers, but for those `without`, by id."""
+        while True:
+            there = [member for member in self.read() if member.id not in without]
+            healthy = self.healthy(there)
+            silent = [member for member in there if member.id not in healthy]
+            if not silent:
+                return
+            self.wait(f"waiting {when} for {plan.names(silent)} to answer", "nothing")
+
+    def status(self, member: Member) -> dict[str, Any]:
+        """What a member says of itself; empty if it does not answer."""
+        if not member.clients:
+            return {}
+        try:
+            asked = ("endpoint", "status", "--command-timeout=5s", "-w", "json")
+            return dict(json.loads(self._etcdctl(*asked, endpoints=",".join(member.clients)))[0]["Status"])
+        except (*FAULTS, LookupError):
+            return {}
+
+    def wait(self, doing: str, said: str) -> None:
+        """Pauses before the next attempt. Raises EtcdError when the time is over; `said` is what etcd answered."""
+        if time.monotonic() > self._deadline:
+            raise EtcdError(f"{doing}: not done within {self._timeout} s (timeout); etcd says: {said}")
+        time.sleep(RETRY_S)
+
+    def change(self, doing: str, *arguments: str) -> None:
+        """Runs a command, again while etcd refuses it for a moment."""
+        while True:
+            try:
+                self._etcdctl(*arguments)
+                return
+            except FAULTS as error:
+                said = etcdctl.reason(error)
+                if said.endswith(DONE):
+                    return
+                if not any(passing in said for passing in PASSING):
+                    raise EtcdError(f"{doing}: {said}") from error
+            self.wait(doing, said)

@@ -1,0 +1,94 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which snapshots there are, which of them serves already, how much room a new one needs, and which go. Pure.
+
+A snapshot's name says all that has to be known to find it: when it was taken, by which etcd, at which revision, and
+what for. There is no second file that could be missing or say something else.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from dataclasses import dataclass
+from typing import Iterable
+
+_WORD = r"[a-z0-9][a-z0-9.+-]*"
+_NAME = re.compile(
+    rf"(?P<time>\d{{8}}T\d{{6}}Z)_etcd-(?P<version>[0-9][0-9a-z.+-]*)_rev-(?P<revision>\d+)_(?P<series>{_WORD})"
+    rf"(?:_(?P<label>{_WORD}))?\.db"
+)
+_TIME = "%Y%m%dT%H%M%SZ"
+# What is left to others on the file system, beside a tenth of the snapshot: etcd writes on while it is taken.
+_SPARE = 100 * 2**20
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """`taken` is UTC."""
+
+    taken: datetime.datetime
+    version: str
+    revision: int
+    series: str
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        label = f"_{self.label}" if self.label else ""
+        when = self.taken.strftime(_TIME)
+        return f"{when}_etcd-{self.version}_rev-{self.revision}_{self.series}{label}.db"
+
+
+def parse(name: str) -> Snapshot | None:
+    """The snapshot of this file name; None if it is another file."""
+    match = _NAME.fullmatch(name)
+    if not match:
+        return None
+    try:
+        taken = datetime.datetime.strptime(match["time"], _TIME).replace(tzinfo=datetime.timezone.utc)
+    except ValueError:
+        return None
+    return Snapshot(taken, match["version"], int(match["revision"]), match["series"], match["label"] or "")
+
+
+def listed(names: Iterable[str]) -> list[Snapshot]:
+    """The snapshots among file names, the newest first."""
+    found = [snapshot for snapshot in map(parse, names) if snapshot]
+    return sorted(found, key=lambda snapshot: (snapshot.taken, snapshot.revision), reverse=True)
+
+
+def wrong_word(option: str, word: str) -> str:
+    """Why a word cannot be part of a file's name; empty if it can."""
+    if re.fullmatch(_WORD, word):
+        return ""
+    return f"{option}: {word} cannot be part of a file's name; use small letters, digits, and . + - between them"
+
+
+def serving(found: Iterable[Snapshot], series: str, label: str, now: datetime.datetime, max_age: int) -> list[Snapshot]:
+    """Snapshots that make another one needless if they are whole, the newest first.
+
+    Only with a label, since without one each call is for a snapshot of its own. `max_age` is in seconds.
+    """
+    if not label:
+        return []
+    oldest = now - datetime.timedelta(seconds=max_age)
+    return [one for one in found if one.series == series and one.label == label and oldest <= one.taken <= now]
+
+
+def room(size: int, free: int, directory: str) -> str:
+    """Why a snapshot of `size` bytes does not fit where `free` bytes are free; empty if it does."""
+    needed = size + size // 10 + _SPARE
+    if free >= needed:
+        return ""
+    return (
+        f"etcd's database has {-(-size // _MIB)} MiB, so that its snapshot needs {-(-needed // _MIB)} MiB with room to "
+        f"spare, and {directory} has {free // _MIB} MiB free; make room, or name another directory"
+    )
+
+
+def surplus(found: Iterable[Snapshot], series: str, keep: int) -> list[Snapshot]:
+    """Snapshots of a series that go when the newest of them has been verified: all but the `keep` newest."""
+    return [one for one in found if one.series == series][keep:]
