@@ -468,12 +468,12 @@ class TestChanges:
         run(**three)
         elb, before = server.client("elbv2"), picture(server)
         (group,) = elb.describe_target_groups()["TargetGroups"]
-        assert (group["HealthCheckIntervalSeconds"], group["HealthCheckTimeoutSeconds"]) == (10, 5)
+        assert (group["HealthCheckIntervalSeconds"], group["HealthCheckTimeoutSeconds"]) == (5, 4)
         elb.modify_target_group(
-            TargetGroupArn=group["TargetGroupArn"], HealthCheckTimeoutSeconds=9, HealthyThresholdCount=5
+            TargetGroupArn=group["TargetGroupArn"], HealthCheckTimeoutSeconds=3, HealthyThresholdCount=5
         )
         (step,) = run(**three)["plan"]
-        assert step["resource"] == "target-group/health-check" and "HealthCheckTimeoutSeconds 9 -> 5" in step["reason"]
+        assert step["resource"] == "target-group/health-check" and "HealthCheckTimeoutSeconds 3 -> 4" in step["reason"]
         assert elb.describe_target_groups()["TargetGroups"] == [group] and picture(server) == before
         assert not run(**three)["changed"]
 

@@ -22,6 +22,10 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import (
     variables,
 )
 
+# Seconds that an API server may go on serving after it was told to stop: more than the load balancer's two failed
+# checks, five seconds apart, and no more than a restart is waited for.
+SHUTDOWN_DELAY = (15, 130)
+
 
 def with_defaults(values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The variables, with defaults for those that are not set."""
@@ -34,6 +38,17 @@ def check_encryption(values: Mapping[str, Any]) -> list[str]:
     endpoint = str(values["k8sgu_encryption_kms_endpoint"])
     wanted = choice.wanted(str(values["k8sgu_encryption_provider"]), "", resources, endpoint)
     return choice.problems(wanted, endpoint, None, 1)
+
+
+def check_shutdown_delay(values: Mapping[str, Any]) -> list[str]:
+    name = "k8sgu_apiserver_shutdown_delay_seconds"
+    least, most = SHUTDOWN_DELAY
+    if least <= int(values[name]) <= most:
+        return []
+    return [
+        f"{name}: {values[name]} s; an API server that stops has to serve until the load balancer has noticed, so "
+        f"choose {least} to {most}"
+    ]
 
 
 def check(
@@ -63,6 +78,7 @@ def check(
         str(values["k8sgu_kubernetes_version"]), versions, str(values["k8sgu_releases_dir"])
     )
     problems += check_encryption(values)
+    problems += check_shutdown_delay(values)
     problems += flags.check_flags([values, *(one.get("flags") or {} for one in nodes)])
     problems += proxies.problems(values["k8sgu_proxy"] or {})
     expected = names.described_count(values) if described else 0

@@ -22,6 +22,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer.target
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.groups import Rule, SecurityGroup, rules_wanted
+from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight.check import SHUTDOWN_DELAY
 
 HEALTHY = {key: str(value) for key, value in HEALTH_CHECK.items()}
 
@@ -121,3 +122,11 @@ def test_the_health_check_is_within_what_a_network_load_balancer_takes() -> None
     check = {key: value for key, value in HEALTH_CHECK.items() if isinstance(value, int)}
     assert 2 <= check["HealthCheckTimeoutSeconds"] < check["HealthCheckIntervalSeconds"]
     assert 5 <= check["HealthCheckIntervalSeconds"] <= 300 and check["HealthCheckTimeoutSeconds"] <= 120
+
+
+def test_a_server_that_stops_serves_for_longer_than_its_balancer_needs_to_notice() -> None:
+    check = {key: value for key, value in HEALTH_CHECK.items() if isinstance(value, int)}
+    least, _most = SHUTDOWN_DELAY
+    assert least > check["HealthCheckIntervalSeconds"] * check["UnhealthyThresholdCount"]
+    # The one that stopped before is back by then.
+    assert least > check["HealthCheckIntervalSeconds"] * check["HealthyThresholdCount"]

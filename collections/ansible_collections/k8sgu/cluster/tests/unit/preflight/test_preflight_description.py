@@ -32,6 +32,7 @@ GOOD: dict[str, Any] = {
     "k8sgu_encryption_provider": "secretbox",
     "k8sgu_encryption_resources": ["secrets"],
     "k8sgu_encryption_kms_endpoint": "",
+    "k8sgu_apiserver_shutdown_delay_seconds": None,
     "k8sgu_proxy": None,
     "k8sgu_max_pods": None,
     "k8sgu_control_plane_count": None,
@@ -135,6 +136,13 @@ def test_a_good_description_passes() -> None:
         ({"k8sgu_pod_cidr_node_prefix": 15}, "k8sgu_pod_cidr_node_prefix", "/15 is not part of", "give 24"),
         ({"k8sgu_pod_cidr_node_prefix": 31}, "k8sgu_pod_cidr_node_prefix", "/31 is not part of", "give 24"),
         ({"k8sgu_pod_cidr_node_prefix": 26}, "k8sgu_pod_cidr_node_prefix", "addresses for 61 pods", "smaller number"),
+        (
+            {"k8sgu_apiserver_shutdown_delay_seconds": 14},
+            "k8sgu_apiserver_shutdown_delay_seconds",
+            "14 s",
+            "choose 15 to 130",
+        ),
+        ({"k8sgu_apiserver_shutdown_delay_seconds": 131}, "k8sgu_apiserver_shutdown_delay_seconds", "131 s", "130"),
         ({"k8sgu_max_pods": 254}, "k8sgu_pod_cidr_node_prefix", "k8sgu_max_pods is 254", "smaller number"),
         (
             {"k8sgu_api_service_address": "10.33.0.1"},

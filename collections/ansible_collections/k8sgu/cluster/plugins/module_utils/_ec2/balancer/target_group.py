@@ -28,10 +28,11 @@ HEALTH_CHECK: Mapping[str, str | int] = {
     # A TCP connection succeeds while the API server still refuses work, so it is asked.
     "HealthCheckProtocol": "HTTPS",
     "HealthCheckPath": "/readyz",
-    "HealthCheckIntervalSeconds": 10,
-    # AWS's default is 10 s, as long as the interval. A server that needs more than 5 s to say that it is ready hangs,
-    # most often on etcd, and would make its clients hang.
-    "HealthCheckTimeoutSeconds": 5,
+    # The least that there is: every stop of an API server waits until the balancer has noticed.
+    "HealthCheckIntervalSeconds": 5,
+    # Less than the interval. A server that needs more to say that it is ready hangs, most often on etcd, and would make
+    # its clients hang.
+    "HealthCheckTimeoutSeconds": 4,
     "HealthyThresholdCount": 2,
     "UnhealthyThresholdCount": 2,
 }
