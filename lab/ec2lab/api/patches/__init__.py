@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from ec2lab.api import remembered
 from ec2lab.api.patches import (
     addresses,
     balancers,
@@ -21,6 +22,7 @@ from ec2lab.api.patches import (
 
 
 def install(public_range: str) -> None:
+    remembered.install()
     addresses.install(public_range)
     interfaces.install()
     instances.install()

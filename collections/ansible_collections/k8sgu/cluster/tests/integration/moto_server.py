@@ -24,7 +24,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import implied
-from ec2lab.api import consistency, store
+from ec2lab.api import consistency, remembered, store
 from ec2lab.api.consistency import Lag
 
 # A lab's only image is its own, and its modules say so to moto; here moto's images are there.
@@ -146,6 +146,7 @@ def moto_server() -> Iterator[Server]:
 @contextlib.contextmanager
 def _serving() -> Iterator[Server]:
     state = Server()
+    remembered.install()
     application = DomainDispatcherApplication(create_backend_app)
 
     def counted(environ: dict[str, Any], start_response: Any) -> Any:
