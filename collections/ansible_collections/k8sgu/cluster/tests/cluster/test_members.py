@@ -48,6 +48,7 @@ class Writer(Client):
     """Creates numbered objects; `written` has those that were acknowledged."""
 
     patience_s = Reader.patience_s
+    namespace = NAMESPACE
 
     def __init__(self, folder, series) -> None:
         super().__init__(folder)
@@ -56,7 +57,7 @@ class Writer(Client):
     def ask(self) -> None:
         name = f"n{self.series}-{self.asked}"
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
-        self.send("POST", f"/api/v1/namespaces/{NAMESPACE}/configmaps", json.dumps(body))
+        self.send("POST", f"/api/v1/namespaces/{self.namespace}/configmaps", json.dumps(body))
         self.written.append(name)
 
 

@@ -1,0 +1,141 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Another minor version and back, wherever the run is cut off, with a node that cannot take it, and no request lost.
+
+Runs as test_security.py does, against a cluster with k8sgu_control_plane_count: 3 and two workers. It leaves the cluster
+as it found it. The mirror must have both releases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+from test_members import Reader, Visitor, Writer, cut_off, settled
+from test_rolling import several
+from test_security import hosts, kubectl, on, playbook
+
+__all__ = ["hosts", "on", "several"]  # fixtures
+pytestmark = pytest.mark.timeout(1800)
+
+OLD, NEW = "1.36.4", "1.37.2"
+ETCD = {OLD: "3.6", NEW: "3.7"}
+UP = {"k8sgu_kubernetes_version": NEW}
+FINISH = {**UP, "k8sgu_upgrade_finish": True}
+BACK = {**UP, "k8sgu_upgrade_back": True}
+UPGRADE = "playbooks/upgrade.yml"
+NAMESPACE = "k8sgu-test-upgrade"
+# The new kubelet does not start on this node, and the old one does.
+BROKEN = "/etc/systemd/system/kubelet.service.d/k8sgu-test.conf"
+BREAKS = f"[Service]\nExecStartPre=/bin/sh -c '! readlink /opt/k8sgu/kubelet/current | grep -F {NEW}'\n"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def namespace():
+    kubectl("create", "namespace", NAMESPACE)
+    yield
+    kubectl("delete", "namespace", NAMESPACE)
+
+
+class UpgradeWriter(Writer):
+    namespace = NAMESPACE
+
+
+@contextlib.contextmanager
+def clients(folder, hosts, series):
+    """A writer, a reader and a visitor of the website at each worker's node port, who lose nothing."""
+    groups, variables = hosts
+    settled(folder / "settled")
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(UpgradeWriter(folder / "writer", series).running())
+        reader = stack.enter_context(Reader(folder / "reader").running())
+        visitors = [
+            stack.enter_context(Visitor(folder / name, variables[name]).running()) for name in groups["worker"]
+        ]
+        yield
+    told = [writer.told("written"), reader.told("read"), *(visitor.told("visited") for visitor in visitors)]
+    print(*told, sep="\n")
+    kept = kubectl("get", "configmaps", "-n", NAMESPACE, "-o", "jsonpath={.items[*].metadata.name}").split()
+    assert len(writer.written) > 50
+    assert set(writer.written) - set(kept) == set()
+    assert [client.lost for client in (writer, reader, *visitors)] == [[]] * (2 + len(visitors))
+
+
+def kubelets():
+    listed = json.loads(kubectl("get", "nodes", "-o", "json"))["items"]
+    assert not [node["metadata"]["name"] for node in listed if node["spec"].get("unschedulable")]
+    return {node["metadata"]["name"]: node["status"]["nodeInfo"]["kubeletVersion"][1:] for node in listed}
+
+
+def control_planes(on, groups):
+    """(program's version, minor version that it behaves as, etcd's version as a whole), of every control-plane node."""
+    asked = "set -a; . /etc/etcd/etcdctl.env; curl -s --cacert $ETCDCTL_CACERT --cert $ETCDCTL_CERT --key $ETCDCTL_KEY"
+    found = set()
+    for name in groups["control_plane"]:
+        api = json.loads(on(name, "curl -s --cacert /etc/kubernetes/pki/ca.crt https://127.0.0.1:6443/version"))
+        etcd = json.loads(on(name, f"{asked} https://127.0.0.1:2379/version"))
+        found.add((api["gitVersion"][1:], api.get("emulationMinor", api["minor"]), etcd["etcdcluster"][:3]))
+    return found
+
+
+def test_other_playbooks_do_not_upgrade():
+    said = " ".join(playbook("site.yml", fails=True, **UP).split())
+    assert f"k8sgu_kubernetes_version: {NEW}, and this cluster runs {OLD}" in said
+    assert "run playbooks/upgrade.yml, or put back" in said
+    assert "changed=1" not in said
+
+
+def test_check_mode_shows_the_plan(hosts):
+    groups, _variables = hosts
+    said = playbook(UPGRADE, "--check", **UP)
+    for name in groups["control_plane"]:
+        assert f"{name}: etcd 3.6" in said and f"{name}: kube-apiserver {OLD} -> {NEW}" in said
+    for name in groups["worker"]:
+        assert f"{name}: containerd" in said
+    assert set(kubelets().values()) == {OLD}
+
+
+def test_the_control_plane_first_behaves_as_before(hosts, on, tmp_path):
+    groups, _variables = hosts
+    with clients(tmp_path, hosts, 1):
+        cut_off("etcd : Install etcd", 2, UPGRADE, **UP)
+        said = " ".join(playbook(UPGRADE, **UP).split())
+    assert "going back loses nothing" in said
+    assert control_planes(on, groups) == {(NEW, "36", ETCD[NEW])}
+    assert set(kubelets().values()) == {OLD}
+
+
+def test_a_node_that_cannot_take_it_serves_as_before(hosts, on, tmp_path):
+    groups, _variables = hosts
+    canary, other = groups["worker"]
+    on(canary, f"mkdir -p {BROKEN.rpartition('/')[0]}; cat >{BROKEN} <<'END'\n{BREAKS}END\nsystemctl daemon-reload")
+    try:
+        with clients(tmp_path, hosts, 2):
+            said = " ".join(playbook(UPGRADE, fails=True, **FINISH).split())
+    finally:
+        on(canary, f"rm -r {BROKEN.rpartition('/')[0]}; systemctl daemon-reload")
+    assert f"{canary} runs {OLD} again and serves as before" in said
+    assert set(kubelets().values()) == {OLD}
+    assert on(canary, "readlink /opt/k8sgu/containerd/current") == on(other, "readlink /opt/k8sgu/containerd/current")
+
+
+def test_the_nodes_follow(hosts, on, tmp_path):
+    groups, _variables = hosts
+    with clients(tmp_path, hosts, 3):
+        cut_off("worker : Install kubelet", 1, UPGRADE, **FINISH)
+        playbook(UPGRADE, **FINISH)
+    assert control_planes(on, groups) == {(NEW, "37", ETCD[NEW])}
+    assert set(kubelets().values()) == {NEW}
+    assert "changed=1" not in playbook("site.yml", **UP).partition("PLAY RECAP")[2]
+
+
+def test_and_back(hosts, on, tmp_path):
+    groups, _variables = hosts
+    with clients(tmp_path, hosts, 4):
+        cut_off("control_plane : Install the API server", 3, UPGRADE, **BACK)
+        playbook(UPGRADE, **BACK)
+    assert control_planes(on, groups) == {(OLD, "36", ETCD[OLD])}
+    assert set(kubelets().values()) == {OLD}
+    assert "changed=1" not in playbook("site.yml").partition("PLAY RECAP")[2]
