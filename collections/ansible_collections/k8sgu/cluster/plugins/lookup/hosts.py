@@ -24,6 +24,7 @@ description:
   - It warns if ansible-core is outside the range that the collection is tested with, unless
     C(collections_on_ansible_version_mismatch) is V(ignore), and if the collections path has a second copy of the
     collection.
+  - Workers that did not answer over SSH in this run are left out of the pattern, as C(--limit) would leave them out.
   - With C(--list-hosts), C(--list-tags), C(--list-tasks) and C(--syntax-check) nothing is checked.
 options:
   _terms:
@@ -123,7 +124,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core is not typ
                 )
             for note in notes(call):
                 Display().warning(note)
-        return [str(term) for term in terms]
+        return [":!".join([str(term), *_left_out(variables or {})]) for term in terms]
 
     def _call(self, arguments: Any, variables: dict[str, Any]) -> Call:
         tags, skip_tags = tuple(sorted(arguments["tags"])), tuple(sorted(arguments["skip_tags"]))
@@ -158,6 +159,13 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core is not typ
             return call
         groups = variables.get("groups", {})
         return replace(call, plays=tuple(_with_nodes(play, pattern, groups) for play, pattern in plays))
+
+
+def _left_out(variables: dict[str, Any]) -> list[str]:
+    """The workers that did not answer, which the role infrastructure names: as if --limit left them out."""
+    hostvars = variables.get("hostvars")
+    controller = hostvars["localhost"] if hostvars is not None else {}
+    return sorted(controller.get("infrastructure_left_out", []))
 
 
 # Nothing of it changes from one playbook to the next that it imports.

@@ -7,6 +7,7 @@ nothing."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -224,41 +225,62 @@ def test_a_batch_of_no_worker_is_refused_before_any_change(server: Server, tmp_p
     assert picture(server) == before and not (tmp_path / "ssh").exists()
 
 
-def test_a_node_that_does_not_answer_is_named_with_the_ways_on(tmp_path: Path) -> None:
-    """Two of three: one answers, and none of them is said to be fine."""
-    (tmp_path / "play.yml").write_text(WAIT)
-    nobody = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_connection": "ssh"}
+MUTE = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_connection": "ssh"}
+ALIVE = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+
+
+def waited(folder: Path, mute: str) -> tuple[int, str]:
+    """Waits for a control-plane node and three workers, of which some never answer, and goes on."""
+    (folder / "play.yml").write_text(WAIT)
+    groups = {"control_plane": ["demo-control-plane-0"], "worker": [f"demo-worker-{number}" for number in range(3)]}
+    groups["etcd"] = groups["control_plane"]
     hosts = {
-        "demo-worker-0": {
-            "ansible_connection": "local",
-            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
-            "ec2_instance_id": "i-0",
-        },
-        "demo-worker-1": {**nobody, "ec2_instance_id": "i-1"},
-        "demo-worker-2": {**nobody, "ec2_instance_id": "i-2"},
+        name: {**(MUTE if re.search(mute, name) else ALIVE), "ec2_instance_id": f"i-{name[-1]}"}
+        for name in groups["control_plane"] + groups["worker"]
     }
-    inventory = tmp_path / "inventory.yml"
-    inventory.write_text(json.dumps({"all": {"children": {"worker": {"hosts": hosts}}}}))
-    extra = json.dumps({"infrastructure_ssh_timeout": 20, "k8sgu_state_dir": str(tmp_path)})
+    children = {group: {"hosts": {name: hosts[name] for name in names}} for group, names in groups.items()}
+    inventory = folder / "inventory.yml"
+    inventory.write_text(json.dumps({"all": {"children": children}}))
+    extra = json.dumps({"infrastructure_ssh_timeout": 20, "k8sgu_state_dir": str(folder)})
     done = ansible_program.run(
-        "ansible-playbook", f"--inventory={inventory}", f"--extra-vars={extra}", tmp_path / "play.yml", timeout=300
+        "ansible-playbook", f"--inventory={inventory}", f"--extra-vars={extra}", folder / "play.yml", timeout=300
     )
-    said = " ".join((done.stdout + done.stderr).split())
-    assert done.returncode != 0 and "demo-worker-1, demo-worker-2 did not answer over SSH within 20 s" in said, said[
-        -3000:
-    ]
-    assert "--limit 'all:localhost:!demo-worker-1:!demo-worker-2'" in said and "its instance (i-1, i-2)" in said, said[
-        -3000:
-    ]
-    assert "Go on" not in said, said[-3000:]
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+def test_workers_that_do_not_answer_are_left_out_and_named(tmp_path: Path) -> None:
+    """The others go on without them, in later plays too, and the run ends as failed."""
+    status, said = waited(tmp_path, "worker-[12]")
+    assert status != 0, said[-3000:]
+    for name in ("demo-worker-1", "demo-worker-2"):
+        assert f"{name} did not answer over SSH within 20 s" in said, said[-3000:]
+    assert "terminate its instance (i-1, i-2) and run again" in said, said[-3000:]
+    assert "msg: here demo-control-plane-0 demo-worker-0 " in said, said[-3000:]
+    assert "msg: later demo-control-plane-0 demo-worker-0 of demo-control-plane-0 demo-worker-0 " in said, said[-3000:]
+
+
+def test_without_a_control_plane_node_nothing_is_changed(tmp_path: Path) -> None:
+    status, said = waited(tmp_path, "control-plane|worker-1")
+    assert status != 0 and "demo-control-plane-0, demo-worker-1 did not answer over SSH within 20 s" in said
+    assert "no node was changed: 0 of 1 control-plane nodes answer" in said, said[-3000:]
+    assert "--limit 'all:localhost:!demo-control-plane-0:!demo-worker-1'" in said and "its instance (i-0, i-1)" in said
+    assert "msg: here" not in said and "msg: later" not in said, said[-3000:]
 
 
 WAIT = """
-- hosts: worker
+- hosts: control_plane:worker
   gather_facts: false
   any_errors_fatal: true
   tasks:
     - ansible.builtin.import_role: {name: k8sgu.cluster.infrastructure, tasks_from: wait}
-    - name: Go on
-      ansible.builtin.debug:
+    - ansible.builtin.debug: {msg: "here {{ ansible_play_hosts | sort | join(' ') }}"}
+      run_once: true
+
+- hosts: "{{ query('k8sgu.cluster.hosts', 'control_plane:worker') }}"
+  gather_facts: false
+  any_errors_fatal: true
+  tasks:
+    - ansible.builtin.debug:
+        msg: "later {{ ansible_play_hosts | sort | join(' ') }} of {{ ansible_play_hosts_all | sort | join(' ') }}"
+      run_once: true
 """
