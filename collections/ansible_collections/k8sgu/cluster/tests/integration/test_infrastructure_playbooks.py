@@ -225,6 +225,19 @@ def test_a_batch_of_no_worker_is_refused_before_any_change(server: Server, tmp_p
     assert picture(server) == before and not (tmp_path / "ssh").exists()
 
 
+def test_host_keys_of_machines_that_are_gone_are_forgotten(server: Server, tmp_path: Path) -> None:
+    state, small = tmp_path / "state", {"k8sgu_image": AMI, "k8sgu_worker_count": 0}
+    status, output = play("infrastructure", state, **small)
+    assert status == 0, output[-3000:]
+    reservations = server.client("ec2").describe_instances()["Reservations"]
+    (alive,) = [instance["InstanceId"] for entry in reservations for instance in entry["Instances"]]
+    kept = [f"{alive} ssh-ed25519 AAAA", "jump.example.org ssh-ed25519 AAAA"]
+    known = state / "ssh" / "known_hosts"
+    known.write_text("\n".join([f"{alive}0 ssh-ed25519 AAAA", *kept, "i-0123456789abcdef0 ssh-rsa AAAA", ""]))
+    status, output = play("infrastructure", state, **small, k8sgu_tags={"team": "blue"})
+    assert status == 0 and known.read_text().splitlines() == kept, output[-3000:]
+
+
 MUTE = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_connection": "ssh"}
 ALIVE = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
 
