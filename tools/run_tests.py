@@ -8,6 +8,9 @@ lane `next free` are started in their order, two at a time. A pytest
 command counts its tests (read from its JUnit file); any other command counts as one test. Full output goes to
 .test/<stage>-<n>.log; what failed is also printed, why tests were skipped, and which tests took longest.
 
+The programs of the release after the default one, to which a scenario upgrades its cluster, are built beside the stages
+after `artifacts`, in the time that these leave the cores idle.
+
 What runs on real machines is run a second time when it failed: a pytest command its failed tests, a molecule scenario
 as a whole. What passes then is counted as passed, and the closing lines name it as retried.
 
@@ -26,9 +29,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -62,12 +67,19 @@ NEWEST_SUITES = (
     "playbook_calls",
     "tarball",
 )
+# Those that need the programs of two releases.
+TWO_RELEASES_SUITES = ("etcd_version",)
+NEXT_RELEASE = "the mirror has the next release too"
+# Only in time that nobody else wants, whatever the others' priority is.
+IDLE = ("chrt", "--idle", "0", "ionice", "--class", "idle")
 # The lane of commands that begin when one of two places is free.
 NEXT_FREE, PLACES = "next free", 2
 # The longest first, so that both places are taken until the end.
 SCENARIOS = ("ha", "default", "docker", "aws")
 # A stage that hangs must end the run with a reason instead of being cut off from outside.
 COMMAND_TIMEOUT_S = 45 * 60
+# What only has the time that others leave takes as long as they do.
+IDLE_TIMEOUT_S = 75 * 60
 # No second attempt begins later than this after the start of the run: it must end within the time that a run may take.
 RETRY_UNTIL_S = 60 * 60
 STARTED = time.monotonic()
@@ -78,6 +90,7 @@ class Command:
     """One program of a stage; `cwd` is where it runs, `lane` what it runs after: the lane's commands before it.
 
     `machines`: it runs on booted machines, so that a failure may be the moment's. `programs` come first on its PATH.
+    `goes_on`: the stages after its own do not wait for it; `after` is the title of such a command that has to be over.
     """
 
     title: str
@@ -87,6 +100,39 @@ class Command:
     lane: str = ""
     machines: bool = False
     programs: Path = BIN
+    goes_on: bool = False
+    after: str = ""
+
+
+class GoingOn:
+    """The commands that go on while later stages run."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor()
+        self._tallies: dict[str, Future[Tally]] = {}
+
+    def start(self, stage: str, number: int, command: Command) -> None:
+        self._tallies[command.title] = self._pool.submit(run, stage, number, command, beside=True)
+
+    def wait(self, title: str) -> None:
+        """Until this command is over, if it was started at all."""
+        going = self._tallies.get(title)
+        if going and not going.done():
+            print(f"   waits for: {title}", flush=True)
+            going.result()
+
+    def end(self) -> Tally:
+        """What all of them came to, when they are over."""
+        total = Tally()
+        for title, going in self._tallies.items():
+            self.wait(title)
+            total.add(going.result())
+        self._pool.shutdown()
+        return total
+
+
+def suites(names: tuple[str, ...]) -> list[Path]:
+    return [COLLECTION / "tests" / "integration" / f"test_{name}.py" for name in names]
 
 
 def pytest_command(title: str, *paths: Path, workers: int = 0, machines: bool = False, programs: Path = BIN) -> Command:
@@ -153,7 +199,9 @@ def lab() -> list[Command]:
 
 def integration() -> list[Command]:
     """Playbooks under tests/integration/targets, each by ansible-test, and pytest suites beside them."""
-    commands = [pytest_command("integration suites", COLLECTION / "tests" / "integration", workers=2, machines=True)]
+    tests = pytest_command("integration suites", COLLECTION / "tests" / "integration", workers=2, machines=True)
+    tests.argv += [f"--ignore={path.relative_to(ROOT)}" for path in suites(TWO_RELEASES_SUITES)]
+    commands = [tests]
     for target in sorted((COLLECTION / "tests" / "integration" / "targets").glob("*/tasks/main.yml")):
         name = target.parent.parent.name
         # One after another, since ansible-test keeps its output in one place; beside the suites, which wait a lot.
@@ -170,19 +218,35 @@ def newest() -> list[Command]:
     except LabError:
         # Which that command says as well.
         return [made]
-    suites = [COLLECTION / "tests" / "integration" / f"test_{name}.py" for name in NEWEST_SUITES]
     unit_tests = COLLECTION / "tests" / "unit"
     return [
         made,
         pytest_command("unit tests", unit_tests, workers=2, programs=programs),
-        pytest_command("integration suites", *suites, workers=2, machines=True, programs=programs),
+        pytest_command("integration suites", *suites(NEWEST_SUITES), workers=2, machines=True, programs=programs),
     ]
 
 
+def next_release(collection: Path = COLLECTION) -> str:
+    """The Kubernetes version of the release after the one that clusters have by default; empty if there is none."""
+    defaults = yaml.safe_load((collection / "roles" / "cluster_facts" / "defaults" / "main.yml").read_text())
+    major, minor = (int(part) for part in defaults["k8sgu_kubernetes_version"].split(".")[:2])
+    following = collection / "releases" / f"{major}.{minor + 1}.yml"
+    return str(yaml.safe_load(following.read_text())["kubernetes"]) if following.exists() else ""
+
+
 def artifacts() -> list[Command]:
-    """Fills the mirror that tests of whole components and clusters use; with a cold cache the longest stage."""
+    """Fills the mirror that tests of whole components and clusters use; with a cold cache the longest stage.
+
+    The next release is only for an upgrade near the end, and what it shares with the first is there by then.
+    """
     playbook = [str(BIN / "ansible-playbook"), "-i", "localhost,", "playbooks/artifacts.yml"]
-    return [Command("the mirror is filled", [*playbook, "-e", f"k8sgu_mirror_dir={MIRROR}"])]
+    fill = [*playbook, "-e", f"k8sgu_mirror_dir={MIRROR}"]
+    following = next_release()
+    more = [*IDLE, *fill, "-e", f"k8sgu_kubernetes_version={following}"]
+    return [
+        Command("the mirror is filled", fill),
+        *([Command(NEXT_RELEASE, more, goes_on=True)] if following else []),
+    ]
 
 
 def up() -> list[Command]:
@@ -190,12 +254,17 @@ def up() -> list[Command]:
 
 
 def molecule() -> list[Command]:
-    """Each scenario has a lab of its own."""
+    """Each scenario has a lab of its own. Suites that need two releases are the last, when both are there."""
     names = {path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")}
     ordered = [name for name in SCENARIOS if name in names] + sorted(names - set(SCENARIOS))
+    last = pytest_command("suites of two releases", *suites(TWO_RELEASES_SUITES), machines=True)
+    last.lane, last.after = NEXT_FREE, NEXT_RELEASE
     return [
-        Command(f"molecule {name}", [str(BIN / "molecule"), "test", "-s", name], lane=NEXT_FREE, machines=True)
-        for name in ordered
+        *(
+            Command(f"molecule {name}", [str(BIN / "molecule"), "test", "-s", name], lane=NEXT_FREE, machines=True)
+            for name in ordered
+        ),
+        last,
     ]
 
 
@@ -203,8 +272,9 @@ STAGES = {
     "lint": lint,
     "sanity": sanity,
     "unit": unit,
-    "lab": lab,
+    # Before those that wait for machines, so that the next release has their time.
     "artifacts": artifacts,
+    "lab": lab,
     "integration": integration,
     "newest-ansible": newest,
     "up": up,
@@ -260,6 +330,7 @@ def attempt(command: Command, files: Path, again: bool = False) -> Tally:
         "NO_COLOR": "1",
     }
     started = time.monotonic()
+    timeout = IDLE_TIMEOUT_S if command.goes_on else COMMAND_TIMEOUT_S
     reason = ""
     with log.open("wb") as output:
         try:
@@ -270,11 +341,11 @@ def attempt(command: Command, files: Path, again: bool = False) -> Tally:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                timeout=COMMAND_TIMEOUT_S,
+                timeout=timeout,
                 check=False,
             ).returncode
         except subprocess.TimeoutExpired:
-            status, reason = 124, f" (cut off after {COMMAND_TIMEOUT_S} s)"
+            status, reason = 124, f" (cut off after {timeout} s)"
         except OSError as error:
             status, reason = 127, f" ({error})"
     text = log.read_text(errors="replace")
@@ -295,7 +366,9 @@ def attempt(command: Command, files: Path, again: bool = False) -> Tally:
     return tally
 
 
-def run_stage(stage: str, commands: list[Command]) -> Tally:
+def run_stage(stage: str, commands: list[Command], going_on: GoingOn | None = None) -> Tally:
+    """What the stage's commands came to; without those that go on, if `going_on` answers for them."""
+    others = going_on or GoingOn()
     lanes: dict[str, list[tuple[int, Command]]] = {}
     for number, command in enumerate(commands, 1):
         lanes.setdefault(command.lane, []).append((number, command))
@@ -313,12 +386,18 @@ def run_stage(stage: str, commands: list[Command]) -> Tally:
                 number, command = next(lane, (0, None))
             if command is None:
                 return tally
+            if command.goes_on:
+                others.start(stage, number, command)
+                continue
+            others.wait(command.after)
             tally.add(run(stage, number, command, beside=len(waiting) > 1))
 
     total = Tally()
     with ThreadPoolExecutor(max(len(waiting), 1)) as pool:
         for tally in pool.map(run_lane, waiting):
             total.add(tally)
+    if going_on is None:
+        total.add(others.end())
     return total
 
 
@@ -331,10 +410,12 @@ def main(names: list[str]) -> int:
     commit, clean = tree_state(ROOT)
     total = Tally()
     stages: dict[str, float] = {}
+    going_on = GoingOn()
     for stage in names or list(STAGES):
         began = time.monotonic()
-        total.add(run_stage(stage, STAGES[stage]()))
+        total.add(run_stage(stage, STAGES[stage](), going_on))
         stages[stage] = time.monotonic() - began
+    total.add(going_on.end())
     result = result_document(total, stages, commit, clean)
     write_result(LOGS / "result.json", result)
     # A whole run alone says that a commit is good.

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
@@ -105,8 +107,82 @@ def test_two_of_those_that_begin_when_a_place_is_free_run_at_a_time(
     assert len(numbers) == 5 and max(numbers) == 2
 
 
+def test_what_goes_on_is_not_waited_for_and_counted_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends only when the next stage has written to the fifo that it reads."""
+    monkeypatch.setattr(run_tests, "LOGS", tmp_path)
+    monkeypatch.setattr(run_tests, "IDLE_TIMEOUT_S", 20)
+    fifo, order = tmp_path / "fifo", tmp_path / "order"
+    os.mkfifo(fifo)
+
+    def shell(title: str, line: str, **more: Any) -> run_tests.Command:
+        return run_tests.Command(title, ["sh", "-c", f"{line}; echo {title} >> {order}"], **more)
+
+    going_on = run_tests.GoingOn()
+    first = [shell("filled", "true"), shell("more", f"cat {fifo}", goes_on=True)]
+    assert run_tests.run_stage("artifacts", first, going_on).passed == 1
+    later = [
+        shell("feeds", f"echo go > {fifo}", lane="a"),
+        shell("needs", "true", lane="b", after="more"),
+        shell("needs-none", "true", lane="b", after="was never started"),
+    ]
+    assert run_tests.run_stage("later", later, going_on).passed == 3
+    ended = order.read_text().split()
+    assert ended[0] == "filled" and ended.index("needs") > ended.index("more")
+    assert going_on.end().passed == 1
+
+
+def test_what_goes_on_and_fails_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_tests, "LOGS", tmp_path)
+    failing = [run_tests.Command("more", ["sh", "-c", "exit 3"], goes_on=True)]
+    going_on = run_tests.GoingOn()
+    assert run_tests.run_stage("artifacts", failing, going_on).failed == 0
+    assert going_on.end().failures == ["more"]
+    # A stage by itself has nobody who would wait afterwards.
+    assert run_tests.run_stage("artifacts", failing).failures == ["more"]
+
+
+def test_the_next_release_is_filled_when_the_default_one_is_there() -> None:
+    first, more = run_tests.artifacts()
+    default, following = (yaml.safe_load(path.read_text())["kubernetes"] for path in releases())
+    assert run_tests.next_release() == following != default
+    assert f"k8sgu_kubernetes_version={following}" in more.argv and more.goes_on
+    assert not any("k8sgu_kubernetes_version" in argument for argument in first.argv) and not first.goes_on
+    assert list(run_tests.STAGES).index("artifacts") < list(run_tests.STAGES).index("lab")
+
+
+def releases() -> list[Path]:
+    """The default release's file and the next one's."""
+    defaults = run_tests.COLLECTION / "roles" / "cluster_facts" / "defaults" / "main.yml"
+    default = yaml.safe_load(defaults.read_text())["k8sgu_kubernetes_version"]
+    minor = int(default.split(".")[1])
+    return [run_tests.COLLECTION / "releases" / f"1.{number}.yml" for number in (minor, minor + 1)]
+
+
+def test_without_a_next_release_there_is_one_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = tmp_path / "roles" / "cluster_facts" / "defaults"
+    defaults.mkdir(parents=True)
+    (defaults / "main.yml").write_text("k8sgu_kubernetes_version: 1.99.1\n")
+    assert run_tests.next_release(tmp_path) == ""
+    monkeypatch.setattr(run_tests, "next_release", lambda: "")
+    assert [command.title for command in run_tests.artifacts()] == ["the mirror is filled"]
+
+
+def test_suites_of_two_releases_run_once_and_when_both_are_there() -> None:
+    [suites] = [command for command in run_tests.integration() if command.pytest]
+    last = run_tests.molecule()[-1]
+    assert (last.title, last.after, last.lane) == (
+        "suites of two releases",
+        run_tests.NEXT_RELEASE,
+        run_tests.NEXT_FREE,
+    )
+    for path in run_tests.suites(run_tests.TWO_RELEASES_SUITES):
+        assert path.exists()
+        assert f"--ignore={path.relative_to(run_tests.ROOT)}" in suites.argv
+        assert str(path.relative_to(run_tests.ROOT)) in last.argv
+
+
 def test_every_scenario_is_run_the_longest_first() -> None:
-    named = [command.argv[-1] for command in run_tests.molecule()]
+    named = [command.argv[-1] for command in run_tests.molecule() if not command.pytest]
     there = sorted(path.parent.name for path in (run_tests.ROOT / "molecule").glob("*/molecule.yml"))
     assert sorted(named) == there
     assert tuple(named[: len(run_tests.SCENARIOS)]) == run_tests.SCENARIOS

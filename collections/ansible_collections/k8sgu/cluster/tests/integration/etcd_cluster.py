@@ -38,6 +38,13 @@ print(json.dumps(carry_out(module, Call({{**defaults, **given["options"]}}, give
 """
 
 
+def put(key: str, value: str) -> str:
+    """https://etcd.io/docs/v3.6/dev-guide/api_grpc_gateway/"""
+    return json.dumps(
+        {name: base64.b64encode(text.encode()).decode() for name, text in (("key", key), ("value", value))}
+    )
+
+
 def programs(version: str) -> Path | None:
     """The directory with the programs of a minor version of etcd, from a mirror; None if none has it."""
     found = [api_server.find_program("etcd", name, version) for name in PROGRAMS]
@@ -139,6 +146,23 @@ class Etcd:
             [program, *arguments], env=settings, capture_output=True, text=True, check=check, timeout=60
         )
 
+    def tls(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self.directory / "ca.pem"))
+        context.load_cert_chain(self.directory / "etcd.pem", self.directory / "etcd-key.pem")
+        return context
+
+    def fill(self, keys: dict[str, str]) -> None:
+        """Writes keys by etcd's gateway, without a process for each."""
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", self.members["cp-0"].client, context=self.tls(), timeout=60
+        )
+        with contextlib.closing(connection):
+            for key, value in keys.items():
+                connection.request("POST", "/v3/kv/put", put(key, value))
+                answer = connection.getresponse()
+                said = answer.read()
+                assert answer.status == 200, said
+
     def statuses(self) -> dict[str, dict[str, Any]]:
         return {
             name: json.loads(self.etcdctl(name, "endpoint", "status", "-w", "json").stdout)[0]["Status"]
@@ -174,14 +198,15 @@ class Etcd:
 
 
 @contextlib.contextmanager
-def running(directory: Path, version: Path, size: int = 3) -> Iterator[Etcd]:
-    """An etcd of `size` members with the programs of `version`, ended with the block."""
+def running(directory: Path, version: Path, size: int = 3, peer: int = 0) -> Iterator[Etcd]:
+    """An etcd of `size` members with the programs of `version`, ended with the block; `peer` is a first peer port."""
     authority = api_server.issue("test-ca")
     authority.write(directory, "ca")
     api_server.issue("etcd", issuer=authority).write(directory, "etcd")
     etcd = Etcd(directory)
     for number in range(size):
-        etcd.members[f"cp-{number}"] = Member(f"cp-{number}", api_server.free_port(), api_server.free_port(), version)
+        peer_port = peer if peer and not number else api_server.free_port()
+        etcd.members[f"cp-{number}"] = Member(f"cp-{number}", api_server.free_port(), peer_port, version)
     try:
         for name in etcd.members:
             etcd.start(name)
@@ -191,6 +216,27 @@ def running(directory: Path, version: Path, size: int = 3) -> Iterator[Etcd]:
     finally:
         for name in etcd.members:
             etcd.stop(name, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def restored(directory: Path, version: Path, snapshot: Path) -> Iterator[Etcd]:
+    """An etcd of one member that begins with a snapshot's data."""
+    place = directory / "restored"
+    place.mkdir()
+    peer = api_server.free_port()
+    subprocess.run(
+        [
+            *(str(version / "etcdutl"), "snapshot", "restore", str(snapshot)),
+            f"--data-dir={place / 'cp-0'}",
+            "--name=cp-0",
+            f"--initial-cluster=cp-0=https://127.0.0.1:{peer}",
+            f"--initial-advertise-peer-urls=https://127.0.0.1:{peer}",
+        ],
+        check=True,
+        capture_output=True,
+    )
+    with running(place, version, size=1, peer=peer) as etcd:
+        yield etcd
 
 
 class Writer:
@@ -206,11 +252,8 @@ class Writer:
         self.written: list[int] = []
         self.failed: list[tuple[int, str]] = []
         self.longest = 0.0
-        self._tls = ssl.create_default_context(cafile=str(etcd.directory / "ca.pem"))
-        self._tls.load_cert_chain(etcd.directory / "etcd.pem", etcd.directory / "etcd-key.pem")
+        self._tls = etcd.tls()
         self._ended = threading.Event()
-        self._next = 0
-        self._connections: dict[str, http.client.HTTPSConnection] = {}
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Writer]:
@@ -247,8 +290,7 @@ class Writer:
                     connection.connect()
                 except ConnectionRefusedError:
                     continue
-                key = base64.b64encode(f"numbered/{number}".encode()).decode()
-                connection.request("POST", "/v3/kv/put", json.dumps({"key": key, "value": key}))
+                connection.request("POST", "/v3/kv/put", put(f"numbered/{number}", "written"))
                 answer = connection.getresponse()
                 said = answer.read().decode()
                 if answer.status != 200:

@@ -89,6 +89,8 @@ class _Database:
         if depth > _DEPTH:
             raise BoltError("its pages lead in circles")
         _number, flags, count, _more = _HEADER.unpack_from(self._data, start)
+        if not flags & (_IS_LEAF | _IS_BRANCH):
+            raise BoltError(f"the page at {start} is of no kind that holds data")
         for index in range(count):
             if flags & _IS_LEAF:
                 here = start + _HEADER.size + index * _LEAF.size
@@ -98,12 +100,10 @@ class _Database:
                 if value + value_size > len(self._data):
                     raise BoltError("it ends before its data does")
                 yield kind, self._data[key:value], slice(value, value + value_size)
-            elif flags & _IS_BRANCH:
+            else:
                 here = start + _HEADER.size + index * _BRANCH.size
                 _position, _key_size, page = _BRANCH.unpack_from(self._data, here)
                 yield from self._walk(page * self._page_size, depth + 1)
-            else:
-                raise BoltError(f"page at {start} is of no kind that holds data")
 
 
 def _fnv(data: bytes) -> int:

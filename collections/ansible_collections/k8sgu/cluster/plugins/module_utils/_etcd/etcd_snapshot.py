@@ -7,7 +7,7 @@ https://etcd.io/docs/v3.6/op-guide/recovery/
 """
 
 # Paths are text here, as in the options and in results.
-# ruff: noqa: PTH101, PTH105, PTH112, PTH118, PTH120, PTH123, PTH202, PTH208
+# ruff: noqa: PTH101, PTH102, PTH105, PTH112, PTH116, PTH117, PTH118, PTH120, PTH123, PTH202, PTH208
 from __future__ import annotations
 
 import contextlib
