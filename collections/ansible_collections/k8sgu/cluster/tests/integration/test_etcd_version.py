@@ -112,8 +112,8 @@ def test_forward_and_back_while_a_client_writes(etcd: etcd_cluster.Etcd, version
 
         # Back, with a run that is cut off when etcd was told and not every member knows.
         planned = call(etcd, "ready", "3.6", check=True)
-        assert planned["changed"] and planned["plan"] == ["let etcd go back to 3.6: all 3 members are at 3.7"]
-        assert (on_the_way_back(etcd), data(etcd)) == (False, everywhere(etcd, "3.7.0"))
+        assert planned["changed"] and planned["plan"][-1] == "let etcd go back to 3.6: all 3 members are at 3.7"
+        assert not on_the_way_back(etcd)
         killed_when(etcd, "etcd is on its way back", "ready", "3.6", lambda: on_the_way_back(etcd))
         made = call(etcd, "ready", "3.6")
         assert data(etcd) == everywhere(etcd, "3.6.0")

@@ -127,8 +127,10 @@ def ready(running: Sequence[Running], silent: Sequence[str], version: str) -> Pl
         # The older one keeps the cluster version down.
         return Plan()
     steps = []
-    if any(minor(member.storage) < newest for member in running):
-        reason = f"its last member of {shown(wanted)} was replaced a moment ago, and it goes back only from there"
+    # Its last older member was replaced a moment ago. Or a member has just started, and reads from its log how etcd rose.
+    rising = [member for member in running if minor(member.storage) < newest]
+    if rising:
+        reason = f"the data of {names(rising)} is of {shown(wanted)} still, and etcd goes back only from there"
         steps.append(Step(RISE, newest, reason))
     steps.append(Step(ENABLE, wanted, f"all {len(running)} members are at {shown(newest)}"))
     return Plan(tuple(steps))
