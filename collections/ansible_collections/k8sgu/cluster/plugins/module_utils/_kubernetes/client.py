@@ -86,6 +86,23 @@ class Client:
 
         `passes` decides which refusals are retried, by default those that pass by themselves.
         """
+        content = self._content(method, path, query, body, content_type, accept, passes)
+        return _decoded(content, f"{method} {path}")
+
+    def text(self, path: str) -> str:
+        """An answer that is text, such as metrics. Raises as `request`."""
+        return self._content("GET", path, accept="text/plain").decode("utf-8", "replace")
+
+    def _content(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        passes: Callable[[ApiError], bool] | None = None,
+    ) -> bytes:
         passing = passes or _passes
         target = self.access.prefix + path + (f"?{urlencode(query)}" if query else "")
         headers = {"Accept": accept, "User-Agent": self.user_agent}
@@ -114,7 +131,7 @@ class Client:
                 after = 0.0
             else:
                 if code < 300:
-                    return _decoded(content, f"{method} {path}")
+                    return content
                 refusal = ApiError(method, path, code, _status(content))
                 if code == 401:
                     raise KubernetesError(

@@ -40,6 +40,7 @@ ON_NODES = {
     "node_reset",
     "preflight_node",
     "security_facts",
+    "upgrade_facts",
     "verify_node",
 }
 # Nothing but documentation stands behind their action plugin.
@@ -51,6 +52,7 @@ CONTROLLER_ALONE = {
     "node_drain",
     "preflight_description",
     "security_report",
+    "upgrade_gates",
     "verify_cluster",
     "verify_policies",
     "verify_report",
