@@ -12,8 +12,8 @@ version_added: 0.1.0
 description:
   - Returns which of the release's programs and images are on the node with the right checksum, which versions are installed and run, what
     its member of etcd says, free space, its certificates (no keys), and who used an API that a release removes, from the audit log.
-  - Asks the release's own programs, as far as they are on the node, which flags and feature gates they know, and whether its kubelet
-    takes the node's configuration. It does so as nobody, and the kubelet ends before it does anything.
+  - Asks the release's own programs, as far as they are on the node, which flags they know, whether they take the feature gates
+    in O(flags), and whether its kubelet takes the node's configuration. They run as nobody, and end before they do anything.
   - M(k8sgu.cluster.upgrade_gates) judges it. Needs root on the node. Checksums come from the release file and the mirror on the
     controller.
 author:
@@ -44,6 +44,10 @@ options:
     type: list
     elements: str
     default: []
+  flags:
+    description: The variables with flags of the user's own that this host has, such as C(k8sgu_apiserver_extra_flags).
+    type: dict
+    default: {}
   etcd:
     description: Whether the node has a member of etcd.
     type: bool
@@ -53,7 +57,7 @@ options:
     type: bool
     default: false
   ask_programs:
-    description: Whether to ask the release's programs which flags and feature gates they know. One node of a cluster is enough.
+    description: Whether to ask the release's programs which flags they know. One node of a cluster is enough.
     type: bool
     default: false
   image_directory:
@@ -85,7 +89,7 @@ RETURN = r"""
 facts:
   description:
     - C(installed) and C(running) have versions by component and program, C(files) and C(images) what the release brings with its
-      C(state), C(disks) free bytes, C(known) flags and feature gates by program, C(etcd) the member, C(certificates) PEM texts,
+      C(state), C(disks) free bytes, C(known) flags by program, C(refused_gates), C(etcd) the member, C(certificates) PEM texts,
       C(deprecated) who used which API.
   returned: success
   type: dict

@@ -40,8 +40,9 @@ def execute(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def facts(root: Path, options: Mapping[str, Any], ask: programs.Ask = programs.ask) -> dict[str, Any]:
-    wanted = options["prepared"] or {"files": [], "images": [], "versions": {}}
+    wanted = options["prepared"] or {"files": [], "images": [], "versions": {}, "gates": {}}
     there = programs.files(root, wanted["files"], wanted["versions"])
+    release = programs.places(root, there)
     back_to = str(wanted["versions"].get("etcd") or "") if options["back"] else ""
     certificates, unread = certificate_scan.find([str(root / path.lstrip("/")) for path in CERTIFICATES])
     return {
@@ -59,8 +60,9 @@ def facts(root: Path, options: Mapping[str, Any], ask: programs.Ask = programs.a
                 ("root", "/"),
             )
         },
-        "known": programs.knowledge(root, there, ask) if options["ask_programs"] else {},
-        "kubelet_config": kubelet_config(root, there),
+        "known": programs.known_flags(release) if options["ask_programs"] else {},
+        "refused_gates": programs.refused_gates(release, wanted["gates"]),
+        "kubelet_config": kubelet_config(root, release),
         "etcd": member.member(back_to) if options["etcd"] else {},
         "certificates": [item._asdict() for item in certificates],
         "certificates_unread": unread,
@@ -90,7 +92,7 @@ def images(wanted: Sequence[Mapping[str, Any]], ask: programs.Ask) -> dict[str, 
     except (*programs.FAULTS, ValueError) as error:
         return {"problem": str(error), "images": []}
     if status:
-        return {"problem": programs.last_line(said, status), "images": []}
+        return {"problem": programs.reason(said, status), "images": []}
     by_tag = {tag: image for image in answer.get("images") or () for tag in image.get("repoTags") or ()}
     found = []
     for item in wanted:
@@ -104,15 +106,14 @@ def images(wanted: Sequence[Mapping[str, Any]], ask: programs.Ask) -> dict[str, 
     return {"problem": "", "images": found}
 
 
-def kubelet_config(root: Path, there: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def kubelet_config(root: Path, release: Mapping[str, str]) -> dict[str, Any]:
     """Whether the release's kubelet takes this node's configuration; `asked` is false where it is not there yet."""
     config = root / KUBELET_CONFIG
-    kubelets = [item["path"] for item in there if item["name"] == "kubelet" and item["state"] == "there"]
-    if not kubelets or not config.is_file():
+    if "kubelet" not in release or not config.is_file():
         return {"asked": False, "problem": ""}
     try:
-        problem = programs.kubelet_configuration(str(root / kubelets[0].lstrip("/")), config)
-    except programs.FAULTS as error:
+        problem = programs.kubelet_configuration(release["kubelet"], config)
+    except OSError as error:
         problem = str(error)
     return {"asked": True, "problem": problem}
 

@@ -18,6 +18,7 @@ PROGRAMS = {
     "k8sgu_kube_proxy_extra_flags": "kube-proxy",
     "k8sgu_kubelet_extra_config": "kubelet",
 }
+WAY = "take it out, and run site.yml before the upgrade"
 
 
 def flags(asked: Asked) -> Gate:
@@ -29,11 +30,17 @@ def flags(asked: Asked) -> Gate:
         )
     # The same for many hosts is told once, with those that have it.
     told: dict[str, list[str]] = {}
-    for host, given in sorted(asked.flags.items()):
+    names = {machine.name for machine in asked.machines}
+    for host, given in sorted((host, given) for host, given in asked.flags.items() if host in names):
         for text in _unknown(given, known, asked.target):
             told.setdefault(text, []).append(host)
-    hosts = len(asked.flags)
-    problems = [text.replace("\0", "" if len(where) == hosts else f" ({some(where)})") for text, where in told.items()]
+    for machine in asked.answered:
+        for option, program in PROGRAMS.items():
+            for why in machine.facts["refused_gates"].get(program, {}).values():
+                told.setdefault(f"{option}\0: {asked.target}'s {program}: {why}; {WAY}", []).append(machine.name)
+    problems = [
+        text.replace("\0", "" if len(where) == len(names) else f" ({some(where)})") for text, where in told.items()
+    ]
     problems += [
         f"{name}: {asked.target}'s program does not say what it knows: {item['problem']}"
         for name, item in sorted(known.items())
@@ -59,33 +66,28 @@ def _known(asked: Asked) -> dict[str, Mapping[str, Any]]:
 
 def _unknown(given: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]], target: str) -> Iterator[str]:
     for option, program in PROGRAMS.items():
-        knows, values = known.get(program), given.get(option) or {}
-        if not knows or "problem" in knows or not isinstance(values, Mapping):
+        flags, values = known.get(program, {}).get("flags"), given.get(option) or {}
+        if flags is None or not isinstance(values, Mapping) or option.endswith("_config"):
             continue
-        if option.endswith("_config"):
-            gates = [str(name) for name in values.get("featureGates") or {}]
-        else:
-            names = {str(name).replace("_", "-"): value for name, value in values.items()}
-            for name in sorted(set(names) - set(knows["flags"])):
-                yield (
-                    f"{option}\0: {target}'s {program} knows no flag {name}{_near(name, knows['flags'])}; take it out, "
-                    "and run site.yml before the upgrade"
-                )
-            gates = _gates(str(names.get("feature-gates") or ""))
-        for name in gates:
-            if name not in knows["gates"]:
-                yield (
-                    f"{option}\0: {target}'s {program} knows no feature gate {name}{_near(name, knows['gates'])}; it "
-                    "may have become what the program always does; take it out, and run site.yml before the upgrade"
-                )
+        for name in sorted({str(name).replace("_", "-") for name in values} - set(flags)):
+            near = difflib.get_close_matches(name, flags, 1)
+            yield (
+                f"{option}\0: {target}'s {program} knows no flag {name}"
+                f"{f' (did you mean {near[0]}?)' if near else ''}; {WAY}"
+            )
 
 
-def _gates(value: str) -> list[str]:
-    """The names in A=true,kube:B=false."""
-    pairs = (pair.partition("=")[0].strip() for pair in value.split(",") if pair.strip())
-    return [pair.rpartition(":")[2] for pair in pairs]
-
-
-def _near(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f" (did you mean {near[0]}?)" if near else ""
+def feature_gates(given: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """{program: {feature gate: value}} of a host's flags; the kubelet's are in its configuration, which it reads."""
+    found: dict[str, dict[str, str]] = {}
+    for option, program in PROGRAMS.items():
+        values = given.get(option) or {}
+        if not isinstance(values, Mapping) or option.endswith("_config"):
+            continue
+        text = next(
+            (str(value) for name, value in values.items() if str(name).replace("_", "-") == "feature-gates"), ""
+        )
+        for pair in filter(None, (pair.strip() for pair in text.split(","))):
+            name, _equals, value = pair.partition("=")
+            found.setdefault(program, {})[name] = value
+    return found

@@ -93,13 +93,14 @@ def _alarms(members: list[dict[str, Any]], run: etcdctl.Etcdctl) -> tuple[list[d
 
 def _cluster_version(ask: Any) -> str:
     try:
-        return str(json.loads(ask(etcdctl.settings(etcdctl.ENVIRONMENT)))["etcdcluster"])
+        return str(json.loads(ask())["etcdcluster"])
     except FAULTS:
         return ""
 
 
-def _ask_version(settings: dict[str, str]) -> str:
+def _ask_version() -> str:
     """The answer of etcd's path /version, which alone tells the cluster's version. Raises OSError."""
+    settings = etcdctl.settings(etcdctl.ENVIRONMENT)
     context = ssl.create_default_context(cafile=settings["ETCDCTL_CACERT"])
     context.load_cert_chain(settings["ETCDCTL_CERT"], settings["ETCDCTL_KEY"])
     parts = urlsplit(settings["ETCDCTL_ENDPOINTS"].partition(",")[0])

@@ -15,6 +15,7 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
         "architecture": {"type": "str", "required": True},
         "prepared": {"type": "dict"},
         "images": {"type": "list", "elements": "str", "default": []},
+        "flags": {"type": "dict", "default": {}},
         "etcd": {"type": "bool", "default": False},
         "back": {"type": "bool", "default": False},
         "ask_programs": {"type": "bool", "default": False},

@@ -25,14 +25,15 @@ _PLACE = re.compile(rf"{re.escape(INSTALL_ROOT)}/(?P<component>[^/]+)/(?P<versio
 # Of a running program's flags these alone leave the node: others may have secrets in them.
 _SHOWN_FLAGS = ("emulated-version",)
 _FLAG = re.compile(r"^\s+(?:-\w, )?--(?P<name>[a-z][a-z0-9-]*)", re.MULTILINE)
-# "kube:NAME=true|false (BETA - default=true)"; older programs name no component.
-_GATE = re.compile(r"(?:^|[\s:])(?P<name>[A-Z]\w+)=true\|false \(")
 _HELP_TIMEOUT_S = 60
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 NOBODY = 65534
 # Given to a kubelet instead of its CA, so that it ends once it has read and checked its configuration.
 NO_CA = "/nonexistent/k8sgu/ca.crt"
-_READ_CONFIG = ("unable to load client CA", NO_CA)
+_TOOK_CONFIG = "failed to construct kubelet dependencies"
+_UNKNOWN_FIELDS = re.compile(r"strict decoding error: (?P<fields>.*?)\"?$", re.MULTILINE)
+# How programs say why they end: klog's err="...", or a panic.
+_SAID = re.compile(r'^panic: (?P<panic>.*)$|"command failed" err="(?P<failed>.*)"', re.MULTILINE)
 
 Values = Mapping[str, Any]
 # Runs a command and returns its status and all its output.
@@ -100,14 +101,23 @@ def files(root: Path, wanted: Sequence[Values], versions: Mapping[str, str]) -> 
     return found
 
 
-def ask(command: Sequence[str], user: int | None = None) -> tuple[int, str]:
+def ask(command: Sequence[str]) -> tuple[int, str]:
     """Status and output of a command. Raises OSError, SubprocessError."""
+    return _ask(command, None)
+
+
+def ask_as_nobody(command: Sequence[str]) -> tuple[int, str]:
+    """The same as a user that can change nothing. Raises OSError, SubprocessError."""
 
     def become() -> None:
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)
 
+    return _ask(command, become)
+
+
+def _ask(command: Sequence[str], become: Callable[[], None] | None) -> tuple[int, str]:
     done = subprocess.run(
         list(command),
         stdin=subprocess.DEVNULL,
@@ -116,37 +126,49 @@ def ask(command: Sequence[str], user: int | None = None) -> tuple[int, str]:
         timeout=_HELP_TIMEOUT_S,
         check=False,
         cwd="/",
-        preexec_fn=become if user == NOBODY else None,
+        preexec_fn=become,
     )
     return done.returncode, done.stdout.decode("utf-8", "replace")
 
 
-def known_flags(text: str) -> dict[str, list[str]]:
-    """The flags and feature gates in a program's --help."""
-    return {
-        "flags": sorted({match["name"] for match in _FLAG.finditer(text)}),
-        "gates": sorted({match["name"] for match in _GATE.finditer(text)}),
-    }
+def places(root: Path, there: Sequence[Values]) -> dict[str, str]:
+    """{file: path} of a release's programs that are on this node, of what `files` found."""
+    return {item["name"]: str(root / item["path"].lstrip("/")) for item in there if item["state"] == "there"}
 
 
-def knowledge(root: Path, there: Sequence[Values], ask: Ask = ask) -> dict[str, Any]:
-    """{program: {"flags", "gates"} or {"problem"}} as a release's programs say that are on this node (of `files`)."""
-    places = {item["name"]: item["path"] for item in there if item["state"] == "there"}
+def known_flags(programs: Mapping[str, str], ask: Ask = ask_as_nobody) -> dict[str, Any]:
+    """{program: {"flags"} or {"problem"}} as the programs say themselves."""
     found: dict[str, Any] = {}
     for name in PROGRAMS:
-        if name not in places:
-            continue
-        try:
-            status, said = ask([str(root / places[name].lstrip("/")), "--help"])
-        except FAULTS as error:
-            found[name] = {"problem": str(error)}
-            continue
-        found[name] = {"problem": last_line(said, status)} if status else known_flags(said)
+        if name in programs:
+            status, said = _answer([programs[name], "--help"], ask)
+            flags = sorted({match["name"] for match in _FLAG.finditer(said)})
+            found[name] = {"problem": reason(said, status)} if status else {"flags": flags}
     return found
 
 
-def kubelet_configuration(program: str, config: Path) -> str:
-    """What a kubelet finds wrong with a configuration; empty where it takes it. Raises OSError, SubprocessError.
+def refused_gates(
+    programs: Mapping[str, str], gates: Mapping[str, Mapping[str, str]], ask: Ask = ask_as_nobody
+) -> dict[str, dict[str, str]]:
+    """{program: {feature gate: why}} of the gates (NAME: value) that the programs do not take.
+
+    They are asked, since their help leaves out gates that they take and that cannot be changed any more.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for program, given in gates.items():
+        for name, value in given.items():
+            if program in programs:
+                # None of these starts anything: kube-proxy knows its gates only when it reads its configuration.
+                with tempfile.TemporaryDirectory() as directory:
+                    ends = f"--write-config-to={directory}/config" if program == "kube-proxy" else "--version"
+                    status, said = _answer([programs[program], f"--feature-gates={name}={value}", ends], ask)
+                if status and "feature gate" in reason(said, status):
+                    found.setdefault(program, {})[name] = reason(said, status)
+    return found
+
+
+def kubelet_configuration(program: str, config: Path, ask: Ask = ask_as_nobody) -> str:
+    """What a kubelet finds wrong with a configuration; empty where it takes it. Raises OSError.
 
     It reads and validates the file, and ends since it is told of a CA that is not there. As nobody, without a
     kubeconfig, it can change nothing.
@@ -156,13 +178,25 @@ def kubelet_configuration(program: str, config: Path) -> str:
         copy.write_bytes(config.read_bytes())
         copy.chmod(0o444)
         Path(directory).chmod(0o755)
-        status, said = ask([program, f"--config={copy}", f"--client-ca-file={NO_CA}"], user=NOBODY)
-    if all(part in said for part in _READ_CONFIG):
-        return ""
-    return last_line(said, status)
+        status, said = _answer([program, f"--config={copy}", f"--client-ca-file={NO_CA}"], ask)
+    # It goes on with a field that it does not know, as if it were not there.
+    unknown = _UNKNOWN_FIELDS.search(said)
+    if unknown:
+        return unknown["fields"].replace('\\"', '"')
+    return "" if _TOOK_CONFIG in said else reason(said, status)
 
 
-def last_line(said: str, status: int) -> str:
-    """What a program said at its end."""
-    lines = [line for line in said.splitlines() if line.strip()]
-    return lines[-1].strip()[-500:] if lines else f"it ended with status {status} and said nothing"
+def _answer(command: Sequence[str], ask: Ask) -> tuple[int, str]:
+    try:
+        return ask(command)
+    except FAULTS as error:
+        return -1, str(error)
+
+
+def reason(said: str, status: int) -> str:
+    """Why a program ended, of all that it said."""
+    match = _SAID.search(said)
+    if match:
+        return (match["panic"] or match["failed"])[:500]
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[-1][-500:] if lines else f"it ended with status {status} and said nothing"

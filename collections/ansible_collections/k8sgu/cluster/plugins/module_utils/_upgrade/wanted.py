@@ -13,12 +13,13 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model imp
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.prepare import Mirror
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import Release, find_release
+from ansible_collections.k8sgu.cluster.plugins.module_utils._upgrade import flags
 
-NOTHING: dict[str, Any] = {"files": [], "images": [], "versions": {}}
+NOTHING: dict[str, Any] = {"files": [], "images": [], "versions": {}, "gates": {}}
 
 
 def prepare(options: Mapping[str, Any]) -> dict[str, Any]:
-    """`files`, `images` and the components' `versions` of the release; nothing for a release that is not there.
+    """`files`, `images`, `versions` of components and `gates` to ask about; nothing for a release that is not there.
 
     Raises ComponentError for a mirror that cannot be read.
     """
@@ -55,4 +56,4 @@ def wanted(release: Release, manifest: Mapping[str, Any], options: Mapping[str, 
             images.append({"name": name, "digest": mirrored[name]["digest"], "size": size})
         else:
             images.append({"name": name, "digest": "", "size": 0})
-    return {"files": files, "images": images, "versions": versions}
+    return {"files": files, "images": images, "versions": versions, "gates": flags.feature_gates(options["flags"])}

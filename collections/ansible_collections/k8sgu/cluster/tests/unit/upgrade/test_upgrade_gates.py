@@ -71,7 +71,8 @@ def facts(control_plane: bool, version: str = "1.36.4", emulated: str = "") -> d
             "images": [{"name": "registry.k8s.io/pause:3.10.2", "size": 1 << 20, "state": "there"}],
         },
         "disks": {name: {**disk, "path": path} for name, path in places.items()},
-        "known": {"kube-apiserver": {"flags": ["feature-gates", "v"], "gates": ["Kept"]}} if control_plane else {},
+        "known": {"kube-apiserver": {"flags": ["feature-gates", "v"]}} if control_plane else {},
+        "refused_gates": {},
         "kubelet_config": {"asked": True, "problem": ""},
         "etcd": member() if control_plane else {},
         "certificates": [],
@@ -537,32 +538,47 @@ def test_before_staging_no_file_has_to_be_there_and_there_is_nothing_to_ask() ->
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"k8sgu_apiserver_extra_flags": {"gone-flag": 1}}, ["knows no flag gone-flag"]),
-        (
-            {"k8sgu_apiserver_extra_flags": {"feature_gate": 1}},
-            ["knows no flag feature-gate (did you mean feature-gates?)"],
-        ),
-        ({"k8sgu_apiserver_extra_flags": {"feature-gates": "Kept=true,Gone=false"}}, ["knows no feature gate Gone"]),
-        ({"k8sgu_apiserver_extra_flags": {"feature-gates": "kube:Gone=false"}}, ["knows no feature gate Gone"]),
-        (
-            {"k8sgu_kubelet_extra_config": {"featureGates": {"Gone": True, "Kept": True}}},
-            ["kubelet knows no feature gate Gone"],
-        ),
+        ({"k8sgu_apiserver_extra_flags": {"gone-flag": 1}}, ["knows no flag gone-flag; take it out"]),
+        ({"k8sgu_apiserver_extra_flags": {"feature_gate": 1}}, ["no flag feature-gate (did you mean feature-gates?)"]),
+        ({"k8sgu_apiserver_extra_flags": {"feature_gates": "A=true"}}, []),
+        # Nobody was asked about these.
         ({"k8sgu_scheduler_extra_flags": {"whatever": 1}}, []),
         ({}, []),
     ],
 )
 def test_flags_of_the_users_own(given: dict[str, Any], expected: list[str]) -> None:
-    known = {"kubelet": {"flags": [], "gates": ["Kept"]}}
-    found = problems("flags", replace(with_facts("c-0", known=known), flags={"c-0": given, "w-0": {}}))
+    found = problems("flags", replace(healthy(), flags={"c-0": given, "w-0": {}}))
     assert len(found) == len(expected)
-    assert all(text in problem and "(c-0)" in problem for text, problem in zip(expected, found))
+    assert all(
+        text in problem and "_flags (c-0): 1.37.2's kube-api" in problem for text, problem in zip(expected, found)
+    )
 
 
 def test_the_same_flag_of_every_host_is_told_once() -> None:
     given = {"k8sgu_apiserver_extra_flags": {"gone": 1}}
-    [problem] = problems("flags", replace(healthy(), flags={"c-0": given, "w-0": given}))
+    [problem] = problems("flags", replace(healthy(), flags=dict.fromkeys((*NAMES, "localhost"), given)))
     assert problem.startswith("k8sgu_apiserver_extra_flags: 1.37.2's kube-apiserver knows no flag gone")
+
+
+def test_a_feature_gate_that_a_program_does_not_take() -> None:
+    asked = with_facts("c-1", refused_gates={"kube-scheduler": {"Gone": "unrecognized feature gate: Gone"}})
+    [problem] = problems("flags", asked)
+    assert problem == (
+        "k8sgu_scheduler_extra_flags (c-1): 1.37.2's kube-scheduler: unrecognized feature gate: Gone; take it out, "
+        "and run site.yml before the upgrade"
+    )
+
+
+def test_which_feature_gates_are_asked_about() -> None:
+    given = {
+        "k8sgu_apiserver_extra_flags": {"feature-gates": "A=true, kube:B=false", "v": 2},
+        "k8sgu_kube_proxy_extra_flags": {"feature_gates": "C=true"},
+        "k8sgu_kubelet_extra_config": {"featureGates": {"D": True}},
+    }
+    assert flags.feature_gates(given) == {
+        "kube-apiserver": {"A": "true", "kube:B": "false"},
+        "kube-proxy": {"C": "true"},
+    }
 
 
 def test_a_program_that_does_not_start_is_told() -> None:
@@ -681,8 +697,8 @@ def test_what_the_api_server_says_when_it_is_asked_to_try() -> None:
     ]
     [problem] = problems("webhooks", guarded(hook("g", clientConfig={"url": "https://x"}), probes=probes))
     assert problem.startswith(
-        "admission webhook g: the API server cannot reach it when it is to change the node w-0 (failed to call webhook: "
-        'Post "https://x": refused); start what answers'
+        "admission webhook g: the API server cannot reach it when it is to change the node w-0 (failed to call "
+        'webhook: Post "https://x": refused); start what answers'
     )
 
 
