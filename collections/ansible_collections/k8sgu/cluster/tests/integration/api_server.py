@@ -14,7 +14,7 @@ import ssl
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,8 +133,13 @@ class ApiServer:
 
 
 @contextlib.contextmanager
-def running(directory: Path, etcd: Path, kube_apiserver: Path, accounts_required: bool = False) -> Iterator[ApiServer]:
-    """Both programs, ended with the block; `accounts_required` is whether a pod needs a service account."""
+def running(
+    directory: Path, etcd: Path, kube_apiserver: Path, accounts_required: bool = False, more: Sequence[str] = ()
+) -> Iterator[ApiServer]:
+    """Both programs, ended with the block; `accounts_required` is whether a pod needs a service account.
+
+    more: further flags of the API server.
+    """
     authority = issue("test-ca")
     authority_path, _key = authority.write(directory, "ca")
     server_certificate, server_key = issue("kube-apiserver", issuer=authority).write(directory, "server")
@@ -177,6 +182,7 @@ def running(directory: Path, etcd: Path, kube_apiserver: Path, accounts_required
             "--service-cluster-ip-range=10.96.0.0/24",
             # Its controller is not there to make the accounts.
             *([] if accounts_required else ["--disable-admission-plugins=ServiceAccount"]),
+            *more,
         )
         tls = ssl.create_default_context(cafile=authority_path)
         tls.load_cert_chain(admin_certificate, admin_key)
