@@ -48,10 +48,10 @@ options:
     description: The variables with flags of the user's own that this host has, such as C(k8sgu_apiserver_extra_flags).
     type: dict
     default: {}
-  etcd:
-    description: Whether the node has a member of etcd.
-    type: bool
-    default: false
+  member:
+    description: The name of the node's member of etcd; empty without one.
+    type: str
+    default: ""
   back:
     description: Whether the release is an older one. Then etcd is asked whether it would go back to that release's version.
     type: bool
@@ -65,9 +65,8 @@ options:
     type: path
     default: /var/lib/containerd
   snapshot_directory:
-    description: Where a snapshot of etcd will be written.
+    description: Where a snapshot of etcd will be written, on the node that writes it.
     type: path
-    default: /var/lib/k8sgu
   prepared:
     description: Is filled in by the action plugin and cannot be given.
     type: dict
@@ -80,7 +79,7 @@ EXAMPLES = r"""
     releases_dir: "{{ k8sgu_releases_dir }}"
     mirror_dir: "{{ k8sgu_mirror_dir }}"
     architecture: amd64
-    etcd: "{{ inventory_hostname in groups['etcd'] }}"
+    member: "{{ inventory_hostname if inventory_hostname in groups['etcd'] else '' }}"
   become: true
   register: read
 """

@@ -59,11 +59,12 @@ def facts(root: Path, options: Mapping[str, Any], ask: programs.Ask = programs.a
                 ("snapshot", options["snapshot_directory"]),
                 ("root", "/"),
             )
+            if path
         },
         "known": programs.known_flags(release) if options["ask_programs"] else {},
         "refused_gates": programs.refused_gates(release, wanted["gates"]),
         "kubelet_config": kubelet_config(root, release),
-        "etcd": member.member(back_to) if options["etcd"] else {},
+        "etcd": member.member(options["member"], back_to) if options["member"] else {},
         "certificates": [item._asdict() for item in certificates],
         "certificates_unread": unread,
         "deprecated": deprecated(root / AUDIT_LOG, datetime.datetime.now(datetime.timezone.utc)),

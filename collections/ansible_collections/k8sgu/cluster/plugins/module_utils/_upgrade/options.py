@@ -16,11 +16,11 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
         "prepared": {"type": "dict"},
         "images": {"type": "list", "elements": "str", "default": []},
         "flags": {"type": "dict", "default": {}},
-        "etcd": {"type": "bool", "default": False},
+        "member": {"type": "str", "default": ""},
         "back": {"type": "bool", "default": False},
         "ask_programs": {"type": "bool", "default": False},
         "image_directory": {"type": "path", "default": "/var/lib/containerd"},
-        "snapshot_directory": {"type": "path", "default": "/var/lib/k8sgu"},
+        "snapshot_directory": {"type": "path"},
     },
     "upgrade_gates": {
         "kubeconfig": {"type": "path", "required": True},

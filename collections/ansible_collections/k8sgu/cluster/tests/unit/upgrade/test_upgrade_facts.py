@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.prepare import Mirror
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcdctl import EtcdError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import Member
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import load_release
 from ansible_collections.k8sgu.cluster.plugins.module_utils._upgrade import facts, member, programs, wanted
 
@@ -233,55 +235,57 @@ def test_who_used_an_api_that_goes_is_in_the_audit_log(tmp_path: Path) -> None:
 
 
 STATUS = {
-    "Status": {
-        "header": {"member_id": 1},
-        "version": "3.7.3",
-        "dbSize": 5,
-        "dbSizeInUse": 4,
-        "dbSizeQuota": 9,
-        "leader": 2,
-        "downgradeInfo": {"enabled": True, "targetVersion": "3.6.0"},
-    }
-}
-MEMBERS = {
-    "members": [
-        {"ID": 1, "name": "a", "clientURLs": ["https://a"]},
-        {"ID": 2, "name": "b", "clientURLs": ["https://b"], "isLearner": True},
-        {"ID": 3},
-    ]
+    "version": "3.7.3",
+    "storageVersion": "3.7.0",
+    "dbSize": 5,
+    "dbSizeInUse": 4,
+    "dbSizeQuota": 9,
+    "leader": 1,
+    "errors": ["memberID:1 alarm:NOSPACE "],
 }
 
 
-def etcdctl(*arguments: str, endpoints: str = "") -> bytes:
-    answers: dict[tuple[str, ...], Any] = {
-        ("endpoint", "status"): [STATUS],
-        ("member", "list"): MEMBERS,
-        ("endpoint", "health"): [],
-        ("alarm", "list"): {"alarms": [{"memberID": 2, "alarm": 1}]},
-    }
-    if arguments[:2] == ("downgrade", "validate") or endpoints == "https://a":
-        raise subprocess.CalledProcessError(1, "etcdctl", stderr=f"Error: no {arguments[-1]}\n".encode())
-    return json.dumps(answers[arguments[:2]]).encode()
+class Members:
+    """etcd of two members, of which one answers only what is asked of itself."""
+
+    def read(self) -> list[Member]:
+        names = ((1, "a"), (2, "b"))
+        return [Member(number, name, (), (f"https://{name}",), learner=False) for number, name in names]
+
+    def status(self, one: Member) -> dict[str, Any]:
+        return STATUS
+
+    def healthy(self, listed: list[Member]) -> set[int]:
+        return {1}
+
+
+def etcdctl(*arguments: str) -> bytes:
+    if arguments[:2] == ("downgrade", "validate"):
+        raise subprocess.CalledProcessError(1, "etcdctl", stderr=f"Error: not to {arguments[-1]}\n".encode())
+    assert arguments[:2] == ("alarm", "list")
+    return json.dumps({"alarms": [{"memberID": 2, "alarm": 1}]}).encode()
 
 
 def test_a_member_of_etcd() -> None:
-    found = member.member("3.6.14", etcdctl, lambda: '{"etcdserver":"3.7.3","etcdcluster":"3.7.0"}')
-    assert found["version"] == "3.7.3" and (found["size"], found["in_use"], found["quota"]) == (5, 4, 9)
-    assert found["downgrade"] == "3.6.0" and found["leader"] == 2 and not found["learner"]
-    assert [one["learner"] for one in found["members"]] == [False, True, False]
-    assert found["unhealthy"] == {"a": "no json", "3": "it has never started"}
-    assert found["alarms"] == [{"member": "b", "alarm": "NOSPACE"}]
-    # Asked only where the cluster has the newer version already.
-    assert found["cluster_version"] == "3.7.0" and found["back"] == "no 3.6.0"
-    older = member.member("3.6.14", etcdctl, lambda: '{"etcdcluster":"3.6.0"}')
-    assert older["back"] == "" and member.member("", etcdctl, lambda: "no")["cluster_version"] == ""
+    found = member.member("a", "", Members(), etcdctl)
+    assert (found["size"], found["in_use"], found["quota"], found["problem"]) == (5, 4, 9, "")
+    assert [(one["name"], one["storage"], one["leads"]) for one in found["running"]] == [
+        ("a", "3.7.0", True),
+        ("b", "3.7.0", False),
+    ]
+    assert found["silent"] == ["b"] and found["alarms"] == [{"member": "b", "alarm": "NOSPACE"}]
+    # Asked only where the release before has an older minor version.
+    assert found["back"] == member.member("a", "3.7.1", Members(), etcdctl)["back"] == ""
+    assert member.member("a", "3.6.14", Members(), etcdctl)["back"] == "not to 3.6"
 
 
 def test_a_member_that_does_not_answer() -> None:
-    def silent(*_arguments: str, **_more: str) -> bytes:
-        raise subprocess.CalledProcessError(1, "etcdctl", stderr=b"Error: context deadline exceeded\n")
+    class Silent(Members):
+        def read(self) -> list[Member]:
+            raise EtcdError("etcd does not list its members: context deadline exceeded")
 
-    assert member.member("", silent) == {"problem": "context deadline exceeded"}
+    assert member.member("a", "", Silent(), etcdctl)["problem"].endswith("context deadline exceeded")
+    assert member.member("c", "", Members(), etcdctl) == {"problem": "there is none of the name c"}
 
 
 def test_what_a_release_brings_to_an_architecture(tmp_path: Path) -> None:
