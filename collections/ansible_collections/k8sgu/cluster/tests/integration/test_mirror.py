@@ -204,7 +204,14 @@ def test_demo(site: Path, tmp_path: Path) -> None:
     (database / "password").write_text("secret\n")
     names = database / "etc" / "hosts"
     names.write_text("127.0.0.1 localhost database.test\n")
+    # On a slow machine a module takes longer than a request may: one that a request's own process loads is refused.
+    (database / "once").mkdir()
+    (database / "once" / "Once.pm").write_text(
+        "package Once; my $first = $$;\n"
+        'unshift @INC, sub { die "$_[1] is loaded by a request\\n" if $$ != $first; return };\n1;\n'
+    )
     environment = {
+        "PERL5OPT": "-I/once -MOnce",
         "DATABASE_ADDRESS": f"database.test:{database_port}",
         "DATABASE_PASSWORD_FILE": "/password",
         "LISTEN_ADDRESS": f"127.0.0.1:{port}",

@@ -15,6 +15,9 @@
 # for every connection, so that it can be rotated), NODE_NAME (shown as it is).
 use strict;
 use warnings;
+# All that a request needs is loaded before the first one: each has a process of its own, which would load it again, within its time
+# limit. IO::Socket loads IO::Select itself, but not before a connection has a time limit.
+use IO::Select ();
 use IO::Socket::INET;
 use POSIX qw(strftime WNOHANG);
 

@@ -53,6 +53,11 @@ VARIABLES: dict[str, Any] = {
     "verify_database_password": "secret",
     "verify_policy_nodes": NODES,
 }
+# What a probe leaves to a machine that is slow: an emulated one, or one whose processors have other work.
+# https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/
+LEAST_ANSWER_S = 5
+LEAST_START_S = 300
+LEAST_HANG_S = 60
 CONTROL_PLANE = {"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}
 # How long a pod stays on a node that went silent: a taint by its key, and for so many seconds.
 LEAVING = {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
@@ -225,3 +230,56 @@ def test_replicas_have_a_disruption_budget_and_a_single_pod_does_not_hold_up_a_d
     # In this form a budget lets a drain go on whatever the number of replicas.
     assert all({key for key in budget if key != "selector"} == {"maxUnavailable"} for budget in budgets)
     assert all(budget["maxUnavailable"] == 1 for budget in budgets)
+
+
+def seconds_until(probe: dict[str, Any]) -> int:
+    """Seconds until a probe that never succeeds counts as failed, by the kubelet's defaults."""
+    return int(probe.get("initialDelaySeconds", 0) + probe.get("periodSeconds", 10) * probe.get("failureThreshold", 3))
+
+
+def problems_of_probes(container: dict[str, Any]) -> list[str]:
+    """Each probe of a container that a slow machine alone makes fail."""
+    probes = {
+        kind: container[kind] for kind in ("startupProbe", "livenessProbe", "readinessProbe") if kind in container
+    }
+    found = [
+        f"{kind} waits for an answer for {probe.get('timeoutSeconds', 1)} s"
+        for kind, probe in probes.items()
+        if probe.get("timeoutSeconds", 1) < LEAST_ANSWER_S
+    ]
+    living = probes.get("livenessProbe")
+    if living:
+        if seconds_until(living) < LEAST_HANG_S:
+            found.append(f"restarted after {seconds_until(living)} s")
+        start = seconds_until(probes.get("startupProbe", living))
+        if start < LEAST_START_S:
+            found.append(f"has {start} s to start")
+    return found
+
+
+@every_pod
+def test_a_slow_machine_does_not_restart_a_pod(where: str, body: dict[str, Any]) -> None:
+    for container in spec_of(body)["containers"]:
+        assert problems_of_probes(container) == [], container["name"]
+
+
+ASKED: dict[str, Any] = {"httpGet": {"path": "/healthz", "port": "http"}, "timeoutSeconds": 5}
+PATIENT = {**ASKED, "failureThreshold": 6}
+
+
+@pytest.mark.parametrize(
+    ("probes", "faults"),
+    [
+        ({}, 0),
+        ({"readinessProbe": ASKED}, 0),
+        ({"readinessProbe": {**ASKED, "timeoutSeconds": 4}}, 1),
+        ({"readinessProbe": {"tcpSocket": {"port": "http"}}}, 1),
+        ({"livenessProbe": {**ASKED, "failureThreshold": 30}}, 0),
+        ({"livenessProbe": PATIENT}, 1),
+        ({"livenessProbe": ASKED}, 2),
+        ({"livenessProbe": PATIENT, "startupProbe": {**ASKED, "periodSeconds": 1, "failureThreshold": 300}}, 0),
+        ({"livenessProbe": PATIENT, "startupProbe": {**ASKED, "periodSeconds": 1, "failureThreshold": 30}}, 1),
+    ],
+)
+def test_an_impatient_probe_is_seen(probes: dict[str, Any], faults: int) -> None:
+    assert len(problems_of_probes(probes)) == faults
