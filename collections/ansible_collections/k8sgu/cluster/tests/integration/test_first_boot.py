@@ -49,6 +49,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lab_node.Node]:
     tags = [{"Key": "ec2lab:first-boot", "Value": str(LOCKED_S)}]
     asked: dict[str, Any] = {
         "UserData": USER_DATA,
+        # As the playbooks launch: cloud-init has to ask for a token.
+        "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
         "TagSpecifications": [{"ResourceType": "instance", "Tags": tags}],
     }
     with lab_node.running(f"first-boot-{os.getpid()}", tmp_path_factory.mktemp("lab"), **asked) as node:
