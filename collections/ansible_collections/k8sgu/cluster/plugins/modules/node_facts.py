@@ -114,6 +114,11 @@ ansible_facts:
           returned: always
           type: list
           elements: str
+        programs:
+          description: The programs of the cluster that are installed, as C(component/version/file).
+          returned: always
+          type: list
+          elements: str
         membership:
           description:
             - What the node shows of its cluster; reading all of it needs root. C(cluster) is the owner's name, C(born) whether the API has run here,

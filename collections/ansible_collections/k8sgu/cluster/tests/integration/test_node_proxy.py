@@ -120,6 +120,12 @@ class Company:
 
     def play(self, *arguments: str, **variables: Any) -> tuple[int, str]:
         """How many tasks changed something, and the output."""
+        status, output = self.run(*arguments, **variables)
+        assert status == 0, output[-4000:]
+        return int(re.findall(r"changed=(\d+)", output)[0]), output
+
+    def run(self, *arguments: str, **variables: Any) -> tuple[int, str]:
+        """Exit status and output."""
         reached = {**self.node.ansible_variables, "ec2_private_ip": self.address}
         # The limit leaves it out; without one there would be no cluster.
         member = {"hosts": {"demo-control-plane-0": {"ec2_private_ip": "10.99.0.9"}}}
@@ -143,9 +149,8 @@ class Company:
             variables=given,
             environment={"AWS_EC2_METADATA_DISABLED": "true"},
         )
-        assert status == 0, output[-4000:]
         assert "pa55" not in output
-        return int(re.findall(r"changed=(\d+)", output)[0]), output
+        return status, output
 
     @property
     def address(self) -> str:
@@ -202,6 +207,23 @@ def close(ec2: Any, vpc: str) -> None:
     ec2.revoke_security_group_egress(GroupId=group["GroupId"], IpPermissions=group["IpPermissionsEgress"])
     inside = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": VPC}]}
     ec2.authorize_security_group_egress(GroupId=group["GroupId"], IpPermissions=[inside])
+
+
+@pytest.mark.timeout(300)
+def test_a_node_without_a_way_out_is_refused_before_it_is_changed(company: Company, tmp_path: Path) -> None:
+    """While it has no programs, so before the test below."""
+    manifest = json.loads((company.node.mirror / "manifest.json").read_text())
+    for entry in manifest["files"]:
+        # An address of nobody's, https://www.rfc-editor.org/rfc/rfc5737.
+        entry.update(source="upstream", origin=f"https://192.0.2.1/{entry['name']}")
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "images": []}))
+    status, output = company.run(k8sgu_mirror_dir=str(tmp_path), k8sgu_mirror_url="")
+    said = " ".join(output.split())
+    assert status != 0, said[-4000:]
+    assert f"- {NAME}: 192.0.2.1:443 cannot be reached from the node (timed out); " in said, said[-4000:]
+    assert re.search(r"containerd [0-9.]+, .* come from there", said), said[-4000:]
+    assert "by NAT for its subnet" in said and "(k8sgu_proxy)" in said and "k8sgu_mirror_url" in said
+    assert "changed=0 " in said and company.node.run("ls -d /etc/k8sgu", check=False) == ""
 
 
 @pytest.mark.timeout(900)

@@ -68,6 +68,12 @@ def by_environment(url: str, environment: Mapping[str, str]) -> Proxy | None:
     return parse(environment[named], named)
 
 
+def proxied(url: str, proxy: str, exceptions: str) -> bool:
+    """Whether `proxy`, for every address but the comma-separated exceptions, is used for `url`; empty is none."""
+    rules = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": exceptions}
+    return bool(proxy) and by_environment(url, rules) is not None
+
+
 def excepted(host: str, port: int, exceptions: str) -> bool:
     """Whether a host is reached without a proxy: loopback always is, others if the comma-separated list has them."""
     host = host.lower().rstrip(".")

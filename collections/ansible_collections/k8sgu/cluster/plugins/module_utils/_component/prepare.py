@@ -370,11 +370,10 @@ class _Builder:
         return str(item.get("origin", "")) if self.publishers.get("use") and item.get("source") == "upstream" else ""
 
     def _proxied(self, origin: str) -> bool:
-        proxy = self.publishers.get("proxy")
-        if not origin or not proxy:
-            return False
-        rules = {"HTTP_PROXY": proxy, "HTTPS_PROXY": proxy, "NO_PROXY": self.publishers.get("no_proxy") or ""}
-        return proxy_rules.by_environment(origin, rules) is not None
+        publishers = self.publishers
+        return bool(origin) and proxy_rules.proxied(
+            origin, publishers.get("proxy") or "", publishers.get("no_proxy") or ""
+        )
 
     def _unit_entries(self) -> list[dict[str, Any]]:
         single = [self.raw["unit"]] if self.raw["unit"] else []

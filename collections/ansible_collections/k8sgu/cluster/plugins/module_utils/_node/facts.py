@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import numbers
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import INSTALL_ROOT
 from ansible_collections.k8sgu.cluster.plugins.module_utils._node.membership import membership
 
 if TYPE_CHECKING:
@@ -134,6 +135,15 @@ def active_units(units: tuple[str, ...], ask: Callable[[tuple[str, ...]], str]) 
     return [unit for unit, state in zip(units, ask(units).splitlines()) if state == "active"]
 
 
+def programs(root: Path) -> list[str]:
+    """The programs that the project installed, as component/version/file."""
+    directory = root / INSTALL_ROOT.lstrip("/")
+    # `current` is a link to a version.
+    return sorted(
+        str(path.relative_to(directory)) for path in directory.glob("*/*/[!.]*") if not path.parent.is_symlink()
+    )
+
+
 def node_facts(root: Path = Path("/"), ask: Callable[[tuple[str, ...]], str] = systemctl_is_active) -> dict[str, Any]:
     """Facts of the running machine; `root` is where its file system is mounted."""
     release = os_release((root / "etc/os-release").read_text())
@@ -165,6 +175,7 @@ def node_facts(root: Path = Path("/"), ask: Callable[[tuple[str, ...]], str] = s
         # os.path.exists, which returns False without permission to look.
         "encrypts": any(os.path.exists(root / path) for path in ENCRYPTION),  # noqa: PTH110
         "active_units": active,
+        "programs": programs(root),
         "membership": membership(root, "etcd.service" in active),
         "python": ".".join(map(str, sys.version_info[:3])),
     }

@@ -11,6 +11,7 @@ import re
 import socket
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Sequence
@@ -85,15 +86,20 @@ def kernel_features(root: Path) -> dict[str, bool]:
 
 
 def unreached(addresses: Sequence[str]) -> dict[str, str]:
-    """{address: reason} of those addresses (host:port) that accept no TCP connection."""
-    found = {}
-    for address in addresses:
+    """{address: reason} of those addresses (host:port) that accept no TCP connection; all are tried at once."""
+    if not addresses:
+        return {}
+
+    def reason(address: str) -> str:
         host, _colon, port = address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
         except OSError as error:
-            found[address] = error.strerror or str(error)
-    return found
+            return error.strerror or str(error)
+        return ""
+
+    with ThreadPoolExecutor(len(addresses)) as pool:
+        return {address: why for address, why in zip(addresses, pool.map(reason, addresses)) if why}
 
 
 def mount_points(mounts: str) -> set[Path]:

@@ -56,6 +56,16 @@ def test_node_facts(tmp_path, unified, resolved, capabilities, version, can_lowe
 RESOLVER = "# made by hand\nsearch ec2.internal example.org\noptions edns0\nnameserver 10.240.0.2\nnameserver fe80::1\n"
 
 
+def test_programs_are_those_of_each_version(tmp_path: Path) -> None:
+    for name in ("kubelet/1/kubelet", "kubelet/2/kubelet", "etcd/1/etcd", "etcd/1/.etcdctl.partial"):
+        path = tmp_path / "opt/k8sgu" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "opt/k8sgu/kubelet/current").symlink_to("2")
+    assert facts.programs(tmp_path) == ["etcd/1/etcd", "kubelet/1/kubelet", "kubelet/2/kubelet"]
+    assert facts.programs(tmp_path / "none") == []
+
+
 def test_name_servers_are_those_that_another_machine_is() -> None:
     assert facts.name_servers(RESOLVER + "nameserver 127.0.0.53\nnameserver\nnameserver 192.0.2.53 # x\n") == [
         "10.240.0.2",
