@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,20 +138,24 @@ def up(arguments: argparse.Namespace) -> int:
     missing = doctor.missing(STATE_ROOT)
     if missing:
         raise HostUnfit("\n".join(["this host lacks what the lab needs:", *(line_of(check) for check in missing)]))
+    refuse_running(lab)
+    known = lab.description() or describe(lab, arguments)
+    # Making an image takes minutes, in which other labs come and go.
+    image.ensure_image(say)
+    if known.machine == "vm":
+        vm_image.ensure_image(say)
     with exclusive():
-        pid = lab.daemon_pid()
-        if pid is not None:
-            raise LabError(f"lab {lab.name} is up already (process {pid}): `ec2lab down {lab.name}` ends it")
-        known = lab.description()
-        fresh = known is None
-        if known is None:
-            known = describe(lab, arguments)
+        refuse_running(lab)
+        existing = lab.description()
+        fresh = existing is None
+        if existing is None:
+            # Another lab may have taken the range or the port meanwhile.
+            public, port = choose_range(arguments.public_range), choose_port(arguments.api_port)
+            known = replace(known, public_range=public, api_port=port)
         else:
+            known = existing
             refuse_changes(known, arguments)
             say(f"lab {lab.name} was not taken down: taking it up again")
-        image.ensure_image(say)
-        if known.machine == "vm":
-            vm_image.ensure_image(say)
         try:
             lab.write(known)
             Path(known.mirror_dir).mkdir(parents=True, exist_ok=True)
@@ -164,6 +169,12 @@ def up(arguments: argparse.Namespace) -> int:
     say(f"lab {lab.name} is up: {found.endpoint}, public addresses {found.public_range}")
     say(f'eval "$(ec2lab env{"" if lab.name == DEFAULT else " " + lab.name})" points this shell at it')
     return 0
+
+
+def refuse_running(lab: Lab) -> None:
+    pid = lab.daemon_pid()
+    if pid is not None:
+        raise LabError(f"lab {lab.name} is up already (process {pid}): `ec2lab down {lab.name}` ends it")
 
 
 def describe(lab: Lab, arguments: argparse.Namespace) -> Description:

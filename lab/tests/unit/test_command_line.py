@@ -78,6 +78,27 @@ def test_the_lock_stays_while_there_is_a_lab(roots: Path) -> None:
     assert (roots / "run" / ".lock").exists()
 
 
+def test_other_labs_come_and_go_while_an_image_is_made(roots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Made(Exception):
+        """The image is made; what comes after it is another test's."""
+
+    def ensure_image(_say: object) -> None:
+        taken = threading.Event()
+
+        def another() -> None:
+            with lab.exclusive():
+                taken.set()
+
+        threading.Thread(target=another, daemon=True).start()
+        assert taken.wait(20), "another lab waits for the image"
+        raise Made
+
+    monkeypatch.setattr(doctor, "missing", lambda _directory: [])
+    monkeypatch.setattr(image, "ensure_image", ensure_image)
+    with pytest.raises(Made):
+        cli.up(cli.parser().parse_args(["up", "a", "--machine", "container"]))
+
+
 def test_looking_for_a_daemon_does_not_prevent_one_from_starting(roots: Path) -> None:
     one = Lab("a")
     one.run_dir.mkdir(parents=True)
