@@ -36,8 +36,23 @@ def release(asked: Asked) -> Gate:
 
 
 def hop(asked: Asked) -> Gate:
-    """One minor version forward, or back to the release before."""
-    return Gate("hop", tuple(_hop(asked)), f"{asked.runs} to {asked.target}, {asked.direction}")
+    """One minor version forward, or back to the release before.
+
+    Back over a minor version is possible after the upgrade was finished too: by upstream's design an API server writes
+    nothing that the release before cannot decode (min-compatibility-version). What that loses is told.
+    """
+    why = f"{asked.runs} to {asked.target}, {asked.direction}"
+    finished = [
+        machine.name
+        for machine in asked.control_plane
+        if minor(machine.version(API_SERVER)) == minor(asked.runs) and not machine.emulated(API_SERVER)
+    ]
+    if asked.direction == BACK and minor(asked.runs) != minor(asked.target) and finished:
+        why += (
+            f"; objects that only {shown(minor(asked.runs))} serves stay in etcd, and nobody sees them until the next "
+            "upgrade; fields that only it knows are lost when their object is written next"
+        )
+    return Gate("hop", tuple(_hop(asked)), why)
 
 
 def _hop(asked: Asked) -> Iterator[str]:
@@ -50,7 +65,13 @@ def _hop(asked: Asked) -> Iterator[str]:
     if now[0] != then[0]:
         yield f"{option}, and the cluster runs {asked.runs}; no rule of upstream allows another major version"
     elif asked.direction == BACK:
-        yield from _back(asked, option, now, then)
+        if three(asked.target) > three(asked.runs):
+            yield f"{option} is newer than {asked.runs}, which the cluster runs; leave k8sgu_upgrade_back out"
+        elif then[1] < now[1] - 1:
+            yield (
+                f"{option} is {now[1] - then[1]} minor versions before {asked.runs}; the way back leads to the release "
+                f"before alone, {shown((now[0], now[1] - 1))}"
+            )
     elif three(asked.target) < three(asked.runs):
         yield (
             f"{option} is older than {asked.runs}, which the cluster runs; to go back, say so: "
@@ -61,26 +82,6 @@ def _hop(asked: Asked) -> Iterator[str]:
         there = [version for version in asked.released if minor(version) == between]
         first = f"upgrade to {there[0]} first" if there else f"a release of {shown(between)} has to be added first"
         yield f"{option} is {then[1] - now[1]} minor versions after {asked.runs}, and none can be skipped; {first}"
-
-
-def _back(asked: Asked, option: str, now: tuple[int, ...], then: tuple[int, ...]) -> Iterator[str]:
-    if three(asked.target) > three(asked.runs):
-        yield f"{option} is newer than {asked.runs}, which the cluster runs; leave k8sgu_upgrade_back out"
-    elif then[1] < now[1] - 1:
-        yield (
-            f"{option} is {now[1] - then[1]} minor versions before {asked.runs}; the way back leads to the release "
-            f"before alone, {shown((now[0], now[1] - 1))}"
-        )
-    elif then != now:
-        for machine in asked.control_plane:
-            runs, emulated = machine.version(API_SERVER), machine.emulated(API_SERVER)
-            if minor(runs) == now and emulated != shown(then):
-                yield (
-                    f"{machine.name}: its API server {runs} "
-                    f"{f'emulates {emulated}' if emulated else 'emulates no older version any more'}, so objects may "
-                    f"be stored that {shown(then)} cannot read; stay with {shown(now)}, or restore the snapshot from "
-                    "before the upgrade, and lose what was written since"
-                )
 
 
 def skew(asked: Asked) -> Gate:
