@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Collection, Iterable, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._drain.selectors import selects
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.machine import machine
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.readiness import condition
 
 # The mark of a Node that we cordoned; a cordoned Node without it was cordoned by someone else, and stays so.
@@ -20,8 +21,6 @@ MARK = "k8sgu.io/cordoned"
 UNSCHEDULABLE_TAINT = "node.kubernetes.io/unschedulable"
 # The label that the phase `worker` gives the Nodes of its own.
 POOL = "k8sgu.io/pool"
-# What the kubelet registers its Node with; it never changes, whatever machine has the name later.
-PROVIDER = "aws:///"
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 
 # The state of a node, for a drain.
@@ -243,8 +242,8 @@ def gone(nodes: Iterable[Object], instances: Mapping[str, str], complete: bool) 
     """
     found = []
     for node in nodes:
-        metadata, provider = node["metadata"], str((node.get("spec") or {}).get("providerID") or "")
-        name, registered = metadata["name"], provider.rpartition("/")[2] if provider.startswith(PROVIDER) else ""
+        metadata, registered = node["metadata"], machine(node)
+        name = metadata["name"]
         there = instances.get(name)
         if there and registered and registered != there:
             reason = f"its machine {registered} is gone, and {there} has its name now"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Iterator, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._drift.findings import Finding
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.machine import machine
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.readiness import condition
 
 CONTROL_PLANE, WORKER = "control_plane", "worker"
@@ -95,7 +96,7 @@ def _of_node(
     if node and not instance:
         yield Finding("node-without-instance", name, "an instance", f"a Node object, {standing(node)}, and no instance")
     elif node and instance:
-        registered = str((node.get("spec") or {}).get("providerID") or "").rpartition("/")[2]
+        registered = machine(node)
         if registered and registered != instance["instance_id"]:
             yield Finding(
                 "node-of-another-instance", name, instance["instance_id"], f"the Node object is {registered}'s"
