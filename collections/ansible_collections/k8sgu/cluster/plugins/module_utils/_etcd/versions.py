@@ -127,7 +127,7 @@ def ready(running: Sequence[Running], silent: Sequence[str], version: str) -> Pl
         # The older one keeps the cluster version down.
         return Plan()
     steps = []
-    # Its last older member was replaced a moment ago, or a member has just started and reads from its log how etcd rose.
+    # Its last older member was replaced a moment ago, or one has just started and reads from its log how etcd rose.
     rising = [member for member in running if minor(member.storage) < newest]
     if rising:
         reason = f"the data of {names(rising)} is of {shown(wanted)} still, and etcd goes back only from there"
