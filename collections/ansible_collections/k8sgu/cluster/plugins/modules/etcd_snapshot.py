@@ -25,7 +25,7 @@ seealso:
     link: https://etcd.io/docs/v3.6/op-guide/recovery/
 attributes:
   check_mode:
-    description: Says whether it would take a snapshot, whether there is room, and which ones would go; O(ignore:keys) and the hash are then unknown.
+    description: Says whether it would take a snapshot, whether there is room, and which ones would go. RV(keys) and RV(hash) are unknown then.
     support: full
   diff_mode:
     description: Shows the snapshots before and after.
