@@ -20,7 +20,7 @@ from ansible_collections.k8sgu.cluster.plugins.plugin_utils._compiled import on_
 
 CALL = re.compile(r'execute\(self, "([\w.]+):(\w+)"')
 # What is executed so: module and function.
-FUNCTIONS = {"_component.run": "execute", "_verify.node": "execute"}
+FUNCTIONS = {"_component.run": "execute", "_upgrade.facts": "execute", "_verify.node": "execute"}
 UTILS = "ansible_collections/k8sgu/cluster/plugins/module_utils"
 PLUGINS = Path(__file__).resolve().parents[3] / "plugins"
 
