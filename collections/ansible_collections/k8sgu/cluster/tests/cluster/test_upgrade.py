@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Another minor version and back, wherever the run is cut off, with a node that cannot take it, and no request lost.
 
-Runs as test_security.py does, against a cluster with k8sgu_control_plane_count: 3 and two workers. It leaves the cluster
-as it found it. The mirror must have both releases.
+Runs as test_security.py does, against a cluster with k8sgu_control_plane_count: 3 and two workers. It leaves the
+cluster as it found it. The mirror must have both releases.
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ def clients(folder, hosts, series):
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(UpgradeWriter(folder / "writer", series).running())
         reader = stack.enter_context(Reader(folder / "reader").running())
-        visitors = [
-            stack.enter_context(Visitor(folder / name, variables[name]).running()) for name in groups["worker"]
-        ]
+        visitors = [stack.enter_context(Visitor(folder / name, variables[name]).running()) for name in groups["worker"]]
         yield
     told = [writer.told("written"), reader.told("read"), *(visitor.told("visited") for visitor in visitors)]
     print(*told, sep="\n")

@@ -30,7 +30,6 @@ PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube
 NOBODY = 65534
 # Given to a kubelet instead of its CA, so that it ends once it has read and checked its configuration.
 NO_CA = "/nonexistent/k8sgu/ca.crt"
-_TOOK_CONFIG = "failed to construct kubelet dependencies"
 _UNKNOWN_FIELDS = re.compile(r"strict decoding error: (?P<fields>.*?)\"?$", re.MULTILINE)
 # How programs say why they end: klog's err="...", or a panic.
 _SAID = re.compile(r'^panic: (?P<panic>.*)$|"command failed" err="(?P<failed>.*)"', re.MULTILINE)
@@ -183,7 +182,8 @@ def kubelet_configuration(program: str, config: Path, ask: Ask = ask_as_nobody) 
     unknown = _UNKNOWN_FIELDS.search(said)
     if unknown:
         return unknown["fields"].replace('\\"', '"')
-    return "" if _TOOK_CONFIG in said else reason(said, status)
+    # It took the configuration if that file is what it lacks.
+    return "" if f"open {NO_CA}: " in said else reason(said, status)
 
 
 def _answer(command: Sequence[str], ask: Ask) -> tuple[int, str]:

@@ -129,7 +129,14 @@ def test_feature_gates_are_tried() -> None:
     ("said", "expected"),
     [
         (
-            'E1 run.go:72] "command failed" err="failed to construct kubelet dependencies: unable to load client CA"',
+            # 1.36
+            'E1 run.go:72] "command failed" err="failed to construct kubelet dependencies: unable to load client CA '
+            'file /nonexistent/k8sgu/ca.crt: open /nonexistent/k8sgu/ca.crt: no such file or directory"',
+            "",
+        ),
+        (
+            # 1.37
+            'E1 run.go:72] "command failed" err="failed to run Kubelet: open /nonexistent/k8sgu/ca.crt: no such file"',
             "",
         ),
         (

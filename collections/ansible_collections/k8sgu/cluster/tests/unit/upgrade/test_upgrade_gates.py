@@ -244,7 +244,7 @@ def test_the_way_back_over_a_minor_version_is_open_while_the_api_servers_emulate
 
 
 def test_the_way_back_says_what_is_lost_once_an_api_server_behaves_as_what_it_is() -> None:
-    emulating = {name: ("1.37.2", "1.36") for name in ("c-0", "c-1", "c-2")}
+    emulating = dict.fromkeys(("c-0", "c-1", "c-2"), ("1.37.2", "1.36"))
     assert "stay in etcd" not in versions.hop(runs(emulating, BACK)).why
     gate = versions.hop(runs({**emulating, "c-1": ("1.37.2", "")}, BACK))
     assert gate.problems == ()
