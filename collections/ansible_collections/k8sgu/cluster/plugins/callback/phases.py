@@ -85,6 +85,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         super().__init__()
         self.phases, self.tasks = Stopwatch(), Stopwatch()
         self.number, self.count = 0, 0
+        # The play that runs, and which of its batches (`serial`).
+        self.play, self.batch = "", 0
         # The phase of each task that was started, in their order.
         self.phase, self.phase_of_task = "", list[str]()
         self.began = time.monotonic()
@@ -95,11 +97,13 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         now = time.monotonic()
-        self.number += 1
-        self.phase = play.get_name().strip()
+        self.batch = self.batch + 1 if play._uuid == self.play else 1
+        self.number += self.batch == 1
+        self.play, self.phase = play._uuid, play.get_name().strip()
         self.tasks.stop(now)
         self.phases.start(self.phase, now)
-        self._display.banner(f"PHASE {self.number} of {self.count}: {self.phase} ({clock(now - self.began)} elapsed)")
+        phase = self.phase if self.batch == 1 else f"{self.phase}, batch {self.batch}"
+        self._display.banner(f"PHASE {self.number} of {self.count}: {phase} ({clock(now - self.began)} elapsed)")
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         self.phase_of_task.append(self.phase)

@@ -67,6 +67,7 @@ def evaluated(manifest: dict[str, Any] | None, **given: Any) -> dict[str, Any]:
         "manifest_text": json.dumps(manifest) if manifest else None,
         "cluster_facts_architectures": ["amd64"],
         "k8sgu_release": RELEASE,
+        "cluster_facts_releases": [RELEASE],
         "k8sgu_mirror_url": "",
         "k8sgu_artifact_source": "auto",
         "k8sgu_container_runtime": "containerd",
@@ -91,6 +92,12 @@ def trust(value: Any) -> Any:
 def served(found: dict[str, Any]) -> list[str]:
     files = [path.split("/", 1)[1].rpartition("/")[0] for path in found["cluster_facts_served"]["files"]]
     return files + found["cluster_facts_served"]["images"]
+
+
+def test_during_an_upgrade_both_releases_are_served() -> None:
+    before = {"components": {"etcd": {"version": "0.9"}}, "images": {"pause": {"name": "registry.k8s.io/pause:0"}}}
+    both = served(evaluated(MANIFEST, cluster_facts_releases=[RELEASE, before]))
+    assert both == ["etcd/1.0/amd64", "etcd/0.9/amd64", "docker.io/library/redis:1", "registry.k8s.io/pause:0"]
 
 
 REDIS, PAUSE = "docker.io/library/redis:1", "registry.k8s.io/pause:1"
