@@ -131,6 +131,10 @@ count:
   returned: success
   type: int
   sample: 0
+fetched:
+  description: Whether every program and image of the release is on its nodes.
+  returned: success
+  type: bool
 refusal:
   description: All problems as one message; empty if there are none.
   returned: success

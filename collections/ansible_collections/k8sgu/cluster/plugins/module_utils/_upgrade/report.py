@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,15 @@ def run(call: Call) -> dict[str, Any]:
     machines = machines_of(options["nodes"])
     servers = sum(1 for one in machines if one.answered and "kube-apiserver" in one.facts["running"])
     answer = api.read(options["kubeconfig"], options["patience"], servers, options["target"])
-    gates = judge(asked(options, machines, answer), scan, datetime.datetime.now(datetime.timezone.utc))
+    cluster = asked(options, machines, answer)
+    gates = judge(cluster, scan, datetime.datetime.now(datetime.timezone.utc))
     problems = [problem for gate in gates for problem in gate.problems]
     result = {
         "changed": False,
         "gates": [gate.shown() for gate in gates],
         "problems": problems,
         "count": len(problems),
+        "fetched": not nodes.files(replace(cluster, staged=True)).problems,
         "refusal": refusal(options["target"], problems) if problems else "",
         "table": table(gates),
     }
