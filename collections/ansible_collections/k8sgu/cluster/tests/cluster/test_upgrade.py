@@ -90,7 +90,7 @@ def test_a_node_that_cannot_take_it_serves_as_before(hosts, on, tmp_path):
     on(canary, f"mkdir -p {BROKEN.rpartition('/')[0]}; cat >{BROKEN} <<'END'\n{BREAKS}END\nsystemctl daemon-reload")
     try:
         with clients(tmp_path, hosts, 1):
-            cut_off("etcd : Install etcd", 2, UPGRADE, **FINISH)
+            cut_off("Upgrade etcd, batch 2", 3, UPGRADE, **FINISH)
             said = " ".join(playbook(UPGRADE, fails=True, **FINISH).split())
     finally:
         on(canary, f"rm -r {BROKEN.rpartition('/')[0]}; systemctl daemon-reload")
@@ -110,7 +110,7 @@ def test_the_nodes_follow(hosts, tmp_path):
 def test_and_back(hosts, on, tmp_path):
     groups, _variables = hosts
     with clients(tmp_path, hosts, 3):
-        cut_off("control_plane : Install the API server", 3, UPGRADE, **BACK)
+        cut_off("Take the control plane back, batch 2", 3, UPGRADE, **BACK)
         playbook(UPGRADE, **BACK)
     assert control_planes(on, groups) == {(OLD, "36", ETCD[OLD])}
     assert set(kubelets().values()) == {OLD}
