@@ -17,6 +17,7 @@ import socket
 import subprocess
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -233,10 +234,15 @@ def test_demo(site: Path, tmp_path: Path) -> None:
         wait_for(port, "/readyz", 503)
         assert fetch(port, "/healthz")[0] == 200
         assert fetch(port, "/")[0] == 503
-        running.append(subprocess.Popen(serve, stdout=subprocess.DEVNULL))
-        wait_for(port, "/readyz", 200)
+        # A page waits for a database that moves.
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(fetch, port, "/")
+            time.sleep(1)
+            assert not asked.done()
+            running.append(subprocess.Popen(serve, stdout=subprocess.DEVNULL))
+            assert asked.result()[0] == 200
         book = json.loads(fetch(port, "/api/visits")[1])
-        assert (book["count"], book["node"], len(book["visits"])) == (2, 'node-"1"', 2)
+        assert (book["count"], book["node"], len(book["visits"])) == (3, 'node-"1"', 3)
         assert (book["visits"][0]["node"], book["visits"][0]["client"]) == ('node-"1"', "127.0.0.1")
         assert [fetch(port, "/other")[0], fetch(port, "/", "POST")[0], fetch(port, "/", "HEAD")] == [
             404,

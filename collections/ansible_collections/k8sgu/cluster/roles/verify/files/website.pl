@@ -26,6 +26,8 @@ use constant {
     MOST_AT_ONCE => 16,         # requests, each in a process of its own
     REQUEST_S    => 15,
     DATABASE_S   => 2,
+    # A page waits this long for a database that moves to another machine: its visitor sees it late and not broken.
+    PATIENCE_S   => 8,
     HEAD_BYTES   => 16384,
 };
 my $hostname = (POSIX::uname())[1];
@@ -126,7 +128,7 @@ sub serve {
         unshift @asked, ['INCR', 'website:count'], ['LPUSH', 'website:visits', $visit],
             ['LTRIM', 'website:visits', 0, KEPT - 1];
     }
-    my $told = eval { database(@asked) };
+    my $told = eval { database($path eq '/readyz' ? 0 : PATIENCE_S, @asked) };
     unless ($told) {
         chomp(my $why = $@ || 'no answer');
         print STDERR "the database did not serve: $why\n";
@@ -149,15 +151,20 @@ sub answer {
     close $client;
 }
 
-# The answers to all commands, in one transaction: all of them happen, or none. Dies with the reason.
+# The answers to all commands, in one transaction: all of them happen, or none. Dies with the reason. Only a connection that is refused
+# is tried again, for $patience seconds: what was sent may have been done.
 sub database {
-    my @commands = @_;
+    my ($patience, @commands) = @_;
     my $where = "$database_host:$database_port";
     my $started = time;
-    local $SIG{ALRM} = sub { die "$where did not answer within " . DATABASE_S . " s\n" };
-    alarm DATABASE_S;
+    local $SIG{ALRM} = sub { die "$where did not answer within " . ($patience + DATABASE_S) . " s\n" };
+    alarm($patience + DATABASE_S);
     my $answers = eval {
-        my $database = connection() or die "$where: $@\n";
+        my $database;
+        until ($database = connection()) {
+            die "$where: $@\n" if time - $started >= $patience;
+            select undef, undef, undef, 0.2;
+        }
         my @sent = (['MULTI'], @commands, ['EXEC']);
         if (my $file = $ENV{DATABASE_PASSWORD_FILE}) {
             open my $stream, '<', $file or die "DATABASE_PASSWORD_FILE: $file: $!\n";
