@@ -122,9 +122,9 @@ ansible_facts:
         membership:
           description:
             - What the node shows of its cluster; reading all of it needs root. C(cluster) is the owner's name, C(born) whether the API has run here,
-              C(fixed) the options that the cluster was made with, C(programs) the version of each component that is in use, C(kept) the versions of the API server that are on the node,
-              C(emulates) the minor version as which it behaves if that is not its own, C(runtime) the kubelet's container runtime, C(pods) the
-              number of pods on the node.
+              C(fixed) the options that the cluster was made with, C(programs) the version of each component that is in use, C(kept) the versions
+              of the API server that are on the node, C(emulates) the minor version as which it behaves if that is not its own, C(runtime) the
+              kubelet's container runtime, C(pods) the number of pods on the node.
             - C(etcd) is the node's member, with C(data) whether its directory has any, C(joined) whether it has ever had a quorum, C(volume) whether
               it is on a volume of its own, C(mounted) whether its directory is a mount, C(initial) the names at its first start, and
               C(members) the members that it lists, each with C(name), C(address), C(started) and C(learner); none if it does not answer.
