@@ -13,7 +13,7 @@ import contextlib
 import json
 
 import pytest
-from test_members import Reader, Visitor, Writer, cut_off, settled
+from test_members import ELECTIONS, Reader, Visitor, Writer, cut_off, settled
 from test_security import hosts, kubectl, on, playbook
 
 __all__ = ["hosts", "on"]  # fixtures
@@ -44,7 +44,7 @@ class UpgradeWriter(Writer):
 
 @contextlib.contextmanager
 def clients(folder, hosts, series):
-    """A writer, a reader and a visitor of the website at each worker's node port, who lose nothing."""
+    """A writer, a reader and a visitor of the website at each worker's node port, who lose nothing that was written."""
     groups, variables = hosts
     settled(folder / "settled")
     with contextlib.ExitStack() as stack:
@@ -57,7 +57,8 @@ def clients(folder, hosts, series):
     kept = kubectl("get", "configmaps", "-n", NAMESPACE, "-o", "jsonpath={.items[*].metadata.name}").split()
     assert len(writer.written) > 50
     assert set(writer.written) - set(kept) == set()
-    assert [client.lost for client in (writer, reader, *visitors)] == [[]] * (2 + len(visitors))
+    assert len(writer.lost) + len(reader.lost) <= ELECTIONS, (writer.lost, reader.lost)
+    assert [visitor.lost for visitor in visitors] == [[]] * len(visitors)
 
 
 def kubelets():
