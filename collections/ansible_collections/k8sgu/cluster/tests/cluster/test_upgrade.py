@@ -42,6 +42,11 @@ class UpgradeWriter(Writer):
     namespace = NAMESPACE
 
 
+class Patient(Visitor):
+    # A page waits for its database while that moves.
+    patience_s = Reader.patience_s
+
+
 @contextlib.contextmanager
 def clients(folder, hosts, series):
     """A writer, a reader and a visitor of the website at each worker's node port, who lose nothing that was written."""
@@ -50,7 +55,7 @@ def clients(folder, hosts, series):
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(UpgradeWriter(folder / "writer", series).running())
         reader = stack.enter_context(Reader(folder / "reader").running())
-        visitors = [stack.enter_context(Visitor(folder / name, variables[name]).running()) for name in groups["worker"]]
+        visitors = [stack.enter_context(Patient(folder / name, variables[name]).running()) for name in groups["worker"]]
         yield
     told = [writer.told("written"), reader.told("read"), *(visitor.told("visited") for visitor in visitors)]
     print(*told, sep="\n")
@@ -127,7 +132,7 @@ def test_the_first_part_can_be_taken_back(hosts, on, tmp_path):
     for name in groups["worker"]:
         assert f"{name}: containerd" in planned
     assert control_planes(on, groups) == {(OLD, "36", ETCD[OLD])}
-    with Visitor(tmp_path, variables[groups["worker"][0]]).running() as visitor:
+    with Patient(tmp_path, variables[groups["worker"][0]]).running() as visitor:
         said = " ".join(playbook(UPGRADE, **UP).split())
         # It stores and offers what the release before knows, and so kubelets stay as they are.
         assert control_planes(on, groups) == {(NEW, "36", ETCD[NEW])}

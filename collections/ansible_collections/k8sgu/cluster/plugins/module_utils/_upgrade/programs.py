@@ -30,6 +30,8 @@ PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube
 NOBODY = 65534
 # Given to a kubelet instead of its CA, so that it ends once it has read and checked its configuration.
 NO_CA = "/nonexistent/k8sgu/ca.crt"
+# What it says when it took the configuration and ends for what it lacks: 1.36, and 1.37, which looks for it later.
+_TOOK_CONFIG = ("failed to construct kubelet dependencies", f"failed to run Kubelet: open {NO_CA}: ")
 _UNKNOWN_FIELDS = re.compile(r"strict decoding error: (?P<fields>.*?)\"?$", re.MULTILINE)
 # How programs say why they end: klog's err="...", or a panic.
 _SAID = re.compile(r'^panic: (?P<panic>.*)$|"command failed" err="(?P<failed>.*)"', re.MULTILINE)
@@ -182,8 +184,7 @@ def kubelet_configuration(program: str, config: Path, ask: Ask = ask_as_nobody) 
     unknown = _UNKNOWN_FIELDS.search(said)
     if unknown:
         return unknown["fields"].replace('\\"', '"')
-    # It took the configuration if that file is what it lacks.
-    return "" if f"open {NO_CA}: " in said else reason(said, status)
+    return "" if any(text in said for text in _TOOK_CONFIG) else reason(said, status)
 
 
 def _answer(command: Sequence[str], ask: Ask) -> tuple[int, str]:
