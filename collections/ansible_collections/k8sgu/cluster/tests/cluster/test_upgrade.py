@@ -26,6 +26,11 @@ FINISH = {**UP, "k8sgu_upgrade_finish": True}
 BACK = {**UP, "k8sgu_upgrade_back": True}
 UPGRADE = "playbooks/upgrade.yml"
 NAMESPACE = "k8sgu-test-upgrade"
+# Only who is known is told the version.
+PKI = "/etc/kubernetes/pki"
+AS_API_SERVER = (
+    f"curl -s --cacert {PKI}/ca.crt --cert {PKI}/apiserver-kubelet-client.crt --key {PKI}/apiserver-kubelet-client.key"
+)
 # The new kubelet does not start on this node, and the old one does.
 BROKEN = "/etc/systemd/system/kubelet.service.d/k8sgu-test.conf"
 BREAKS = f"[Service]\nExecStartPre=/bin/sh -c '! readlink /opt/k8sgu/kubelet/current | grep -F {NEW}'\n"
@@ -77,7 +82,7 @@ def control_planes(on, groups):
     asked = "set -a; . /etc/etcd/etcdctl.env; curl -s --cacert $ETCDCTL_CACERT --cert $ETCDCTL_CERT --key $ETCDCTL_KEY"
     found = set()
     for name in groups["control_plane"]:
-        api = json.loads(on(name, "curl -s --cacert /etc/kubernetes/pki/ca.crt https://127.0.0.1:6443/version"))
+        api = json.loads(on(name, f"{AS_API_SERVER} https://127.0.0.1:6443/version"))
         etcd = json.loads(on(name, f"{asked} https://127.0.0.1:2379/version"))
         found.add((api["gitVersion"][1:], api.get("emulationMinor", api["minor"]), etcd["etcdcluster"][:3]))
     return found
