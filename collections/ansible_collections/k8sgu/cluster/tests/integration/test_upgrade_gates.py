@@ -198,7 +198,7 @@ def test_a_version_that_is_stored_and_not_served(server: api_server.ApiServer, c
 @pytest.fixture(scope="module")
 def release() -> dict[str, str]:
     """{program: path} of the newest programs in a mirror."""
-    found = {name: api_server.find_program(name, name) for name in release_programs.PROGRAMS}
+    found = {name: api_server.find_program(name, name) for name in release_programs.KUBERNETES}
     missing = [name for name, path in found.items() if path is None]
     if missing:
         pytest.skip(f"no mirror with {', '.join(missing)}; fill one with `make up`, or name it in K8SGU_MIRROR_DIR")
@@ -207,13 +207,13 @@ def release() -> dict[str, str]:
 
 def test_the_real_programs_say_which_flags_they_know(release: dict[str, str]) -> None:
     known = release_programs.known_flags(release, release_programs.ask)
-    assert set(known) == set(release_programs.PROGRAMS)
+    assert set(known) == set(release_programs.KUBERNETES)
     for name, item in known.items():
         assert {"v", "feature-gates", "kubeconfig"} <= set(item["flags"]) or name == "kube-apiserver", item
     assert "etcd-servers" in known["kube-apiserver"]["flags"] and "gone" not in known["kube-apiserver"]["flags"]
 
 
-@pytest.mark.parametrize("name", [name for name in release_programs.PROGRAMS if name != "kubelet"])
+@pytest.mark.parametrize("name", [name for name in release_programs.KUBERNETES if name != "kubelet"])
 def test_the_real_programs_refuse_feature_gates(release: dict[str, str], name: str) -> None:
     gates = {"K8sguGone": "true", "AllBeta": "false", "SidecarContainers": "true"}
     found = release_programs.refused_gates(release, {name: gates}, release_programs.ask)

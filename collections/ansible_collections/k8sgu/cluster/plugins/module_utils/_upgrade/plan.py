@@ -14,12 +14,12 @@ from typing import Any, Collection, Iterable, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import numbers
 from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight.living import running
+from ansible_collections.k8sgu.cluster.plugins.module_utils._upgrade import model
+from ansible_collections.k8sgu.cluster.plugins.module_utils._upgrade.model import BACK, FORWARD
 
-API_SERVER = "kube-apiserver"
-CONTROL_PLANE = (API_SERVER, "kube-controller-manager", "kube-scheduler")
-ETCD = ("etcd",)
 # Every other program runs on each node, beside pods: it is changed when these are elsewhere.
-FORWARD, BACK = "forward", "back"
+CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+ETCD = ("etcd",)
 
 Values = Mapping[str, Any]
 Nodes = Sequence[Values]
@@ -27,7 +27,7 @@ Nodes = Sequence[Values]
 
 def minor(version: str) -> str:
     """`1.36` of `1.36.4`."""
-    return ".".join(version.split(".")[:2])
+    return model.shown(model.minor(version))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any, Callable, Mapping, Sequence
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import INSTALL_ROOT
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.record import DIRECTORY
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of
+from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight.living import KUBERNETES
 
 # /opt/k8sgu/<component>/<version>/<file>
 _PLACE = re.compile(rf"{re.escape(INSTALL_ROOT)}/(?P<component>[^/]+)/(?P<version>[^/]+)/(?P<file>[^/]+)")
@@ -26,7 +27,6 @@ _PLACE = re.compile(rf"{re.escape(INSTALL_ROOT)}/(?P<component>[^/]+)/(?P<versio
 _SHOWN_FLAGS = ("emulated-version",)
 _FLAG = re.compile(r"^\s+(?:-\w, )?--(?P<name>[a-z][a-z0-9-]*)", re.MULTILINE)
 _HELP_TIMEOUT_S = 60
-PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 NOBODY = 65534
 # Given to a kubelet instead of its CA, so that it ends once it has read and checked its configuration.
 NO_CA = "/nonexistent/k8sgu/ca.crt"
@@ -140,7 +140,7 @@ def places(root: Path, there: Sequence[Values]) -> dict[str, str]:
 def known_flags(programs: Mapping[str, str], ask: Ask = ask_as_nobody) -> dict[str, Any]:
     """{program: {"flags"} or {"problem"}} as the programs say themselves."""
     found: dict[str, Any] = {}
-    for name in PROGRAMS:
+    for name in KUBERNETES:
         if name in programs:
             status, said = _answer([programs[name], "--help"], ask)
             flags = sorted({match["name"] for match in _FLAG.finditer(said)})
