@@ -27,7 +27,8 @@ options:
     description:
       - C(values) of the description by option, C(count) of control-plane nodes or null, C(record) and C(record_file) on
         the controller, and C(nodes), each with C(name), C(control_plane), C(etcd), C(address), C(volume) and
-        C(membership), null for one that was not read. C(upgrading) says that the release is changed by V(upgrade.yml).
+        C(membership), null for one that was not read. C(upgrading) says that the release is changed by V(upgrade.yml),
+        C(restoring) that a restore is being completed.
     type: dict
     required: true
   of:
@@ -55,7 +56,9 @@ def living_problems(found: Any, of: str = "description") -> list[str]:
     if not isinstance(found, dict) or of not in ("description", "members"):
         raise AnsibleFilterError("living_problems needs a dictionary, and description or members")
     if of == "members":
-        return members.check_members(found["record"], found["nodes"], found["record_file"])
+        return members.check_members(
+            found["record"], found["nodes"], found["record_file"], bool(found.get("restoring"))
+        )
     values = found["values"]
     # A value from the command line is text.
     count = None if found["count"] is None else int(found["count"])

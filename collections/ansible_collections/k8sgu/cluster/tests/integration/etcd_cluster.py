@@ -174,7 +174,7 @@ class Etcd:
         return name
 
     def module(
-        self, module: str, name: str, check: bool = False, **options: Any
+        self, module: str, name: str, /, check: bool = False, **options: Any
     ) -> tuple[list[str], dict[str, str] | None]:
         """The command that runs a module on the node of a member."""
         collections = str(api_server.ROOT / "collections")
@@ -189,7 +189,7 @@ class Etcd:
         }
         return [sys.executable, "-c", MODULE_PROCESS.format(collections=collections), json.dumps(given)], None
 
-    def run(self, module: str, name: str, check: bool = False, **options: Any) -> dict[str, Any]:
+    def run(self, module: str, name: str, /, check: bool = False, **options: Any) -> dict[str, Any]:
         """A module's result."""
         command, environment = self.module(module, name, check, **options)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)

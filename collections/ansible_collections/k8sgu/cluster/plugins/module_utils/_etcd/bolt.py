@@ -38,13 +38,18 @@ class BoltError(Exception):
 
 def bucket(path: str, name: bytes) -> dict[bytes, bytes]:
     """Keys and values of a bucket at the top; empty if there is none. Raises BoltError, OSError."""
+    return dict(items(path, name))
+
+
+def items(path: str, name: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The same one after the other, in the order of the keys, for a bucket that may be larger than memory."""
     with open(path, "rb") as stream:
         try:
             held = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError as error:
             raise BoltError("the file is empty") from error
         with contextlib.closing(held):
-            return _Database(held).bucket(name)
+            yield from _Database(held).items(name)
 
 
 class _Database:
@@ -52,17 +57,18 @@ class _Database:
         self._data = data
         self._page_size, self._root = self._newest()
 
-    def bucket(self, name: bytes) -> dict[bytes, bytes]:
+    def items(self, name: bytes) -> Iterator[tuple[bytes, bytes]]:
         try:
             for flags, key, value in self._walk(self._root * self._page_size):
                 if key == name and flags & _IS_BUCKET:
                     [root, _sequence] = _BUCKET.unpack_from(self._data, value.start)
                     # A small bucket's only page is with it.
                     start = root * self._page_size if root else value.start + _BUCKET.size
-                    return {key: self._data[value.start : value.stop] for _flags, key, value in self._walk(start)}
+                    for _flags, own, content in self._walk(start):
+                        yield own, self._data[content]
+                    return
         except (struct.error, IndexError) as error:
             raise BoltError(f"it ends before its data does: {error}") from error
-        return {}
 
     def _newest(self) -> tuple[int, int]:
         """Page size and root of the newer one of the two meta pages, which are written in turn."""

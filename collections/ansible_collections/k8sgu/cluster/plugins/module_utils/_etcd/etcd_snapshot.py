@@ -11,23 +11,20 @@ https://etcd.io/docs/v3.6/op-guide/recovery/
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import datetime
 import functools
-import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
-import signal
 import stat
 import subprocess
 import time
 from dataclasses import dataclass
 from typing import Any, Iterator, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import bolt, etcdctl, plan, snapshots
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl, plan, snapshot_file, snapshots
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcdctl import EtcdError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.members import FAULTS
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPECS
@@ -41,24 +38,8 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files import (
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
-MEMBERS = b"members"
 # Where a snapshot is until it has been verified: a directory of this run's process, which the next run removes.
 _UNFINISHED = re.compile(r"\.taking\.(\d+)\.[0-9a-f]{8}")
-_DIGEST = hashlib.sha256().digest_size
-_SECTOR = 512
-_BLOCK = 1 << 20
-_PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What etcdutl says of a snapshot. `members`: ids of the members that it lists."""
-
-    revision: int
-    keys: int
-    hash: str
-    bytes: int
-    members: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -93,12 +74,12 @@ def run(call: Call) -> dict[str, Any]:
             facts = _kept(path, etcd, options)
             if facts:
                 return _result(path, facts, time.monotonic() - began, there, there, [])
-        problem = snapshots.room(etcd.size, _free(directory), directory)
+        problem = snapshots.room(etcd.size, snapshot_file.free_bytes(directory), directory)
         if problem:
             raise EtcdError(f"no snapshot was taken: {problem}")
         if call.check_mode:
             new = Snapshot(now, etcd.version, etcd.revision, options["series"], options["label"])
-            facts = Facts(etcd.revision, 0, "", etcd.size, etcd.members)
+            facts = snapshot_file.Facts(etcd.revision, 0, "", etcd.size, etcd.members)
         else:
             new, facts = _take(directory, etcd, options)
         gone = snapshots.surplus(snapshots.listed([*there, new.name]), options["series"], options["keep"])
@@ -148,7 +129,7 @@ def _asked(options: Mapping[str, Any]) -> Etcd:
         ) from error
 
 
-def _take(directory: str, etcd: Etcd, options: Mapping[str, Any]) -> tuple[Snapshot, Facts]:
+def _take(directory: str, etcd: Etcd, options: Mapping[str, Any]) -> tuple[Snapshot, snapshot_file.Facts]:
     """Takes a snapshot, which has its name only when it has been verified."""
     place = os.path.join(directory, f".taking.{os.getpid()}.{secrets.token_hex(4)}")
     os.mkdir(place, 0o700)
@@ -178,7 +159,7 @@ def _save(path: str, etcd: Etcd, options: Mapping[str, Any]) -> None:
             environment=options["environment"],
             timeout=options["timeout"],
             # It would go on for as long as the database takes after this process was killed.
-            before=_end_with_parent,
+            before=etcdctl.end_with_parent,
         )
     except subprocess.TimeoutExpired as error:
         place = os.path.dirname(path)
@@ -191,9 +172,9 @@ def _save(path: str, etcd: Etcd, options: Mapping[str, Any]) -> None:
         raise EtcdError(f"no snapshot was taken: etcdctl snapshot save: {etcdctl.reason(error)}") from error
 
 
-def _verified(path: str, etcd: Etcd, options: Mapping[str, Any]) -> Facts:
+def _verified(path: str, etcd: Etcd, options: Mapping[str, Any]) -> snapshot_file.Facts:
     """What a new snapshot holds. Raises EtcdError if it is not whole, of another cluster, or older than it may be."""
-    facts = _facts(path, options)
+    facts = snapshot_file.facts(path, options)
     if facts.revision < etcd.revision:
         raise EtcdError(
             f"the snapshot is at revision {facts.revision}, and etcd was at {etcd.revision} before it was taken; it "
@@ -204,57 +185,21 @@ def _verified(path: str, etcd: Etcd, options: Mapping[str, Any]) -> Facts:
     return facts
 
 
-def _kept(path: str, etcd: Etcd, options: Mapping[str, Any]) -> Facts | None:
+def _kept(path: str, etcd: Etcd, options: Mapping[str, Any]) -> snapshot_file.Facts | None:
     """What an older snapshot holds; None if it does not serve, for which another one is taken."""
     try:
-        facts = _facts(path, options)
+        facts = snapshot_file.facts(path, options)
     except (EtcdError, OSError):
         return None
     own = not facts.members.isdisjoint(etcd.members) and facts.revision <= etcd.revision
     return facts if own else None
 
 
-def _strangers(facts: Facts, etcd: Etcd) -> str:
+def _strangers(facts: snapshot_file.Facts, etcd: Etcd) -> str:
     def shown(ids: frozenset[int]) -> str:
         return ", ".join(sorted(f"{one:x}" for one in ids)) or "none"
 
     return f"its members are {shown(facts.members)}, and this cluster's {shown(etcd.members)}"
-
-
-def _facts(path: str, options: Mapping[str, Any]) -> Facts:
-    """Raises EtcdError if the file is not a whole snapshot, OSError."""
-    size = os.path.getsize(path)
-    _check_digest(path, size)
-    try:
-        # It walks through every page, and so finds those that are damaged.
-        said = etcdctl.run(
-            *("snapshot", "status", path, "-w", "json"),
-            program=options["etcdutl"],
-            environment=options["environment"],
-            timeout=options["timeout"],
-        )
-        status = json.loads(said)
-        members = frozenset(int(key, 16) for key in bolt.bucket(path, MEMBERS))
-        return Facts(int(status["revision"]), int(status["totalKey"]), f"{int(status['hash']):08x}", size, members)
-    except (*FAULTS, LookupError, bolt.BoltError) as error:
-        raise EtcdError(f"{path} is no whole snapshot: etcdutl snapshot status: {etcdctl.reason(error)}") from error
-
-
-def _check_digest(path: str, size: int) -> None:
-    """etcd sends a SHA-256 of the database after it: etcdctl keeps it, and only a restore would look at it."""
-    if size % _SECTOR != _DIGEST:
-        raise EtcdError(f"{path} is no whole snapshot: of its {size} bytes no SHA-256 is at the end, so it was cut off")
-    total = hashlib.sha256()
-    with open(path, "rb") as stream:
-        left = size - _DIGEST
-        while left:
-            block = stream.read(min(_BLOCK, left))
-            if not block:
-                raise EtcdError(f"{path} is no whole snapshot: it became shorter")
-            total.update(block)
-            left -= len(block)
-        if stream.read(_DIGEST) != total.digest():
-            raise EtcdError(f"{path} is no whole snapshot: its content is not what its SHA-256 was made of")
 
 
 @contextlib.contextmanager
@@ -275,21 +220,8 @@ def _clear(directory: str) -> None:
             shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
 
 
-def _free(directory: str) -> int:
-    """Free bytes of the file system that has the directory, or will have it."""
-    while not os.path.isdir(directory):
-        directory = os.path.dirname(directory)
-    here = os.statvfs(directory)
-    return here.f_bavail * here.f_frsize
-
-
-def _end_with_parent() -> None:
-    """https://man7.org/linux/man-pages/man2/pr_set_pdeathsig.2const.html"""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _result(
-    path: str, facts: Facts, seconds: float, before: list[str], after: list[str], changes: list[str]
+    path: str, facts: snapshot_file.Facts, seconds: float, before: list[str], after: list[str], changes: list[str]
 ) -> dict[str, Any]:
     return {
         "changed": bool(changes),

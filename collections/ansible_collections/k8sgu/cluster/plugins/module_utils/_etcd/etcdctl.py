@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Callable
@@ -15,6 +17,7 @@ PROGRAM = "/usr/local/bin/etcdctl"
 UTILITY = "/usr/local/bin/etcdutl"
 ENVIRONMENT = "/etc/etcd/etcdctl.env"
 COMMAND_TIMEOUT_S = 30
+_PR_SET_PDEATHSIG = 1
 
 Etcdctl = Callable[..., bytes]
 
@@ -61,3 +64,8 @@ def reason(error: Exception) -> str:
         return str(error)
     said = [line for line in error.stderr.decode(errors="replace").splitlines() if line and not line.startswith("{")]
     return said[-1].replace("Error: ", "", 1) if said else f"etcdctl ended with {error.returncode}"
+
+
+def end_with_parent() -> None:
+    """Lets this process end when its parent does: https://man7.org/linux/man-pages/man2/pr_set_pdeathsig.2const.html"""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

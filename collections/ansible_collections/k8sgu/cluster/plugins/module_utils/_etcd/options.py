@@ -14,6 +14,12 @@ _PROGRAM: dict[str, Any] = {
     "environment": {"type": "path", "default": etcdctl.ENVIRONMENT},
 }
 
+_SNAPSHOTS: dict[str, Any] = {"directory": {"type": "path", "default": "/var/lib/k8sgu/snapshots"}}
+_UTILITY: dict[str, Any] = {"etcdutl": {"type": "path", "default": etcdctl.UTILITY}}
+_DATA: dict[str, Any] = {"data_dir": {"type": "path", "default": "/var/lib/etcd"}}
+# What a restore goes by until its end.
+_RECORD: dict[str, Any] = {"record": {"type": "path", "default": "/var/lib/k8sgu/etcd-restore.json"}}
+
 ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
     "etcd_member": {
         "name": {"type": "str"},
@@ -25,16 +31,34 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
         "timeout": {"type": "int", "default": 120},
         **_PROGRAM,
     },
+    "etcd_restore": {
+        "id": {"type": "str", "required": True},
+        "state": {"type": "str", "choices": ["prepared", "aside", "placed", "serving", "finished"], "required": True},
+        "snapshot": {"type": "str"},
+        "name": {"type": "str"},
+        "peer_url": {"type": "str"},
+        "nodes": {"type": "list", "elements": "str"},
+        "authority": {"type": "str"},
+        "encryption_prefixes": {"type": "list", "elements": "str"},
+        "bump": {"type": "int", "default": 1_000_000_000},
+        **_DATA,
+        "timeout": {"type": "int", "default": 300},
+        **_SNAPSHOTS,
+        **_RECORD,
+        **_UTILITY,
+        **_PROGRAM,
+    },
     "etcd_snapshot": {
-        "directory": {"type": "path", "default": "/var/lib/k8sgu/snapshots"},
+        **_SNAPSHOTS,
         "series": {"type": "str", "default": "manual"},
         "label": {"type": "str", "default": ""},
         "max_age": {"type": "int", "default": 86400},
         "keep": {"type": "int", "default": 3},
         "timeout": {"type": "int", "default": 300},
-        "etcdutl": {"type": "path", "default": etcdctl.UTILITY},
+        **_UTILITY,
         **_PROGRAM,
     },
+    "etcd_snapshot_info": {**_SNAPSHOTS, **_RECORD, **_DATA, **_PROGRAM},
     "etcd_version": {
         "version": {"type": "str", "required": True},
         "state": {"type": "str", "choices": ["ready", "settled"], "required": True},
@@ -45,4 +69,9 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
 }
 RULES: dict[str, Any] = {
     "required_if": [("state", "learner", ["name"]), ("state", "voter", ["name"]), ("state", "absent", ["leaving"])]
+}
+RESTORE_RULES: dict[str, Any] = {
+    "required_if": [
+        ("state", "prepared", ["snapshot", "name", "peer_url", "nodes", "authority", "encryption_prefixes"]),
+    ]
 }

@@ -15,6 +15,7 @@ from typing import Any, Collection, Iterable, Mapping
 from urllib.parse import urlsplit
 
 RECOVERY = "https://etcd.io/docs/v3.6/op-guide/recovery/"
+RESTORE = "restore the database from a snapshot: playbooks/restore.yml"
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def _lost(members: list[Member], healthy: Collection[int]) -> str:
     return (
         f"etcd has lost its quorum: {len(up)} of {len(voters)} members answer ({names(up)}), and it needs "
         f"{quorum(len(voters))}. Start the others ({names(set(voters) - set(up))}): systemctl start etcd; journalctl "
-        f"-u etcd. If their data is lost, the database has to be restored from a snapshot: {RECOVERY}"
+        f"-u etcd. If their data is lost, {RESTORE}"
     )
 
 

@@ -19,7 +19,7 @@ _NAME = re.compile(
     rf"(?P<time>\d{{8}}T\d{{6}}Z)_etcd-(?P<version>[0-9][0-9a-z.+-]*)_rev-(?P<revision>\d+)_(?P<series>{_WORD})"
     rf"(?:_(?P<label>{_WORD}))?\.db"
 )
-_TIME = "%Y%m%dT%H%M%SZ"
+TIME = "%Y%m%dT%H%M%SZ"
 # What is left to others on the file system, beside a tenth of the snapshot: etcd writes on while it is taken.
 _SPARE = 100 * 2**20
 _MIB = 2**20
@@ -38,7 +38,7 @@ class Snapshot:
     @property
     def name(self) -> str:
         label = f"_{self.label}" if self.label else ""
-        when = self.taken.strftime(_TIME)
+        when = self.taken.strftime(TIME)
         return f"{when}_etcd-{self.version}_rev-{self.revision}_{self.series}{label}.db"
 
 
@@ -48,7 +48,7 @@ def parse(name: str) -> Snapshot | None:
     if not match:
         return None
     try:
-        taken = datetime.datetime.strptime(match["time"], _TIME).replace(tzinfo=datetime.timezone.utc)
+        taken = datetime.datetime.strptime(match["time"], TIME).replace(tzinfo=datetime.timezone.utc)
     except ValueError:
         return None
     return Snapshot(taken, match["version"], int(match["revision"]), match["series"], match["label"] or "")

@@ -25,6 +25,8 @@ ETCD_JOINED = "var/lib/k8sgu/etcd-joined"
 # What a member's first start needs: the members there are then.
 ETCD_INITIAL = "etc/etcd/initial.env"
 ETCD_PKI = "etc/etcd/pki"
+# A restore that was begun with a snapshot on this node, and has not come to its end; the module etcd_restore writes it.
+ETCD_RESTORE = "var/lib/k8sgu/etcd-restore.json"
 # Where etcd's data is on a volume of its own, the unit that mounts it; the module data_volume writes it.
 ETCD_MOUNT = f"{UNITS}/var-lib-etcd.mount"
 KUBELET_CONFIG = "var/lib/kubelet/config.yaml"
@@ -72,7 +74,7 @@ def entries(path: Path) -> list[str]:
 
 
 def owner(content: str) -> Values:
-    """The content of /etc/k8sgu/cluster.json; {} if it is missing or damaged."""
+    """The content of /etc/k8sgu/cluster.json, or of another record; {} if it is missing or damaged."""
     try:
         found = json.loads(content or "{}")
     except ValueError:
@@ -149,7 +151,15 @@ def etcd(root: Path, fetch: Any = fetch_members) -> Values:
         "mounted": os.path.ismount(root / "var/lib/etcd"),
         "initial": [part.partition("=")[0] for part in initial.group(1).split(",")] if initial else [],
         "members": found,
+        "restoring": restoring(root),
     }
+
+
+def restoring(root: Path) -> str:
+    """The snapshot of a restore that has not come to its end; empty also if etcd's data is still in its place."""
+    said = owner(text(root / ETCD_RESTORE))
+    aside = f"{ETCD_DATA}-before-{said.get('id')}"
+    return str(said.get("snapshot") or "") if said.get("id") and exists(root / aside) else ""
 
 
 def programs(root: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Sequence
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import RECOVERY, quorum
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import RESTORE, quorum
 from ansible_collections.k8sgu.cluster.plugins.module_utils._volume.options import ETCD_DATA as DATA
 
 UNMOUNTED = (
@@ -24,10 +24,18 @@ UNMOUNTED = (
 Node = Mapping[str, Any]
 
 
-def check_members(record: Mapping[str, Any], nodes: Sequence[Node], record_file: str) -> list[str]:
-    """A problem for each member that may not start. `nodes`: as in `living`; `record_file`: its path."""
+def check_members(
+    record: Mapping[str, Any], nodes: Sequence[Node], record_file: str, restoring: bool = False
+) -> list[str]:
+    """A problem for each member that may not start. `nodes`: as in `living`; `record_file`: its path.
+
+    restoring: a restore that was begun is being completed.
+    """
     members = [node for node in nodes if node["etcd"]]
     read = [node for node in members if node.get("membership")]
+    begun = [node for node in read if _etcd(node).get("restoring")]
+    if begun and not restoring:
+        return [_unrestored(node) for node in begun]
     empty = [node for node in read if _is_empty(node)]
     hidden = [node for node in read if _hidden(node)]
     joined = _joined(read)
@@ -43,6 +51,13 @@ def check_members(record: Mapping[str, Any], nodes: Sequence[Node], record_file:
         found += [(node, _alone(node, lived, unread, record_file)) for node in empty]
     found += [(node, UNMOUNTED) for node in hidden]
     return [f"{node['name']}: {problem}" for node, problem in found if problem]
+
+
+def _unrestored(node: Node) -> str:
+    return (
+        f"{node['name']}: a restore of {_etcd(node)['restoring']} was begun and has not come to its end, so that "
+        "members of etcd may be without data; complete it: playbooks/restore.yml"
+    )
 
 
 def _is_empty(node: Node) -> bool:
@@ -159,7 +174,7 @@ def _beside(node: Node, members: Sequence[Node], joined: Sequence[Node]) -> str:
         f"members answer ({', '.join(sorted(there)) or 'none'}), and {needed} are needed"
         + (f"; {', '.join(sorted(unread))} could not be read" if unread else "")
         + f". Start etcd on {_names(silent)} (systemctl start etcd; journalctl -u etcd), then run this again. Where "
-        f"the data of a majority is lost, the database has to be restored from a snapshot: {RECOVERY}"
+        f"the data of a majority is lost, {RESTORE}"
     )
 
 
@@ -173,7 +188,7 @@ def _alone(node: Node, lived: bool, unread: Sequence[str], record_file: str) -> 
     if not lived:
         return ""
     return (
-        f"etcd has no data in {DATA}, but the cluster has lived: its database is lost; restore the directory from a "
-        "backup (etcdutl snapshot restore), or give the data up: playbooks/destroy.yml and then site.yml, or with "
+        f"etcd has no data in {DATA}, but the cluster has lived: its database is lost; {RESTORE}, or give the data "
+        "up: playbooks/destroy.yml and then site.yml, or with "
         f"machines of your own reinstall them and remove {record_file}"
     )

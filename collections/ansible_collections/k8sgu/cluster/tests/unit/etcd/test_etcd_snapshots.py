@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import bolt, etcd_snapshot, snapshots
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import bolt, etcd_snapshot, snapshot_file, snapshots
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcdctl import EtcdError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPECS
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.snapshots import Snapshot
@@ -180,7 +180,7 @@ def test_a_part_of_a_snapshot_is_no_snapshot(tmp_path: Path, case: str, content:
     path = tmp_path / "s.db"
     path.write_bytes(content)
     with pytest.raises(EtcdError, match=expected):
-        etcd_snapshot._facts(str(path), {})
+        snapshot_file.facts(str(path), {})
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

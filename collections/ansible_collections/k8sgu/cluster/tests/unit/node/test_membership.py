@@ -87,7 +87,15 @@ def test_a_machine_just_made_tells_nothing(tmp_path: Path) -> None:
         "cluster": "",
         "fixed": {},
         "born": False,
-        "etcd": {"data": False, "joined": False, "volume": False, "mounted": False, "initial": [], "members": None},
+        "etcd": {
+            "data": False,
+            "joined": False,
+            "volume": False,
+            "mounted": False,
+            "initial": [],
+            "members": None,
+            "restoring": "",
+        },
         "programs": {},
         "kept": [],
         "emulates": "",
@@ -107,6 +115,7 @@ def test_a_node_without_a_record_shows_what_its_cluster_was_made_with(old: Path)
             "joined": False,
             "volume": False,
             "mounted": False,
+            "restoring": "",
             "initial": ["cp-0", "cp-1"],
             "members": [
                 {"name": "cp-0", "address": "10.240.0.10", "started": True, "learner": False},
@@ -206,3 +215,10 @@ def test_a_member_without_data_is_not_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("answer", ["", "not found", "{}", "[1]", "null"])
 def test_an_answer_that_is_none_is_no_answer(old: Path, answer: str) -> None:
     assert not membership.etcd(old, lambda address, pki: answer)["members"]
+
+
+def test_a_restore_shows_once_data_was_set_aside(tmp_path: Path) -> None:
+    write(tmp_path, membership.ETCD_RESTORE, '{"id": "20261129T181500Z", "snapshot": "s.db"}')
+    assert membership.etcd(tmp_path)["restoring"] == ""
+    (tmp_path / f"{membership.ETCD_DATA}-before-20261129T181500Z").mkdir(parents=True)
+    assert membership.etcd(tmp_path)["restoring"] == "s.db"

@@ -426,3 +426,14 @@ def test_a_member_whose_volume_is_not_mounted_does_not_pass_for_lost() -> None:
     # With it mounted and empty the data is lost, as on a root disk.
     assert members.check_members(THREE, [*others, last(mounted=True)], FILE) == []
     assert members.joining([*others, last(mounted=True)]) == ["cp-2"]
+
+
+def test_a_restore_that_was_cut_off_is_named_and_nothing_else() -> None:
+    """Members without data would be told to join, or to come back from a backup."""
+    nodes = [lived("cp-0", ALL[:1], restoring="s.db"), node("cp-1", {"joined": True}), node("cp-2", {"joined": True})]
+    assert members.check_members(THREE, nodes, FILE) == [
+        "cp-0: a restore of s.db was begun and has not come to its end, so that members of etcd may be without data; "
+        "complete it: playbooks/restore.yml"
+    ]
+    assert members.check_members(THREE, nodes, FILE, restoring=True) == []
+    assert members.joining(nodes) == ["cp-1", "cp-2"]

@@ -1,0 +1,47 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tells which snapshots are on a node, how far its etcd is, and whether a restore was begun."""
+
+# Paths are text here, as in the options.
+# ruff: noqa: PTH112, PTH208
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Mapping
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcd_restore, etcdctl, snapshots
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.members import FAULTS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPECS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
+
+
+def run(call: Call) -> dict[str, Any]:
+    """The module's result. Raises OSError."""
+    options = call.options
+    directory = options["directory"]
+    names = os.listdir(directory) if os.path.isdir(directory) else []
+    return {
+        "changed": False,
+        "snapshots": [one.name for one in snapshots.listed(names)],
+        "set_aside": etcd_restore.set_aside(options["data_dir"]),
+        "restoring": etcd_restore.begun(options),
+        "revision": _revision(options),
+    }
+
+
+def _revision(options: Mapping[str, Any]) -> int:
+    """That of etcd on this node; 0 if it does not answer."""
+    try:
+        said = etcdctl.run(
+            *("endpoint", "status", "--command-timeout=5s", "-w", "json"),
+            program=options["etcdctl"],
+            environment=options["environment"],
+        )
+        return int(json.loads(said)[0]["Status"]["header"]["revision"])
+    except (*FAULTS, LookupError):
+        return 0
+
+
+MODULE = Module(ARGUMENT_SPECS["etcd_snapshot_info"], run, (OSError,))

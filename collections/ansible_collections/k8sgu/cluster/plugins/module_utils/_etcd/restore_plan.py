@@ -1,0 +1,218 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which snapshot is restored on which member, what is lost by it, and which snapshots do not serve. Pure.
+
+One member gets the data, alone. The others join it as they join any etcd, with what it has by then: so the snapshot
+needs to be on one node only, and all members have the same data whatever happens between.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from dataclasses import dataclass, field
+from typing import Any, Collection, Iterable, Mapping, Sequence
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import numbers
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import snapshots
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.contents import Contents
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.snapshots import Snapshot
+
+LATEST = "latest"
+# Revisions that are left out, so that none is given a second time: more than are written between two snapshots.
+# https://etcd.io/docs/v3.6/op-guide/recovery/#restoring-with-revision-bump
+BUMP = 1_000_000_000
+_SHOWN = 20
+_ENCRYPTED = re.compile(r"k8s:enc:([a-z]+):v\d+:([^:]+):")
+_SPARE = 100 * 2**20
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Way:
+    """`source` is the node with the snapshot. `lost` says what is lost, in words.
+
+    `goes_on`: an earlier run was cut off, which is completed.
+    """
+
+    problem: str = ""
+    source: str = ""
+    snapshot: str = ""
+    id: str = ""
+    bump: int = BUMP
+    lost: str = ""
+    goes_on: bool = False
+    lines: list[str] = field(default_factory=list)
+
+
+def way(
+    nodes: Sequence[Mapping[str, Any]],
+    wanted: str,
+    now: datetime.datetime,
+) -> Way:
+    """What a restore does.
+
+    nodes: each with `name`, and `found` of the module etcd_snapshot_info; None where that could not be asked.
+    wanted: a snapshot's name, or "latest".
+    """
+    silent = sorted(str(node["name"]) for node in nodes if not node.get("found"))
+    if silent:
+        return Way(
+            f"{', '.join(silent)} could not be asked, and could come back with the data that is replaced; start what "
+            "is stopped, or terminate the instance and run playbooks/infrastructure.yml, which makes it anew"
+        )
+    gone = {identity for node in nodes for identity in node["found"]["set_aside"]}
+    begun = sorted(
+        (str(node["found"]["restoring"]["id"]), str(node["name"]), str(node["found"]["restoring"]["snapshot"]))
+        for node in nodes
+        # One that was only prepared has changed nothing, and need not be completed.
+        if node["found"]["restoring"] and node["found"]["restoring"]["id"] in gone
+    )
+    there = _there(nodes)
+    if begun:
+        identity, source, name = begun[-1]
+        if wanted not in ("", LATEST, name):
+            return Way(
+                f"k8sgu_restore_snapshot: {wanted}, and a restore from {name} was begun on {source} and has not come "
+                f"to its end; complete it first (k8sgu_restore_snapshot={name}), then restore the other one"
+            )
+    else:
+        chosen, problem = _chosen(there, wanted, now)
+        if chosen is None:
+            return Way(problem)
+        identity, source, name = now.strftime(snapshots.TIME), chosen[1], chosen[0].name
+    snapshot = snapshots.parse(name)
+    if snapshot is None:
+        return Way(f"k8sgu_restore_snapshot: {name} has no name such as etcd_snapshot gives")
+    lost = _lost(snapshot, nodes, now)
+    return Way(
+        source=source,
+        snapshot=name,
+        id=identity,
+        bump=BUMP + max(0, _highest(nodes, there) - snapshot.revision),
+        lost=lost,
+        goes_on=bool(begun),
+        lines=_lines(nodes, source, name, identity, lost, bool(begun)),
+    )
+
+
+def _there(nodes: Sequence[Mapping[str, Any]]) -> list[tuple[Snapshot, str]]:
+    """Every snapshot with its node, the newest first."""
+    found = [(one, str(node["name"])) for node in nodes for one in snapshots.listed(node["found"]["snapshots"])]
+    return sorted(found, key=lambda row: (row[0].taken, row[0].revision), reverse=True)
+
+
+def _chosen(
+    there: Sequence[tuple[Snapshot, str]], wanted: str, now: datetime.datetime
+) -> tuple[tuple[Snapshot, str] | None, str]:
+    """The snapshot with its node, or why there is none."""
+    if not there:
+        return None, (
+            "no member has a snapshot in /var/lib/k8sgu/snapshots; copy one there, under a name such as "
+            "20261129T180210Z_etcd-3.6.14_rev-51234_manual.db (when it was taken, etcd's version, the revision)"
+        )
+    found = [row for row in there if wanted in (LATEST, row[0].name)]
+    if found:
+        return found[0], ""
+    more = f"\n  and {len(there) - _SHOWN} older ones" if len(there) > _SHOWN else ""
+    listed = "".join(f"\n  {one.name}  ({node}, {_age(now - one.taken)} old)" for one, node in there[:_SHOWN])
+    return None, (
+        f"k8sgu_restore_snapshot: {wanted or 'empty'}{' is on no member' if wanted else ''}; give one of these, or "
+        f"{LATEST}:{listed}{more}"
+    )
+
+
+def _highest(nodes: Sequence[Mapping[str, Any]], there: Iterable[tuple[Snapshot, str]]) -> int:
+    """The highest revision that is known to have been given."""
+    return max(
+        [*(int(node["found"]["revision"]) for node in nodes), *(one.revision for one, _node in there)], default=0
+    )
+
+
+def _lost(snapshot: Snapshot, nodes: Sequence[Mapping[str, Any]], now: datetime.datetime) -> str:
+    now_at = max((int(node["found"]["revision"]) for node in nodes), default=0)
+    taken = snapshot.taken.strftime("%Y-%m-%d %H:%M:%S UTC")
+    # A revision may have several changes.
+    count = f"{now_at - snapshot.revision} revisions" if now_at else "how many is not known, since etcd does not answer"
+    return f"what was written since {taken} is lost ({_age(now - snapshot.taken)}; {count})"
+
+
+def _age(passed: datetime.timedelta) -> str:
+    seconds = max(0, int(passed.total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _lines(
+    nodes: Sequence[Mapping[str, Any]], source: str, name: str, identity: str, lost: str, goes_on: bool
+) -> list[str]:
+    others = sorted(str(node["name"]) for node in nodes if node["name"] != source)
+    members = ", ".join(sorted([source, *others]))
+    return [
+        *([f"A restore that was begun at {identity} goes on."] if goes_on else []),
+        f"{source}: check {name}, and prepare its data beside etcd's",
+        "every control-plane node: stop the API server; pods go on",
+        f"{members}: stop etcd and move its data aside, to /var/lib/etcd/member-before-{identity}",
+        f"{source}: start etcd with the snapshot's data; {lost}",
+        "every control-plane node: start the API server",
+        "every node: a kubelet that the snapshot does not know registers anew",
+        *([f"{', '.join(others)}: join etcd, one after another, with its data"] if others else []),
+        "verify",
+    ]
+
+
+def unfit(
+    name: str,
+    found: Contents,
+    version: str,
+    nodes: Collection[str],
+    authority: Collection[str],
+    prefixes: Collection[str],
+) -> list[str]:
+    """Why a snapshot cannot be restored here, all reasons.
+
+    version: of the etcd that is installed. nodes: names of the cluster's members. authority: its CA's certificates.
+    prefixes: how values begin that the API servers can decrypt.
+    """
+    problems = []
+    snapshot = snapshots.parse(name)
+    if snapshot and numbers(snapshot.version)[:2] > numbers(version)[:2]:
+        problems.append(
+            f"{name} was taken by etcd {snapshot.version}, and {version} is installed, which cannot read it; bring the "
+            "cluster to the release that it was taken with first (playbooks/upgrade.yml)"
+        )
+    strange = not set(found.members) & set(nodes)
+    if strange or (found.authority and not found.authority & set(authority)):
+        shown = ", ".join(found.members) or "none"
+        why = (
+            f"its members are {shown}, and this cluster's {', '.join(sorted(nodes))}"
+            if strange
+            else "it has another CA"
+        )
+        problems.append(f"{name} is of another cluster: {why}")
+    for prefix, count in found.encrypted.items():
+        if prefix in prefixes:
+            continue
+        parts = _ENCRYPTED.match(prefix)
+        provider, key = parts.groups() if parts else ("", prefix)
+        problems.append(
+            f"{count} {'value' if count == 1 else 'values'} in {name} can be read only with the encryption key {key} "
+            f"({provider}), which this cluster does not have; put it back into secrets/encryption-keys.json of the "
+            "state directory from a backup of it, and run playbooks/control_plane.yml first"
+        )
+    return problems
+
+
+def room(size: int, free: int, directory: str, asides: Sequence[str]) -> list[str]:
+    """Why the data of a snapshot of `size` bytes does not fit where `free` bytes are free."""
+    needed = size + size // 10 + _SPARE
+    if free >= needed:
+        return []
+    old = f", for instance by removing what earlier restores kept ({', '.join(asides)})" if asides else ""
+    return [
+        f"the snapshot's data needs {-(-needed // _MIB)} MiB with room to spare, and {directory} has {free // _MIB} "
+        f"MiB free; make room{old}"
+    ]
