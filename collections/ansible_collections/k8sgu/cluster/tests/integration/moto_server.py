@@ -45,6 +45,8 @@ class Server:
     seconds: float = 0.0
     # The actions that the caller may use, for what calls imply; None: moto alone decides.
     allowed: list[str] | None = None
+    # The actions that callers were checked for while `allowed` was set.
+    checked: set[str] = field(default_factory=set)
     # The policy of an organization that the account is in.
     organization: dict[str, Any] | None = None
     # How far AWS is behind its own changes; not at all unless `lag.calls` says so.
@@ -162,6 +164,9 @@ def _serving() -> Iterator[Server]:
         if state.allowed is not None:
             call = f"{service}:{parameters.get('Action', '')}"
             needed = [action for row in implied.of(call, parameters) for action in row.actions]
+            # Some services name the action in a header.
+            target = str(environ.get("HTTP_X_AMZ_TARGET", "")).rpartition(".")[2]
+            state.checked |= {f"{service}:{target}" if target else call, *needed}
             missing = [action for action in needed if action not in state.allowed]
             if missing:
                 start_response("403 Forbidden", [("Content-Type", "text/xml")])

@@ -125,13 +125,28 @@ def test_it_suffices(server: Server, layout: str) -> None:
     assert picture(server) == before
 
 
-@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_one_action_less_fails(server: Server, layout: str) -> None:
+def test_no_action_is_there_without_need(server: Server, layout: str) -> None:
+    """Making, comparing or removing is checked for each action of the policy; the tests below take some of them out."""
+    caller = Caller(server)
+    wanted = needed(layout)
+    caller.may(actions(policy.document(Description("demo", REGION))))
+    server.checked.clear()
+    run(aws=caller.aws, **LAYOUTS[layout])
+    run(aws=caller.aws, state="compared", **LAYOUTS[layout])
+    run(aws=caller.aws, state="absent")
+    enforce(server, False)
+    assert [action for action in wanted if action not in server.checked | REPAIRS] == []
+
+
+# Every eighth, from another one for each layout: reads, changes and removals of each service.
+@pytest.mark.parametrize(("first", "layout"), list(enumerate(LAYOUTS)))
+def test_one_action_less_fails(server: Server, layout: str, first: int) -> None:
     """Each action in turn is taken out of the policy; making, removing or comparing then fails, and names it."""
     caller = Caller(server)
     enforce(server, False)
-    wanted = needed(layout)
+    wanted = [action for action in needed(layout) if action not in REPAIRS][first * 4 :: 8]
+    assert len({action.partition(":")[0] for action in wanted}) > 1
     # The reads of a removal, whose description is empty, are those of everything there can be.
     everything = actions(policy.document(Description("demo", REGION)))
     assert set(everything) > REPAIRS
@@ -142,7 +157,7 @@ def test_one_action_less_fails(server: Server, layout: str) -> None:
     making, removing = (empty, LAYOUTS[layout]), (made, {"state": "absent"})
     comparing = (made, {**LAYOUTS[layout], "state": "compared"})
     superfluous = []
-    for action in (action for action in wanted if action not in REPAIRS):
+    for action in wanted:
         # First what is likely to need it.
         removes = re.match(r"\w+:(Delete|Detach|Disassociate|Release|Remove|Revoke|Terminate)", action)
         for start, asked in (removing, making, comparing) if removes else (making, removing, comparing):

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[7]
 PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
 TASK_FILES = sorted((ROOT / "collections/ansible_collections/k8sgu/cluster/roles").glob("*/tasks/*.yml"))
 # What a part of the nodes would be told of, or done to, as if it were all of them.
-WHOLE = {"destroy", "drift", "rotate_encryption_key", "security_report"}
+WHOLE = {"destroy", "drift", "restore", "rotate_encryption_key", "security_report"}
 
 
 # What works without a node: before there is one, and when there is none any more.
@@ -41,7 +41,7 @@ def test_a_playbook_first_asks_how_it_was_called(path: Path) -> None:
     if "hosts" in first:
         assert first["hosts"].startswith("{{ query('k8sgu.cluster.hosts', '"), first["name"]
         assert first["hosts"].endswith(", limit=false) }}") == (path.stem in WHOLE)
-        wanted = re.search("inventory='(.*?)'", first["hosts"])
+        wanted = re.search(r"inventory=(?:\w+ \| default\()?'(.*?)'", first["hosts"])
         assert (wanted[1] if wanted else "nodes") == NO_NODES.get(path.stem, "nodes")
     else:
         assert path.with_name(first["ansible.builtin.import_playbook"]) in PLAYBOOKS
