@@ -54,6 +54,12 @@ options:
     description: How many snapshots of O(series) stay, the newest ones. Older ones are removed after the new one has been verified. At least 1.
     type: int
     default: 3
+  disk_percent:
+    description:
+      - How much of the disk the snapshots of O(series) may have together, in percent of what would be free without them, so that they never fill
+        it. Older ones are removed beyond that, though O(keep) would let them stay; the newest always stays. From 1 to 100.
+    type: int
+    default: 100
   timeout:
     description: Seconds that the snapshot may take, and as long it waits for another run.
     type: int

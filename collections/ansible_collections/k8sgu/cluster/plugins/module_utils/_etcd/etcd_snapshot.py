@@ -7,7 +7,7 @@ https://etcd.io/docs/v3.6/op-guide/recovery/
 """
 
 # Paths are text here, as in the options and in results.
-# ruff: noqa: PTH101, PTH102, PTH105, PTH112, PTH116, PTH117, PTH118, PTH120, PTH123, PTH202, PTH208
+# ruff: noqa: PTH101, PTH102, PTH105, PTH116, PTH117, PTH118, PTH120, PTH123, PTH202, PTH208
 from __future__ import annotations
 
 import contextlib
@@ -66,7 +66,8 @@ def run(call: Call) -> dict[str, Any]:
             if stat.S_IMODE(os.stat(directory).st_mode) != 0o700:
                 os.chmod(directory, 0o700)
             _clear(directory)
-        there = os.listdir(directory) if os.path.isdir(directory) else []
+        sizes = _sizes(directory)
+        there = list(sizes)
         found = snapshots.listed(there)
         now = datetime.datetime.now(datetime.timezone.utc)
         for old in snapshots.serving(found, options["series"], options["label"], now, options["max_age"]):
@@ -82,13 +83,19 @@ def run(call: Call) -> dict[str, Any]:
             facts = snapshot_file.Facts(etcd.revision, 0, "", etcd.size, etcd.members)
         else:
             new, facts = _take(directory, etcd, options)
-        gone = snapshots.surplus(snapshots.listed([*there, new.name]), options["series"], options["keep"])
-        for old in gone:
+        free = snapshot_file.free_bytes(directory) - (etcd.size if call.check_mode else 0)
+        sizes[new.name] = facts.bytes
+        surplus = snapshots.surplus(
+            snapshots.listed(sizes), options["series"], options["keep"], sizes, free, options["disk_percent"]
+        )
+        # One that is dated later is of a clock that ran ahead.
+        gone = {old.name: why for old, why in surplus if old.name != new.name}
+        for name in gone:
             if not call.check_mode:
-                remove_file(os.path.join(directory, old.name))
-    after = [name for name in [*there, new.name] if name not in {old.name for old in gone}]
+                remove_file(os.path.join(directory, name))
+    after = [name for name in sizes if name not in gone]
     changes = [f"take a snapshot of {etcd.size} bytes at revision {facts.revision}: {new.name}"]
-    changes += [f"remove {old.name}: {options['keep']} of {options['series']} are kept" for old in gone]
+    changes += [f"remove {name}: {why}" for name, why in gone.items()]
     return _result(os.path.join(directory, new.name), facts, time.monotonic() - began, there, after, changes)
 
 
@@ -100,6 +107,8 @@ def _refuse(options: Mapping[str, Any]) -> None:
             raise EtcdError(problem)
     if options["keep"] < 1:
         raise EtcdError(f"keep: it is {options['keep']}, and the newest snapshot always stays; give 1 or more")
+    if not 1 <= options["disk_percent"] <= 100:
+        raise EtcdError(f"disk_percent: it is {options['disk_percent']}; give 1 to 100")
     if not os.path.isabs(options["directory"]):
         raise EtcdError(f"directory: {options['directory']} is no absolute path")
 
@@ -108,13 +117,13 @@ def _asked(options: Mapping[str, Any]) -> Etcd:
     """Raises EtcdError if this node's member has no quorum, or does not have all data."""
     ask = functools.partial(etcdctl.run, program=options["etcdctl"], environment=options["environment"])
     try:
-        # Answered only when the member has applied all that was acknowledged before.
+        # A learner answers nothing else.
+        if json.loads(ask("endpoint", "status", "-w", "json"))[0]["Status"].get("isLearner"):
+            raise EtcdError("no snapshot was taken: this node's member is a learner; take it on another member")
+        # Answered only when the member has applied all that was acknowledged before, which its status is of then.
         ask("endpoint", "health", "-w", "json")
         status = json.loads(ask("endpoint", "status", "-w", "json"))[0]["Status"]
         members = plan.parse(json.loads(ask("member", "list", "-w", "json")))
-        own = int(status["header"]["member_id"])
-        if any(member.id == own and member.learner for member in members):
-            raise EtcdError("no snapshot was taken: this node's member is a learner; take it on another member")
         if any("CORRUPT" in str(error) for error in status.get("errors") or ()):
             raise EtcdError(f"no snapshot was taken: this member's data is corrupt; see {plan.RECOVERY}")
         return Etcd(
@@ -175,7 +184,8 @@ def _save(path: str, etcd: Etcd, options: Mapping[str, Any]) -> None:
 def _verified(path: str, etcd: Etcd, options: Mapping[str, Any]) -> snapshot_file.Facts:
     """What a new snapshot holds. Raises EtcdError if it is not whole, of another cluster, or older than it may be."""
     facts = snapshot_file.facts(path, options)
-    if facts.revision < etcd.revision:
+    # Without any key etcd is at 1, and etcdutl finds none.
+    if max(facts.revision, 1) < etcd.revision:
         raise EtcdError(
             f"the snapshot is at revision {facts.revision}, and etcd was at {etcd.revision} before it was taken; it "
             "was thrown away"
@@ -218,6 +228,15 @@ def _clear(directory: str) -> None:
     for name in os.listdir(directory):
         if _UNFINISHED.fullmatch(name):
             shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+
+
+def _sizes(directory: str) -> dict[str, int]:
+    """{name: bytes} of what is in the directory; empty if there is none."""
+    found = {}
+    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+        for entry in entries:
+            found[entry.name] = entry.stat(follow_symlinks=False).st_size
+    return found
 
 
 def _result(

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl, snapshots
 
 _PROGRAM: dict[str, Any] = {
     "etcdctl": {"type": "path", "default": etcdctl.PROGRAM},
     "environment": {"type": "path", "default": etcdctl.ENVIRONMENT},
 }
 
-_SNAPSHOTS: dict[str, Any] = {"directory": {"type": "path", "default": "/var/lib/k8sgu/snapshots"}}
+_SNAPSHOTS: dict[str, Any] = {"directory": {"type": "path", "default": snapshots.DIRECTORY}}
 _UTILITY: dict[str, Any] = {"etcdutl": {"type": "path", "default": etcdctl.UTILITY}}
 _DATA: dict[str, Any] = {"data_dir": {"type": "path", "default": "/var/lib/etcd"}}
 # What a restore goes by until its end.
@@ -54,6 +54,7 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
         "label": {"type": "str", "default": ""},
         "max_age": {"type": "int", "default": 86400},
         "keep": {"type": "int", "default": 3},
+        "disk_percent": {"type": "int", "default": 100},
         "timeout": {"type": "int", "default": 300},
         **_UTILITY,
         **_PROGRAM,

@@ -12,8 +12,12 @@ from __future__ import annotations
 import datetime
 import re
 from dataclasses import dataclass
-from typing import Iterable
+from typing import Iterable, Mapping
 
+# Where they are on a member.
+DIRECTORY = "/var/lib/k8sgu/snapshots"
+# The series of those that each member takes by itself.
+BACKUP = "backup"
 _WORD = r"[a-z0-9][a-z0-9.+-]*"
 _NAME = re.compile(
     rf"(?P<time>\d{{8}}T\d{{6}}Z)_etcd-(?P<version>[0-9][0-9a-z.+-]*)_rev-(?P<revision>\d+)_(?P<series>{_WORD})"
@@ -89,6 +93,24 @@ def room(size: int, free: int, directory: str) -> str:
     )
 
 
-def surplus(found: Iterable[Snapshot], series: str, keep: int) -> list[Snapshot]:
-    """Snapshots of a series that go when the newest of them has been verified: all but the `keep` newest."""
-    return [one for one in found if one.series == series][keep:]
+def surplus(
+    found: Iterable[Snapshot], series: str, keep: int, sizes: Mapping[str, int], free: int, percent: int
+) -> list[tuple[Snapshot, str]]:
+    """Snapshots of a series, the newest first, that go when the newest has been verified, each with the reason.
+
+    At most `keep` stay, and together they have at most `percent` of the bytes that would be free without them; the
+    newest stays in any case. `sizes`: {name: bytes}, the newest's included, beside which `free` bytes are free.
+    """
+    own = [one for one in found if one.series == series]
+    most = (free + sum(sizes[one.name] for one in own)) * percent // 100
+    gone: list[tuple[Snapshot, str]] = []
+    together = 0
+    for number, one in enumerate(own):
+        together += sizes[one.name]
+        if number >= keep:
+            gone.append((one, f"{keep} of {series} are kept"))
+        elif number and together > most:
+            gone.append(
+                (one, f"those of {series} may have {most // _MIB} MiB, {percent} % of what is free without them")
+            )
+    return gone

@@ -76,8 +76,10 @@ def test_which_snapshot_makes_another_one_needless(
 
 def test_the_newest_of_a_series_stay() -> None:
     found = [taken(1), taken(2, "backup"), taken(3, label="other"), taken(4), taken(5, "backup")]
-    assert snapshots.surplus(found, "upgrade", 1) == [found[2], found[3]]
-    assert snapshots.surplus(found, "upgrade", 3) == []
+    sizes = {one.name: MIB for one in found}
+    why = "1 of upgrade are kept"
+    assert snapshots.surplus(found, "upgrade", 1, sizes, MIB, 100) == [(found[2], why), (found[3], why)]
+    assert snapshots.surplus(found, "upgrade", 3, sizes, MIB, 100) == []
 
 
 def test_room_is_for_the_snapshot_and_something_to_spare() -> None:
@@ -185,6 +187,8 @@ def test_a_part_of_a_snapshot_is_no_snapshot(tmp_path: Path, case: str, content:
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"keep": 0}, "keep: it is 0, and the newest snapshot always stays; give 1 or more"),
+    ({"disk_percent": 0}, "disk_percent: it is 0; give 1 to 100"),
+    ({"disk_percent": 101}, "disk_percent: it is 101; give 1 to 100"),
     ({"series": ""}, "series:  cannot be part of a file's name"),
     ({"series": "up_grade"}, "series: up_grade cannot be part of a file's name"),
     ({"label": "../x"}, r"label: ../x cannot be part of a file's name"),
