@@ -21,7 +21,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._component.prepare i
     read_authority,
     validate_options,
 )
-from ansible_collections.k8sgu.cluster.plugins.plugin_utils._compiled import execute
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._compiled import execute, zipapp
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._templates import SourceError, Sources
 
 _MODULE = "k8sgu.cluster.component"
@@ -62,9 +62,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
             try:
                 if entry["src"] is not None:
                     return sources.read(entry["src"])
+                if entry.get("zipapp") is not None:
+                    return zipapp(entry["zipapp"])
                 dest = entry.get("dest") or entry["name"]
                 return sources.render(entry["template"], dest, entry["vars"]).encode("utf-8")
-            except SourceError as error:
+            except (SourceError, LookupError) as error:
                 raise ComponentError(str(error)) from error
 
         mirror = Mirror(options["mirror_dir"])

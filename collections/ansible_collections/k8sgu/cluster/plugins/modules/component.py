@@ -204,7 +204,7 @@ options:
             type: str
             default: "0755"
       files:
-        description: Files, written atomically. The content of a file that is present comes from exactly one of C(template), C(src) and C(content).
+        description: Files, written atomically. The content of a file that is present comes from exactly one of C(template), C(src), C(content) and C(zipapp).
         type: list
         elements: dict
         default: []
@@ -226,6 +226,12 @@ options:
             description: Additional variables for the template.
             type: dict
             default: {}
+          zipapp:
+            description:
+              - A module below this collection's C(module_utils) that has a function C(main), such as V(_etcd.backup). The file becomes a program
+                that C(/usr/bin/python3) runs, with all that the module imports, which may be the standard library and our own code.
+              - The same sources give the same bytes.
+            type: str
           owner: *owner
           group: *group
           mode:
@@ -271,9 +277,10 @@ options:
           state:
             description:
               - V(started) makes the unit run, V(stopped) stops it.
+              - V(on_demand) is for a unit that another one starts, such as a timer, and that ends by itself. It is neither started nor stopped.
               - V(absent) stops and disables it and removes the unit file that this module installed.
             type: str
-            choices: [started, stopped, absent]
+            choices: [started, on_demand, stopped, absent]
             default: started
       units:
         description:

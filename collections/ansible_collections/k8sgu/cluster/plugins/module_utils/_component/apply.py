@@ -19,6 +19,7 @@ from dataclasses import asdict, replace
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import accounts, health, origin, systemd, undo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import record as records
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import (
+    ON_DEMAND,
     Component,
     ComponentError,
     File,
@@ -222,7 +223,7 @@ class Application:
     def _remember(self) -> None:
         component, record = self.component, self.current.record
         before = records.read(component.name)
-        started = [unit for unit in component.units if unit.state == "started"]
+        started = [unit for unit in component.units if unit.state in ("started", ON_DEMAND)]
         record.started_with = {unit.name: records.restart_items(component, unit) for unit in started}
         record.reloaded_with = records.reload_items(component)
         record.commands_for = records.command_items(component)

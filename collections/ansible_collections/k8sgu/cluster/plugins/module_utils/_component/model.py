@@ -16,6 +16,9 @@ UNIT_DIRECTORY = "/etc/systemd/system"
 UNIT_MODE = 0o600
 INSTALL_ROOT = "/opt/k8sgu"
 
+# The state of a unit that something else starts, such as a timer, and that ends by itself.
+ON_DEMAND = "on_demand"
+
 # The effects that a change of a file can have on the component's units.
 RESTART, RELOAD, NOTHING = "restart", "reload", "nothing"
 

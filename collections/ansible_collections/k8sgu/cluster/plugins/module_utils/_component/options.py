@@ -35,7 +35,7 @@ def _unit() -> Spec:
         "name": {"type": "str", "required": True},
         **_contents(),
         "enabled": {"type": "bool", "default": True},
-        "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
+        "state": {"type": "str", "choices": ["started", "on_demand", "stopped", "absent"], "default": "started"},
     }
 
 
@@ -85,6 +85,7 @@ def _component() -> Spec:
             "options": {
                 "dest": {"type": "path", "required": True},
                 **_contents(),
+                "zipapp": {"type": "str"},
                 **_access("0644"),
                 "secret": {"type": "bool", "default": False},
                 "restart": {"type": "bool", "default": True},

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import accounts
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import record as records
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import (
+    ON_DEMAND,
     RELOAD,
     RESTART,
     UNIT_DIRECTORY,
@@ -270,7 +271,7 @@ class _Planner:
             if unit.state == "started":
                 self._run(unit, state)
                 started.append(unit)
-            elif state.running or state.active == "deactivating":
+            elif unit.state != ON_DEMAND and (state.running or state.active == "deactivating"):
                 # The last one first, so that units stop before those that they depend on.
                 result.actions.insert(0, Action(unit.name, "stop"))
                 self._because(f"stop {unit.name}: to be {unit.state}")

@@ -38,12 +38,14 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror import oci
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.errors import MirrorError
 
 _LINKS = "/usr/local/bin"
+# Where an entry's content comes from; a unit is no program.
+_CONTENTS = ("template", "src", "content", "zipapp")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]*")
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _MODE = re.compile(r"0?[0-7]{3,4}")
 _UNIT = re.compile(r"[a-zA-Z0-9@:._\\-]+\.(service|socket|timer|mount|path|target|slice|automount|swap)")
 
-# Returns the content of an entry with `template` or `src`.
+# Returns the content of an entry with `template`, `src` or `zipapp`.
 Load = Callable[[Dict[str, Any]], bytes]
 
 
@@ -266,11 +268,11 @@ class _Builder:
         return user
 
     def _content(self, option: str, entry: dict[str, Any], label: str, needed: bool) -> bytes | None:
-        given = [key for key in ("template", "src", "content") if entry[key] is not None]
+        ways = [key for key in _CONTENTS if key in entry]
+        given = [key for key in ways if entry[key] is not None]
         if len(given) > 1 or (needed and not given):
-            self.fault(
-                f"{option}: {label} needs exactly one of template, src and content, not {' and '.join(given) or 'none'}"
-            )
+            known = f"{', '.join(ways[:-1])} and {ways[-1]}"
+            self.fault(f"{option}: {label} needs exactly one of {known}, not {' and '.join(given) or 'none'}")
             return b""
         if not given:
             return None
@@ -287,7 +289,7 @@ class _Builder:
     def _file(self, entry: dict[str, Any]) -> File:
         dest = self._path("files", entry["dest"])
         absent = entry["state"] == "absent"
-        if absent and any(entry[key] is not None for key in ("template", "src", "content")):
+        if absent and any(entry[key] is not None for key in _CONTENTS):
             self.fault(f"files: {dest} is to be absent and has content; drop one")
         content = None if absent else self._content("files", entry, dest, needed=True)
         if entry["validate"] is not None and "%s" not in entry["validate"]:

@@ -38,7 +38,8 @@ class Record:
     """Written when the component is healthy, so that it describes what runs, not what was attempted.
 
     binaries: {path: [size, mtime, ctime, inode, SHA-256]}; while the first four are unchanged, it is not hashed again.
-    started_with, reloaded_with, commands_for: what units, reloads and on_change commands used last.
+    started_with, reloaded_with, commands_for: what units, reloads and on_change commands used last; a unit on demand
+    uses what there is at the time.
     health: the check that succeeded then, which the former state must pass again after a rollback.
     """
 

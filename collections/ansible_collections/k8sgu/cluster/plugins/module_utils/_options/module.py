@@ -13,8 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping
 
-from ansible.module_utils.basic import AnsibleModule
-
 
 def _silent(_text: str) -> None:
     pass
@@ -61,6 +59,9 @@ def carry_out(module: Module, call: Call, run: Callable[[Call], dict[str, Any]] 
 
 def run_module(module: Module) -> None:
     """`main` of every module of this collection."""
+    # Not above: programs on nodes, where Ansible is not installed, call a module's work too.
+    from ansible.module_utils.basic import AnsibleModule
+
     ansible = AnsibleModule(
         argument_spec=dict(module.argument_spec), supports_check_mode=module.check_mode, **module.rules
     )

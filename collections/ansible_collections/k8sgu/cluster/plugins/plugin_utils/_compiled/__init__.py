@@ -26,6 +26,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._ansible_internals import node_interpreter, run_source
 
 _UTILS = "ansible_collections.k8sgu.cluster.plugins.module_utils"
+_ROOT = PurePosixPath(*_UTILS.split("."))
 _DIRECTORY = Path(__file__).parents[2] / "module_utils"
 _IMPORT = re.compile(
     rf"^[ ]*from {re.escape(_UTILS)}\.(?P<module>[\w.]+) import (?P<names>\([^)]*\)|[^(\n]+)$", re.MULTILINE
@@ -33,6 +34,8 @@ _IMPORT = re.compile(
 # Imports that are only for types are not executed.
 _TYPING_BLOCK = re.compile(r"^if TYPE_CHECKING:\n(?:(?:[ ]+.*)?\n)+", re.MULTILINE)
 _NODE_HALF = Path(__file__).with_name("on_node.py")
+# Nothing but the standard library, and none of the caller's settings of Python.
+_FIRST_LINE = b"#!/usr/bin/python3 -IS\n"
 # Printed before the answer, since a shell's profile may print something first.
 _MARK = "k8sgu-answer:"
 _SHOWN_CHARACTERS = 2000
@@ -81,15 +84,42 @@ def _archive(module: str) -> tuple[str, str]:
 
     The same sources give the same bytes.
     """
-    root = PurePosixPath(*_UTILS.split("."))
+    content = _zipped(_sources(module))
+    return hashlib.sha256(content).hexdigest(), base64.b64encode(content).decode("ascii")
+
+
+@functools.cache
+def zipapp(module: str) -> bytes:
+    """A program that Python on a node runs: a module below module_utils with its function `main`, and all it imports.
+
+    `main` takes no argument and returns the exit status. The same sources give the same bytes. Raises LookupError if
+    there is no such module. https://docs.python.org/3/library/zipapp.html
+    """
+    if _file(module) is None:
+        raise LookupError(f"there is no {module} in module_utils")
+    files = _sources(module)
+    # zipimport finds a package by this file, which the directories of a collection lack.
+    for package in (_ROOT, *list(_ROOT.parents)[:-1]):
+        files.setdefault(str(package / "__init__.py"), b"")
+    files["__main__.py"] = f"import sys\n\nfrom {_UTILS}.{module} import main\n\nsys.exit(main())\n".encode()
+    return _zipped(files, _FIRST_LINE)
+
+
+def _sources(module: str) -> dict[str, bytes]:
+    """{path: source} of a module below module_utils and of all that it imports there."""
     sources: dict[str, bytes] = {}
     _collect(module, sources)
+    return {str(_ROOT / path): source for path, source in sources.items()}
+
+
+def _zipped(files: dict[str, bytes], before: bytes = b"") -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, source in sorted(sources.items()):
-            # Without the file's time, which differs between checkouts.
-            archive.writestr(zipfile.ZipInfo(str(root / path)), source)
-    return hashlib.sha256(buffer.getvalue()).hexdigest(), base64.b64encode(buffer.getvalue()).decode("ascii")
+    buffer.write(before)
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path, content in sorted(files.items()):
+            # Without the file's time, which differs between checkouts, and not compressed, as versions of zlib differ.
+            archive.writestr(zipfile.ZipInfo(path), content)
+    return buffer.getvalue()
 
 
 def _collect(module: str, sources: dict[str, bytes]) -> None:

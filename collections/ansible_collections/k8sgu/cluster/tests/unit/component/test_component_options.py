@@ -64,8 +64,11 @@ def test_binaries_become_artifacts_and_links(mirror: Mirror) -> None:
         ({"name": "x", "files": [{"dest": "/x", "content": "", "bogus": 1}]}, "bogus"),
         ({"name": "x", "files": [{"dest": "/x", "content": ""}] * 2}, "/x is already given by x"),
         ({"name": "x", "files": [{"dest": "x", "content": ""}]}, "not an absolute path"),
-        ({"name": "x", "files": [{"dest": "/x"}]}, "exactly one of template, src and content, not none"),
+        ({"name": "x", "files": [{"dest": "/x"}]}, "exactly one of template, src, content and zipapp, not none"),
         ({"name": "x", "files": [{"dest": "/x", "src": "a", "content": "b"}]}, "not src and content"),
+        ({"name": "x", "files": [{"dest": "/x", "src": "a", "zipapp": "_etcd.backup"}]}, "not src and zipapp"),
+        ({"name": "x", "files": [{"dest": "/x", "zipapp": "a", "state": "absent"}]}, "is to be absent and has content"),
+        ({"name": "x", "unit": {"name": "x.service", "zipapp": "_etcd.backup"}}, "zipapp"),
         (
             {"name": "x", "files": [{"dest": "/x", "content": "b", "state": "absent"}]},
             "is to be absent and has content",

@@ -188,6 +188,17 @@ def test_units_stop_in_reverse_order_and_only_when_running() -> None:
     assert result.actions == [Action("c.service", "stop"), Action("a.service", "stop")]
 
 
+@pytest.mark.parametrize("active", ["inactive", "activating", "failed", "deactivating"])
+def test_a_unit_on_demand_is_placed_and_neither_started_nor_stopped(active: str) -> None:
+    unit = replace(UNIT, name="x.service", content=b"[Service]\nType=oneshot\n", state="on_demand")
+    component = Component("x", units=[unit])
+    states = {unit.name: UnitState("loaded", active, enabled="static")}
+    assert not plan(component, settled(component, units=states)).changed
+    changed = plan(component, replace(settled(component, units=states), paths={unit.path: PathState()}))
+    assert [file.dest for file in changed.files] == [unit.path] and changed.daemon_reload
+    assert not (changed.actions or changed.enable or changed.disable)
+
+
 def test_a_change_of_one_units_file_leaves_the_others_alone() -> None:
     other = replace(UNIT, name="other.service")
     component = replace(ETCD, units=[UNIT, other])

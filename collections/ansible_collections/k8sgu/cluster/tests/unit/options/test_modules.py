@@ -203,7 +203,7 @@ def ended(monkeypatch: pytest.MonkeyPatch, module: Module) -> tuple[dict[str, An
             told.append(self.no_log_values)
             raise Ended({"failed": True, **result})
 
-    monkeypatch.setattr(entry, "AnsibleModule", Fake)
+    monkeypatch.setattr("ansible.module_utils.basic.AnsibleModule", Fake)
     with pytest.raises(Ended) as end:
         run_module(module)
     return end.value.args[0], told
@@ -236,6 +236,6 @@ def test_an_error_of_a_module_is_its_failure_with_what_was_done(monkeypatch: pyt
 
 
 def test_any_other_error_is_a_fault_of_ours_and_shown_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entry, "AnsibleModule", ended)
+    monkeypatch.setattr("ansible.module_utils.basic.AnsibleModule", ended)
     with pytest.raises(KeyError):
         entry.carry_out(Module({}, lambda call: call.options["nothing"], (Refused,)), Call({}))
