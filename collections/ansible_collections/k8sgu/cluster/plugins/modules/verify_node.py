@@ -11,7 +11,7 @@ short_description: Makes the checks of a cluster that only a node can make
 version_added: 0.1.0
 description:
   - Tries every listening socket of the node without TLS, and the kubelet, the API server and etcd without a certificate; checks
-    etcd's health and the bytes of a Secret in it; and searches the audit log for an event. All in one execution.
+    etcd's health, its snapshots and the bytes of a Secret in it; and searches the audit log for an event. All in one execution.
   - It changes nothing and never fails because of a check; M(k8sgu.cluster.verify_report) does.
 author:
   - The k8sgu authors (@k8sgu)
@@ -36,6 +36,10 @@ options:
     default: 6443
   etcd_members:
     description: Number of members that etcd should have; V(0) on a node without a member.
+    type: int
+    default: 0
+  etcd_snapshot_minutes:
+    description: Interval at which the node's member of etcd should take snapshots by itself; V(0) if it should not, which is not checked.
     type: int
     default: 0
   plaintext_ports:

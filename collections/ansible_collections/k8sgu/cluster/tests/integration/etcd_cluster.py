@@ -82,8 +82,8 @@ class Etcd:
         )
         return path
 
-    def start(self, name: str, directory: Path | None = None) -> None:
-        """Starts a member, with the programs of `directory` from now on, and waits until it serves."""
+    def start(self, name: str, directory: Path | None = None, state: str = "new") -> None:
+        """Starts a member, with the programs of `directory` from now on. `state`: existing, for one that joins."""
         member = self.members[name]
         member.programs = directory or member.programs
         tls = [
@@ -105,6 +105,7 @@ class Etcd:
                     f"--listen-peer-urls=https://127.0.0.1:{member.peer}",
                     f"--initial-advertise-peer-urls=https://127.0.0.1:{member.peer}",
                     f"--initial-cluster={together}",
+                    f"--initial-cluster-state={state}",
                     "--unsafe-no-fsync",
                     *tls,
                 ],

@@ -21,7 +21,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import ansible_program
+import api_server
 import etcd_cluster
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.snapshots import parse
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._compiled import zipapp
 
 KEYS = 300
 VALUE = "v" * 2000
@@ -244,3 +248,85 @@ def test_a_disk_without_room_is_refused_with_both_numbers(etcd: etcd_cluster.Etc
         assert not any(place.rglob("*.db"))
     finally:
         subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As the role places it, which a node's own Python runs."""
+    path = tmp_path_factory.mktemp("program") / "etcd-snapshot.pyz"
+    path.write_bytes(zipapp("_etcd.backup"))
+    path.chmod(0o755)
+    return path
+
+
+def backup(
+    program: Path, etcd: etcd_cluster.Etcd, directory: Path, *arguments: str, name: str = "cp-0"
+) -> subprocess.CompletedProcess[str]:
+    programs = etcd.members[name].programs
+    given = [
+        *("--keep=2", "--patience=0", f"--directory={directory}", f"--environment={etcd.environment(name)}"),
+        *(f"--etcdctl={programs / 'etcdctl'}", f"--etcdutl={programs / 'etcdutl'}"),
+    ]
+    # No variable of the caller's, as from systemd.
+    environment = {"PATH": "/usr/bin:/bin"}
+    return subprocess.run(
+        [str(program), *given, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_the_program_takes_backups_and_keeps_the_newest(etcd: etcd_cluster.Etcd, program: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "snapshots"
+    upgrade = Path(take(etcd, directory, series="upgrade", label="a-to-b")["path"])
+    # Of a clock that ran ahead, at a revision that is not reached.
+    ahead = directory / "20991231T000000Z_etcd-3.6.14_rev-999999999_backup.db"
+    ahead.write_bytes(upgrade.read_bytes())
+    taken = []
+    for number in range(3):
+        etcd.etcdctl("cp-0", "put", "more", str(number))
+        done = backup(program, etcd, directory, "--keep=1")
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        [line] = done.stdout.splitlines()
+        taken.append(line.partition(": ")[0])
+        one = parse(taken[-1])
+        assert one is not None and (one.series, one.label) == ("backup", "")
+        keys = len(etcd.etcdctl("cp-0", "get", "", "--prefix", "--keys-only").stdout.split())
+        assert f": revision {one.revision}, {keys} keys, {(directory / one.name).stat().st_size} bytes, " in line
+    # Beside it what is the newest by its name, and what is the newest.
+    assert {path.name for path in directory.iterdir()} == {upgrade.name, ahead.name, taken[-1]}
+    assert line.endswith(" s; 1 older removed")
+    path = directory / taken[-1]
+    assert (stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(directory.stat().st_mode)) == (0o600, 0o700)
+    with etcd_cluster.restored(tmp_path, etcd.members["cp-0"].programs, path) as back:
+        assert back.etcdctl("cp-0", "get", "more", "--print-value-only").stdout.strip() == "2"
+
+
+def test_the_program_fails_without_a_quorum_and_keeps_what_there_is(program: Path, tmp_path: Path) -> None:
+    place = tmp_path / "etcd"
+    place.mkdir()
+    with etcd_cluster.running(place, version(), size=2) as etcd:
+        assert backup(program, etcd, tmp_path / "snapshots").returncode == 0
+        before = {path.name for path in (tmp_path / "snapshots").iterdir()}
+        etcd.stop("cp-1")
+        done = backup(program, etcd, tmp_path / "snapshots")
+        assert (done.returncode, done.stdout) == (1, "")
+        [line] = done.stderr.splitlines()
+        assert line.startswith("no snapshot was taken: etcd on this node does not serve: ")
+        assert {path.name for path in (tmp_path / "snapshots").iterdir()} == before and len(before) == 1
+
+
+def test_a_learner_is_named(program: Path, tmp_path: Path) -> None:
+    place = tmp_path / "etcd"
+    place.mkdir()
+    with etcd_cluster.running(place, version(), size=1) as etcd:
+        peer = api_server.free_port()
+        etcd.etcdctl("cp-0", "member", "add", "cp-1", "--learner", f"--peer-urls=https://127.0.0.1:{peer}")
+        etcd.members["cp-1"] = etcd_cluster.Member("cp-1", api_server.free_port(), peer, version())
+        etcd.start("cp-1", state="existing")
+        deadline = time.monotonic() + WAIT_S
+        while etcd.etcdctl("cp-1", "endpoint", "status", check=False).returncode:
+            assert time.monotonic() < deadline, f"the learner does not answer within {WAIT_S} s"
+            time.sleep(0.1)
+        done = backup(program, etcd, tmp_path / "snapshots", name="cp-1")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "this node's member is a learner; take it on another member" in done.stderr
+        assert not (tmp_path / "snapshots").exists()

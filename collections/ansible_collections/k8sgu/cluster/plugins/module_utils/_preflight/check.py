@@ -11,6 +11,7 @@ from typing import Any, Mapping, Sequence
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import proxy as proxies
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import choice
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import schedule
 from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import (
     flags,
     living,
@@ -51,6 +52,21 @@ def check_shutdown_delay(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def check_snapshots(values: Mapping[str, Any]) -> list[str]:
+    """How often members of etcd take snapshots by themselves, and how many they keep."""
+    problems = []
+    fault = schedule.problem(int(values["k8sgu_etcd_snapshot_minutes"]))
+    if fault:
+        problems.append(f"k8sgu_etcd_snapshot_minutes: {fault}")
+    keep = int(values["k8sgu_etcd_snapshot_keep"])
+    if keep < 1:
+        problems.append(
+            f"k8sgu_etcd_snapshot_keep: {keep}, and the newest snapshot always stays; choose 1 or more, or set "
+            "k8sgu_etcd_snapshot_minutes to 0 for none"
+        )
+    return problems
+
+
 def check(
     values: Mapping[str, Any],
     seen: Sequence[str],
@@ -79,6 +95,7 @@ def check(
     )
     problems += check_encryption(values)
     problems += check_shutdown_delay(values)
+    problems += check_snapshots(values)
     problems += flags.check_flags([values, *(one.get("flags") or {} for one in nodes)])
     problems += proxies.problems(values["k8sgu_proxy"] or {})
     expected = names.described_count(values) if described else 0

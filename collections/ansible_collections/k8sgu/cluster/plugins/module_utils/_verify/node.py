@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.scan import scan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.backups import check_backups
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, until
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners import listeners, plaintext_listeners
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.ports import check_ports
@@ -196,6 +197,8 @@ def node_checks(parameters: dict[str, Any]) -> tuple[list[Check], bool]:
             check_etcd_health(parameters["etcd_members"], where),
             check_ciphertext(parameters["secret_key"], parameters["encryption_prefix"], parameters["plaintext"], where),
         ]
+    if parameters["etcd_snapshot_minutes"]:
+        checks.append(check_backups(parameters["etcd_snapshot_minutes"], where))
     if parameters["encrypted_resources"]:
         checks.append(check_keys(parameters["encrypted_resources"], parameters["encryption_prefix"], where))
     took = time.monotonic() - began

@@ -21,6 +21,8 @@ from ansible_collections.k8sgu.cluster.plugins.plugin_utils._compiled import on_
 CALL = re.compile(r'execute\(self, "([\w.]+):(\w+)"')
 # What is executed so: module and function.
 FUNCTIONS = {"_component.run": "execute", "_upgrade.facts": "execute", "_verify.node": "execute"}
+# What is placed on nodes as a program, as roles name it.
+ZIPAPPS = {"_etcd.backup"}
 UTILS = "ansible_collections/k8sgu/cluster/plugins/module_utils"
 PLUGINS = Path(__file__).resolve().parents[3] / "plugins"
 
@@ -72,7 +74,9 @@ def test_what_a_node_does_not_need_is_not_sent() -> None:
         "_encryption/scan.py",
         "_etcd/__init__.py",
         "_etcd/etcdctl.py",
+        "_etcd/snapshots.py",
         "_verify/__init__.py",
+        "_verify/backups.py",
         "_verify/checks.py",
         "_verify/listeners.py",
         "_verify/node.py",
@@ -89,6 +93,46 @@ def test_what_a_node_does_not_need_is_not_sent() -> None:
 def test_a_module_that_is_not_there_is_a_fault_of_ours() -> None:
     with pytest.raises(AssertionError, match=r"there is no _verify\.nodes in module_utils"):
         _compiled._archive("_verify.nodes")
+
+
+def test_these_are_all_programs_that_roles_place() -> None:
+    texts = [path.read_text() for path in PLUGINS.with_name("roles").rglob("*.yml")]
+    assert {name for text in texts for name in re.findall(r"zipapp'?: '?([\w.]+)", text)} == ZIPAPPS
+
+
+@pytest.mark.parametrize("module", sorted(ZIPAPPS))
+def test_a_program_is_the_same_whoever_builds_it(module: str) -> None:
+    """As two controllers with checkouts of their own, where nothing is cached."""
+    build = f"import sys; from {_compiled.__name__} import zipapp; sys.stdout.buffer.write(zipapp({module!r}))"
+    built = {
+        subprocess.run([sys.executable, "-c", build], capture_output=True, check=True, timeout=60, cwd=directory).stdout
+        for directory in (PLUGINS.parents[3], PLUGINS.parents[3])
+    }
+    assert built == {_compiled.zipapp(module)}
+
+
+@pytest.mark.parametrize("module", sorted(ZIPAPPS))
+def test_a_program_runs_without_ansible_and_without_a_sites_packages(module: str, tmp_path: Path) -> None:
+    path = tmp_path / "program.pyz"
+    path.write_bytes(_compiled.zipapp(module))
+    path.chmod(0o755)
+    assert path.read_bytes().startswith(b"#!/usr/bin/python3 -IS\n")
+    strict = [sys.executable, "-IS", "-W", "error", str(path), "--help"]
+    for command in (strict, [str(path), "--help"]):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("usage: ")
+    # Neither from here nor from anywhere else.
+    loaded = (
+        f"import sys, runpy; sys.argv[1:] = ['--help']\ntry:\n runpy.run_path({str(path)!r}, run_name='__main__')\n"
+    )
+    loaded += "except SystemExit:\n pass\nprint([n for n in sys.modules if n.split('.')[0] == 'ansible'])"
+    done = subprocess.run([sys.executable, "-I", "-c", loaded], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_program_of_no_module_is_refused() -> None:
+    with pytest.raises(LookupError, match=r"there is no _etcd\.nothing in module_utils"):
+        _compiled.zipapp("_etcd.nothing")
 
 
 def test_who_comes_second_finds_it_in_place_and_leaves_nothing(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ GOOD: dict[str, Any] = {
     "k8sgu_encryption_resources": ["secrets"],
     "k8sgu_encryption_kms_endpoint": "",
     "k8sgu_apiserver_shutdown_delay_seconds": None,
+    "k8sgu_etcd_snapshot_minutes": 15,
+    "k8sgu_etcd_snapshot_keep": None,
     "k8sgu_proxy": None,
     "k8sgu_max_pods": None,
     "k8sgu_control_plane_count": None,
@@ -143,6 +145,14 @@ def test_a_good_description_passes() -> None:
             "choose 15 to 130",
         ),
         ({"k8sgu_apiserver_shutdown_delay_seconds": 131}, "k8sgu_apiserver_shutdown_delay_seconds", "131 s", "130"),
+        (
+            {"k8sgu_etcd_snapshot_minutes": 7},
+            "k8sgu_etcd_snapshot_minutes",
+            "every 7 minutes",
+            "choose one of 1, 2, 3,",
+        ),
+        ({"k8sgu_etcd_snapshot_minutes": -1}, "k8sgu_etcd_snapshot_minutes", "every -1 minutes", "or 0 for none"),
+        ({"k8sgu_etcd_snapshot_keep": 0}, "k8sgu_etcd_snapshot_keep", "0, and the newest", "choose 1 or more"),
         ({"k8sgu_max_pods": 254}, "k8sgu_pod_cidr_node_prefix", "k8sgu_max_pods is 254", "smaller number"),
         (
             {"k8sgu_api_service_address": "10.33.0.1"},

@@ -98,7 +98,7 @@ def test_nothing_found_proves_nothing():
     assert [passed for passed, _seen in judge([])] == [False, False]
 
 
-UNIT = re.compile(r"unit: \{name: (\S+?\.service)[,}]")
+UNIT = re.compile(r"(?:unit:|-) \{name: (\S+?\.service)[,}]")
 RATED = """...
 → Overall exposure level for etcd.service: 1.2 OK :-)
 

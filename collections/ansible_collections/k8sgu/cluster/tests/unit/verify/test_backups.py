@@ -1,0 +1,75 @@
+# Copyright the k8sgu authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""verify finds a member of etcd that takes no snapshots, and knows that a new one has none yet."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import pytest
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.snapshots import Snapshot
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.backups import (
+    SERVICE,
+    TIMER,
+    judge_backups,
+    parse_units,
+)
+
+NOW = datetime.datetime(2026, 11, 29, 12, 0, 0, tzinfo=datetime.timezone.utc)
+UPTIME_S = 100_000.0
+
+
+def name(minutes_ago: float, series: str = "backup") -> str:
+    return Snapshot(NOW - datetime.timedelta(minutes=minutes_ago), "3.6.14", 7, series).name
+
+
+def units(minutes_ago: float = 600, active: str = "active", failed: bool = False) -> dict[str, dict[str, str]]:
+    """The timer's state, since when, and whether the service's last run failed."""
+    started = int((UPTIME_S - minutes_ago * 60) * 1e6)
+    last = (
+        {"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "1"}
+        if failed
+        else {"ActiveState": "inactive"}
+    )
+    return {TIMER: {"ActiveState": active, "ActiveEnterTimestampMonotonic": str(started)}, SERVICE: last}
+
+
+@pytest.mark.parametrize(
+    ("names", "state", "passed", "seen"),
+    [
+        ([name(3), name(18)], units(), True, f"the newest is {name(3)}, 3 min old"),
+        # One run may be missed.
+        ([name(34)], units(), True, "34 min old"),
+        ([name(36)], units(), False, f"did not fail; the newest is {name(36)}, 36 min old"),
+        ([name(3, "upgrade")], units(), False, "did not fail; there is none yet"),
+        # It is a new member, or the machine was off.
+        ([], units(2), True, f"{TIMER} is active for 2 min, its last run did not fail; there is none yet"),
+        ([name(5000)], units(34), True, "5000 min old"),
+        ([name(5000)], units(36), False, "active for 36 min"),
+        ([name(3)], units(active="inactive"), False, f"{TIMER} is inactive"),
+        ([name(3)], units(active="failed"), False, f"{TIMER} is failed"),
+        ([name(3)], {}, False, f"{TIMER} is not there"),
+        ([name(3)], units(failed=True), False, "its last run failed (exit-code, status 1); the newest is"),
+        ([], units(2, failed=True), False, "its last run failed"),
+        # A file from a clock that ran ahead would look young for ever.
+        ([name(-60)], units(), False, "there is none yet"),
+        ([name(-60), name(3)], units(), True, f"the newest is {name(3)}"),
+    ],
+)
+def test_backups(names: list[str], state: dict[str, Any], passed: bool, seen: str) -> None:
+    check = judge_backups([*names, "note.txt", ".taking.7.01234567"], NOW, state, UPTIME_S, 15, "node-0")
+    assert (check.passed, check.where) == (passed, "node-0")
+    assert seen in check.seen
+    assert "at most 35 min old, or the timer was started no longer ago" in check.expected
+
+
+def test_units_as_systemctl_shows_them() -> None:
+    said = f"Id={TIMER}\nActiveState=active\n\nId={SERVICE}\nActiveState=inactive\nResult=success\n"
+    assert parse_units(said) == {
+        TIMER: {"Id": TIMER, "ActiveState": "active"},
+        SERVICE: {"Id": SERVICE, "ActiveState": "inactive", "Result": "success"},
+    }
+    assert parse_units("") == {}
