@@ -98,7 +98,6 @@ def gone(found: list[Snapshot], keep: int, each: int, free: int, percent: int = 
         (96, 100, 499, [60]),
         (96, 100, 100, [45, 60]),
         (2, 100, 100, [30, 45, 60]),
-        # The newest stays, however large it is.
         (96, 4096, 0, [30, 45, 60]),
         (96, 4096, 4096, [45, 60]),
         (1, 4096, 0, [15, 30, 45, 60]),
@@ -109,6 +108,11 @@ def test_backups_never_have_more_than_their_part_of_the_disk(
 ) -> None:
     found = [taken(minutes) for minutes in (0, 15, 30, 45, 60)]
     assert gone(found, keep, each, free) == expected
+
+
+def test_the_newest_stays_however_large_it_is() -> None:
+    assert gone([taken(0), taken(15)], 96, 4096, 0, percent=10) == [15]
+    assert gone([taken(0)], 96, 4096, 100) == []
 
 
 def test_without_a_part_of_the_disk_the_number_alone_counts() -> None:
