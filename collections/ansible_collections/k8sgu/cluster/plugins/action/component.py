@@ -59,14 +59,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
         sources = Sources(self, variables)
 
         def load(entry: dict[str, Any]) -> bytes:
+            if entry.get("zipapp") is not None:
+                return _program(entry["zipapp"])
             try:
                 if entry["src"] is not None:
                     return sources.read(entry["src"])
-                if entry.get("zipapp") is not None:
-                    return zipapp(entry["zipapp"])
                 dest = entry.get("dest") or entry["name"]
                 return sources.render(entry["template"], dest, entry["vars"]).encode("utf-8")
-            except (SourceError, LookupError) as error:
+            except SourceError as error:
                 raise ComponentError(str(error)) from error
 
         mirror = Mirror(options["mirror_dir"])
@@ -130,3 +130,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core is not typ
             if moved["rc"] != 0:
                 raise AnsibleError(f"component: {target} cannot be put in place on the node: {moved['stderr']}")
         return staging
+
+
+def _program(module: str) -> bytes:
+    try:
+        return zipapp(module)
+    except LookupError as error:
+        raise ComponentError(f"zipapp: {error}") from error

@@ -268,6 +268,37 @@ def test_only_a_change_that_matters_restarts(greeter: Greeter) -> None:
     assert greeter.answer() == "1.0 salve 0"
 
 
+def test_a_program_that_a_timer_starts_is_left_alone_while_it_runs(greeter: Greeter) -> None:
+    program, service, timer = (
+        f"/usr/local/lib/k8sgu/{greeter.name}.pyz",
+        f"{greeter.name}-x.service",
+        f"{greeter.name}-x.timer",
+    )
+    node = greeter.node
+    run = f"[Service]\nType=oneshot\nExecStart={program} --help\nExecStart=/bin/sleep 600\n"
+    midnight = "[Timer]\nOnCalendar=*-*-* 00:00:00\n[Install]\nWantedBy=timers.target\n"
+    greeter.files = [{"dest": program, "zipapp": "_etcd.backup", "mode": "0755", "restart": False}]
+    units = [{"name": service, "content": run, "state": "on_demand"}, {"name": timer, "content": midnight}]
+    greeter.extra = {"units": units}
+    greeter.run()
+    states = f"systemctl is-active {service} {timer} || true"
+    assert node.run(states).split() == ["inactive", "active"]
+    node.run(f"systemctl start --no-block {service}")
+    # Its second command runs.
+    seen = f"journalctl -u {service} | grep -q 'usage: ' && systemctl is-active {service} | grep -q activating"
+    node.run(f'timeout 20 sh -c "until {seen}; do sleep 0.1; done"')
+    for arguments in (["--check"], []):
+        again = greeter.run(*arguments)
+        assert not again.changed, again.reasons
+    assert node.run(states).split() == ["activating", "active"]
+    greeter.files = [{"dest": program, "state": "absent"}]
+    greeter.extra = {"units": [{"name": unit["name"], "state": "absent"} for unit in units]}
+    greeter.run()
+    assert node.run(states).split() == ["inactive", "inactive"]
+    assert node.run(f"ls {program} /etc/systemd/system/{greeter.name}-x* 2>/dev/null || true") == ""
+    assert not greeter.run().changed
+
+
 def test_a_version_is_fetched_beside_the_one_that_runs(greeter: Greeter) -> None:
     greeter.run()
     state, pid = greeter.state(), greeter.pid()
@@ -561,13 +592,15 @@ def test_all_faults_of_the_options_are_reported_at_once(greeter: Greeter) -> Non
         {"dest": "/etc/x", "content": "", "mode": "rw"},
         {"dest": "/etc/y"},
         {"dest": "/etc/z", "template": "missing.j2"},
+        {"dest": "/etc/p", "zipapp": "_etcd.nothing"},
     ]
     greeter.version = "7.7"
     message = greeter.run(ok=False).message
     for expected in (
         "'relative' is not an absolute path",
         "mode 'rw' of /etc/x is not octal",
-        "/etc/y needs exactly one of template, src and content",
+        "/etc/y needs exactly one of template, src, content and zipapp",
+        "/etc/p: zipapp: there is no _etcd.nothing in module_utils",
         "missing.j2 is not there",
         f"the mirror has no {greeter.name} 7.7 for amd64, only 1.0 for amd64",
     ):
