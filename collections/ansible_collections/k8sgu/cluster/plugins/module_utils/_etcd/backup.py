@@ -23,7 +23,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module impo
 # What others may have of the disk stays larger than all backups together: etcd itself, and the snapshots of upgrades.
 DISK_PERCENT = 50
 # A member that is restarted or joins has a quorum and its vote within that time.
-PATIENCE_S = 60
+PATIENCE_S = 120
 RETRY_S = 5
 
 
