@@ -84,7 +84,8 @@ def test_what_was_deleted_is_there_again(hosts, on, tmp_path):
     highest = revision(on, source)
 
     listed = " ".join(playbook(RESTORE, fails=True).split())
-    assert f"k8sgu_restore_snapshot: empty; give one of these, or latest: {name} ({source}, " in listed
+    assert "k8sgu_restore_snapshot: empty; give one of these, or latest: " in listed
+    assert f" {name} ({source}, " in listed
     wanted = {"k8sgu_restore_snapshot": name}
     planned = playbook(RESTORE, "--check", **wanted)
     assert f"{source}: check {name}" in planned and "changed=0" in planned.partition("PLAY RECAP")[2]
