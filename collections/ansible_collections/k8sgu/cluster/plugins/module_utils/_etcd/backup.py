@@ -43,11 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     deadline = time.monotonic() + given.patience
     while True:
         try:
-            print(_told(etcd_snapshot.run(Call(options))))
+            sys.stdout.write(f"{_told(etcd_snapshot.run(Call(options)))}\n")
             return 0
         except (EtcdError, FileError, OSError) as error:
             if time.monotonic() + RETRY_S > deadline:
-                print(error, file=sys.stderr)
+                sys.stderr.write(f"{error}\n")
                 return 1
         time.sleep(RETRY_S)
 
