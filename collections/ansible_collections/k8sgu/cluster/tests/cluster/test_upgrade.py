@@ -99,6 +99,16 @@ def broken(on, node):
         on(node, f"rm -r {folder}; systemctl daemon-reload")
 
 
+def without_database(node):
+    """Moves the demo's only database, which takes a machine's own time to start, before visits are counted."""
+    pods = ["-n", "demo", "get", "pods", "-l", "app=database", "-o", "jsonpath={.items[*].spec.nodeName}"]
+    if node in kubectl(*pods).split():
+        kubectl("cordon", node)
+        kubectl("delete", "pod", "-n", "demo", "-l", "app=database")
+        kubectl("rollout", "status", "-n", "demo", "deployment/database", "--timeout=120s")
+        kubectl("uncordon", node)
+
+
 def test_other_playbooks_do_not_upgrade():
     said = " ".join(playbook("site.yml", fails=True, **UP).split())
     assert f"k8sgu_kubernetes_version: {NEW}, and this cluster runs {OLD}" in said
@@ -137,6 +147,7 @@ def test_one_server_takes_the_first_part_a_node_fails_and_all_goes_back(hosts, o
     """The API is away while its only server restarts; the website never is."""
     groups, variables = hosts
     canary, other = groups["worker"]
+    without_database(canary)
     with Patient(tmp_path, variables[other]).running() as visitor:
         said = playbook(UPGRADE, **UP)
         for name in groups["control_plane"]:
