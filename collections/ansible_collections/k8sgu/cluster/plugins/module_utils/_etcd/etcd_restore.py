@@ -233,10 +233,10 @@ def _serving(call: Call) -> dict[str, Any]:
 
 def _finished(call: Call) -> dict[str, Any]:
     """Ends the restore: the next one begins anew."""
-    there = bool(record(call.options["record"]))
-    if there and not call.check_mode:
+    changed = bool(record(call.options["record"]))
+    if changed and not call.check_mode:
         remove_file(call.options["record"])
-    return {"changed": there, "plan": [f"forget {call.options['record']}"] if there else []}
+    return {"changed": changed, "plan": [f"forget {call.options['record']}"] if changed else []}
 
 
 _STATES = {
