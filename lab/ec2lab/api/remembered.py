@@ -27,6 +27,11 @@ def _method_names(of: type) -> tuple[str, ...]:
     return tuple(method_names_from_class(of))
 
 
+def forget() -> None:
+    """For who gives a class of moto's another method, or takes it away."""
+    _method_names.cache_clear()
+
+
 class _Keys:
     """In place of the module `rsa`: the first encrypted volume makes a key for its account, which encrypts nothing."""
 

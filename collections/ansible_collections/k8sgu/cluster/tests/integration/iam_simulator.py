@@ -19,6 +19,7 @@ from moto.iam.exceptions import NotFoundException
 from moto.iam.responses import IamResponse
 
 from ansible_collections.k8sgu.cluster.tests.iam_evaluation import ALLOWED, IMPLICIT, decide, missing_keys
+from ec2lab.api import remembered
 
 ENFORCED = "enforced"
 # Few enough that every answer has several pages.
@@ -88,7 +89,9 @@ def simulator() -> Iterator[Simulator]:
         return made.answer(response)
 
     IamResponse.simulate_principal_policy = answer
+    remembered.forget()
     try:
         yield made
     finally:
         del IamResponse.simulate_principal_policy
+        remembered.forget()
