@@ -56,8 +56,8 @@ COLLECTION = ROOT / "collections" / "ansible_collections" / "k8sgu" / "cluster"
 BIN = ROOT / ".venv" / "bin"
 LOGS = ROOT / ".test"
 MIRROR = ROOT / ".cache" / "mirror"
-# Integration suites that depend on ansible-core most: each way to a module, and what playbooks, the inventory and the
-# collection's tarball are to Ansible.
+# Integration suites that depend on ansible-core most: each way to a module, and what playbooks and the inventory are to
+# Ansible.
 NEWEST_SUITES = (
     "cfssl_cert_in_process",
     "compiled",
@@ -65,7 +65,6 @@ NEWEST_SUITES = (
     "in_process",
     "installation",
     "playbook_calls",
-    "tarball",
 )
 # Unit tests of what calls nothing of Ansible, which the newest one cannot change.
 NEWEST_WITHOUT = ("cis", "component", "etcd", "mirror", "reset", "verify", "volume")
