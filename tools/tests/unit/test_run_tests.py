@@ -131,6 +131,23 @@ def test_what_goes_on_is_not_waited_for_and_counted_in_the_end(tmp_path: Path, m
     assert going_on.end().passed == 1
 
 
+def test_what_cannot_begin_in_time_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_tests, "LOGS", tmp_path)
+    commands = [
+        run_tests.Command("late", ["touch", str(tmp_path / "late")], can_miss=True),
+        run_tests.Command("needed", ["true"]),
+    ]
+    assert run_tests.run_stage("molecule", commands[:1]).passed == 1
+    (tmp_path / "late").unlink()
+    monkeypatch.setattr(run_tests, "BEGIN_UNTIL_S", 0)
+    tally = run_tests.run_stage("molecule", commands)
+    assert (tally.passed, tally.failed, list(tally.skipped.values())) == (1, 0, [1])
+    assert next(iter(tally.skipped)).startswith("late could not begin within 0 min: ")
+    assert "late: skipped, too late to begin" in capsys.readouterr().out and not (tmp_path / "late").exists()
+
+
 def test_what_goes_on_and_fails_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_tests, "LOGS", tmp_path)
     failing = [run_tests.Command("more", ["sh", "-c", "exit 3"], goes_on=True)]

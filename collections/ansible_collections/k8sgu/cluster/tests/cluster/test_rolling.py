@@ -114,7 +114,7 @@ def on_every(hosts, on):
     return lambda command: {name: on(name, command) for name in groups["control_plane"]}
 
 
-@pytest.mark.parametrize("what", ["a rolling change", "a rotation"])
+@pytest.mark.parametrize("what", ["a rolling change", "a rotation"], ids=["rolling_change", "rotation"])
 def test_no_request_is_lost(what, on_every, tmp_path):
     before = starts(on_every)
     with Poller(tmp_path).running() as poller:
