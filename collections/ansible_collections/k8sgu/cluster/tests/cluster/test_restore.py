@@ -74,8 +74,9 @@ def test_what_was_deleted_is_there_again(hosts, on, tmp_path):
     settled(tmp_path / "settled")
     with RestoreWriter(tmp_path / "before", 1).running() as before:
         time.sleep(8)
-    # The snapshot does not know this node.
-    with registered_anew(on, worker):
+    # The snapshot does not know this node. flannel keeps addresses in the Node, and writes them only when it starts.
+    overlay = VARIABLES.get("k8sgu_pod_network") == "vxlan"
+    with contextlib.nullcontext() if overlay else registered_anew(on, worker):
         name = take_snapshot(source)
     with RestoreWriter(tmp_path / "after", 2).running() as after:
         time.sleep(3)
