@@ -16,8 +16,9 @@ from typing import Iterable
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import bolt
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.bolt import BoltError
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.snapshot_file import MEMBERS
 
-MEMBERS, VALUES = b"members", b"key"
+VALUES = b"key"
 # The controller manager keeps the cluster's CA there in every namespace: https://kubernetes.io/docs/concepts/security/service-accounts/
 _ROOT_CA = b"/registry/configmaps/kube-system/kube-root-ca.crt"
 # Provider and name of the key come first: https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/

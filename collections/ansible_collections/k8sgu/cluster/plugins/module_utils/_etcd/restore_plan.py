@@ -25,8 +25,6 @@ LATEST = "latest"
 BUMP = 1_000_000_000
 _SHOWN = 20
 _ENCRYPTED = re.compile(r"k8s:enc:([a-z]+):v\d+:([^:]+):")
-_SPARE = 100 * 2**20
-_MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def _chosen(
     """The snapshot with its node, or why there is none."""
     if not there:
         return None, (
-            "no member has a snapshot in /var/lib/k8sgu/snapshots; copy one there, under a name such as "
+            f"no member has a snapshot in {snapshots.DIRECTORY}; copy one there, under a name such as "
             "20261129T180210Z_etcd-3.6.14_rev-51234_manual.db (when it was taken, etcd's version, the revision)"
         )
     found = [row for row in there if wanted in (LATEST, row[0].name)]
@@ -208,11 +206,11 @@ def unfit(
 
 def room(size: int, free: int, directory: str, asides: Sequence[str]) -> list[str]:
     """Why the data of a snapshot of `size` bytes does not fit where `free` bytes are free."""
-    needed = size + size // 10 + _SPARE
+    needed = snapshots.with_spare(size)
     if free >= needed:
         return []
     old = f", for instance by removing what earlier restores kept ({', '.join(asides)})" if asides else ""
     return [
-        f"the snapshot's data needs {-(-needed // _MIB)} MiB with room to spare, and {directory} has {free // _MIB} "
-        f"MiB free; make room{old}"
+        f"the snapshot's data needs {-(-needed // snapshots.MIB)} MiB with room to spare, and {directory} has "
+        f"{free // snapshots.MIB} MiB free; make room{old}"
     ]

@@ -26,7 +26,7 @@ _NAME = re.compile(
 TIME = "%Y%m%dT%H%M%SZ"
 # What is left to others on the file system, beside a tenth of the snapshot: etcd writes on while it is taken.
 _SPARE = 100 * 2**20
-_MIB = 2**20
+MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,19 @@ def serving(found: Iterable[Snapshot], series: str, label: str, now: datetime.da
     return [one for one in found if one.series == series and one.label == label and oldest <= one.taken <= now]
 
 
+def with_spare(size: int) -> int:
+    """Bytes that have to be free for a snapshot of `size` bytes, or for the data in it."""
+    return size + size // 10 + _SPARE
+
+
 def room(size: int, free: int, directory: str) -> str:
     """Why a snapshot of `size` bytes does not fit where `free` bytes are free; empty if it does."""
-    needed = size + size // 10 + _SPARE
+    needed = with_spare(size)
     if free >= needed:
         return ""
     return (
-        f"etcd's database has {-(-size // _MIB)} MiB, so that its snapshot needs {-(-needed // _MIB)} MiB with room to "
-        f"spare, and {directory} has {free // _MIB} MiB free; make room, or name another directory"
+        f"etcd's database has {-(-size // MIB)} MiB, so that its snapshot needs {-(-needed // MIB)} MiB with room to "
+        f"spare, and {directory} has {free // MIB} MiB free; make room, or name another directory"
     )
 
 
@@ -111,6 +116,6 @@ def surplus(
             gone.append((one, f"{keep} of {series} are kept"))
         elif number and together > most:
             gone.append(
-                (one, f"those of {series} may have {most // _MIB} MiB, {percent} % of what is free without them")
+                (one, f"those of {series} may have {most // MIB} MiB, {percent} % of what is free without them")
             )
     return gone
