@@ -89,6 +89,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight.variables
 )
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._ansible_internals import collections_path
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._ansible_internals.plays import plays_of
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._ansible_internals.preload import preload
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._calls import (
     Call,
     Play,
@@ -113,6 +114,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core is not typ
         arguments = context.CLIARGS
         # Calls of other programs of Ansible are not checked.
         if "start_at_task" in arguments and not any(arguments.get(option) for option in _LISTING):
+            preload()
             for note in _of_installation():
                 Display().warning(note)
             call = self._call(arguments, variables or {})

@@ -71,9 +71,13 @@ def compared(aws: session.Aws, description: Description) -> tuple[dict[str, Any]
 def take_out_twins(current: Current) -> list[Instance]:
     """The instances of ours that have no name of their own, which a plan would refuse; they are out of `current` then.
 
-    Of two with one name the elder counts as the node.
+    Of two with one name the elder counts as the node. EC2 tells launch times in whole seconds: of two that are as old,
+    it is the one with a role, which a copy made by hand lacks.
     """
-    alive = sorted((item for item in current.instances if item.alive), key=lambda item: (item.launched, item.id))
+    alive = sorted(
+        (item for item in current.instances if item.alive),
+        key=lambda item: (item.launched, tags.ROLE not in item.tags, item.id),
+    )
     seen: set[str] = set()
     surplus = []
     for item in alive:

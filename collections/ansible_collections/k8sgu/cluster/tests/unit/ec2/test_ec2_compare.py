@@ -49,6 +49,14 @@ def test_a_finished_account_has_no_drift() -> None:
     assert told(account()) == []
 
 
+def test_of_two_launched_in_one_second_the_one_with_a_role_is_the_node() -> None:
+    for id in ("i-0", "i-fffffffffffffffff"):
+        current = account()
+        ours = {tags.NAME: "demo-worker-0", tags.cluster_tag("demo"): tags.OWNED}
+        current.instances.insert(0, dataclasses.replace(current.nodes()["demo-worker-0"], id=id, tags=ours))
+        assert [item.id for item in compare.take_out_twins(current)] == [id]
+
+
 def test_each_rule_is_told_by_itself() -> None:
     current = account()
     group = next(item for item in current.groups if item.tags[tags.ROLE] == tags.WORKER)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
 ROLES = Path(__file__).resolve().parents[3] / "roles"
-# There are no plugins in a test's process, so the manifest is given as text.
+# There are no plugins in a test's process: the manifest is given as text, and variables are named, not looked up.
 LOOKUP = "lookup('ansible.builtin.file', k8sgu_mirror_dir ~ '/manifest.json', errors='ignore')"
-FACTS = yaml.safe_load((ROLES / "cluster_facts" / "vars" / "main.yml").read_text().replace(LOOKUP, "manifest_text"))
+TEXT = (ROLES / "cluster_facts" / "vars" / "main.yml").read_text().replace(LOOKUP, "manifest_text")
+FACTS = yaml.safe_load(re.sub(r"lookup\('ansible.builtin.vars', '(\w+)'\)", r"\1", TEXT))
 NAMES = (
     "cluster_facts_manifest",
+    "cluster_facts_node_mirror_url",
     "cluster_facts_served",
     "cluster_facts_mirror_host",
     "k8sgu_node_mirror",
@@ -90,8 +93,8 @@ def trust(value: Any) -> Any:
 
 
 def served(found: dict[str, Any]) -> list[str]:
-    files = [path.split("/", 1)[1].rpartition("/")[0] for path in found["cluster_facts_served"]["files"]]
-    return files + found["cluster_facts_served"]["images"]
+    files = [path.split("/", 1)[1].rpartition("/")[0] for path in found["k8sgu_node_mirror"]["served"]["files"]]
+    return files + found["k8sgu_node_mirror"]["served"]["images"]
 
 
 def test_during_an_upgrade_both_releases_are_served() -> None:
