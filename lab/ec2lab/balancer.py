@@ -103,10 +103,10 @@ class HealthChecks:
             record = self._records.get(key)
             return record.health if record else self._idle.get(key, UNUSED)
 
-    def unhealthy(self) -> frozenset[Key]:
-        """The unhealthy targets, which get no new connections while others are healthy."""
+    def healthy(self) -> frozenset[Key]:
+        """The healthy targets, which alone get new connections while there are any."""
         with self._lock:
-            return frozenset(key for key, record in self._records.items() if record.health.state != "healthy")
+            return frozenset(key for key, record in self._records.items() if record.health.state == "healthy")
 
     def close(self) -> None:
         with self._lock:

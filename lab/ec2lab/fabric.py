@@ -372,7 +372,7 @@ class Fabric:
     # The packet filter
 
     def _load_rules(self, vpc: model.Vpc) -> None:
-        text = rules.ruleset(vpc, rules.Surroundings(tuple(host.networks()), self._checks.unhealthy()))
+        text = rules.ruleset(vpc, rules.Surroundings(tuple(host.networks()), self._checks.healthy()))
         if self._loaded.get(vpc.id) == text:
             return
         run(["nsenter", f"--net={self.namespace(vpc.id)}", "nft", "-f", "-"], stdin=text)

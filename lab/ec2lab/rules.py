@@ -38,8 +38,8 @@ class Surroundings:
 
     # What nodes must not reach through the host: the host's own networks and every lab's public range.
     forbidden: tuple[str, ...] = ()
-    # (target group, instance, port) of the targets that get no new connections.
-    unhealthy: frozenset[tuple[str, str, int]] = field(default_factory=frozenset)
+    # (target group, instance, port) of the targets that passed their health checks.
+    healthy: frozenset[tuple[str, str, int]] = field(default_factory=frozenset)
 
 
 def ruleset(vpc: model.Vpc, around: Surroundings) -> str:
@@ -291,11 +291,13 @@ def _balancer_ingress(vpc: model.Vpc) -> list[str]:
 def receivers(group: model.TargetGroup, vpc: model.Vpc, around: Surroundings) -> list[model.Target]:
     """The targets that get new connections: the healthy ones, or all when none is healthy (EC2 fails open too).
 
+    One that was registered a moment ago and never checked is not among the healthy.
+
     https://docs.aws.amazon.com/elasticloadbalancing/latest/network/target-group-health-checks.html
     """
     present = {node.id for node in vpc.nodes}
     able = [target for target in group.targets if target.instance_id in present]
-    healthy = [t for t in able if (group.arn, t.instance_id, t.port) not in around.unhealthy]
+    healthy = [t for t in able if (group.arn, t.instance_id, t.port) in around.healthy]
     return healthy or able
 
 

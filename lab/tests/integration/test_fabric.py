@@ -407,6 +407,11 @@ def test_a_load_balancer_leaves_out_a_target_that_fails(two: Two) -> None:
     eventually(lambda: states() == ["healthy", "unhealthy"], "the stopped target unhealthy")
     assert lab.fabric.health("tg", second.id, 8000).reason == "Target.FailedHealthChecks"
     assert answers() == {first.hostname}
+    # One that was registered this moment gets nothing before its first check.
+    also = (*targets, model.Target(second.id, second.private_ip, 8001))
+    lab.change(target_groups=(model.TargetGroup("tg", also, check),))
+    assert answers() == {first.hostname}
+    lab.change(target_groups=(model.TargetGroup("tg", targets, check),))
     lab.serve(second, 8000, second.hostname)
     eventually(lambda: states() == ["healthy", "healthy"], "the target back")
     eventually(lambda: answers() == {first.hostname, second.hostname}, "answers of both targets again")

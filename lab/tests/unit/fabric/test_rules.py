@@ -133,8 +133,8 @@ def balanced(**more: object) -> model.Vpc:
     return vpc(load_balancers=(BALANCER,), target_groups=(dataclasses.replace(group, **more),))  # type: ignore[arg-type]
 
 
-def unhealthy(*instances: str) -> Surroundings:
-    return Surroundings(unhealthy=frozenset(("tg", instance, 6443) for instance in instances))
+def healthy(*instances: str) -> Surroundings:
+    return Surroundings(healthy=frozenset(("tg", instance, 6443) for instance in instances))
 
 
 BOTH = "numgen random mod 2 map { 0 : 10.0.0.4 . 6443, 1 : 10.0.0.5 . 6443 }"
@@ -143,10 +143,11 @@ BOTH = "numgen random mod 2 map { 0 : 10.0.0.4 . 6443, 1 : 10.0.0.5 . 6443 }"
 @pytest.mark.parametrize(
     ("around", "destination"),
     [
-        (unhealthy(), BOTH),
-        (unhealthy("i-5"), "10.0.0.4:6443"),
-        (unhealthy("i-4"), "10.0.0.5:6443"),
-        (unhealthy("i-4", "i-5"), BOTH),  # a network load balancer fails open
+        (healthy("i-4", "i-5"), BOTH),
+        # The other one failed, or nobody has checked it yet.
+        (healthy("i-4"), "10.0.0.4:6443"),
+        (healthy("i-5"), "10.0.0.5:6443"),
+        (healthy(), BOTH),  # a network load balancer fails open
     ],
 )
 def test_a_listener_leads_to_healthy_targets(around: Surroundings, destination: str) -> None:
@@ -158,25 +159,25 @@ def test_a_listener_leads_to_healthy_targets(around: Surroundings, destination: 
 
 
 def test_a_listener_without_targets_leads_nowhere() -> None:
-    assert not [line for line in chain(ruleset(balanced(targets=()), unhealthy()), "destination") if "443" in line]
+    assert not [line for line in chain(ruleset(balanced(targets=()), healthy()), "destination") if "443" in line]
     gone = (model.Target("i-77", "10.0.0.77", 6443),)
-    assert not [line for line in chain(ruleset(balanced(targets=gone), unhealthy()), "destination") if "443" in line]
+    assert not [line for line in chain(ruleset(balanced(targets=gone), healthy()), "destination") if "443" in line]
 
 
 def test_the_source_is_the_balancers_unless_the_clients_is_preserved() -> None:
-    text = ruleset(balanced(), unhealthy())
+    text = ruleset(balanced(), healthy())
     assert "ct mark 256 ip daddr 10.0.0.0/24 snat ip to 10.0.0.8" in chain(text, "source")
-    preserved = ruleset(balanced(preserve_client_ip=True), unhealthy())
+    preserved = ruleset(balanced(preserve_client_ip=True), healthy())
     assert "ct mark set 256" not in preserved
 
 
 def test_a_balancer_wears_groups_too() -> None:
-    text = ruleset(balanced(), unhealthy())
+    text = ruleset(balanced(), healthy())
     assert elements(text, "members_sg_lb") == {"10.0.0.8"}
     (statement,) = [line for line in chain(text, "balancer_ingress") if "jump" in line]
     assert statement.startswith("ip daddr { 10.0.0.8, 198.18.0.8 } jump ingress_")
     bare = dataclasses.replace(BALANCER, security_groups=())
-    open_text = ruleset(dataclasses.replace(balanced(), load_balancers=(bare,)), unhealthy())
+    open_text = ruleset(dataclasses.replace(balanced(), load_balancers=(bare,)), healthy())
     assert not [line for line in chain(open_text, "balancer_ingress") if "jump" in line]
 
 
@@ -186,7 +187,7 @@ def test_a_balancer_s_public_address_is_reached_by_a_public_one() -> None:
 
     def permitted(*rules: model.Rule) -> list[str]:
         group = model.SecurityGroup("sg-lb", rules)
-        text = ruleset(dataclasses.replace(shape, security_groups=(*shape.security_groups, group)), unhealthy())
+        text = ruleset(dataclasses.replace(shape, security_groups=(*shape.security_groups, group)), healthy())
         lines = [line for line in chain(text, "balancer_ingress") if "ip daddr { 198.18.0.8 }" in line]
         assert lines[-1] == 'iifname "n*" ip daddr { 198.18.0.8 } drop'
         return [line.partition("} ")[2] for line in lines[:-1]]
