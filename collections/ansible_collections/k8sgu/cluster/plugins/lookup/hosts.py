@@ -114,7 +114,6 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core is not typ
         arguments = context.CLIARGS
         # Calls of other programs of Ansible are not checked.
         if "start_at_task" in arguments and not any(arguments.get(option) for option in _LISTING):
-            preload()
             for note in _of_installation():
                 Display().warning(note)
             call = self._call(arguments, variables or {})
@@ -126,6 +125,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core is not typ
                 )
             for note in notes(call):
                 Display().warning(note)
+            preload()
         return [":!".join([str(term), *_left_out(variables or {})]) for term in terms]
 
     def _call(self, arguments: Any, variables: dict[str, Any]) -> Call:
