@@ -87,6 +87,8 @@ RETRY_UNTIL_S = 60 * 60
 # No further scenario begins later than this: on a slow machine the run still ends in time, and says what it left out.
 BEGIN_UNTIL_S = 72 * 60
 STARTED = time.monotonic()
+# The lab and the cluster that a user's shell is pointed at, which tests have nothing to do with.
+CHOSEN = ("K8SGU_LAB", "K8SGU_CLUSTER")
 
 
 @dataclass
@@ -337,7 +339,7 @@ def attempt(command: Command, files: Path, again: bool = False) -> Tally:
     if command.pytest:
         argv = [*argv, f"--junitxml={junit}", *(["--last-failed"] if again else [])]
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in CHOSEN},
         "PATH": ":".join(dict.fromkeys([str(command.programs), str(BIN), os.environ["PATH"]])),
         "K8SGU_MIRROR_DIR": str(MIRROR),
         # Whatever this host would choose: tests that want virtual machines ask for them.

@@ -276,6 +276,16 @@ def test_the_newest_ansible_comes_first_for_its_suites(tmp_path: Path, monkeypat
     assert (tmp_path / "log.log").read_text() == f"the newest\n{run_tests.BIN / 'ec2lab'}\n"
 
 
+def test_the_lab_that_a_shell_is_pointed_at_is_not_the_tests_lab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a shell in which a user pasted what `make up` prints."""
+    for name in ("K8SGU_LAB", "K8SGU_CLUSTER"):
+        monkeypatch.setenv(name, "demo")
+    command = run_tests.Command("nothing of it", ["sh", "-c", "! env | grep -E '^K8SGU_(LAB|CLUSTER)='"])
+    assert run_tests.attempt(command, tmp_path / "log").passed == 1
+
+
 def test_a_host_without_such_a_python_fails_with_the_tools_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown() -> None:
         raise LabError("not Fedora's")
