@@ -19,7 +19,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release impo
 COLLECTION = "k8sgu.cluster"
 # Those that run on every node; the others run once.
 ACTIONS = ("component", "manifest", "node_facts", "preflight_node", "verify_node")
-LOOKUPS = ("hosts", "port_table", "release")
+LOOKUPS = ("port_table", "release")
 # One stands for all: Ansible loads every file of filters to find it.
 FILTERS = ("architecture",)
 
