@@ -8,6 +8,7 @@ The members are real ones of both versions. The module is killed where it has be
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -61,13 +62,15 @@ def everywhere(etcd: etcd_cluster.Etcd, version: str) -> dict[str, str]:
 def killed_when(etcd: etcd_cluster.Etcd, what: str, state: str, version: str, condition: Any) -> None:
     """Starts the module, and kills it as soon as the condition holds."""
     command, environment = etcd.module("etcd_version", "cp-0", state=state, version=version, nodes=etcd.nodes)
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not seen within {WAIT_S} s: {what}"
+    seen = condition()
+    while not seen and time.monotonic() < deadline:
         time.sleep(0.02)
+        seen = condition()
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    said = process.communicate()[0]
+    assert seen, f"not seen within {WAIT_S} s: {what}; the module said: {said or 'nothing yet'}"
 
 
 def on_the_way_back(etcd: etcd_cluster.Etcd) -> bool:
@@ -185,6 +188,26 @@ def test_the_four_steps(etcd: etcd_cluster.Etcd, versions: tuple[Path, Path], tm
     assert "data of 3.6, on the way back to 3.6" in said
     assert results["settled"]["plan"][0].startswith("wait until etcd is at 3.6; now: 0 of 3 members run etcd 3.6")
     assert data(etcd) == everywhere(etcd, "3.6.0")
+
+
+def test_an_election_and_a_member_that_is_kept_from_answering_are_waited_for(etcd: etcd_cluster.Etcd) -> None:
+    leader = etcd.leader()
+    term = etcd.statuses()[leader]["raftTerm"]
+    node = next(name for name in etcd.members if name != leader)
+    frozen = etcd.members[leader].process
+    assert frozen is not None
+    command, environment = etcd.module("etcd_version", node, state="ready", version="3.7", nodes=etcd.nodes)
+    frozen.send_signal(signal.SIGSTOP)
+    try:
+        module = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        # Longer than a member is given for its answer.
+        time.sleep(7)
+        assert module.poll() is None, module.communicate()[0]
+    finally:
+        frozen.send_signal(signal.SIGCONT)
+    said = json.loads(module.communicate(timeout=WAIT_S)[0])
+    assert (said["changed"], set(said["order"])) == (False, set(etcd.members)), said
+    assert etcd.statuses()[node]["raftTerm"] > term
 
 
 def test_two_minors_a_node_that_is_no_member_and_a_version_that_is_none(etcd: etcd_cluster.Etcd) -> None:

@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 from typing import Any, Callable, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import plan, versions
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcdctl import EtcdError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.members import Members
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.members import RETRY_S, Members
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPECS
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.versions import Running
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
+# An election takes a second or two; on a busy machine there may be several.
+PATIENCE_S = 10
 Lacks = Callable[[Sequence[Running], Sequence[str], str], str]
 
 
@@ -31,10 +34,7 @@ def run(call: Call) -> dict[str, Any]:
 
 
 def _ready(call: Call, members: Members, nodes: Mapping[str, str], version: str) -> dict[str, Any]:
-    before, silent = _asked(members, nodes)
-    made = versions.ready(before, silent, version)
-    if made.problem:
-        raise EtcdError(f"nothing was changed: {made.problem}")
+    before, made = _planned(members, nodes, version, min(call.options["timeout"], PATIENCE_S))
     after = before
     if call.check_mode:
         after = [_foreseen(member, made) for member in before]
@@ -59,6 +59,21 @@ def _ready(call: Call, members: Members, nodes: Mapping[str, str], version: str)
     }
 
 
+def _planned(
+    members: Members, nodes: Mapping[str, str], version: str, patience: float
+) -> tuple[list[Running], versions.Plan]:
+    """The members, and what has to be done. What may be over in a moment is a reason to refuse after `patience` s."""
+    deadline = time.monotonic() + patience
+    while True:
+        running, silent = _asked(members, nodes)
+        made = versions.ready(running, silent, version)
+        if not made.problem:
+            return running, made
+        if not made.passing or time.monotonic() > deadline:
+            raise EtcdError(f"nothing was changed: {made.problem}")
+        time.sleep(RETRY_S)
+
+
 def _settled(call: Call, members: Members, nodes: Mapping[str, str], version: str) -> dict[str, Any]:
     if call.check_mode:
         # Members that a run would have replaced by now are still the old ones.
@@ -73,7 +88,7 @@ def _settled(call: Call, members: Members, nodes: Mapping[str, str], version: st
 
 def _asked(members: Members, nodes: Mapping[str, str]) -> tuple[list[Running], list[str]]:
     """The members that answer, and the names of the others: nodes that are none count among them."""
-    listed = members.read()
+    listed = members.read(PATIENCE_S)
     running, silent = [], []
     for member in listed:
         status = members.status(member)

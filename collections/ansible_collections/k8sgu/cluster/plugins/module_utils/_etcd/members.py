@@ -48,12 +48,17 @@ class Members:
         self._deadline = time.monotonic() + options["timeout"]
         self._timeout = options["timeout"]
 
-    def read(self) -> list[Member]:
-        # Serializable, since without a quorum the list is needed most.
-        try:
-            return plan.parse(json.loads(self._etcdctl("member", "list", "--consistency=s", "-w", "json")))
-        except FAULTS as error:
-            raise EtcdError(f"etcd does not list its members: {etcdctl.reason(error)}") from error
+    def read(self, patience: float = 0) -> list[Member]:
+        """etcd's list, asked again for `patience` seconds if nothing answers."""
+        deadline = time.monotonic() + patience
+        while True:
+            # Serializable, since without a quorum the list is needed most.
+            try:
+                return plan.parse(json.loads(self._etcdctl("member", "list", "--consistency=s", "-w", "json")))
+            except FAULTS as error:
+                if time.monotonic() >= deadline:
+                    raise EtcdError(f"etcd does not list its members: {etcdctl.reason(error)}") from error
+            time.sleep(RETRY_S)
 
     def healthy(self, members: list[Member]) -> set[int]:
         """Ids of the members that answer. A learner answers only as one: it serves no linearizable read."""

@@ -22,6 +22,8 @@ RISE = "rise"
 ENABLE = "enable"
 # A member of this minor version joins only those that have at least this version.
 LEAST = {(3, 7): (3, 6, 11)}
+# Listed among a member's alarms, and none: https://github.com/etcd-io/etcd/blob/main/server/etcdserver/errors/errors.go
+NO_LEADER = "etcdserver: no leader"
 UPGRADES = "https://etcd.io/docs/v3.7/upgrades/"
 DOWNGRADES = "https://etcd.io/docs/v3.7/downgrades/"
 
@@ -70,8 +72,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
+    """`passing`: the problem may be over in a moment: an election, a member that a busy machine keeps silent."""
+
     steps: tuple[Step, ...] = ()
     problem: str = ""
+    passing: bool = False
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -99,7 +104,7 @@ def parse(member: Member, status: Mapping[str, Any]) -> Running:
         target=str(back.get("targetVersion") or "") if back.get("enabled") else "",
         leads=int(status.get("leader") or 0) == member.id,
         learner=member.learner,
-        alarms=tuple(str(error) for error in status.get("errors") or ()),
+        alarms=tuple(str(error) for error in status.get("errors") or () if error != NO_LEADER),
     )
 
 
@@ -110,9 +115,12 @@ def names(running: Iterable[Running]) -> str:
 def ready(running: Sequence[Running], silent: Sequence[str], version: str) -> Plan:
     """What has to be done before members may be replaced, one after another, by those of `version`."""
     wanted = minor(version)
-    problem = _unfit(running, silent) or _distance(running, wanted)
+    problem = _unfit(running) or _distance(running, wanted)
     if problem:
         return Plan((), problem)
+    problem = _incomplete(running, silent)
+    if problem:
+        return Plan((), problem, passing=True)
     newest = max(minor(member.version) for member in running)
     back = next((minor(member.target) for member in running if member.target), None)
     if back is not None and back < wanted:
@@ -190,14 +198,20 @@ def _leaderless(running: Sequence[Running]) -> str:
     return "" if sum(member.leads for member in running) == 1 else "the members to agree on a leader"
 
 
-def _unfit(running: Sequence[Running], silent: Sequence[str]) -> str:
-    """Why the version of this etcd cannot be changed now, whatever it is."""
+def _incomplete(running: Sequence[Running], silent: Sequence[str]) -> str:
+    """Which member does not answer, or that none leads."""
     total = len(running) + len(silent)
     if silent:
         return (
             f"{len(running)} of {total} members of etcd answer, and its version changes only while all do; start it on "
             f"{', '.join(silent)} first: systemctl start etcd; journalctl -u etcd"
         )
+    leader = _leaderless(running)
+    return f"etcd has no leader now; wait for {leader}: etcdctl endpoint status --cluster" if leader else ""
+
+
+def _unfit(running: Sequence[Running]) -> str:
+    """Why the version of this etcd cannot be changed, whatever it is."""
     learners = [member for member in running if member.learner]
     if learners:
         return f"{names(learners)}: this member of etcd has no vote yet; let it join first: playbooks/etcd.yml"
@@ -211,8 +225,7 @@ def _unfit(running: Sequence[Running], silent: Sequence[str]) -> str:
     if unknown:
         told = ", ".join(f"{member.name} ({member.version})" for member in unknown)
         return f"{told} does not say which version its data has; etcd before 3.6 has no way back, see {DOWNGRADES}"
-    leader = _leaderless(running)
-    return f"etcd has no leader now; wait for {leader}: etcdctl endpoint status --cluster" if leader else ""
+    return ""
 
 
 def _distance(running: Sequence[Running], wanted: tuple[int, int]) -> str:
