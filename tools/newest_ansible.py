@@ -41,6 +41,7 @@ PYTHONS = {"debian": ("trixie", "python3.13"), "ubuntu": ("noble", "python3.12")
 # What the tests need beside the dependencies of the project and of the lab.
 TEST_PACKAGES = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist")
 CONSTRAINTS = ROOT / "constraints.txt"
+COLLECT_LESS = ROOT / "tools" / "collect_less.pth"
 MMDEBSTRAP_TIMEOUT_S = PIP_TIMEOUT_S = 15 * 60
 UNUSED_S = 30 * 24 * 3600
 SHOWN_CHARACTERS = 2000
@@ -71,7 +72,7 @@ def cache_directory() -> Path:
 def directory() -> Path:
     """Where the environment is, or will be, of this machine and this state of the project."""
     made_from = [asdict(_archive()), requirements(), CONSTRAINTS.read_text(), platform.machine()]
-    digest = hashlib.sha256(json.dumps(made_from).encode() + Path(__file__).read_bytes())
+    digest = hashlib.sha256(json.dumps(made_from).encode() + Path(__file__).read_bytes() + COLLECT_LESS.read_bytes())
     return cache_directory() / digest.hexdigest()[:16]
 
 
@@ -116,6 +117,8 @@ def _make(place: Path) -> None:
     _run([str(interpreter), "-m", "venv", str(place / "venv")], PIP_TIMEOUT_S)
     pip = [str(place / "venv" / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--no-input"]
     _run([*pip, "--constraint", str(CONSTRAINTS), *requirements()], PIP_TIMEOUT_S)
+    [packages] = (place / "venv").glob("lib/python*/site-packages")
+    shutil.copy(COLLECT_LESS, packages)
 
 
 def _unpack(archive: Archive, python: str, root: Path) -> None:

@@ -242,7 +242,7 @@ def test_failed_tests_on_machines_get_a_second_attempt_that_is_named(
     (tmp_path / "again").unlink()
     command.machines = False
     assert run_tests.run_stage("stage", [command]).failed == (1 if fixed else 2)
-    monkeypatch.setattr(run_tests, "RETRY_UNTIL_S", 0)
+    monkeypatch.setattr(run_tests, "RETRY_TESTS_UNTIL_S", 0)
     (tmp_path / "again").unlink()
     command.machines = True
     assert run_tests.run_stage("stage", [command]).failed == (1 if fixed else 2)
