@@ -7,7 +7,7 @@ https://etcd.io/docs/v3.6/op-guide/recovery/
 """
 
 # Paths are text here, as in the options and in results.
-# ruff: noqa: PTH102, PTH104, PTH106, PTH112, PTH113, PTH116, PTH118, PTH120, PTH123, PTH208
+# ruff: noqa: PTH102, PTH104, PTH106, PTH112, PTH113, PTH116, PTH118, PTH119, PTH120, PTH123, PTH208
 from __future__ import annotations
 
 import contextlib
@@ -19,7 +19,7 @@ import re
 import shutil
 import subprocess
 import time
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import (
     contents,
@@ -94,18 +94,7 @@ def _prepared(call: Call) -> dict[str, Any]:
     own = record(options["record"])
     if own.get("id") == options["id"] and (_exists(options, _restored(options)) or _is_placed(options)):
         return {"changed": False, "plan": [], **_told(own)}
-    if not os.path.isfile(path):
-        raise EtcdError(f"snapshot: {path} is not there")
-    facts = snapshot_file.facts(path, options)
-    found = _contents(path)
-    problems = restore_plan.unfit(
-        name=name,
-        found=found,
-        version=_version(options),
-        nodes=options["nodes"],
-        authority=contents.certificates(options["authority"].encode()),
-        prefixes=options["encryption_prefixes"],
-    )
+    facts, problems = examined(path, options)
     kept = [_ASIDE.format(one) for one in set_aside(options["data_dir"])]
     free = snapshot_file.free_bytes(options["data_dir"])
     problems += restore_plan.room(facts.bytes, free, options["data_dir"], kept)
@@ -120,24 +109,42 @@ def _prepared(call: Call) -> dict[str, Any]:
     return {"changed": True, "plan": plan, **_told(told)}
 
 
-def _restore(path: str, options: Mapping[str, Any]) -> None:
-    directory = options["data_dir"]
-    _clear(options)
-    final = os.path.join(directory, _restored(options))
-    part = f"{final}.part"
+def examined(path: str, options: Mapping[str, Any]) -> tuple[snapshot_file.Facts, list[str]]:
+    """What a snapshot has, and all that speaks against restoring it here. Raises EtcdError if it is not a whole one."""
+    if not os.path.isfile(path):
+        raise EtcdError(f"snapshot: {path} is not there")
+    facts = snapshot_file.facts(path, options)
+    return facts, restore_plan.unfit(
+        name=os.path.basename(path),
+        found=_contents(path),
+        version=_version(options),
+        nodes=options["nodes"],
+        authority=contents.certificates(options["authority"].encode()),
+        prefixes=options["encryption_prefixes"],
+    )
+
+
+def unpack(
+    path: str,
+    directory: str,
+    options: Mapping[str, Any],
+    *,
+    name: str,
+    peer_url: str,
+    token: str,
+    more: Sequence[str] = (),
+    before: Callable[[], None] = etcdctl.end_with_parent,
+) -> None:
+    """A snapshot's data for a member `name` that begins alone, in a directory that is not there. Raises EtcdError."""
     try:
         etcdctl.run(
-            *("snapshot", "restore", path, "--data-dir", part, "--name", options["name"]),
-            *("--initial-cluster", f"{options['name']}={options['peer_url']}"),
-            *("--initial-advertise-peer-urls", options["peer_url"]),
-            # Members of the cluster that was must never meet those of this one, which have the same addresses.
-            *("--initial-cluster-token", f"{options['name']}-restored-{options['id']}"),
-            # Who watched the cluster that was must see no time going backwards, and has to list anew.
-            *("--bump-revision", str(options["bump"]), "--mark-compacted"),
+            *("snapshot", "restore", path, "--data-dir", directory, "--name", name),
+            *("--initial-cluster", f"{name}={peer_url}", "--initial-advertise-peer-urls", peer_url),
+            *("--initial-cluster-token", token, *more),
             program=options["etcdutl"],
             environment=options["environment"],
             timeout=options["timeout"],
-            before=etcdctl.end_with_parent,
+            before=before,
         )
     except subprocess.TimeoutExpired as error:
         raise EtcdError(
@@ -145,6 +152,24 @@ def _restore(path: str, options: Mapping[str, Any]) -> None:
         ) from error
     except subprocess.SubprocessError as error:
         raise EtcdError(f"nothing was changed: etcdutl snapshot restore: {etcdctl.reason(error)}") from error
+
+
+def _restore(path: str, options: Mapping[str, Any]) -> None:
+    directory = options["data_dir"]
+    _clear(options)
+    final = os.path.join(directory, _restored(options))
+    part = f"{final}.part"
+    unpack(
+        path,
+        part,
+        options,
+        name=options["name"],
+        peer_url=options["peer_url"],
+        # Members of the cluster that was must never meet those of this one, which have the same addresses.
+        token=f"{options['name']}-restored-{options['id']}",
+        # Who watched the cluster that was must see no time going backwards, and has to list anew.
+        more=("--bump-revision", str(options["bump"]), "--mark-compacted"),
+    )
     owner = os.stat(directory)
     for place, directories, files in os.walk(part):
         for entry in ("", *directories, *files):

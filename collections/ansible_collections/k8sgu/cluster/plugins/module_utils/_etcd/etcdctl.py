@@ -39,10 +39,11 @@ def run(
     environment: str = ENVIRONMENT,
     timeout: float = COMMAND_TIMEOUT_S,
     before: Callable[[], None] | None = None,
+    cwd: str | None = None,
 ) -> bytes:
     """Output of etcdctl, asked at `endpoints` instead of those in the environment file, within `timeout` seconds.
 
-    `before` is done by its process before it becomes etcdctl.
+    `before` is done by its process before it becomes etcdctl, `cwd` is where it runs.
     Raises CalledProcessError, OSError, TimeoutExpired.
     """
     # A machine's own proxy (/etc/environment) would otherwise be used for the other members.
@@ -55,6 +56,7 @@ def run(
         check=True,
         timeout=timeout,
         preexec_fn=before,
+        cwd=cwd,
     ).stdout
 
 

@@ -20,7 +20,24 @@ _DATA: dict[str, Any] = {"data_dir": {"type": "path", "default": "/var/lib/etcd"
 # What a restore goes by until its end.
 _RECORD: dict[str, Any] = {"record": {"type": "path", "default": "/var/lib/k8sgu/etcd-restore.json"}}
 
+# By which a snapshot is known to be one of this cluster, which can be read.
+_FIT: dict[str, Any] = {
+    "nodes": {"type": "list", "elements": "str"},
+    "authority": {"type": "str"},
+    "encryption_prefixes": {"type": "list", "elements": "str"},
+}
+
 ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
+    "etcd_drill": {
+        "snapshot": {"type": "str", "required": True},
+        **{name: {**option, "required": True} for name, option in _FIT.items()},
+        "drill_dir": {"type": "path", "default": "/var/lib/k8sgu/drill"},
+        "timeout": {"type": "int", "default": 300},
+        "etcd": {"type": "path", "default": "/opt/k8sgu/etcd/current/etcd"},
+        **_SNAPSHOTS,
+        **_UTILITY,
+        **_PROGRAM,
+    },
     "etcd_member": {
         "name": {"type": "str"},
         "state": {"type": "str", "choices": ["learner", "voter", "absent"], "required": True},
@@ -37,9 +54,7 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
         "snapshot": {"type": "str"},
         "name": {"type": "str"},
         "peer_url": {"type": "str"},
-        "nodes": {"type": "list", "elements": "str"},
-        "authority": {"type": "str"},
-        "encryption_prefixes": {"type": "list", "elements": "str"},
+        **_FIT,
         "bump": {"type": "int", "default": 1_000_000_000},
         **_DATA,
         "timeout": {"type": "int", "default": 300},

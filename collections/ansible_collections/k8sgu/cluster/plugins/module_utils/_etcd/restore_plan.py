@@ -114,7 +114,7 @@ def _chosen(
     if found:
         return found[0], ""
     more = f"\n  and {len(there) - _SHOWN} older ones" if len(there) > _SHOWN else ""
-    listed = "".join(f"\n  {one.name}  ({node}, {_age(now - one.taken)} old)" for one, node in there[:_SHOWN])
+    listed = "".join(f"\n  {one.name}  ({node}, {snapshots.age(now - one.taken)} old)" for one, node in there[:_SHOWN])
     return None, (
         f"k8sgu_restore_snapshot: {wanted or 'empty'}{' is on no member' if wanted else ''}; give one of these, or "
         f"{LATEST}:{listed}{more}"
@@ -133,15 +133,7 @@ def _lost(snapshot: Snapshot, nodes: Sequence[Mapping[str, Any]], now: datetime.
     taken = snapshot.taken.strftime("%Y-%m-%d %H:%M:%S UTC")
     # A revision may have several changes.
     count = f"{now_at - snapshot.revision} revisions" if now_at else "how many is not known, since etcd does not answer"
-    return f"what was written since {taken} is lost ({_age(now - snapshot.taken)}; {count})"
-
-
-def _age(passed: datetime.timedelta) -> str:
-    seconds = max(0, int(passed.total_seconds()))
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
+    return f"what was written since {taken} is lost ({snapshots.age(now - snapshot.taken)}; {count})"
 
 
 def _lines(

@@ -119,3 +119,12 @@ def surplus(
                 (one, f"those of {series} may have {most // MIB} MiB, {percent} % of what is free without them")
             )
     return gone
+
+
+def age(passed: datetime.timedelta) -> str:
+    """As people say it: 90 s, 10 min, 24 h."""
+    seconds = max(0, int(passed.total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

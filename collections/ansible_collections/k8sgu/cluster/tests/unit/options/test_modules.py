@@ -33,6 +33,7 @@ ON_NODES = {
     "data_volume",
     "drift_facts",
     "encryption_scan",
+    "etcd_drill",
     "etcd_member",
     "etcd_restore",
     "etcd_snapshot",
