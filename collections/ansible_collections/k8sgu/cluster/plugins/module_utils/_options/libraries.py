@@ -23,6 +23,7 @@ class Library(NamedTuple):
 
 BOTO3 = Library("boto3", "boto3 >= 1.34")
 CRYPTOGRAPHY = Library("cryptography", "cryptography >= 42", 42)  # the first with times that know their zone
+PYRAGE = Library("pyrage", "pyrage >= 1.2")
 YAML = Library("yaml", "PyYAML")
 
 

@@ -17,11 +17,27 @@ ROOT = Path(__file__).resolve().parents[7]
 PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
 TASK_FILES = sorted((ROOT / "collections/ansible_collections/k8sgu/cluster/roles").glob("*/tasks/*.yml"))
 # What a part of the nodes would be told of, or done to, as if it were all of them.
-WHOLE = {"destroy", "drift", "restore", "restore_drill", "rotate_encryption_key", "security_report"}
+WHOLE = {
+    "backup",
+    "destroy",
+    "drift",
+    "open_backup",
+    "restore",
+    "restore_drill",
+    "rotate_encryption_key",
+    "security_report",
+}
 
 
 # What works without a node: before there is one, and when there is none any more.
-NO_NODES = {"artifacts": "any", "client_tools": "any", "destroy": "any", "description": "groups", "drift": "groups"}
+NO_NODES = {
+    "artifacts": "any",
+    "client_tools": "any",
+    "destroy": "any",
+    "open_backup": "any",
+    "description": "groups",
+    "drift": "groups",
+}
 
 
 def plays(path: Path) -> list[dict[str, Any]]:
