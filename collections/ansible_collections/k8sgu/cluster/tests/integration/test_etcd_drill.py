@@ -59,7 +59,7 @@ def test_what_a_restore_would_give_is_told(etcd: etcd_cluster.Etcd) -> None:
     taken = restores.revision(etcd)
     etcd.fill({"/registry/pods/later": "not in it"})
     planned = drill(etcd, name, check=True)
-    assert list(planned["steps"]) == ["check"] and "keys" not in planned
+    assert list(planned["steps"]) == ["check"] and "keys" not in planned and left(etcd) == []
     done = drill(etcd, name)
     assert not done.get("failed") and done["changed"] is False, done
     assert list(done["steps"]) == ["check", "restore", "start", "read"]

@@ -59,23 +59,30 @@ def run(call: Call) -> dict[str, Any]:
     told = {"changed": False, "snapshot": name, "plan": plan}
     path = os.path.join(options["directory"], name)
     try:
+        if call.check_mode:
+            steps: dict[str, float] = {}
+            _check(path, options, steps)
+            return {**told, "steps": steps, "revision": snapshot.revision}
         with _alone(directory):
-            return {**told, **_drilled(path, snapshot.revision, options, call.check_mode)}
+            return {**told, **_drilled(path, options)}
     except OSError as error:
         raise EtcdError(f"{error.filename or directory}: {error.strerror or error}") from error
 
 
-def _drilled(path: str, revision: int, options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    directory = options["drill_dir"]
-    steps: dict[str, float] = {}
+def _check(path: str, options: Mapping[str, Any], steps: dict[str, float]) -> None:
+    """Raises EtcdError if the snapshot could not be restored."""
     with _timed(steps, "check"):
         facts, problems = etcd_restore.examined(path, options)
-        free = snapshot_file.free_bytes(directory)
-        problems += restore_plan.room(facts.bytes, free, os.path.dirname(directory), [])
+        place = os.path.dirname(options["drill_dir"])
+        problems += restore_plan.room(facts.bytes, snapshot_file.free_bytes(place), place, [])
     if problems:
         raise EtcdError("this snapshot could not be restored: " + "; ".join(problems))
-    if check_mode:
-        return {"steps": steps, "revision": revision}
+
+
+def _drilled(path: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    directory = options["drill_dir"]
+    steps: dict[str, float] = {}
+    _check(path, options, steps)
     ensure_directory(directory, 0o700)
     with _timed(steps, "restore"):
         etcd_restore.unpack(
