@@ -148,7 +148,7 @@ def test_nodes_reboot(which, hosts, on, ec2, public):
 def test_a_stopped_node_stays_and_comes_back_with_another_address(hosts, ec2, public):
     """All stop, and start with other public addresses. The nodes themselves need none; one run of site.yml follows.
 
-    Meanwhile one worker is terminated by hand, which the same run makes anew.
+    Meanwhile one worker is terminated by hand, which the same run makes anew, and another's Node is deleted.
     """
     groups, _variables = hosts
     ids = {name: item["InstanceId"] for name, item in machines(ec2, groups).items()}
@@ -183,6 +183,8 @@ def test_a_stopped_node_stays_and_comes_back_with_another_address(hosts, ec2, pu
     api = [f"--server=https://{first}:6443", "--tls-server-name=kubernetes.default.svc"]
     kubectl(*api, "create", "-f", "-", given=json.dumps(attachment))
     ec2.terminate_instances(InstanceIds=[ids[victim]])
+    # Its kubelet goes on, and registers a Node only when it starts.
+    kubectl(*api, "delete", "node", groups["worker"][0])
     playbook("site.yml")
 
     # Nothing but the kubeconfig says where the API is.
