@@ -12,6 +12,7 @@ from typing import Any, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import keys, opening
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import snapshots
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.restore_plan import BUMP
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.snapshots import age
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -54,6 +55,8 @@ def report(
     took = round(sum(steps.values()), 2)
     held, then, at = int(told["keys"]), int(told["living"]["keys"]), int(told["revision"])
     since = max(0, int(told["living"]["revision"]) - at)
+    # A restore puts revisions up by at least this.
+    restored = since >= BUMP
     secret = str(told["secret"]["key"])
     sealed = _sealed(told["secret"], key_file)
     problems = []
@@ -78,7 +81,7 @@ def report(
         "time": now.strftime(_TIME),
         "node": node,
         "snapshot": snapshot.name,
-        "rpo": {"seconds": old, "revisions": since, "limit_seconds": promised.rpo_minutes * 60},
+        "rpo": {"seconds": old, "revisions": None if restored else since, "limit_seconds": promised.rpo_minutes * 60},
         "rto": {"seconds": took, "steps": steps, "limit_seconds": promised.rto_seconds},
         "keys": {"restored": held, "living": then if then >= 0 else None, "revision": at},
         "secret": {"key": secret, "opens": not sealed} if secret else None,
@@ -89,7 +92,8 @@ def report(
     compared = f"as many as etcd had at revision {at}" if then == held else f"at revision {at}"
     lines = [
         f"{snapshot.name} on {node}",
-        f"lost by a restore now   what was written in the last {age(now - snapshot.taken)}; {since} revisions",
+        f"lost by a restore now   what was written in the last {age(now - snapshot.taken)}; "
+        + ("etcd was restored since" if restored else f"{since} revisions"),
         f"etcd serves again       after {took:g} s ({each})",
         f"keys                    {held}, {compared}" + ("; etcd has forgotten how it was then" if then < 0 else ""),
         f"Secret                  {_shown(secret, sealed)}",

@@ -94,6 +94,10 @@ def test_what_cannot_be_compared_is_no_problem() -> None:
     forgotten = made(told(living={"revision": 9000, "keys": -1}))
     assert forgotten.problems == [] and forgotten.document["keys"]["living"] is None
     assert forgotten.lines[3].endswith("1893, at revision 5000; etcd has forgotten how it was then")
+    restored = made(told(living={"revision": 1_000_005_100, "keys": -1}))
+    assert restored.document["rpo"]["revisions"] is None and restored.lines[1].endswith(
+        "10 min; etcd was restored since"
+    )
     none = made(told(secret={"key": "", "value": ""}), keys="")
     assert none.problems == [] and none.document["secret"] is None and none.lines[4].endswith("there is none")
     plain = made(told(secret={"key": "/registry/secrets/demo/plain", "value": ""}), keys="")
