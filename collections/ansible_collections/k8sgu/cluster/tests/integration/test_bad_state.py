@@ -82,3 +82,18 @@ def test_a_flag_of_one_node_counts_too(tmp_path: Path) -> None:
     assert status != 0 and "k8sgu_kubelet_extra_config: maxPods is what k8sgu_max_pods says" in said, said[-3000:]
     status, said = play("preflight", hosts)
     assert status != 0 and "- k8sgu_kubelet_extra_config: maxPods is what k8sgu_max_pods says" in said, said[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("playbook", "given", "said"),
+    [
+        ("open_backup", {}, "k8sgu_backup_file: empty; give the backup: -e k8sgu_backup_file=demo-"),
+        ("backup", {}, "is made only encrypted: give either a passphrase (K8SGU_BACKUP_PASSPHRASE in the"),
+        ("backup", {"k8sgu_backup_passphrase": "a word"}, "no member of etcd answers, so there would be no snapshot"),
+        ("restore_drill", {}, "no member of etcd has a snapshot in /var/lib/k8sgu/snapshots, so nothing"),
+    ],
+)
+def test_a_backup_of_nothing(tmp_path: Path, playbook: str, given: dict[str, Any], said: str) -> None:
+    status, told = play(playbook, inventory(tmp_path, DEAD), **given)
+    assert status != 0 and said in told and "changed=1" not in told, told[-3000:]
+    assert not (tmp_path / "state").exists()
