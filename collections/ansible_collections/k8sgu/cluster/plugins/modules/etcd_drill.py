@@ -27,6 +27,8 @@ attributes:
   diff_mode:
     description: Changes nothing, in any mode.
     support: none
+extends_documentation_fragment:
+  - k8sgu.cluster.etcd
 options:
   snapshot:
     description: Name of the snapshot in O(directory).
@@ -66,14 +68,6 @@ options:
     description: The program etcdutl.
     type: path
     default: /usr/local/bin/etcdutl
-  etcdctl:
-    description: The program etcdctl.
-    type: path
-    default: /usr/local/bin/etcdctl
-  environment:
-    description: File with etcdctl's environment variables, its endpoint and client certificate among them.
-    type: path
-    default: /etc/etcd/etcdctl.env
 """
 
 EXAMPLES = r"""

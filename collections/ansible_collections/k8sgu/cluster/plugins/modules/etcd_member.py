@@ -36,6 +36,8 @@ attributes:
   idempotent:
     description: A node that waits as a learner, one that is a voter, and one that is no member and shall be none, are not changed.
     support: full
+extends_documentation_fragment:
+  - k8sgu.cluster.etcd
 options:
   name:
     description: The node's name, which is its member's too. One of O(nodes). Required unless O(state=absent).
@@ -69,14 +71,6 @@ options:
     description: Seconds to wait for a change that etcd refuses for the moment, such as for a learner that does not have all data yet.
     type: int
     default: 120
-  etcdctl:
-    description: The program etcdctl.
-    type: path
-    default: /usr/local/bin/etcdctl
-  environment:
-    description: File with etcdctl's environment variables, its endpoints and client certificate among them.
-    type: path
-    default: /etc/etcd/etcdctl.env
 """
 
 EXAMPLES = r"""

@@ -32,6 +32,8 @@ attributes:
   idempotent:
     description: For the same O(id), each state is reached once.
     support: full
+extends_documentation_fragment:
+  - k8sgu.cluster.etcd
 options:
   id:
     description: When the restore was begun, such as V(20261129T181500Z). One restore has one id, on all nodes.
@@ -92,10 +94,6 @@ options:
     description: The program etcdutl.
     type: path
     default: /usr/local/bin/etcdutl
-  etcdctl:
-    description: The program etcdctl.
-    type: path
-    default: /usr/local/bin/etcdctl
   environment:
     description: File with etcdctl's environment variables, its endpoint, which has to be this node's own member, and client certificate among them.
     type: path

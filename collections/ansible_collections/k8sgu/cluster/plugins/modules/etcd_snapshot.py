@@ -33,6 +33,8 @@ attributes:
   idempotent:
     description: With a label, a whole snapshot of the same series and label that is not older than O(max_age) serves; without, each call takes one.
     support: partial
+extends_documentation_fragment:
+  - k8sgu.cluster.etcd
 options:
   directory:
     description: Directory for snapshots on this node. It is created, and only root may read it (mode 0700; the snapshots have 0600).
@@ -68,10 +70,6 @@ options:
     description: The program etcdutl.
     type: path
     default: /usr/local/bin/etcdutl
-  etcdctl:
-    description: The program etcdctl.
-    type: path
-    default: /usr/local/bin/etcdctl
   environment:
     description: File with etcdctl's environment variables, its endpoint, which has to be this node's own member, and client certificate among them.
     type: path

@@ -22,6 +22,8 @@ attributes:
   diff_mode:
     description: Changes nothing, in any mode.
     support: none
+extends_documentation_fragment:
+  - k8sgu.cluster.etcd
 options:
   directory:
     description: Directory for snapshots on this node. A directory that is not there has none.
@@ -35,14 +37,6 @@ options:
     description: File by which a restore goes until its end.
     type: path
     default: /var/lib/k8sgu/etcd-restore.json
-  etcdctl:
-    description: The program etcdctl.
-    type: path
-    default: /usr/local/bin/etcdctl
-  environment:
-    description: File with etcdctl's environment variables, its endpoint and client certificate among them.
-    type: path
-    default: /etc/etcd/etcdctl.env
 """
 
 EXAMPLES = r"""

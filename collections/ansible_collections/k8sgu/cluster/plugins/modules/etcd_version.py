@@ -36,6 +36,8 @@ attributes:
   idempotent:
     description: Every call can be repeated, also while some members are of one version and some of the other.
     support: full
+extends_documentation_fragment:
+  - k8sgu.cluster.etcd
 options:
   version:
     description: The version that the members will have, or have now, such as V(3.7.3). Only its minor version counts.
@@ -56,14 +58,6 @@ options:
     description: Seconds to wait for the members. They look for a change every four seconds.
     type: int
     default: 120
-  etcdctl:
-    description: The program etcdctl.
-    type: path
-    default: /usr/local/bin/etcdctl
-  environment:
-    description: File with etcdctl's environment variables, its endpoints and client certificate among them.
-    type: path
-    default: /etc/etcd/etcdctl.env
 """
 
 EXAMPLES = r"""

@@ -153,6 +153,12 @@ held:
   description: Nodes of O(returning) that were not drained, each with the reason.
   returned: when O(state=drained)
   type: dict
+nodes:
+  description: The Nodes that stay, by name.
+  returned: when O(state=matching)
+  type: list
+  elements: str
+  sample: [demo-control-plane-0, demo-worker-0]
 evicted:
   description: The pods that were evicted, as namespace and name.
   returned: when O(state=drained), on failure too

@@ -8,10 +8,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import tarfile
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Iterator, Sequence
+from typing import IO, Any, Sequence
+
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import ensure_directory
 
 FORMAT = 1
 MANIFEST = "backup.json"
@@ -44,7 +47,7 @@ def files(state: Path) -> list[Path]:
     for entry in sorted(state.iterdir()):
         if entry.name in LEFT_OUT or entry.name.startswith("."):
             continue
-        found += sorted(_below(entry)) if entry.is_dir() and not entry.is_symlink() else [entry]
+        found += sorted(entry.rglob("*")) if entry.is_dir() and not entry.is_symlink() else [entry]
     return [path for path in found if path.is_file() and not path.is_symlink()]
 
 
@@ -71,7 +74,7 @@ def pack(stream: IO[bytes], state: Path, manifest: Manifest, snapshots: Sequence
 
 
 def unpack(stream: IO[bytes], directory: Path) -> Manifest:
-    """Puts the state into an empty directory, with the snapshots below it. Raises ContentError, OSError."""
+    """Puts the state into an empty directory, with the snapshots below it. Raises ContentError, FileError, OSError."""
     try:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             manifest = _manifest(archive)
@@ -81,7 +84,7 @@ def unpack(stream: IO[bytes], directory: Path) -> Manifest:
                 if entry is None:
                     break
                 target = directory / _place(entry)
-                _make(target.parent, directory)
+                ensure_directory(str(target.parent), 0o700)
                 content = archive.extractfile(entry)
                 if content is None:
                     raise ContentError(f"{entry.name} is no file")
@@ -90,11 +93,6 @@ def unpack(stream: IO[bytes], directory: Path) -> Manifest:
     except (tarfile.TarError, EOFError) as error:
         raise ContentError(f"it is no archive of tar ({error})") from error
     return manifest
-
-
-def _below(directory: Path) -> Iterator[Path]:
-    for place, _directories, names in os.walk(directory):
-        yield from (Path(place) / name for name in names)
 
 
 def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
@@ -133,20 +131,10 @@ def _place(entry: tarfile.TarInfo) -> PurePosixPath:
     raise ContentError(f"{entry.name} does not belong into a backup")
 
 
-def _make(directory: Path, top: Path) -> None:
-    if directory != top and not directory.is_dir():
-        _make(directory.parent, top)
-        directory.mkdir(0o700)
-
-
 def _write(target: Path, content: IO[bytes], mode: int) -> None:
     handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     with os.fdopen(handle, "wb") as stream:
-        while True:
-            block = content.read(1 << 20)
-            if not block:
-                break
-            stream.write(block)
+        shutil.copyfileobj(content, stream)
         os.fchmod(stream.fileno(), mode)
         stream.flush()
         os.fsync(stream.fileno())

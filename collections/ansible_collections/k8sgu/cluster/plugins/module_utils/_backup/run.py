@@ -26,6 +26,8 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files import (
     FileError,
     atomic_write,
     ensure_directory,
+    free_bytes,
+    is_alive,
     sync_directory,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import PYRAGE, LibraryMissing, require
@@ -160,9 +162,7 @@ def _room(directory: Path, size: int, passphrase: bool) -> None:
             f"passphrase: the backup has {size // _MIB} MiB, and with a passphrase all of it would be in memory; give "
             "a key instead (recipients: age-keygen makes one)"
         )
-    there = next(parent for parent in (directory, *directory.resolve().parents) if parent.is_dir())
-    here = os.statvfs(there)
-    free = here.f_bavail * here.f_frsize
+    free = free_bytes(str(directory.absolute()))
     if free < size + _SPARE:
         raise BackupError(
             f"path: {directory} has {free // _MIB} MiB free, and the backup takes {(size + _SPARE) // _MIB} MiB with "
@@ -184,7 +184,8 @@ def _whole(path: Path) -> Iterator[IO[bytes]]:
     """A file that has its name when it is whole, and is on the disk."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     for left in path.parent.glob(f".*{SUFFIX}.*.part"):
-        if not _alive(left.suffixes[-2][1:]):
+        process = left.suffixes[-2][1:]
+        if not process.isdecimal() or not is_alive(int(process)):
             left.unlink()
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -196,17 +197,6 @@ def _whole(path: Path) -> Iterator[IO[bytes]]:
     finally:
         part.unlink(missing_ok=True)
     sync_directory(str(path.parent))
-
-
-def _alive(process: str) -> bool:
-    """Whether the process that was making a backup still does."""
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 Seal = Callable[[Callable[[IO[bytes]], None], IO[bytes]], None]

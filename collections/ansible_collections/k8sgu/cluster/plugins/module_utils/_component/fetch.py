@@ -4,7 +4,7 @@
 """Installs programs from the mirror or their publishers: in parallel, verified by SHA-256, each placed atomically."""
 
 # Paths are text here, as in the options and in results.
-# ruff: noqa: PTH105, PTH110, PTH112, PTH118, PTH119, PTH120, PTH123, PTH208
+# ruff: noqa: PTH105, PTH110, PTH118, PTH119, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import IO, Any, BinaryIO, Callable, cast
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import elf
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Artifact, ComponentError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import ensure_directory, remove_file
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import ensure_directory, free_bytes, remove_file
 
 _PARALLEL = 4
 _ATTEMPTS = 3
@@ -99,10 +99,7 @@ def check_room_to_push(artifacts: list[Artifact]) -> None:
 
 def _check_space(artifacts: list[Artifact]) -> None:
     directory = os.path.dirname(artifacts[0].path)
-    while not os.path.isdir(directory):
-        directory = os.path.dirname(directory)
-    free = os.statvfs(directory)
-    have, need = free.f_bavail * free.f_frsize, sum(artifact.size for artifact in artifacts)
+    have, need = free_bytes(directory), sum(artifact.size for artifact in artifacts)
     if have < need:
         raise ComponentError(
             f"binaries: {os.path.dirname(artifacts[0].path)} needs {need >> 20} MiB, has {have >> 20} MiB; make room"

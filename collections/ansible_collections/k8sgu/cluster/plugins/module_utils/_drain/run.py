@@ -237,7 +237,7 @@ def _absent(options: Mapping[str, Any], check_mode: bool, record: Record) -> Out
 def _matching(options: Mapping[str, Any], check_mode: bool, record: Record) -> Outcome:
     instances = {str(name): str(id) for name, id in options["instances"].items()}
     if not Path(options["kubeconfig"]).exists():
-        return Outcome({"changed": False, "plan": []})
+        return Outcome({"changed": False, "plan": [], "nodes": []})
     with _api(options) as nodes:
         there = nodes.all()
         gone = plans.gone(there, instances, options["complete"])
@@ -252,7 +252,7 @@ def _matching(options: Mapping[str, Any], check_mode: bool, record: Record) -> O
     record.drop(node.name for node in gone)
     lines = [node.line() for node in gone]
     lines += [f"delete volumeattachment/{name}  # its node {node} is gone" for name, node in attachments]
-    return Outcome({"changed": bool(lines), "plan": lines, "diff": _diff(lines)})
+    return Outcome({"changed": bool(lines), "plan": lines, "nodes": sorted(staying), "diff": _diff(lines)})
 
 
 def _done(action: str, names: Sequence[str]) -> Outcome:

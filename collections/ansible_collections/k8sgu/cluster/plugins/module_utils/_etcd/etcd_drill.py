@@ -26,13 +26,12 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import (
     etcd_restore,
     etcdctl,
     restore_plan,
-    snapshot_file,
     snapshots,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcdctl import EtcdError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.members import FAULTS
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPECS
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, ensure_directory, lock
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, ensure_directory, free_bytes, lock
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
 _NAME = "drill"
@@ -40,7 +39,7 @@ _NAME = "drill"
 # taken. etcd wants a host and a port also of those, https://github.com/etcd-io/etcd/blob/main/client/pkg/types/urls.go
 _CLIENT, _PEER = "unix://localhost:1", "unix://localhost:2"
 _SECRETS = "/registry/secrets/"
-_ENCRYPTED = re.compile(rb"k8s:enc:")
+_ENCRYPTED = b"k8s:enc:"
 _RETRY_S = 0.1
 _GENTLY = 19
 _END_S = 10
@@ -74,7 +73,7 @@ def _check(path: str, options: Mapping[str, Any], steps: dict[str, float]) -> No
     with _timed(steps, "check"):
         facts, problems = etcd_restore.examined(path, options)
         place = os.path.dirname(options["drill_dir"])
-        problems += restore_plan.room(facts.bytes, snapshot_file.free_bytes(place), place, [])
+        problems += restore_plan.room(facts.bytes, free_bytes(place), place, [])
     if problems:
         raise EtcdError("this snapshot could not be restored: " + "; ".join(problems))
 
@@ -95,7 +94,7 @@ def _drilled(path: str, options: Mapping[str, Any]) -> dict[str, Any]:
             before=_gently,
         )
     with _serving(options, steps) as ask, _timed(steps, "read"):
-        keys, at = _counted(ask), _revision(ask)
+        at, keys = _counted(ask)
         secret = _secret(ask)
     return {"steps": steps, "revision": at, "keys": keys, "secret": secret, "living": _living(options, at)}
 
@@ -192,25 +191,18 @@ def _last(log: str) -> str:
     return lines[-1][:500] if lines else "without a word"
 
 
-def _counted(ask: etcdctl.Etcdctl, *more: str) -> int:
-    """How many keys there are. Raises EtcdError."""
-    return int(_field(ask, "Count", "get", "", "--from-key", "--count-only", *more))
-
-
-def _revision(ask: etcdctl.Etcdctl) -> int:
-    return int(_field(ask, "Revision", "get", "", "--from-key", "--count-only"))
-
-
-def _field(ask: etcdctl.Etcdctl, name: str, *arguments: str) -> str:
-    """A line of what etcdctl writes as fields, such as `"Count" : 12`."""
+def _counted(ask: etcdctl.Etcdctl, *more: str) -> tuple[int, int]:
+    """The revision of an etcd, and how many keys it has. Raises EtcdError."""
     try:
-        said = ask(*arguments, "-w", "fields").decode()
+        said = ask("get", "", "--from-key", "--count-only", *more, "-w", "fields").decode()
     except FAULTS as error:
-        raise EtcdError(f"etcdctl {arguments[0]}: {etcdctl.reason(error)}") from error
-    found = re.search(rf'(?m)^"{name}" ?: ?(\d+)$', said)
-    if not found:
-        raise EtcdError(f"etcdctl {arguments[0]} tells no {name}")
-    return found[1]
+        raise EtcdError(f"etcd does not count its keys: {etcdctl.reason(error)}") from error
+    # Lines such as `"Count" : 12`.
+    told = dict(re.findall(r'(?m)^"(\w+)" ?: ?(\d+)$', said))
+    try:
+        return int(told["Revision"]), int(told["Count"])
+    except KeyError as error:
+        raise EtcdError(f"etcdctl tells no {error.args[0]}") from error
 
 
 def _secret(ask: etcdctl.Etcdctl) -> dict[str, str]:
@@ -224,20 +216,20 @@ def _secret(ask: etcdctl.Etcdctl) -> dict[str, str]:
         return {"key": "", "value": ""}
     value = str(found[0].get("value") or "")
     # One that is stored as it is stays here.
-    sealed = _ENCRYPTED.match(base64.b64decode(value))
+    sealed = base64.b64decode(value).startswith(_ENCRYPTED)
     return {"key": base64.b64decode(found[0]["key"]).decode(errors="replace"), "value": value if sealed else ""}
 
 
 def _living(options: Mapping[str, Any], revision: int) -> dict[str, int]:
     """How far etcd on this node is, and its keys at the snapshot's revision: -1 if it has forgotten how it was then."""
     ask = functools.partial(etcdctl.run, program=options["etcdctl"], environment=options["environment"])
-    now = _revision(ask)
     try:
-        return {"revision": now, "keys": _counted(ask, f"--rev={revision}")}
+        now, keys = _counted(ask, f"--rev={revision}")
     except EtcdError as error:
         if "has been compacted" not in str(error):
             raise
-        return {"revision": now, "keys": -1}
+        now, keys = _counted(ask)[0], -1
+    return {"revision": now, "keys": keys}
 
 
 MODULE = Module(ARGUMENT_SPECS["etcd_drill"], run, (EtcdError, FileError))

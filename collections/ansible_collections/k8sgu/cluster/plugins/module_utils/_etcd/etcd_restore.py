@@ -35,6 +35,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files import (
     FileError,
     atomic_write,
     ensure_directory,
+    free_bytes,
     remove_file,
     sync_directory,
 )
@@ -96,7 +97,7 @@ def _prepared(call: Call) -> dict[str, Any]:
         return {"changed": False, "plan": [], **_told(own)}
     facts, problems = examined(path, options)
     kept = [_ASIDE.format(one) for one in set_aside(options["data_dir"])]
-    free = snapshot_file.free_bytes(options["data_dir"])
+    free = free_bytes(options["data_dir"])
     problems += restore_plan.room(facts.bytes, free, options["data_dir"], kept)
     if problems:
         raise EtcdError("nothing was changed: " + "; ".join(problems))

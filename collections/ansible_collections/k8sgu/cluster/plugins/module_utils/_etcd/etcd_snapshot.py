@@ -32,6 +32,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.snapshots impo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import (
     FileError,
     ensure_directory,
+    free_bytes,
     lock,
     remove_file,
     sync_directory,
@@ -75,7 +76,7 @@ def run(call: Call) -> dict[str, Any]:
             facts = _kept(path, etcd, options)
             if facts:
                 return _result(path, facts, time.monotonic() - began, there, there, [])
-        problem = snapshots.room(etcd.size, snapshot_file.free_bytes(directory), directory)
+        problem = snapshots.room(etcd.size, free_bytes(directory), directory)
         if problem:
             raise EtcdError(f"no snapshot was taken: {problem}")
         if call.check_mode:
@@ -83,7 +84,7 @@ def run(call: Call) -> dict[str, Any]:
             facts = snapshot_file.Facts(etcd.revision, 0, "", etcd.size, etcd.members)
         else:
             new, facts = _take(directory, etcd, options)
-        free = snapshot_file.free_bytes(directory) - (etcd.size if call.check_mode else 0)
+        free = free_bytes(directory) - (etcd.size if call.check_mode else 0)
         sizes[new.name] = facts.bytes
         surplus = snapshots.surplus(
             snapshots.listed(sizes), options["series"], options["keep"], sizes, free, options["disk_percent"]

@@ -4,7 +4,7 @@
 """What a snapshot file holds, and whether it is whole."""
 
 # Paths are text here, as in the options.
-# ruff: noqa: PTH112, PTH120, PTH123, PTH202
+# ruff: noqa: PTH123, PTH202
 from __future__ import annotations
 
 import hashlib
@@ -68,11 +68,3 @@ def _check_digest(path: str, size: int) -> None:
             left -= len(block)
         if stream.read(_DIGEST) != total.digest():
             raise EtcdError(f"{path} is no whole snapshot: its content is not what its SHA-256 was made of")
-
-
-def free_bytes(directory: str) -> int:
-    """Free bytes of the file system that has the directory, or will have it."""
-    while not os.path.isdir(directory):
-        directory = os.path.dirname(directory)
-    here = os.statvfs(directory)
-    return here.f_bavail * here.f_frsize

@@ -16,6 +16,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files.atomic import
     backup_file,
     ensure_directory,
     finish_replace,
+    is_alive,
     pending_files,
     remove_file,
     replace_together,
@@ -25,6 +26,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files.atomic import
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files.hashes import sha256_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files.locks import lock
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files.room import free_bytes
 
 __all__ = [
     "FileError",
@@ -32,6 +34,8 @@ __all__ = [
     "backup_file",
     "ensure_directory",
     "finish_replace",
+    "free_bytes",
+    "is_alive",
     "lock",
     "pending_files",
     "remove_file",

@@ -307,7 +307,7 @@ def _strays(directory: str, names: set[str]) -> list[str]:
     found = []
     for entry in entries:
         match = form.fullmatch(entry)
-        if match and match.group(1) in names and entry not in needed and not _alive(int(match.group(2))):
+        if match and match.group(1) in names and entry not in needed and not is_alive(int(match.group(2))):
             found.append(os.path.join(directory, entry))
     return found
 
@@ -376,7 +376,8 @@ def _own(path: str, owner: int, group: int) -> None:
         os.chown(path, owner, group)
 
 
-def _alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether a process of this number runs, whoever it belongs to."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
