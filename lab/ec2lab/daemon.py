@@ -21,7 +21,7 @@ from typing import Any
 
 from werkzeug.serving import BaseWSGIServer
 
-from ec2lab import control, faults, image
+from ec2lab import control, faults, host, image
 from ec2lab.api import patches, seed, server, translate
 from ec2lab.api.backends import all_ec2
 from ec2lab.api.patches import balancers
@@ -260,6 +260,8 @@ def main(argv: list[str]) -> int:
         if description is None:
             raise LabError(f"there is no lab {lab.name}: `ec2lab up {lab.name}` makes it")
         hold_pid_file(lab.pid_file)
+        # Its machines too, which it starts.
+        host.compute_in_turns()
         daemon = Daemon(lab, description)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: daemon.done.set())

@@ -99,6 +99,12 @@ def test_running_means_that_ssh_answers(cloud: Cloud, pair: tuple[str, str]) -> 
         assert cloud.say(instance, "ps -p 1 -o comm=") == "systemd"
 
 
+def test_machines_wait_for_their_turn(cloud: Cloud, lab: RunningLab, pair: tuple[str, str]) -> None:
+    for process in (1, "$(systemctl show --property=MainPID --value ssh)"):
+        assert cloud.say(pair[0], f"chrt --pid {process}").splitlines()[0].endswith("SCHED_BATCH")
+    assert os.sched_getscheduler(lab.daemon()) == os.SCHED_BATCH
+
+
 def test_user_data_ran_once(cloud: Cloud, pair: tuple[str, str]) -> None:
     assert eventually(lambda: cloud.say(pair[0], "cat /ran"), "user data") == "ran"
 

@@ -17,7 +17,7 @@ import sys
 import time
 
 import pytest
-from test_rolling import Client, Poller, several
+from test_rolling import PATIENCE_S, Client, Reader, several
 from test_security import BIN, ENVIRONMENT, ROOT, VARIABLES, hosts, inventory, kubectl, on, playbook, value
 
 __all__ = ["hosts", "on", "several"]  # fixtures
@@ -35,15 +35,9 @@ LESS = {**OTHER_TYPE, "k8sgu_control_plane_count": 1}
 CUTS = [(1, "etcd : Add the node", 1)]
 
 
-class Reader(Poller):
-    # An election takes a second or two, and whoever waits for it longer is served after it.
-    patience_s = 10
-
-
 class Writer(Client):
     """Creates numbered objects; `written` has those that were acknowledged."""
 
-    patience_s = Reader.patience_s
     namespace = NAMESPACE
 
     def __init__(self, folder, series) -> None:
@@ -65,7 +59,7 @@ class Visitor(Client):
         self.host = value(node["ec2_public_ip"])
 
     def ask(self) -> None:
-        connection = http.client.HTTPConnection(self.host, 30080, timeout=self.patience_s)
+        connection = http.client.HTTPConnection(self.host, 30080, timeout=PATIENCE_S)
         with contextlib.closing(connection):
             connection.request("GET", "/")
             answer = connection.getresponse()

@@ -16,7 +16,8 @@ import subprocess
 import time
 
 import pytest
-from test_members import ETCDCTL, Reader, Visitor, Writer, cut_off, members, settled
+from test_members import ETCDCTL, Visitor, Writer, cut_off, members, settled
+from test_rolling import Reader
 from test_security import BIN, ENVIRONMENT, ROOT, VARIABLES, hosts, kubectl, on, playbook
 
 __all__ = ["hosts", "on"]  # fixtures

@@ -25,14 +25,13 @@ __all__ = ["hosts", "on"]  # fixtures
 pytestmark = pytest.mark.timeout(1800)
 
 PAUSE_S = 0.1
-# Longer than a balancer may take to notice; what takes that long was lost on the way to a server that is gone.
-PATIENCE_S = 4
+# What was sent to a server that is gone is never answered. An election takes a second or two, on a busy machine more,
+# and whoever waits for it longer is served after it.
+PATIENCE_S = 10
 
 
 class Client(threading.Thread):
     """Asks the API server again and again, over a new connection each time and without a second try, until stopped."""
-
-    patience_s = PATIENCE_S
 
     def __init__(self, folder) -> None:
         super().__init__(daemon=True)
@@ -52,7 +51,7 @@ class Client(threading.Thread):
         self.asked, self.lost, self.longest_s, self.stopped = 0, [], 0.0, threading.Event()
 
     def send(self, method, path, body=None) -> None:
-        connection = http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=self.patience_s)
+        connection = http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=PATIENCE_S)
         with contextlib.closing(connection):
             connection.connect()
             # By hand, since a balancer's address may not be the name in the certificate.
@@ -89,7 +88,7 @@ class Client(threading.Thread):
             self.join()
 
 
-class Poller(Client):
+class Reader(Client):
     """Asks for a Secret, which the API server reads in etcd."""
 
     def ask(self) -> None:
@@ -117,7 +116,7 @@ def on_every(hosts, on):
 @pytest.mark.parametrize("what", ["a rolling change", "a rotation"], ids=["rolling_change", "rotation"])
 def test_no_request_is_lost(what, on_every, tmp_path):
     before = starts(on_every)
-    with Poller(tmp_path).running() as poller:
+    with Reader(tmp_path).running() as reader:
         if what == "a rotation":
             playbook("playbooks/rotate_encryption_key.yml")
         else:
@@ -125,9 +124,9 @@ def test_no_request_is_lost(what, on_every, tmp_path):
         time.sleep(5)
     after = starts(on_every)
     assert all(after[name] != before[name] for name in before)
-    print(poller.told(what))
-    assert poller.asked > 100
-    assert poller.lost == []
+    print(reader.told(what))
+    assert reader.asked > 100
+    assert reader.lost == []
     kubectl("get", "secrets", "-A", "-o", "name")
     (key,) = json.loads((STATE / "secrets" / "encryption-keys.json").read_text())["keys"]
     prefix = f"k8s:enc:secretbox:v1:{key['name']}:"

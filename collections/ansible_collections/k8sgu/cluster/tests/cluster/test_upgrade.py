@@ -13,7 +13,8 @@ import contextlib
 import json
 
 import pytest
-from test_members import ELECTIONS, Reader, Visitor, Writer, cut_off, settled
+from test_members import ELECTIONS, Visitor, Writer, cut_off, settled
+from test_rolling import Reader
 from test_security import hosts, kubectl, on, playbook
 
 __all__ = ["hosts", "on"]  # fixtures
@@ -47,11 +48,6 @@ class UpgradeWriter(Writer):
     namespace = NAMESPACE
 
 
-class Patient(Visitor):
-    # A page waits for its database while that moves.
-    patience_s = Reader.patience_s
-
-
 @contextlib.contextmanager
 def clients(folder, hosts, series):
     """A writer, a reader and a visitor of the website at each worker's node port, who lose nothing that was written."""
@@ -60,7 +56,7 @@ def clients(folder, hosts, series):
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(UpgradeWriter(folder / "writer", series).running())
         reader = stack.enter_context(Reader(folder / "reader").running())
-        visitors = [stack.enter_context(Patient(folder / name, variables[name]).running()) for name in groups["worker"]]
+        visitors = [stack.enter_context(Visitor(folder / name, variables[name]).running()) for name in groups["worker"]]
         yield
     told = [writer.told("written"), reader.told("read"), *(visitor.told("visited") for visitor in visitors)]
     print(*told, sep="\n")
@@ -148,7 +144,7 @@ def test_one_server_takes_the_first_part_a_node_fails_and_all_goes_back(hosts, o
     groups, variables = hosts
     canary, other = groups["worker"]
     without_database(canary)
-    with Patient(tmp_path, variables[other]).running() as visitor:
+    with Visitor(tmp_path, variables[other]).running() as visitor:
         said = playbook(UPGRADE, **UP)
         for name in groups["control_plane"]:
             assert f"{name}: etcd 3.6" in said and f"{name}: kube-apiserver {OLD} -> {NEW}" in said
