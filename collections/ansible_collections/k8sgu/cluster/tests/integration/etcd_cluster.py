@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,7 @@ class Etcd:
 
     directory: Path
     members: dict[str, Member] = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)
 
     @property
     def nodes(self) -> dict[str, str]:
@@ -107,6 +108,7 @@ class Etcd:
                     f"--initial-cluster={together}",
                     f"--initial-cluster-state={state}",
                     "--unsafe-no-fsync",
+                    *self.flags,
                     *tls,
                 ],
                 stdout=log,
@@ -199,12 +201,12 @@ class Etcd:
 
 
 @contextlib.contextmanager
-def running(directory: Path, version: Path, size: int = 3, peer: int = 0) -> Iterator[Etcd]:
+def running(directory: Path, version: Path, size: int = 3, peer: int = 0, flags: Sequence[str] = ()) -> Iterator[Etcd]:
     """An etcd of `size` members with the programs of `version`, ended with the block; `peer` is a first peer port."""
     authority = api_server.issue("test-ca")
     authority.write(directory, "ca")
     api_server.issue("etcd", issuer=authority).write(directory, "etcd")
-    etcd = Etcd(directory)
+    etcd = Etcd(directory, flags=list(flags))
     for number in range(size):
         peer_port = peer if peer and not number else api_server.free_port()
         etcd.members[f"cp-{number}"] = Member(f"cp-{number}", api_server.free_port(), peer_port, version)

@@ -174,7 +174,7 @@ def _wait(etcd: subprocess.Popen[bytes], ask: etcdctl.Etcdctl, log: str, timeout
     deadline = time.monotonic() + timeout
     while True:
         try:
-            ask("endpoint", "health", "--command-timeout=5s")
+            ask(*etcdctl.SERVES)
             return
         except FAULTS as error:
             said = etcdctl.reason(error)

@@ -243,7 +243,7 @@ def _serving(call: Call) -> dict[str, Any]:
     deadline = time.monotonic() + options["timeout"]
     while True:
         try:
-            ask("endpoint", "health", "--command-timeout=5s")
+            ask(*etcdctl.SERVES)
             gone = json.loads(ask("del", "--prefix", _ADDRESSES, "-w", "json"))
             count = int(gone.get("deleted") or 0)
             plan = [f"remove {count} addresses of API servers from the snapshot's time"] if count else []

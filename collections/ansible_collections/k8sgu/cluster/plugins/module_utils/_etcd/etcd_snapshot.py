@@ -121,8 +121,8 @@ def _asked(options: Mapping[str, Any]) -> Etcd:
         # A learner answers nothing else.
         if json.loads(ask("endpoint", "status", "-w", "json"))[0]["Status"].get("isLearner"):
             raise EtcdError("no snapshot was taken: this node's member is a learner; take it on another member")
-        # Answered only when the member has applied all that was acknowledged before, which its status is of then.
-        ask("endpoint", "health", "-w", "json")
+        # Its status is of all that was acknowledged before then.
+        ask(*etcdctl.SERVES)
         status = json.loads(ask("endpoint", "status", "-w", "json"))[0]["Status"]
         members = plan.parse(json.loads(ask("member", "list", "-w", "json")))
         if any("CORRUPT" in str(error) for error in status.get("errors") or ()):

@@ -6,19 +6,16 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 from typing import Any, Callable, Mapping, Sequence
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import plan, versions
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import versions
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcdctl import EtcdError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.members import RETRY_S, Members
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.members import PATIENCE_S, Members, patiently
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPECS
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.versions import Running
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
-# An election takes a second or two; on a busy machine there may be several.
-PATIENCE_S = 10
 Lacks = Callable[[Sequence[Running], Sequence[str], str], str]
 
 
@@ -34,7 +31,12 @@ def run(call: Call) -> dict[str, Any]:
 
 
 def _ready(call: Call, members: Members, nodes: Mapping[str, str], version: str) -> dict[str, Any]:
-    before, made = _planned(members, nodes, version, min(call.options["timeout"], PATIENCE_S))
+
+    def look() -> tuple[list[Running], versions.Plan]:
+        running, silent = _asked(members, nodes)
+        return running, versions.ready(running, silent, version)
+
+    before, made = patiently(look, min(call.options["timeout"], PATIENCE_S))
     after = before
     if call.check_mode:
         after = [_foreseen(member, made) for member in before]
@@ -59,21 +61,6 @@ def _ready(call: Call, members: Members, nodes: Mapping[str, str], version: str)
     }
 
 
-def _planned(
-    members: Members, nodes: Mapping[str, str], version: str, patience: float
-) -> tuple[list[Running], versions.Plan]:
-    """The members, and what has to be done. What may be over in a moment is a reason to refuse after `patience` s."""
-    deadline = time.monotonic() + patience
-    while True:
-        running, silent = _asked(members, nodes)
-        made = versions.ready(running, silent, version)
-        if not made.problem:
-            return running, made
-        if not made.passing or time.monotonic() > deadline:
-            raise EtcdError(f"nothing was changed: {made.problem}")
-        time.sleep(RETRY_S)
-
-
 def _settled(call: Call, members: Members, nodes: Mapping[str, str], version: str) -> dict[str, Any]:
     if call.check_mode:
         # Members that a run would have replaced by now are still the old ones.
@@ -88,22 +75,12 @@ def _settled(call: Call, members: Members, nodes: Mapping[str, str], version: st
 
 def _asked(members: Members, nodes: Mapping[str, str]) -> tuple[list[Running], list[str]]:
     """The members that answer, and the names of the others: nodes that are none count among them."""
-    listed = members.read(PATIENCE_S)
     running, silent = [], []
-    for member in listed:
-        status = members.status(member)
-        name = next((name for name, address in nodes.items() if member.is_node(name, address)), member.shown)
+    for member, name, status in members.asked(nodes):
         if status.get("version"):
             running.append(replace(versions.parse(member, status), name=name))
         else:
             silent.append(name)
-    known = {member.name for member in running} | set(silent)
-    missing = sorted(set(nodes) - known)
-    if missing:
-        raise EtcdError(
-            f"nothing was changed: {', '.join(missing)} is no member of etcd, which has {plan.names(listed)}; let it "
-            "join first: playbooks/etcd.yml"
-        )
     return running, silent
 
 

@@ -17,6 +17,9 @@ PROGRAM = "/usr/local/bin/etcdctl"
 UTILITY = "/usr/local/bin/etcdutl"
 ENVIRONMENT = "/etc/etcd/etcdctl.env"
 COMMAND_TIMEOUT_S = 30
+# Answered by a member that has a quorum, and has applied all that was acknowledged before. What `endpoint health` reads
+# too, which calls a member unhealthy that takes no writes because its quota is used up.
+SERVES = ("get", "health", "--command-timeout=5s", "-w", "json")
 _PR_SET_PDEATHSIG = 1
 
 Etcdctl = Callable[..., bytes]

@@ -9,13 +9,15 @@ import functools
 import json
 import subprocess
 import time
-from typing import Any, Collection, Mapping
+from typing import Any, Callable, Collection, Mapping, Protocol, TypeVar
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl, plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcdctl import EtcdError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import Member
 
 RETRY_S = 0.5
+# An election takes a second or two; on a busy machine there may be several.
+PATIENCE_S = 10
 # What etcd refuses for a moment only: members that it has not heard of for five seconds, an election, a learner that is
 # still behind. https://github.com/etcd-io/etcd/blob/main/api/v3rpc/rpctypes/error.go
 PASSING = (
@@ -34,8 +36,38 @@ DONE = (
     "member ID already exist",
     "can only promote a learner member",
     "cluster has a downgrade job in progress",
+    "required revision has been compacted",
 )
 FAULTS = (subprocess.SubprocessError, OSError, ValueError)
+
+
+class Planned(Protocol):
+    """`passing`: the problem may be over in a moment."""
+
+    @property
+    def problem(self) -> str: ...
+
+    @property
+    def passing(self) -> bool: ...
+
+
+Read = TypeVar("Read")
+Made = TypeVar("Made", bound=Planned)
+
+
+def patiently(look: Callable[[], tuple[Read, Made]], patience: float) -> tuple[Read, Made]:
+    """What was read, and a plan without a problem; read again for `patience` seconds while its problem may pass.
+
+    Raises EtcdError.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        read, made = look()
+        if not made.problem:
+            return read, made
+        if not made.passing or time.monotonic() > deadline:
+            raise EtcdError(f"nothing was changed: {made.problem}")
+        time.sleep(RETRY_S)
 
 
 class Members:
@@ -60,15 +92,33 @@ class Members:
                     raise EtcdError(f"etcd does not list its members: {etcdctl.reason(error)}") from error
             time.sleep(RETRY_S)
 
+    def asked(self, nodes: Mapping[str, str]) -> list[tuple[Member, str, dict[str, Any]]]:
+        """Every member, with its node's name and what it says of itself, which is nothing if it does not answer.
+
+        `nodes` has addresses by name; one of them that is no member is an error. Others are named as etcd does.
+        """
+        listed = self.read(PATIENCE_S)
+        told = []
+        for member in listed:
+            name = next((name for name, address in nodes.items() if member.is_node(name, address)), member.shown)
+            told.append((member, name, self.status(member)))
+        missing = sorted(set(nodes) - {name for _member, name, _status in told})
+        if missing:
+            raise EtcdError(
+                f"nothing was changed: {', '.join(missing)} is no member of etcd, which has {plan.names(listed)}; let "
+                "it join first: playbooks/etcd.yml"
+            )
+        return told
+
     def healthy(self, members: list[Member]) -> set[int]:
         """Ids of the members that answer. A learner answers only as one: it serves no linearizable read."""
         found = set()
         for member in members:
             if not member.clients:
                 continue
-            kind = ("endpoint", "status") if member.learner else ("endpoint", "health")
+            asked = ("endpoint", "status", "--command-timeout=5s", "-w", "json") if member.learner else etcdctl.SERVES
             try:
-                self._etcdctl(*kind, "--command-timeout=5s", "-w", "json", endpoints=",".join(member.clients))
+                self._etcdctl(*asked, endpoints=",".join(member.clients))
                 found.add(member.id)
             except FAULTS:
                 continue
@@ -112,17 +162,42 @@ class Members:
         except (*FAULTS, LookupError):
             return {}
 
+    def leads(self) -> bool:
+        """Whether this node's own member is the leader."""
+        try:
+            said = json.loads(self._etcdctl("endpoint", "status", "--command-timeout=5s", "-w", "json"))[0]["Status"]
+            return int(said["leader"]) == int(said["header"]["member_id"])
+        except (*FAULTS, LookupError) as error:
+            raise EtcdError(f"etcd on this node does not say who leads: {etcdctl.reason(error)}") from error
+
+    def defragment(self, member: Member) -> None:
+        """Writes a member's file anew, without its free pages. It serves nobody meanwhile."""
+        try:
+            self._etcdctl(
+                "defrag",
+                f"--command-timeout={self._timeout}s",
+                endpoints=",".join(member.clients[:1]),
+                timeout=self._timeout + etcdctl.COMMAND_TIMEOUT_S,
+            )
+        except FAULTS as error:
+            raise EtcdError(f"defragmenting {member.shown}: {etcdctl.reason(error)}") from error
+
+    def compact(self, revision: int) -> None:
+        """Takes out what was overwritten or deleted before `revision`, and returns when it is out of the file."""
+        asked = ("compact", str(revision), "--physical", f"--command-timeout={self._timeout}s")
+        self.change("compacting etcd's history", *asked, seconds=self._timeout + etcdctl.COMMAND_TIMEOUT_S)
+
     def wait(self, doing: str, said: str) -> None:
         """Pauses before the next attempt. Raises EtcdError when the time is over; `said` is what etcd answered."""
         if time.monotonic() > self._deadline:
             raise EtcdError(f"{doing}: not done within {self._timeout} s (timeout); etcd says: {said}")
         time.sleep(RETRY_S)
 
-    def change(self, doing: str, *arguments: str) -> None:
-        """Runs a command, again while etcd refuses it for a moment."""
+    def change(self, doing: str, *arguments: str, seconds: float = etcdctl.COMMAND_TIMEOUT_S) -> None:
+        """Runs a command that may take some `seconds`, again while etcd refuses it for a moment."""
         while True:
             try:
-                self._etcdctl(*arguments)
+                self._etcdctl(*arguments, timeout=seconds)
                 return
             except FAULTS as error:
                 said = etcdctl.reason(error)

@@ -75,6 +75,13 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
         **_PROGRAM,
     },
     "etcd_snapshot_info": {**_SNAPSHOTS, **_RECORD, **_DATA, **_PROGRAM},
+    "etcd_space": {
+        "state": {"type": "str", "choices": ["defragmented", "writable"], "required": True},
+        "percent": {"type": "int", "default": 45},
+        "nodes": {"type": "dict", "default": {}},
+        "timeout": {"type": "int", "default": 300},
+        **_PROGRAM,
+    },
     "etcd_version": {
         "version": {"type": "str", "required": True},
         "state": {"type": "str", "choices": ["ready", "settled"], "required": True},

@@ -67,6 +67,13 @@ def check_snapshots(values: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def check_defragmentation(values: Mapping[str, Any]) -> list[str]:
+    name = "k8sgu_etcd_defragment_percent"
+    if 0 <= int(values[name]) <= 99:
+        return []
+    return [f"{name}: {values[name]}; choose how much of a member's file has to be free, from 1 to 99, or 0 for never"]
+
+
 def check(
     values: Mapping[str, Any],
     seen: Sequence[str],
@@ -96,6 +103,7 @@ def check(
     problems += check_encryption(values)
     problems += check_shutdown_delay(values)
     problems += check_snapshots(values)
+    problems += check_defragmentation(values)
     problems += flags.check_flags([values, *(one.get("flags") or {} for one in nodes)])
     problems += proxies.problems(values["k8sgu_proxy"] or {})
     expected = names.described_count(values) if described else 0

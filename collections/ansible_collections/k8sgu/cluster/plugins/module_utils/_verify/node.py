@@ -94,7 +94,17 @@ def check_etcd_health(members: int, where: str) -> Check:
         passed, seen = False, etcdctl.reason(error)
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         passed, seen = False, str(error)
+    if not passed and _quota_used_up():
+        seen = f"{seen}; its quota is used up, and it takes no writes (alarm NOSPACE): playbooks/etcd_maintenance.yml"
     return Check("etcd has its quorum", passed, f"{members} healthy members", seen, where, look)
+
+
+def _quota_used_up() -> bool:
+    """Members are called unhealthy for that too."""
+    try:
+        return b"NOSPACE" in etcdctl.run("alarm", "list", "--command-timeout=5s")
+    except (OSError, subprocess.SubprocessError):
+        return False
 
 
 def encrypted(value: bytes, prefix: str, plaintext: str) -> bool:

@@ -38,6 +38,7 @@ ON_NODES = {
     "etcd_restore",
     "etcd_snapshot",
     "etcd_snapshot_info",
+    "etcd_space",
     "etcd_version",
     "node_facts",
     "node_reset",
