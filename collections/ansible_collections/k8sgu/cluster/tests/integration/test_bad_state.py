@@ -76,6 +76,21 @@ def test_a_phase_alone_refuses_flags_that_contradict_the_description(tmp_path: P
     assert not (tmp_path / "state").exists()
 
 
+def test_a_phase_on_the_controller_alone_refuses_what_the_cluster_was_not_made_with(tmp_path: Path) -> None:
+    """By the record there: it connects to no node."""
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    made = {"k8sgu_pod_cidr": "10.200.0.0/16", "k8sgu_cluster_domain": "cluster.local"}
+    (state / "birth.json").write_text(json.dumps({"fixed": made, "members": ["demo-control-plane-0"]}))
+    asked = {"k8sgu_pod_cidr": "10.201.0.0/16", "k8sgu_cluster_domain": "other.local", "k8sgu_control_plane_count": 2}
+    status, said = play("pki", inventory(tmp_path, DEAD), **asked)
+    assert status != 0 and "cannot change as asked, and nothing was changed" in said, said[-3000:]
+    for option, value in made.items():
+        assert f"{option}: {asked[option]}, and this cluster was made with {value}, which cannot change" in said
+    assert "k8sgu_control_plane_count: 2, and this cluster's etcd has 1 member (demo-control-plane-0)" in said
+    assert [path.name for path in state.iterdir()] == ["birth.json"] and " changed=0 " in said, said[-3000:]
+
+
 def test_a_flag_of_one_node_counts_too(tmp_path: Path) -> None:
     hosts = inventory(tmp_path, HERE, k8sgu_kubelet_extra_config={"maxPods": 90})
     status, said = play("worker", hosts)
