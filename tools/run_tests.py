@@ -441,7 +441,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"run_tests: unknown stage {', '.join(unknown)}; the stages are {', '.join(STAGES)}", file=sys.stderr)
         return 2
-    # Half of the time of two clusters side by side went into switches between their processes.
+    # Two fifths of the time of two clusters side by side were the kernel's, much of it for switches between processes.
     host.compute_in_turns()
     LOGS.mkdir(exist_ok=True)
     commit, clean = tree_state(ROOT)

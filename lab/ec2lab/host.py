@@ -30,7 +30,7 @@ def compute_in_turns() -> None:
     """From now on this process and all that it starts wait for their turn instead of interrupting who computes.
 
     A cluster's programs wake up hundreds of times a second, each for next to nothing. On a host with a processor or two
-    the switches between them take as long as the work does.
+    the switches between them take a good part of the time that the work does.
     https://man7.org/linux/man-pages/man7/sched.7.html, SCHED_BATCH
     """
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

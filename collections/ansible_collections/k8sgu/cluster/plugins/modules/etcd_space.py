@@ -52,7 +52,7 @@ options:
     type: dict
     default: {}
   timeout:
-    description: Seconds that the compaction and each member may take, and as long the members are waited for before and after each.
+    description: Seconds that the compaction and each member may take, and that the other members are waited for with each step.
     type: int
     default: 300
 """

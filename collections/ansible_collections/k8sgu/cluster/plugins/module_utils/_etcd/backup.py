@@ -16,7 +16,7 @@ from typing import Any, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcd_snapshot, etcdctl, snapshots
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcdctl import EtcdError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPECS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import with_defaults
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
 
@@ -30,8 +30,8 @@ RETRY_S = 5
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 if a verified snapshot was taken, with one line about it. Otherwise 1, with one line that says why."""
     given = _parser().parse_args(arguments)
-    options = {name: option.get("default") for name, option in ARGUMENT_SPECS["etcd_snapshot"].items()}
-    options.update(
+    options = with_defaults(
+        "etcd_snapshot",
         directory=given.directory,
         series=snapshots.BACKUP,
         keep=given.keep,

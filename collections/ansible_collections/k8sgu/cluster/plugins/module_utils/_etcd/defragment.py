@@ -12,16 +12,19 @@ from typing import Any, Sequence
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcd_space, etcdctl, space
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcdctl import EtcdError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.members import Members
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPECS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import with_defaults
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 if every member is as it should be, with a line for each step taken. Otherwise 1, with one that says why."""
     given = _parser().parse_args(arguments)
-    options = {name: option.get("default") for name, option in ARGUMENT_SPECS["etcd_space"].items()}
-    options.update(
-        state="defragmented", percent=given.percent, etcdctl=given.etcdctl, environment=given.environment, nodes={}
+    options = with_defaults(
+        "etcd_space",
+        state="defragmented",
+        percent=given.percent,
+        etcdctl=given.etcdctl,
+        environment=given.environment,
     )
     try:
         # One of them is enough. Who takes over while it works finds nothing left to do.

@@ -12,6 +12,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import space
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcdctl import EtcdError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.members import PATIENCE_S, Members, patiently
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPECS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import Plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.space import Room
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
@@ -25,7 +26,7 @@ def run(call: Call) -> dict[str, Any]:
     members = Members(call.options)
     writable = call.options["state"] == "writable"
 
-    def look() -> tuple[list[Room], space.Plan]:
+    def look() -> tuple[list[Room], Plan[space.Step]]:
         rooms, silent = _rooms(members, nodes)
         return rooms, space.plan(rooms, silent, percent, writable)
 
@@ -38,7 +39,7 @@ def run(call: Call) -> dict[str, Any]:
     else:
         for step in made.steps:
             # Each with its own time.
-            after = _taken(step, Members(call.options), nodes, after)
+            _take(step, Members(call.options), nodes, before)
         if made.steps:
             after = _rooms(members, nodes)[0]
     return {
@@ -54,28 +55,26 @@ def run(call: Call) -> dict[str, Any]:
     }
 
 
-def _taken(step: space.Step, members: Members, nodes: Mapping[str, str], rooms: Sequence[Room]) -> list[Room]:
-    """Takes a step; returns the members as they are then."""
-    by_name = {room.name: room for room in rooms}
+def _take(step: space.Step, members: Members, nodes: Mapping[str, str], before: Sequence[Room]) -> None:
+    """Takes a step of the plan that was made for the members as they were `before`."""
+    by_name = {room.name: room.member for room in before}
     if step.kind == space.COMPACT:
-        members.compact(max(room.revision for room in rooms))
+        members.compact(max(room.revision for room in before))
     elif step.kind == space.MOVE:
         # As it is now: an election may have moved it already.
         leader = next((room for room in _rooms(members, nodes)[0] if room.leads), None)
         if leader and leader.name != step.name:
-            members.lead(leader.member, by_name[step.name].member)
+            members.lead(leader.member, by_name[step.name])
     elif step.kind == space.DEFRAGMENT:
         # Never a second one while one does not answer, whoever defragments it.
         members.settle(f"before {step.name} is defragmented", ())
-        members.defragment(by_name[step.name].member)
+        members.defragment(by_name[step.name])
         members.settle(f"after {step.name} was defragmented", ())
     else:
-        rooms = _rooms(members, nodes)[0]
-        problem = space.still_full(rooms)
+        problem = space.still_full(_rooms(members, nodes)[0])
         if problem:
             raise EtcdError(problem)
         members.change(f"clearing the alarm {space.NOSPACE}", "alarm", "disarm")
-    return list(rooms)
 
 
 def _rooms(members: Members, nodes: Mapping[str, str]) -> tuple[list[Room], list[str]]:

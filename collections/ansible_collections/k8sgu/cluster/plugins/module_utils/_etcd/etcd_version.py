@@ -13,6 +13,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import version
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcdctl import EtcdError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.members import PATIENCE_S, Members, patiently
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPECS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import Plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.versions import Running
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
@@ -32,7 +33,7 @@ def run(call: Call) -> dict[str, Any]:
 
 def _ready(call: Call, members: Members, nodes: Mapping[str, str], version: str) -> dict[str, Any]:
 
-    def look() -> tuple[list[Running], versions.Plan]:
+    def look() -> tuple[list[Running], Plan[versions.Step]]:
         running, silent = _asked(members, nodes)
         return running, versions.ready(running, silent, version)
 
@@ -110,7 +111,7 @@ def _cancel(members: Members, nodes: Mapping[str, str]) -> None:
         members.wait(f"ending etcd's way back, of which {versions.names(still)} still tells", "nothing")
 
 
-def _foreseen(member: Running, made: versions.Plan) -> Running:
+def _foreseen(member: Running, made: Plan[versions.Step]) -> Running:
     """The member after the plan's steps."""
     for step in made.steps:
         if step.kind == versions.ENABLE:

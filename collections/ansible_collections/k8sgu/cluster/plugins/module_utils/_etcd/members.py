@@ -9,11 +9,11 @@ import functools
 import json
 import subprocess
 import time
-from typing import Any, Callable, Collection, Mapping, Protocol, TypeVar
+from typing import Any, Callable, Collection, Mapping, TypeVar
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl, plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcdctl import EtcdError
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import Member
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import Kind, Member, Plan
 
 RETRY_S = 0.5
 # An election takes a second or two; on a busy machine there may be several.
@@ -41,21 +41,10 @@ DONE = (
 FAULTS = (subprocess.SubprocessError, OSError, ValueError)
 
 
-class Planned(Protocol):
-    """`passing`: the problem may be over in a moment."""
-
-    @property
-    def problem(self) -> str: ...
-
-    @property
-    def passing(self) -> bool: ...
-
-
 Read = TypeVar("Read")
-Made = TypeVar("Made", bound=Planned)
 
 
-def patiently(look: Callable[[], tuple[Read, Made]], patience: float) -> tuple[Read, Made]:
+def patiently(look: Callable[[], tuple[Read, Plan[Kind]]], patience: float) -> tuple[Read, Plan[Kind]]:
     """What was read, and a plan without a problem; read again for `patience` seconds while its problem may pass.
 
     Raises EtcdError.

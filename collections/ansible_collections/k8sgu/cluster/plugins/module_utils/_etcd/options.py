@@ -98,3 +98,8 @@ RESTORE_RULES: dict[str, Any] = {
         ("state", "prepared", ["snapshot", "name", "peer_url", "nodes", "authority", "encryption_prefixes"]),
     ]
 }
+
+
+def with_defaults(module: str, **given: Any) -> dict[str, Any]:
+    """A module's options as Ansible would hand them over."""
+    return {**{name: option.get("default") for name, option in ARGUMENT_SPECS[module].items()}, **given}

@@ -11,10 +11,11 @@ back without: https://etcd.io/docs/v3.6/op-guide/runtime-configuration/#replace-
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Collection, Iterable, Mapping
+from typing import Any, Collection, Generic, Iterable, Mapping, TypeVar
 from urllib.parse import urlsplit
 
 RECOVERY = "https://etcd.io/docs/v3.6/op-guide/recovery/"
+Kind = TypeVar("Kind")
 RESTORE = "restore the database from a snapshot: playbooks/restore.yml"
 
 
@@ -50,9 +51,12 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Plan:
-    steps: tuple[Step, ...] = ()
+class Plan(Generic[Kind]):
+    """The steps, or the problem in their way, which may be over in a moment if it is `passing`, as an election is."""
+
+    steps: tuple[Kind, ...] = ()
     problem: str = ""
+    passing: bool = False
 
 
 def host(url: str) -> str:
@@ -87,7 +91,7 @@ def join(
     name: str,
     nodes: Mapping[str, str],
     without_data: Collection[str],
-) -> Plan:
+) -> Plan[Step]:
     """What makes the node `name`, which has no data, a learner.
 
     `healthy`: ids of the members that answer. `nodes`: {name: address} of every node that should be a member.

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping, Sequence
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import Member
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import Member, Plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.versions import NO_LEADER
 
 COMPACT = "compact"
@@ -73,15 +73,6 @@ class Step:
         return f"{words[self.kind]}: {self.reason}"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """`passing`: the problem may be over in a moment: an election, a member that is being defragmented."""
-
-    steps: tuple[Step, ...] = ()
-    problem: str = ""
-    passing: bool = False
-
-
 def parse(member: Member, name: str, status: Mapping[str, Any]) -> Room:
     """What `etcdctl endpoint status -w json` says of a member. Raises KeyError, TypeError, ValueError."""
     # Each member tells the alarms of all: `memberID:10501334649042878790 alarm:NOSPACE `.
@@ -108,7 +99,7 @@ def order(rooms: Iterable[Room]) -> list[Room]:
     return sorted(rooms, key=lambda room: (room.leads, room.name))
 
 
-def plan(rooms: Sequence[Room], silent: Sequence[str], percent: int, writable: bool) -> Plan:
+def plan(rooms: Sequence[Room], silent: Sequence[str], percent: int, writable: bool) -> Plan[Step]:
     """What is done about members that answer (`rooms`) and those that do not (`silent`, names).
 
     Those are defragmented of whose file at least `percent` is free. With `writable` a cluster that has used up its

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping, Sequence
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import Member
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import Member, Plan
 
 CANCEL = "cancel"
 RISE = "rise"
@@ -70,15 +70,6 @@ class Step:
         return f"{words[self.kind]}: {self.reason}"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """`passing`: the problem may be over in a moment: an election, a member that a busy machine keeps silent."""
-
-    steps: tuple[Step, ...] = ()
-    problem: str = ""
-    passing: bool = False
-
-
 def numbers(version: str) -> tuple[int, ...]:
     """3.7.3, or 3.7.3-rc.0, as numbers. Raises ValueError."""
     return tuple(int(part) for part in version.split("-")[0].split("."))
@@ -112,7 +103,7 @@ def names(running: Iterable[Running]) -> str:
     return ", ".join(sorted(member.name for member in running))
 
 
-def ready(running: Sequence[Running], silent: Sequence[str], version: str) -> Plan:
+def ready(running: Sequence[Running], silent: Sequence[str], version: str) -> Plan[Step]:
     """What has to be done before members may be replaced, one after another, by those of `version`."""
     wanted = minor(version)
     problem = _unfit(running) or _distance(running, wanted)

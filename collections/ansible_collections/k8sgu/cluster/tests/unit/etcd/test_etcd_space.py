@@ -14,7 +14,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import defragm
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcdctl import EtcdError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.members import Members
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPECS
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import Member
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.plan import Member, Plan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.space import Room
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
 
@@ -30,7 +30,7 @@ def room(number: int, used: int, size: int = 100, **changes: Any) -> Room:
 THREE = [room(0, 10, leads=True), room(1, 60), room(2, 55)]
 
 
-def kinds(plan: space.Plan) -> list[tuple[str, str]]:
+def kinds(plan: Plan[space.Step]) -> list[tuple[str, str]]:
     assert plan.problem == ""
     return [(step.kind, step.name) for step in plan.steps]
 
