@@ -42,6 +42,10 @@ options:
     description: Interval at which the node's member of etcd should take snapshots by itself; V(0) if it should not, which is not checked.
     type: int
     default: 0
+  etcd_uploads_to:
+    description: Where that member should put them (V(s3://BUCKET/PREFIX)); empty if they stay on the node, which is not checked.
+    type: str
+    default: ""
   plaintext_ports:
     description: TCP ports that may answer without TLS on loopback, and only there.
     type: list

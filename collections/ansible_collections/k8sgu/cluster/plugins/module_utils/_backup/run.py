@@ -21,7 +21,7 @@ from typing import IO, Any, Callable, Iterator, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._backup import content
 from ansible_collections.k8sgu.cluster.plugins.module_utils._backup.content import ContentError, Manifest
-from ansible_collections.k8sgu.cluster.plugins.module_utils._backup.options import ARGUMENT_SPEC
+from ansible_collections.k8sgu.cluster.plugins.module_utils._backup.options import ARGUMENT_SPECS
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import (
     FileError,
     atomic_write,
@@ -298,4 +298,4 @@ def _identity(path: Path) -> Any:
     raise BackupError(f"identity_file: {path} has no line AGE-SECRET-KEY-1..., as age-keygen writes it")
 
 
-MODULE = Module(ARGUMENT_SPEC, run, (BackupError, FileError, LibraryMissing))
+MODULE = Module(ARGUMENT_SPECS["cluster_backup"], run, (BackupError, FileError, LibraryMissing))

@@ -10,12 +10,15 @@ what for. There is no second file that could be missing or say something else.
 from __future__ import annotations
 
 import datetime
+import json
 import re
 from dataclasses import dataclass
 from typing import Iterable, Mapping
 
 # Where they are on a member.
 DIRECTORY = "/var/lib/k8sgu/snapshots"
+# What a member put into the bucket last, which it may not list.
+UPLOADED = "/var/lib/k8sgu/uploaded.json"
 # The series of those that each member takes by itself.
 BACKUP = "backup"
 _WORD = r"[a-z0-9][a-z0-9.+-]*"
@@ -62,6 +65,15 @@ def listed(names: Iterable[str]) -> list[Snapshot]:
     """The snapshots among file names, the newest first."""
     found = [snapshot for snapshot in map(parse, names) if snapshot]
     return sorted(found, key=lambda snapshot: (snapshot.taken, snapshot.revision), reverse=True)
+
+
+def uploaded(text: str) -> dict[str, str]:
+    """Of the content of UPLOADED: `name` of the snapshot, and `to`, the place; empty if it cannot be read."""
+    try:
+        found = json.loads(text)
+        return {"name": str(found["name"]), "to": str(found["to"])}
+    except (ValueError, LookupError, TypeError):
+        return {}
 
 
 def wrong_word(option: str, word: str) -> str:

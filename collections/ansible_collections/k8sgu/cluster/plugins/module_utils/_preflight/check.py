@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -26,6 +27,8 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import (
 # Seconds that an API server may go on serving after it was told to stop: more than the load balancer's two failed
 # checks, five seconds apart, and no more than a restart is waited for.
 SHUTDOWN_DELAY = (15, 130)
+# 32 bytes in Bech32: https://age-encryption.org/v1
+RECIPIENT = re.compile(r"age1[02-9ac-hj-np-z]{58}")
 
 
 def with_defaults(values: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -74,6 +77,17 @@ def check_defragmentation(values: Mapping[str, Any]) -> list[str]:
     return [f"{name}: {values[name]}; choose how much of a member's file has to be free, from 1 to 99, or 0 for never"]
 
 
+def check_recipients(values: Mapping[str, Any]) -> list[str]:
+    """Public keys that age would refuse on a node, with each snapshot."""
+    name = "k8sgu_backup_recipients"
+    return [
+        # What somebody has put there by mistake may be the private one.
+        f"{name}: {'a private key' if one.startswith('AGE-') else one} is no public key of age; give what age-keygen calls the public key, age1 and 58 characters"
+        for one in map(str, values[name])
+        if not RECIPIENT.fullmatch(one)
+    ]
+
+
 def check(
     values: Mapping[str, Any],
     seen: Sequence[str],
@@ -104,6 +118,7 @@ def check(
     problems += check_shutdown_delay(values)
     problems += check_snapshots(values)
     problems += check_defragmentation(values)
+    problems += check_recipients(values)
     problems += flags.check_flags([values, *(one.get("flags") or {} for one in nodes)])
     problems += proxies.problems(values["k8sgu_proxy"] or {})
     expected = names.described_count(values) if described else 0

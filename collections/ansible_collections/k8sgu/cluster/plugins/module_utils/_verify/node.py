@@ -208,7 +208,7 @@ def node_checks(parameters: dict[str, Any]) -> tuple[list[Check], bool]:
             check_ciphertext(parameters["secret_key"], parameters["encryption_prefix"], parameters["plaintext"], where),
         ]
     if parameters["etcd_snapshot_minutes"]:
-        checks.append(check_backups(parameters["etcd_snapshot_minutes"], where))
+        checks += check_backups(parameters["etcd_snapshot_minutes"], parameters["etcd_uploads_to"], where)
     if parameters["encrypted_resources"]:
         checks.append(check_keys(parameters["encrypted_resources"], parameters["encryption_prefix"], where))
     took = time.monotonic() - began

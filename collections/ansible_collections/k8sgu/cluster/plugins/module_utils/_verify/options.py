@@ -25,6 +25,7 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
         "api_port": {"type": "int", "default": 6443},
         "etcd_members": {"type": "int", "default": 0},
         "etcd_snapshot_minutes": {"type": "int", "default": 0},
+        "etcd_uploads_to": {"type": "str", "default": ""},
         "plaintext_ports": {"type": "list", "elements": "int", "default": []},
         "port_table": {"type": "list", "elements": "dict", "default": []},
         "system_listeners": {"type": "list", "elements": "dict", "default": []},

@@ -69,7 +69,7 @@ def identity(tmp_path: Path) -> Path:
 
 
 def call(check_mode: bool = False, **given: Any) -> dict[str, Any]:
-    options = {name: option.get("default") for name, option in run.ARGUMENT_SPEC.items()}
+    options = {name: option.get("default") for name, option in run.ARGUMENT_SPECS["cluster_backup"].items()}
     options.update({name: str(value) if isinstance(value, Path) else value for name, value in given.items()})
     return carry_out(run.MODULE, Call({"cluster": "demo", **options, **given}, check_mode))
 
@@ -266,7 +266,7 @@ def slow(*given):
     print("there", flush=True)
     time.sleep(60)
 content.{function} = slow
-options = {{name: option.get("default") for name, option in run.ARGUMENT_SPEC.items()}}
+options = {{name: option.get("default") for name, option in run.ARGUMENT_SPECS["cluster_backup"].items()}}
 run.run(Call({{**options, **{given!r}}}))
 """
 

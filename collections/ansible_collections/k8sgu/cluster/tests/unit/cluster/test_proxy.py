@@ -164,14 +164,14 @@ def test_without_the_option_there_is_nothing(given: dict[str, Any] | None) -> No
     assert not any(made[name] for name in ("http", "https", "no_proxy", "direct", "mirror", "addresses"))
 
 
-def test_only_the_runtime_is_given_a_proxy() -> None:
+def test_only_what_leaves_the_cluster_is_given_a_proxy() -> None:
     """The kubelet, etcd and the others connect only to the cluster, and etcd would use a proxy for its peers."""
     told = {
         path.relative_to(ROLES).as_posix()
         for path in ROLES.glob("*/templates/*")
         if re.search(r"proxy\.env|proxy_path|HTTPS?_PROXY", path.read_text())
     }
-    assert told == {"container_runtime/templates/containerd.service.j2", "container_runtime/templates/proxy.env.j2"}
+    assert told == {"container_runtime/templates/containerd.service.j2", "etcd/templates/etcd-upload.service.j2"}
 
 
 def test_everything_that_fetches_from_the_mirror_gets_the_proxy() -> None:

@@ -73,6 +73,10 @@ LAYOUT: dict[str, tuple[str, list[str]]] = {
         GITHUB.format("containernetworking/plugins", "cni-plugins-linux-{arch}-v{version}.tgz"),
         ["./" + name for name in CNI],
     ),
+    "age": (
+        GITHUB.format("FiloSottile/age", "age-v{version}-linux-{arch}.tar.gz"),
+        ["age/" + name for name in ("age-plugin-batchpass", "age-keygen", "age-inspect", "LICENSE", "age")],
+    ),
     "crictl": (GITHUB.format("kubernetes-sigs/cri-tools", "crictl-v{version}-linux-{arch}.tar.gz"), ["crictl"]),
     "kube-router": (
         GITHUB.format("cloudnativelabs/kube-router", "kube-router_{version}_linux_{arch}.tar.gz"),

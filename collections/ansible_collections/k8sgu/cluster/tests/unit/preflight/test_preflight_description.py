@@ -36,6 +36,7 @@ GOOD: dict[str, Any] = {
     "k8sgu_etcd_snapshot_minutes": 15,
     "k8sgu_etcd_snapshot_keep": None,
     "k8sgu_etcd_defragment_percent": None,
+    "k8sgu_backup_recipients": ["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"],
     "k8sgu_proxy": None,
     "k8sgu_max_pods": None,
     "k8sgu_control_plane_count": None,
@@ -155,6 +156,13 @@ def test_a_good_description_passes() -> None:
         ({"k8sgu_etcd_snapshot_minutes": -1}, "k8sgu_etcd_snapshot_minutes", "every -1 minutes", "or 0 for none"),
         ({"k8sgu_etcd_snapshot_keep": 0}, "k8sgu_etcd_snapshot_keep", "0, and the newest", "choose 1 or more"),
         ({"k8sgu_etcd_defragment_percent": 100}, "k8sgu_etcd_defragment_percent", "100; choose", "or 0 for never"),
+        (
+            {"k8sgu_backup_recipients": ["AGE-SECRET-KEY-1X"]},
+            "k8sgu_backup_recipients",
+            ": a private key is no public key",
+            "age1",
+        ),
+        ({"k8sgu_backup_recipients": ["age1ql3z7"]}, "k8sgu_backup_recipients", "age1ql3z7 is", "and 58 characters"),
         ({"k8sgu_max_pods": 254}, "k8sgu_pod_cidr_node_prefix", "k8sgu_max_pods is 254", "smaller number"),
         (
             {"k8sgu_api_service_address": "10.33.0.1"},

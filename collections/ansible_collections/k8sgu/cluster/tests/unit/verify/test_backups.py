@@ -14,7 +14,9 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.snapshots impo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.backups import (
     SERVICE,
     TIMER,
+    UPLOAD,
     judge_backups,
+    judge_upload,
     parse_units,
 )
 
@@ -64,6 +66,37 @@ def test_backups(names: list[str], state: dict[str, Any], passed: bool, seen: st
     assert (check.passed, check.where) == (passed, "node-0")
     assert seen in check.seen
     assert "at most 35 min old, or the timer was started no longer ago" in check.expected
+
+
+TO = "s3://backups/demo/etcd/"
+
+
+@pytest.mark.parametrize(
+    ("record", "active", "waited", "passed", "seen"),
+    [
+        ({"name": name(3), "to": TO}, "inactive", 600, True, f"did not fail; the newest is {name(3)}, 3 min old"),
+        ({"name": name(34), "to": TO}, "activating", 600, True, "34 min old"),
+        ({"name": name(36), "to": TO}, "inactive", 600, False, "36 min old"),
+        # The bucket has just been described, or the member is new.
+        ({}, "inactive", 34, True, "none was put there yet"),
+        ({}, "inactive", 36, False, "none was put there yet"),
+        ({"name": name(3), "to": "s3://other/demo/etcd/"}, "inactive", 600, False, "none was put there yet"),
+        ({"name": name(-60), "to": TO}, "inactive", 600, False, "none was put there yet"),
+        ({"name": name(3), "to": TO}, "failed", 600, False, "its last run failed (exit-code, status 1)"),
+        ({}, "failed", 2, False, "its last run failed"),
+        ({"name": name(3), "to": TO}, "", 2, False, f"{UPLOAD} is not there"),
+    ],
+)
+def test_uploads(record: dict[str, str], active: str, waited: float, passed: bool, seen: str) -> None:
+    """`waited` in minutes; `active`: the service's state, empty where there is no such unit."""
+    last = {"Result": "exit-code", "ExecMainStatus": "1"} if active == "failed" else {}
+    state = {UPLOAD: {"ActiveState": active, **last}} if active else {}
+    check = judge_upload(record, TO, NOW, state, waited * 60, 15, "node-0")
+    assert (check.passed, check.where) == (passed, "node-0")
+    assert seen in check.seen
+    assert (
+        f"the newest snapshot below {TO} is at most 35 min old, or that was asked for no longer ago" in check.expected
+    )
 
 
 def test_units_as_systemctl_shows_them() -> None:
