@@ -30,14 +30,14 @@ SUBNET = "10.240.250.0/24"
 PORT = 22  # every instance of the lab has this server
 
 
-@pytest.fixture(scope="module")
-def ec2():
+def aws(service):
+    """A client of the lab's account."""
     told = subprocess.run(
         [str(BIN / "ec2lab"), "env", os.environ["K8SGU_LAB"]], capture_output=True, text=True, timeout=60, check=True
     ).stdout
     settings = dict(re.findall(r"^export (\w+)='?([^'\n]*)'?$", told, re.MULTILINE))
     client = boto3.client(
-        "ec2",
+        service,
         endpoint_url=settings["AWS_ENDPOINT_URL"],
         region_name=settings["AWS_REGION"],
         aws_access_key_id=settings["AWS_ACCESS_KEY_ID"],
@@ -45,6 +45,11 @@ def ec2():
     )
     client.image = settings["EC2LAB_IMAGE_ID"]
     return client
+
+
+@pytest.fixture(scope="module")
+def ec2():
+    return aws("ec2")
 
 
 @pytest.fixture(scope="module")

@@ -58,17 +58,21 @@ class UploadError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 if the newest snapshot is in the bucket, with a line for each that was put there. Otherwise 1, with one line
+    """0 if the newest snapshot is in the bucket, with a line for each that was put there. Otherwise 1, with a line
     that says why."""
     given = _parser().parse_args(arguments)
-    deadline = time.monotonic() + given.patience
+    deadline, said = time.monotonic() + given.patience, ""
     while True:
         try:
             told = _bring(given)
         except (UploadError, FileError, OSError) as error:
-            # IAM and S3 know what is new after a while only, and a node's way out may be disturbed for a moment.
+            # IAM and S3 know what is new after a while only, and a node's way out may be disturbed for a moment. Who
+            # looks into the journal meanwhile sees what is wrong.
+            if str(error) != said:
+                said = str(error)
+                sys.stderr.write(f"{said}\n")
+                sys.stderr.flush()
             if time.monotonic() + RETRY_S > deadline:
-                sys.stderr.write(f"{error}\n")
                 return 1
             time.sleep(RETRY_S)
             continue

@@ -80,11 +80,15 @@ def check_defragmentation(values: Mapping[str, Any]) -> list[str]:
 def check_recipients(values: Mapping[str, Any]) -> list[str]:
     """Public keys that age would refuse on a node, with each snapshot."""
     name = "k8sgu_backup_recipients"
-    return [
-        # What somebody has put there by mistake may be the private one.
-        f"{name}: {'a private key' if one.startswith('AGE-') else one} is no public key of age; give what age-keygen calls the public key, age1 and 58 characters"
+    # What somebody has put there by mistake may be the private one.
+    wrong = [
+        "a private key" if one.upper().startswith("AGE-") else one
         for one in map(str, values[name])
         if not RECIPIENT.fullmatch(one)
+    ]
+    return [
+        f"{name}: {one} is no public key of age; give what age-keygen calls the public key, age1 and 58 characters"
+        for one in wrong
     ]
 
 
