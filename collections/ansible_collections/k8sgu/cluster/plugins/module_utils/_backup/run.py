@@ -134,7 +134,9 @@ def _opened(call: Call) -> dict[str, Any]:
             raise BackupError(f"path: {path} has data that this description does not fit: {'; '.join(other)}")
         shown = {"made": manifest.made, "fixed": manifest.fixed, "snapshots": manifest.snapshots}
         if not call.check_mode:
-            note = json.dumps({"backup": path.name, **shown}, indent=2) + "\n"
+            # From then on, until a restore, the cluster that is made with it is an empty one.
+            now = datetime.datetime.now(datetime.timezone.utc).strftime(_TIME)
+            note = json.dumps({"backup": path.name, "opened": now, **shown}, indent=2) + "\n"
             atomic_write(str(target / OPENED), note.encode(), 0o600)
             with contextlib.suppress(FileNotFoundError):
                 state.rmdir()

@@ -14,6 +14,7 @@ from typing import Any, Mapping
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcd_restore, etcdctl, snapshots
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.members import FAULTS
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPECS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import free_bytes
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
 
@@ -25,6 +26,8 @@ def run(call: Call) -> dict[str, Any]:
     return {
         "changed": False,
         "snapshots": [one.name for one in snapshots.listed(names)],
+        "free": free_bytes(directory),
+        "installed": os.path.isdir(options["data_dir"]) and os.path.isfile(options["etcdctl"]),
         "set_aside": etcd_restore.set_aside(options["data_dir"]),
         "restoring": etcd_restore.begun(options),
         "revision": _revision(options),
