@@ -29,6 +29,10 @@ options:
     description: Directory for snapshots on this node. A directory that is not there has none.
     type: path
     default: /var/lib/k8sgu/snapshots
+  incoming:
+    description: Directory in which a snapshot is on its way to O(directory). What is there is of a run that was cut off.
+    type: path
+    default: /var/lib/k8sgu/incoming
   data_dir:
     description: etcd's directory.
     type: path

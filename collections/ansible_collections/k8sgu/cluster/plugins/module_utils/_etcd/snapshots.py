@@ -16,6 +16,8 @@ from typing import Iterable, Mapping
 
 # Where they are on a member.
 DIRECTORY = "/var/lib/k8sgu/snapshots"
+# Where one is on its way there from the controller, on the same file system.
+INCOMING = "/var/lib/k8sgu/incoming"
 # The series of those that each member takes by itself.
 BACKUP = "backup"
 _WORD = r"[a-z0-9][a-z0-9.+-]*"
