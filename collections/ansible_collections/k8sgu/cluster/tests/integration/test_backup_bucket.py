@@ -38,7 +38,7 @@ NEW = "20261129T182000Z_etcd-3.6.14_rev-5000_backup.db"
 OLD = "20261128T180000Z_etcd-3.6.14_rev-4000_backup.db"
 BACKUP, OLD_BACKUP = "demo-20261129T181500Z.tar.age", "demo-20261128T181500Z.tar.age"
 OWN, OTHER = pyrage.x25519.Identity.generate(), pyrage.x25519.Identity.generate()
-CONTENT = os.urandom(3_000_000)
+CONTENT = os.urandom(300_000)
 ERROR = "<?xml version='1.0' encoding='UTF-8'?><Error><Code>{}</Code><Message>{}</Message></Error>"
 
 
@@ -177,10 +177,10 @@ def test_a_backup_comes_as_it_is(s3: S3, tmp_path: Path) -> None:
 
 
 def test_what_breaks_off_goes_on_where_it_was(s3: S3, tmp_path: Path) -> None:
-    s3.breaks = 1_200_000
+    s3.breaks = 120_000
     done = fetched(s3, tmp_path, backup=BACKUP)
     assert done.get("changed") and Path(done["path"]).read_bytes() == CONTENT, done
-    assert s3.ranges == ["", "bytes=1200000-", "bytes=2400000-"]
+    assert s3.ranges == ["", "bytes=120000-", "bytes=240000-"]
     s3.breaks = 1000
     told = fetched(s3, tmp_path / "other", backup=BACKUP)
     assert told["failed"] and f"cannot fetch s3://{BUCKET}/demo/state/{BACKUP}" in told["msg"], told
@@ -190,7 +190,7 @@ def test_what_breaks_off_goes_on_where_it_was(s3: S3, tmp_path: Path) -> None:
 def damaged(s3: S3, name: str) -> None:
     client, key = s3.client(), f"demo/etcd/{name}.age"
     content = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
-    client.put_object(Bucket=BUCKET, Key=key, Body=content[:2_000_000] + b"damage" + content[2_000_006:])
+    client.put_object(Bucket=BUCKET, Key=key, Body=content[:200_000] + b"damage" + content[200_006:])
 
 
 def test_what_cannot_be_opened_leaves_nothing(s3: S3, identity: Path, tmp_path: Path) -> None:
@@ -250,10 +250,10 @@ def test_a_backup_is_put_there_once(s3: S3, tmp_path: Path, monkeypatch: pytest.
     assert s3.client().get_object(Bucket=BUCKET, Key=f"demo/state/{name}")["Body"].read() == CONTENT
     monkeypatch.setattr(run, "_PART", 5 * 2**20)
     large = tmp_path / "demo-20261130T000001Z.tar.age"
-    large.write_bytes(CONTENT * 4)
+    large.write_bytes(CONTENT * 40)
     assert call(s3, "stored", path=large)["changed"] and not call(s3, "stored", path=large)["changed"]
     found = s3.client().head_object(Bucket=BUCKET, Key=f"demo/state/{large.name}")
-    assert found["ContentLength"] == 4 * len(CONTENT) and found["ETag"].endswith('-3"')
+    assert found["ContentLength"] == 40 * len(CONTENT) and found["ETag"].endswith('-3"')
     wrong = tmp_path / "other-20261130T000001Z.tar.age"
     for path, said in ((wrong, "is not named as backups of demo are"), (tmp_path / OLD_BACKUP, "No such file")):
         told = call(s3, "stored", path=path)
@@ -365,7 +365,7 @@ run.run(Call({{**options, **{given!r}}}))
 
 @pytest.mark.parametrize("kind", ["snapshot", "backup"])
 def test_what_was_killed_leaves_nothing_to_the_next(s3: S3, kind: str, identity: Path, tmp_path: Path) -> None:
-    s3.hangs = 1_500_000
+    s3.hangs = 150_000
     there = tmp_path / "there"
     given = {"region": REGION, "endpoint_url": s3.url, "access_key": "testing", "secret_key": "testing"}
     given |= {"state": "fetched", "bucket": BUCKET, "cluster": "demo", "path": str(there)}
