@@ -29,6 +29,10 @@ options:
     description: Directory for snapshots on this node. A directory that is not there has none.
     type: path
     default: /var/lib/k8sgu/snapshots
+  incoming:
+    description: Directory in which a snapshot is on its way to O(directory). What is there is of a run that was cut off.
+    type: path
+    default: /var/lib/k8sgu/incoming
   data_dir:
     description: etcd's directory.
     type: path
@@ -53,6 +57,15 @@ snapshots:
   type: list
   elements: str
   sample: ["20261129T180210Z_etcd-3.6.14_rev-51234_backup.db"]
+free:
+  description: Bytes that are free on the file system that has O(directory), or will have it.
+  returned: success
+  type: int
+  sample: 8589934592
+installed:
+  description: Whether etcd's directory and programs are there.
+  returned: success
+  type: bool
 revision:
   description: The revision of etcd on this node; 0 if it does not answer.
   returned: success

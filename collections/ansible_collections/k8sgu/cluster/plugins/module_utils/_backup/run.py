@@ -17,9 +17,10 @@ import re
 import shutil
 import threading
 from pathlib import Path
-from typing import IO, Any, Callable, Iterator, Mapping
+from typing import IO, Any, Callable, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._backup import content
+from ansible_collections.k8sgu.cluster.plugins.module_utils._backup import age, content
+from ansible_collections.k8sgu.cluster.plugins.module_utils._backup.age import AgeError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._backup.content import ContentError, Manifest
 from ansible_collections.k8sgu.cluster.plugins.module_utils._backup.options import ARGUMENT_SPECS
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import (
@@ -27,8 +28,8 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files import (
     atomic_write,
     ensure_directory,
     free_bytes,
-    is_alive,
     sync_directory,
+    whole_file,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries import PYRAGE, LibraryMissing, require
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
@@ -46,6 +47,7 @@ _MOST_WITH_PASSPHRASE = 512 * _MIB
 _SPARE = 64 * _MIB
 _BEGINS = b"age-encryption.org/v1\n-> "
 _FOR_PASSPHRASE = _BEGINS + b"scrypt "
+_UNOPENED = "path: {} cannot be opened: the passphrase or the key is another one, or the file is damaged ({})"
 
 
 class BackupError(Exception):
@@ -89,7 +91,7 @@ def _made(call: Call) -> dict[str, Any]:
         return result
     manifest = Manifest(options["cluster"], now.strftime(_TIME), content.fixed(state), result["snapshots"])
     ensure_directory(str(directory), 0o700)
-    with _whole(path) as stream:
+    with whole_file(str(path)) as stream:
         seal(lambda archive: content.pack(archive, state, manifest, snapshots), stream)
     for one in older:
         one.unlink()
@@ -134,7 +136,9 @@ def _opened(call: Call) -> dict[str, Any]:
             raise BackupError(f"path: {path} has data that this description does not fit: {'; '.join(other)}")
         shown = {"made": manifest.made, "fixed": manifest.fixed, "snapshots": manifest.snapshots}
         if not call.check_mode:
-            note = json.dumps({"backup": path.name, **shown}, indent=2) + "\n"
+            # From then on, until a restore, the cluster that is made with it is an empty one.
+            now = datetime.datetime.now(datetime.timezone.utc).strftime(_TIME)
+            note = json.dumps({"backup": path.name, "opened": now, **shown}, indent=2) + "\n"
             atomic_write(str(target / OPENED), note.encode(), 0o600)
             with contextlib.suppress(FileNotFoundError):
                 state.rmdir()
@@ -177,26 +181,6 @@ def _older(directory: Path, cluster: str, keep: int) -> list[Path]:
         return []
     found = sorted(path for path in directory.iterdir() if pattern.fullmatch(path.name))
     return found[: max(0, len(found) - keep + 1)]
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that has its name when it is whole, and is on the disk."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    for left in path.parent.glob(f".*{SUFFIX}.*.part"):
-        process = left.suffixes[-2][1:]
-        if not process.isdecimal() or not is_alive(int(process)):
-            left.unlink()
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    sync_directory(str(path.parent))
 
 
 Seal = Callable[[Callable[[IO[bytes]], None], IO[bytes]], None]
@@ -263,39 +247,27 @@ def _unsealed(path: Path, options: Mapping[str, Any], place: Path) -> IO[bytes]:
         if not options["passphrase"]:
             raise BackupError(f"path: {path} takes a passphrase (K8SGU_BACKUP_PASSPHRASE)")
         sealed = path.read_bytes()
-        with _told_of(path):
+        try:
             return io.BytesIO(pyrage.passphrase.decrypt(sealed, options["passphrase"]))
+        except pyrage.DecryptError as error:
+            raise BackupError(_UNOPENED.format(path, error)) from None
     if not options["identity_file"]:
         raise BackupError(
             f"path: {path} takes the key of one of those it was made for: name the file that age-keygen wrote "
             "(k8sgu_backup_identity_file)"
         )
-    identity = _identity(Path(options["identity_file"]))
+    try:
+        keys = age.identities(Path(options["identity_file"]))
+    except AgeError as error:
+        raise BackupError(f"identity_file: {error}") from None
     archive = (place / "archive").open("x+b")
-    with path.open("rb") as stream, _told_of(path):
-        pyrage.decrypt_io(stream, archive, [identity])
+    with path.open("rb") as stream:
+        try:
+            age.decrypt(stream, archive, keys)
+        except AgeError as error:
+            raise BackupError(_UNOPENED.format(path, error)) from None
     archive.seek(0)
     return archive
-
-
-@contextlib.contextmanager
-def _told_of(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pyrage.DecryptError, OSError) as error:
-        # Of what is damaged behind the header, pyrage tells as an error of the system, without a number.
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise BackupError(
-            f"path: {path} cannot be opened: the passphrase or the key is another one, or the file is damaged ({error})"
-        ) from None
-
-
-def _identity(path: Path) -> Any:
-    for line in path.read_text().splitlines():
-        with contextlib.suppress(pyrage.IdentityError):
-            return pyrage.x25519.Identity.from_str(line.strip())
-    raise BackupError(f"identity_file: {path} has no line AGE-SECRET-KEY-1..., as age-keygen writes it")
 
 
 MODULE = Module(ARGUMENT_SPECS["cluster_backup"], run, (BackupError, FileError, LibraryMissing))

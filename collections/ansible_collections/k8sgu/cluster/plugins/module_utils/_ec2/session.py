@@ -238,6 +238,17 @@ _PREFIXES = (
     (("CallerIdentity", "AssumeRole"), "sts"),
     (("ServiceQuota",), "servicequotas"),
 )
+# S3's operations have other names than the actions that they need.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
+_ACTIONS = {
+    "ListObjectsV2": "s3:ListBucket",
+    "GetObject": "s3:GetObject",
+    "HeadObject": "s3:GetObject",
+    "PutObject": "s3:PutObject",
+    "CreateMultipartUpload": "s3:PutObject",
+    "UploadPart": "s3:PutObject",
+    "CompleteMultipartUpload": "s3:PutObject",
+}
 
 
 def denied_action(error: BaseException) -> str:
@@ -247,6 +258,8 @@ def denied_action(error: BaseException) -> str:
     named = re.search(r"not authorized to perform:? ([a-z0-9-]+:[A-Za-z]+)", message(error))
     if named:
         return named.group(1)
+    if operation in _ACTIONS:
+        return _ACTIONS[operation]
     for marks, prefix in _PREFIXES:
         # AssociateIamInstanceProfile and its kin are calls of EC2.
         if any(mark in operation for mark in marks) and "IamInstanceProfile" not in operation:

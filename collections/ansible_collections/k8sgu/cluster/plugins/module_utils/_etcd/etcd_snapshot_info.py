@@ -4,9 +4,10 @@
 """Tells which snapshots are on a node, how far its etcd is, and whether a restore was begun."""
 
 # Paths are text here, as in the options.
-# ruff: noqa: PTH112, PTH208
+# ruff: noqa: PTH112, PTH113, PTH118, PTH208
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from typing import Any, Mapping
@@ -14,6 +15,7 @@ from typing import Any, Mapping
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcd_restore, etcdctl, snapshots
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.members import FAULTS
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPECS
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import free_bytes
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
 
@@ -25,10 +27,22 @@ def run(call: Call) -> dict[str, Any]:
     return {
         "changed": False,
         "snapshots": [one.name for one in snapshots.listed(names)],
+        "free": free_bytes(directory) + _below(options["incoming"]),
+        "installed": os.path.isdir(options["data_dir"]) and os.path.isfile(options["etcdctl"]),
         "set_aside": etcd_restore.set_aside(options["data_dir"]),
         "restoring": etcd_restore.begun(options),
         "revision": _revision(options),
     }
+
+
+def _below(directory: str) -> int:
+    """Bytes of the files below a directory; it may go meanwhile."""
+    size = 0
+    for place, _directories, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += os.lstat(os.path.join(place, name)).st_size
+    return size
 
 
 def _revision(options: Mapping[str, Any]) -> int:

@@ -74,7 +74,13 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
         **_UTILITY,
         **_PROGRAM,
     },
-    "etcd_snapshot_info": {**_SNAPSHOTS, **_RECORD, **_DATA, **_PROGRAM},
+    "etcd_snapshot_info": {
+        **_SNAPSHOTS,
+        "incoming": {"type": "path", "default": snapshots.INCOMING},
+        **_RECORD,
+        **_DATA,
+        **_PROGRAM,
+    },
     "etcd_space": {
         "state": {"type": "str", "choices": ["defragmented", "writable"], "required": True},
         "percent": {"type": "int", "default": 45},

@@ -4,7 +4,8 @@
 """Which snapshot is restored on which member, what is lost by it, and which snapshots do not serve. Pure.
 
 One member gets the data, alone. The others join it as they join any etcd, with what it has by then: so the snapshot
-needs to be on one node only, and all members have the same data whatever happens between.
+needs to be on one node only, and all members have the same data whatever happens between. A snapshot that is on none
+is brought to one, from the controller's state directory or from the bucket for backups.
 """
 
 from __future__ import annotations
@@ -27,11 +28,29 @@ _SHOWN = 20
 _ENCRYPTED = re.compile(r"k8s:enc:([a-z]+):v\d+:([^:]+):")
 
 
+STATE_DIR, BUCKET = "state_dir", "bucket"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where snapshots are that is no member.
+
+    `kind` is STATE_DIR or BUCKET, and `title` how it is named to the user. `sizes` has bytes by name. `problem` says
+    why they are not known.
+    """
+
+    kind: str
+    title: str
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    problem: str = ""
+
+
 @dataclass(frozen=True)
 class Way:
-    """`source` is the node with the snapshot. `lost` says what is lost, in words.
+    """`source` is the node that has the snapshot, or gets it. `lost` says what is lost, in words.
 
-    `goes_on`: an earlier run was cut off, which is completed.
+    `goes_on`: an earlier run was cut off, which is completed. `brought`: the kind of the place from which `source` gets
+    the snapshot; empty where it has it. `spare`: the controller need not keep its copy, since the bucket has it too.
     """
 
     problem: str = ""
@@ -41,18 +60,38 @@ class Way:
     bump: int = BUMP
     lost: str = ""
     goes_on: bool = False
+    brought: str = ""
+    spare: bool = False
     lines: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A snapshot that is on the member `node`, or in `place`."""
+
+    snapshot: Snapshot
+    node: str = ""
+    place: Place | None = None
+
+    @property
+    def where(self) -> str:
+        return self.place.title if self.place else self.node
 
 
 def way(
     nodes: Sequence[Mapping[str, Any]],
     wanted: str,
     now: datetime.datetime,
+    places: Sequence[Place] = (),
+    opened: datetime.datetime | None = None,
 ) -> Way:
     """What a restore does.
 
     nodes: each with `name`, and `found` of the module etcd_snapshot_info; None where that could not be asked.
     wanted: a snapshot's name, or "latest".
+    places: beside the members, the preferred one first.
+    opened: when the state directory came out of a backup, if no restore was completed since. What was taken later is of
+        the empty cluster that was made with it, and never the latest.
     """
     silent = sorted(str(node["name"]) for node in nodes if not node.get("found"))
     if silent:
@@ -67,7 +106,8 @@ def way(
         # One that was only prepared has changed nothing, and need not be completed.
         if node["found"]["restoring"] and node["found"]["restoring"]["id"] in gone
     )
-    there = _there(nodes)
+    there = _there(nodes, places)
+    row: _Row | None = None
     if begun:
         identity, source, name = begun[-1]
         if wanted not in ("", LATEST, name):
@@ -76,14 +116,18 @@ def way(
                 f"to its end; complete it first (k8sgu_restore_snapshot={name}), then restore the other one"
             )
     else:
-        chosen, problem = _chosen(there, wanted, now)
-        if chosen is None:
+        row, problem = _chosen(there, wanted, now, places, opened)
+        if row is None:
             return Way(problem)
-        identity, source, name = now.strftime(snapshots.TIME), chosen[1], chosen[0].name
+        source, problem = _getting(row, nodes)
+        if problem:
+            return Way(problem)
+        identity, name = now.strftime(snapshots.TIME), row.snapshot.name
     snapshot = snapshots.parse(name)
     if snapshot is None:
         return Way(f"k8sgu_restore_snapshot: {name} has no name such as etcd_snapshot gives")
     lost = _lost(snapshot, nodes, now)
+    place = row.place if row else None
     return Way(
         source=source,
         snapshot=name,
@@ -91,40 +135,101 @@ def way(
         bump=BUMP + max(0, _highest(nodes, there) - snapshot.revision),
         lost=lost,
         goes_on=bool(begun),
-        lines=_lines(nodes, source, name, identity, lost, bool(begun)),
+        brought=place.kind if place else "",
+        spare=place is not None and any(one.kind == BUCKET and name in one.sizes for one in places),
+        lines=[
+            *_unlisted(places),
+            *([f"A restore that was begun at {identity} goes on."] if begun else []),
+            *(_bringing(place, source, name) if place else []),
+            *_lines(nodes, source, name, identity, lost),
+        ],
     )
 
 
-def _there(nodes: Sequence[Mapping[str, Any]]) -> list[tuple[Snapshot, str]]:
-    """Every snapshot with its node, the newest first."""
-    found = [(one, str(node["name"])) for node in nodes for one in snapshots.listed(node["found"]["snapshots"])]
-    return sorted(found, key=lambda row: (row[0].taken, row[0].revision), reverse=True)
+def _there(nodes: Sequence[Mapping[str, Any]], places: Sequence[Place]) -> list[_Row]:
+    """Every snapshot with where it is, the newest first; of one that is in several places, the preferred one first."""
+    found = [
+        _Row(one, node=str(node["name"])) for node in nodes for one in snapshots.listed(node["found"]["snapshots"])
+    ]
+    found += [_Row(one, place=place) for place in places for one in snapshots.listed(place.sizes)]
+    # Of equals, Python keeps the order.
+    return sorted(found, key=lambda row: (row.snapshot.taken, row.snapshot.revision), reverse=True)
 
 
 def _chosen(
-    there: Sequence[tuple[Snapshot, str]], wanted: str, now: datetime.datetime
-) -> tuple[tuple[Snapshot, str] | None, str]:
-    """The snapshot with its node, or why there is none."""
+    there: Sequence[_Row],
+    wanted: str,
+    now: datetime.datetime,
+    places: Sequence[Place],
+    opened: datetime.datetime | None,
+) -> tuple[_Row | None, str]:
+    """The snapshot with its place, or why there is none."""
+    unlisted = _unlisted(places)
     if not there:
-        return None, (
-            f"no member has a snapshot in {snapshots.DIRECTORY}; copy one there, under a name such as "
-            "20261129T180210Z_etcd-3.6.14_rev-51234_manual.db (when it was taken, etcd's version, the revision)"
+        also = "".join(f", and none is in the {place.title}" for place in places if not place.problem)
+        return None, "; ".join(
+            [
+                *unlisted,
+                f"no member has a snapshot in {snapshots.DIRECTORY}{also}; put one into `snapshots` of the state "
+                "directory, under a name such as 20261129T180210Z_etcd-3.6.14_rev-51234_manual.db (when it was taken, "
+                "etcd's version, the revision)",
+            ]
         )
-    found = [row for row in there if wanted in (LATEST, row[0].name)]
+    if wanted == LATEST:
+        # Which is the latest is not known while one of the places is not.
+        found = [] if unlisted else [row for row in there if not _is_new(row.snapshot, opened)]
+        why = f"{wanted}, and which that is is not known" if unlisted else f"{wanted}, and each is of the new cluster"
+    else:
+        found = [row for row in there if wanted == row.snapshot.name]
+        why = f"{wanted} is nowhere" if wanted else "empty"
     if found:
         return found[0], ""
-    more = f"\n  and {len(there) - _SHOWN} older ones" if len(there) > _SHOWN else ""
-    listed = "".join(f"\n  {one.name}  ({node}, {snapshots.age(now - one.taken)} old)" for one, node in there[:_SHOWN])
-    return None, (
-        f"k8sgu_restore_snapshot: {wanted or 'empty'}{' is on no member' if wanted else ''}; give one of these, or "
-        f"{LATEST}:{listed}{more}"
+    listed = "".join(
+        f"\n  {row.snapshot.name}  ({row.where}, {snapshots.age(now - row.snapshot.taken)} old"
+        f"{'; of the new cluster, made after the backup was opened' if _is_new(row.snapshot, opened) else ''})"
+        for row in there[:_SHOWN]
     )
+    more = f"\n  and {len(there) - _SHOWN} older ones" if len(there) > _SHOWN else ""
+    last = "" if wanted == LATEST else f", or {LATEST}"
+    return None, "\n".join([f"k8sgu_restore_snapshot: {why}; give one of these{last}:{listed}{more}", *unlisted])
 
 
-def _highest(nodes: Sequence[Mapping[str, Any]], there: Iterable[tuple[Snapshot, str]]) -> int:
+def _is_new(snapshot: Snapshot, opened: datetime.datetime | None) -> bool:
+    return opened is not None and snapshot.taken >= opened
+
+
+def _unlisted(places: Sequence[Place]) -> list[str]:
+    return [f"The {place.title} is left out: {place.problem}" for place in places if place.problem]
+
+
+def _getting(row: _Row, nodes: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The member that gets the data, or why none can."""
+    if row.place is None:
+        return row.node, ""
+    fit = sorted((str(node["name"]), node["found"]) for node in nodes if node["found"]["installed"])
+    if not fit:
+        return "", f"{row.snapshot.name} is in the {row.where}, and etcd is installed nowhere; run site.yml first"
+    name, found = fit[0]
+    size, free = row.place.sizes[row.snapshot.name], int(found["free"])
+    needed = snapshots.with_spare(size)
+    if free < needed:
+        return "", (
+            f"{row.snapshot.name} has {-(-size // snapshots.MIB)} MiB, so that {name} needs "
+            f"{-(-needed // snapshots.MIB)} MiB for it with room to spare, and {snapshots.DIRECTORY} has "
+            f"{free // snapshots.MIB} MiB free; make room there"
+        )
+    return name, ""
+
+
+def _bringing(place: Place, source: str, name: str) -> list[str]:
+    got = [f"controller: get {name} from the {place.title}, and decrypt it"] if place.kind == BUCKET else []
+    return [*got, f"{source}: get {name} from the {'controller' if got else place.title}"]
+
+
+def _highest(nodes: Sequence[Mapping[str, Any]], there: Iterable[_Row]) -> int:
     """The highest revision that is known to have been given."""
     return max(
-        [*(int(node["found"]["revision"]) for node in nodes), *(one.revision for one, _node in there)], default=0
+        [*(int(node["found"]["revision"]) for node in nodes), *(row.snapshot.revision for row in there)], default=0
     )
 
 
@@ -136,13 +241,10 @@ def _lost(snapshot: Snapshot, nodes: Sequence[Mapping[str, Any]], now: datetime.
     return f"what was written since {taken} is lost ({snapshots.age(now - snapshot.taken)}; {count})"
 
 
-def _lines(
-    nodes: Sequence[Mapping[str, Any]], source: str, name: str, identity: str, lost: str, goes_on: bool
-) -> list[str]:
+def _lines(nodes: Sequence[Mapping[str, Any]], source: str, name: str, identity: str, lost: str) -> list[str]:
     others = sorted(str(node["name"]) for node in nodes if node["name"] != source)
     members = ", ".join(sorted([source, *others]))
     return [
-        *([f"A restore that was begun at {identity} goes on."] if goes_on else []),
         f"{source}: check {name}, and prepare its data beside etcd's",
         "every control-plane node: stop the API server; pods go on",
         f"{members}: stop etcd and move its data aside, to /var/lib/etcd/member-before-{identity}",

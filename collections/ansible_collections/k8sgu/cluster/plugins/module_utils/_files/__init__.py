@@ -27,6 +27,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files.atomic import
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files.hashes import sha256_of
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files.locks import lock
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files.room import free_bytes
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files.whole import whole_file
 
 __all__ = [
     "FileError",
@@ -44,4 +45,5 @@ __all__ = [
     "sha256_of",
     "stray_temporaries",
     "sync_directory",
+    "whole_file",
 ]

@@ -6,12 +6,16 @@
 from __future__ import annotations
 
 import datetime
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import contents, restore_plan
+from ansible_collections.k8sgu.cluster.plugins.filter.restore_way import restore_way
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import contents, restore_plan, snapshots
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.contents import Contents
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.restore_plan import Place
 
 NOW = datetime.datetime(2026, 11, 29, 18, 30, tzinfo=datetime.timezone.utc)
 OLD = "20261128T180000Z_etcd-3.6.14_rev-4000_upgrade_1.36.4-to-1.37.2.db"
@@ -20,12 +24,24 @@ BEGUN = {"id": "20261129T181500Z", "snapshot": OLD, "revision": 4000, "keys": 9,
 
 
 def node(name: str, *snapshots: str, revision: int = 5300, **more: Any) -> dict[str, Any]:
-    found = {"snapshots": list(snapshots), "revision": revision, "restoring": {}, "set_aside": [], **more}
+    found = {"snapshots": list(snapshots), "revision": revision, "restoring": {}, "set_aside": []}
+    found.update({"installed": True, "free": 2**30, **more})
     return {"name": name, "found": found}
 
 
-def way(*nodes: dict[str, Any], wanted: str = "latest") -> restore_plan.Way:
-    return restore_plan.way(nodes, wanted, NOW)
+def way(
+    *nodes: dict[str, Any], wanted: str = "latest", places: Sequence[Place] = (), opened: str = ""
+) -> restore_plan.Way:
+    when = snapshots.parse(opened)
+    return restore_plan.way(nodes, wanted, NOW, places, when.taken if when else None)
+
+
+def state_dir(*names: str, size: int = 2**20) -> Place:
+    return Place(restore_plan.STATE_DIR, "state directory", dict.fromkeys(names, size))
+
+
+def bucket(*names: str, problem: str = "") -> Place:
+    return Place(restore_plan.BUCKET, "bucket mine", dict.fromkeys(names, 2**20), problem)
 
 
 def test_the_newest_of_all_members_is_restored_where_it_is() -> None:
@@ -66,14 +82,14 @@ def test_without_etcd_it_is_said_that_the_loss_is_not_known() -> None:
 
 
 REFUSED = [
-    ([node("cp-1")], "latest", "no member has a snapshot in /var/lib/k8sgu/snapshots; copy one there"),
+    ([node("cp-1")], "latest", "no member has a snapshot in /var/lib/k8sgu/snapshots; put one into"),
     (
         [node("cp-1", NEW), node("cp-2", OLD)],
         "",
         "k8sgu_restore_snapshot: empty; give one of these, or latest:"
         f"\n  {NEW}  (cp-1, 10 min old)\n  {OLD}  (cp-2, 24 h old)",
     ),
-    ([node("cp-1", NEW)], "x.db", "k8sgu_restore_snapshot: x.db is on no member; give one of these, or latest:"),
+    ([node("cp-1", NEW)], "x.db", "k8sgu_restore_snapshot: x.db is nowhere; give one of these, or latest:"),
     (
         [node("cp-1", NEW), {"name": "cp-2", "found": None}],
         "latest",
@@ -110,6 +126,105 @@ def test_one_that_was_cut_off_goes_on(wanted: str) -> None:
 def test_one_that_changed_nothing_need_not_go_on() -> None:
     found = way(node("cp-1", OLD, restoring=BEGUN), node("cp-2", NEW))
     assert (found.snapshot, found.goes_on, found.id) == (NEW, False, "20261129T183000Z")
+
+
+def test_what_no_member_has_is_brought_to_the_first() -> None:
+    """Which is the one that etcd is installed on."""
+    nodes = [node("cp-2"), node("cp-1", installed=False), node("cp-3", OLD)]
+    found = way(*nodes, places=[state_dir(NEW, OLD), bucket(OLD)])
+    assert (found.problem, found.source, found.snapshot) == ("", "cp-2", NEW)
+    assert (found.brought, found.spare) == (restore_plan.STATE_DIR, False)
+    assert found.lines[:2] == [
+        f"cp-2: get {NEW} from the state directory",
+        f"cp-2: check {NEW}, and prepare its data beside etcd's",
+    ]
+    found = way(*nodes, places=[state_dir(OLD), bucket(OLD, NEW)])
+    assert (found.source, found.snapshot, found.brought, found.spare) == ("cp-2", NEW, restore_plan.BUCKET, True)
+    assert found.lines[:2] == [
+        f"controller: get {NEW} from the bucket mine, and decrypt it",
+        f"cp-2: get {NEW} from the controller",
+    ]
+    # What was fetched before the run was cut off.
+    found = way(*nodes, places=[state_dir(NEW), bucket(NEW)])
+    assert (found.brought, found.spare) == (restore_plan.STATE_DIR, True)
+
+
+def test_a_member_s_own_copy_is_preferred() -> None:
+    found = way(node("cp-1"), node("cp-2", NEW), places=[state_dir(NEW, OLD), bucket(NEW, OLD)])
+    assert (found.source, found.snapshot, found.brought, found.spare) == ("cp-2", NEW, "", False)
+    assert not [line for line in found.lines if "get " in line]
+
+
+def test_all_places_are_listed() -> None:
+    found = way(node("cp-1", OLD), wanted="", places=[state_dir(NEW), bucket(OLD, NEW)])
+    assert found.problem == (
+        "k8sgu_restore_snapshot: empty; give one of these, or latest:"
+        f"\n  {NEW}  (state directory, 10 min old)\n  {NEW}  (bucket mine, 10 min old)"
+        f"\n  {OLD}  (cp-1, 24 h old)\n  {OLD}  (bucket mine, 24 h old)"
+    )
+
+
+def test_a_place_that_cannot_be_listed_stands_in_the_way_only_of_the_latest() -> None:
+    places = [state_dir(), bucket(problem="no permission")]
+    told = "The bucket mine is left out: no permission"
+    found = way(node("cp-1", OLD), wanted=OLD, places=places)
+    assert (found.problem, found.source, found.lines[0]) == ("", "cp-1", told)
+    for wanted, said in (
+        ("latest", "k8sgu_restore_snapshot: latest, and which that is is not known; give one of these:"),
+        ("", "k8sgu_restore_snapshot: empty; give one of these, or latest:"),
+        (NEW, f"k8sgu_restore_snapshot: {NEW} is nowhere; give one of these, or latest:"),
+    ):
+        assert (
+            way(node("cp-1", OLD), wanted=wanted, places=places).problem == f"{said}\n  {OLD}  (cp-1, 24 h old)\n{told}"
+        )
+    assert way(node("cp-1"), places=places).problem.startswith(f"{told}; no member has a snapshot in ")
+    # It knows which one.
+    found = way(node("cp-1", OLD, restoring=BEGUN, set_aside=[BEGUN["id"]]), places=places)
+    assert (found.problem, found.lines[0]) == ("", told)
+
+
+def test_after_a_backup_was_opened_the_empty_cluster_s_own_is_not_the_latest() -> None:
+    between = "20261129T100000Z_etcd-3.6.14_rev-4500_backup.db"
+    found = way(node("cp-1", NEW), places=[state_dir(OLD)], opened=between)
+    assert (found.snapshot, found.brought) == (OLD, restore_plan.STATE_DIR)
+    found = way(node("cp-1", NEW), wanted=NEW, places=[state_dir(OLD)], opened=between)
+    assert (found.snapshot, found.brought) == (NEW, "")
+    assert way(node("cp-1", NEW), opened=between).problem == (
+        "k8sgu_restore_snapshot: latest, and each is of the new cluster; give one of these:"
+        f"\n  {NEW}  (cp-1, 10 min old; of the new cluster, made after the backup was opened)"
+    )
+
+
+def test_what_cannot_be_brought_is_said_before() -> None:
+    for nodes, said in (
+        (
+            [node("cp-1", installed=False)],
+            f"{NEW} is in the state directory, and etcd is installed nowhere; run site.yml",
+        ),
+        (
+            [node("cp-1", free=2**20)],
+            f"{NEW} has 1 MiB, so that cp-1 needs 102 MiB for it with room to spare, and /var/lib/k8sgu/snapshots has "
+            "1 MiB free; make room there",
+        ),
+    ):
+        assert way(*nodes, places=[state_dir(NEW)]).problem.startswith(said)
+
+
+def test_the_filter_reads_what_ansible_has_found() -> None:
+    found = {"cp-1": node("cp-1", OLD)["found"]}
+    files = [{"path": f"/state/snapshots/{NEW}", "size": 2**20}]
+    listed = {"snapshots": [{"name": NEW, "bytes": 2**20}]}
+    told = restore_way(found, NEW, files, "mine", listed)
+    assert (told["problem"], told["source"], told["brought"], told["spare"]) == ("", "cp-1", "state_dir", True)
+    told = restore_way(found, NEW, [], "mine", {"failed": True, "msg": "no permission"})
+    assert told["problem"].endswith("The bucket mine is left out: no permission")
+    opened = json.dumps({"opened": "20261129T100000Z"})
+    for last_restore, snapshot in (
+        ("", OLD),
+        (json.dumps({"finished": "2026-11-28T10:00:00Z"}), OLD),
+        (json.dumps({"finished": "2026-11-29T10:20:00Z"}), NEW),
+    ):
+        assert restore_way(found, "latest", files, opened=opened, last_restore=last_restore)["snapshot"] == snapshot
 
 
 CA = "-----BEGIN CERTIFICATE-----\nAAAA\nBBBB\n-----END CERTIFICATE-----"
