@@ -27,7 +27,7 @@ def described(control_plane: int, **more: str | bool) -> Description:
 
 def tables() -> dict[Path, str]:
     """{page: the table between its marks}."""
-    whole = described(3, private_nodes=True, kms_key_id="KEY")
+    whole = described(3, private_nodes=True, kms_key_id="KEY", backup_bucket="BUCKET")
     return {
         ROOT / "docs" / "ports.md": ports.as_markdown(),
         ROOT / "docs" / "iam.md": policy.as_markdown(whole, described(1)),

@@ -17,12 +17,19 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-EC2, ELB = "ec2", "elasticloadbalancing"
+from ec2lab.api import s3_calls
+
+EC2, ELB, S3 = "ec2", "elasticloadbalancing", "s3"
 
 
 class Refusal(NamedTuple):
     code: str
     message: str
+
+    @property
+    def status(self) -> str:
+        """S3 tells errors by HTTP's statuses too."""
+        return {"NoSuchBucket": "404 Not Found", "OperationAborted": "409 Conflict"}.get(self.code, "400 Bad Request")
 
 
 class Kind(NamedTuple):
@@ -48,6 +55,8 @@ MADE = {
     "CreateInstanceProfile": Kind("InstanceProfileName", "ListInstanceProfiles", "NoSuchEntity"),
     "CreateLoadBalancer": Kind("LoadBalancerArn", "DescribeLoadBalancers", "LoadBalancerNotFound"),
     "CreateTargetGroup": Kind("TargetGroupArn", "DescribeTargetGroups", "TargetGroupNotFound"),
+    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel
+    "CreateBucket": Kind("Bucket", "ListBuckets", "NoSuchBucket"),
 }
 # The other services that come to know of what a call makes, each by itself.
 OTHERS = {
@@ -69,11 +78,15 @@ ELSEWHERE = {
     ("RegisterTargets", "instanceId"): "InvalidTarget",
 }
 MESSAGES = {
+    "NoSuchBucket": "The specified bucket does not exist",
+    "OperationAborted": "A conflicting conditional operation is currently in progress against this resource. "
+    "Please try again.",
     "ValidationError": "The VPC ID '{}' is not found",
     "InvalidParameterValue": "Value ({}) for parameter iamInstanceProfile.name is invalid. "
     "Invalid IAM Instance Profile name",
 }
-# Removals that something else holds up for a while, by the parameter that names what is removed.
+# Removals that something else holds up for a while, by the parameter that names what is removed, and changes of a
+# bucket, of which S3 makes one at a time (https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html).
 BUSY = {
     "DeleteSecurityGroup": ("GroupId", "DependencyViolation"),
     "DeleteSubnet": ("SubnetId", "DependencyViolation"),
@@ -86,11 +99,17 @@ BUSY = {
     "DeleteInstanceProfile": ("InstanceProfileName", "DeleteConflict"),
     "DeleteRole": ("RoleName", "DeleteConflict"),
     "DeleteTargetGroup": ("TargetGroupArn", "ResourceInUse"),
+    **{f"Put{setting}": ("Bucket", "OperationAborted") for setting in s3_calls.SETTINGS.values()},
 }
 # Parameters that only describe or look for something.
 NO_USE = ("Filter.", "TagSpecification.", "Tag", "Description", "Names.", "PathPrefix")
 # The parameters with the names of things that are told by name.
-BY_NAME = {"KeyName": "keyName", "RoleName": "RoleName", "InstanceProfileName": "InstanceProfileName"}
+BY_NAME = {
+    "KeyName": "keyName",
+    "RoleName": "RoleName",
+    "InstanceProfileName": "InstanceProfileName",
+    "Bucket": "Bucket",
+}
 
 
 @dataclass
@@ -120,7 +139,8 @@ class Lag:
         subject = (action, parameters.get(parameter, ""))
         if code and self.attempts.get(subject, 0) < self.calls:
             self.attempts[subject] = self.attempts.get(subject, 0) + 1
-            return self._refused(action, code, f"{subject[1]} has a dependent object that is being removed")
+            message = MESSAGES.get(code, "{} has a dependent object that is being removed").format(subject[1])
+            return self._refused(action, code, message)
         return None
 
     def answered(self, service: str, action: str, parameters: Mapping[str, str], body: bytes) -> bytes:
@@ -129,7 +149,9 @@ class Lag:
             return body
         kind = MADE.get(action)
         if kind:
-            for id in re.findall(rf"<{kind.element}>([^<]+)</{kind.element}>", body.decode()):
+            ids = re.findall(rf"<{kind.element}>([^<]+)</{kind.element}>", body.decode())
+            # The answer of S3 has nothing of the bucket.
+            for id in ids if service != S3 else [parameters["Bucket"]]:
                 # A repeated call answers with what it made before.
                 if (kind.element, id) not in self.seen:
                     self.seen.add((kind.element, id))
@@ -199,6 +221,8 @@ class Lag:
 def document(service: str, refusal: Refusal) -> bytes:
     """The refusal as the service writes it."""
     error = f"<Error><Code>{refusal.code}</Code><Message>{escape(refusal.message)}</Message></Error>"
+    if service == S3:
+        return error.encode()
     if service == EC2:
         return f"<Response><Errors>{error}</Errors><RequestID>lag</RequestID></Response>".encode()
     return f"<ErrorResponse>{error}<RequestId>lag</RequestId></ErrorResponse>".encode()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from ec2lab.api import consistency, errors
+from ec2lab.api import consistency, errors, s3_calls
 from ec2lab.api.backends import REGION  # first: it sets what moto reads when imported
 from ec2lab.api.store import Store
 
@@ -99,6 +99,8 @@ def read_call(environ: dict[str, Any]) -> Call:
         environ["wsgi.input"] = io.BytesIO(body)
     target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
     action = parameters.get("Action") or (target.rsplit(".", 1)[-1] if target else "")
+    if service == "s3":
+        action, parameters = s3_calls.call(environ, b"")
     return Call(action, parameters, str(environ.get("REQUEST_METHOD", "GET")), service)
 
 
@@ -154,7 +156,7 @@ class Api:
         if refused:
             body = consistency.document(call.service, refused)
             return Answer(
-                "400 Bad Request", [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))], body
+                refused.status, [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))], body
             ), False
         answer, has_changed = self._made(environ, call)
         if answer.code < 400:

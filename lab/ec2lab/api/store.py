@@ -82,8 +82,19 @@ def restore(data: bytes) -> dict[str, Any]:
                     del current[region]
             for region, value in regions.items():
                 current[region] = value
+    _share_names_of_buckets()
     extra: dict[str, Any] = state["extra"]
     return extra
+
+
+def _share_names_of_buckets() -> None:
+    """moto looks up whose bucket has a name in a table beside its backends, which is not part of the state."""
+    backends = get_backend("s3")
+    names: dict[str, tuple[str, str]] = backends.bucket_accounts
+    for name in [name for name, (_partition, account) in names.items() if account == ACCOUNT]:
+        del names[name]
+    for partition, backend in backends[ACCOUNT].items():
+        names.update(dict.fromkeys(backend.buckets, (partition, ACCOUNT)))
 
 
 class Store:

@@ -13,7 +13,7 @@ description:
   - Compares the description of a cluster with the AWS account and carries out the difference, which is the RV(plan).
   - Creates a VPC, subnets in each zone, an internet gateway (and NAT gateways for private nodes), route tables, security
     groups from the collection's port table, a key pair, IAM roles with instance profiles, instances, pod routes and,
-    for more than one control-plane node, a network load balancer.
+    for more than one control-plane node, a network load balancer, and an S3 bucket for backups (O(backup_bucket)).
   - Everything that it creates carries the tag C(k8sgu.io/cluster/<name>=owned) from its creation on. It is found again by
     that tag, and nothing without it is ever removed. IAM roles also have the path C(/k8sgu/<region>/<name>/).
   - Nodes are named C(<name>-control-plane-<n>), C(<name>-worker-<n>) and, in further pools, C(<name>-<pool>-<n>).
@@ -44,7 +44,7 @@ options:
     required: true
   state:
     description:
-      - V(absent) removes everything that the cluster's tag marks, in order, and waits until nothing is left.
+      - V(absent) removes everything that the cluster's tag marks but O(backup_bucket), in order, and waits until nothing is left.
       - V(compared) changes nothing, in check mode or not. It returns RV(plan), and as RV(differences) also what the plan leaves alone.
     type: str
     choices: [present, absent, compared]
@@ -190,8 +190,28 @@ options:
         default: 0
   kms_key_id:
     description:
-      - The KMS key that encrypts volumes. Without it the account's default for EBS.
+      - The KMS key that encrypts volumes, and a bucket that is made for O(backup_bucket). Without it the account's default for EBS, and
+        keys of S3 (SSE-S3).
     type: str
+  backup_bucket:
+    description:
+      - The name of an S3 bucket for the cluster's backups, of which it holds C(<name>/etcd/) (snapshots of etcd) and C(<name>/state/)
+        (the state directory). Empty for none. A name with dots is refused, since S3's certificate does not cover it.
+      - A bucket that no account has is made in the region, with the cluster's tag, and kept like that. All public access is blocked,
+        objects belong to the account, requests without TLS are refused, versioning is on, and it is encrypted by O(kms_key_id) or by keys of S3.
+        Snapshots of etcd expire after O(backup_days), older versions of them 7 days later, and uploads that were not completed after 1 day.
+      - A bucket of the account that does not have the cluster's tag was brought. It is used, and nothing of it is changed. It has to be in the region
+        and have versioning on.
+      - The control-plane nodes' role may put objects below C(<name>/etcd/), and use the bucket's key for that, but neither read, list nor
+        remove any. So this needs O(instance_profiles=true).
+      - O(state=absent) does not remove the bucket, and returns it in RV(kept_buckets). With another name, the old bucket stays too, and is not used any more.
+    type: str
+    default: ""
+  backup_days:
+    description:
+      - After how many days snapshots of etcd expire in a bucket that was made, at most 36500. V(0) for never.
+    type: int
+    default: 30
   instance_profiles:
     description:
       - Create an IAM role with an instance profile for the control plane and one for workers. With V(false) instances have none and
@@ -200,8 +220,8 @@ options:
     default: true
   control_plane_policy:
     description:
-      - A policy document for the control-plane nodes' role. Nothing on a node calls the AWS API by itself, so by default
-        its role allows nothing.
+      - A policy document for the control-plane nodes' role. By default its role allows nothing, but for the snapshots that
+        O(backup_bucket) says.
     type: dict
   worker_policy:
     description:
@@ -422,6 +442,27 @@ bastion:
   returned: when O(state=present)
   type: dict
   sample: {}
+backup_bucket:
+  description: The bucket of O(backup_bucket). Empty without one.
+  returned: when O(state=present)
+  type: dict
+  contains:
+    name: {description: Its name., type: str, sample: demo-backups}
+    origin: {description: 'V(made), also if it is yet to be made, or V(brought).', type: str, sample: made}
+    region: {description: The region that it is in., type: str, sample: eu-central-1}
+kept_buckets:
+  description:
+    - The buckets with the cluster's backups, which stay. Beside that of O(backup_bucket) one that the nodes' role names.
+  returned: when O(state=absent)
+  type: list
+  elements: dict
+  contains:
+    name: {description: Its name., type: str, sample: demo-backups}
+    origin: {description: 'V(made) or V(brought), also if the caller may not look at it.', type: str, sample: made}
+    removal:
+      description: A command that removes it with all that it holds, or the cluster's part of it if it was brought.
+      type: str
+      sample: python3 -c "import boto3; ..."
 network:
   description: What the pod network has to know. Empty as long as there is no VPC.
   returned: when O(state=present)

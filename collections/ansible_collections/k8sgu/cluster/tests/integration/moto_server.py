@@ -23,9 +23,10 @@ from moto.ec2.responses import EC2Response
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import implied
-from ec2lab.api import consistency, remembered, store
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import implied, session
+from ec2lab.api import consistency, remembered, s3_calls, store
 from ec2lab.api.consistency import Lag
+from ec2lab.api.patches import buckets
 
 # A lab's only image is its own, and its modules say so to moto; here moto's images are there.
 os.environ.pop("MOTO_EC2_LOAD_DEFAULT_AMIS", None)
@@ -149,6 +150,7 @@ def moto_server() -> Iterator[Server]:
 def _serving() -> Iterator[Server]:
     state = Server()
     remembered.install()
+    buckets.install()
     application = DomainDispatcherApplication(create_backend_app)
 
     def counted(environ: dict[str, Any], start_response: Any) -> Any:
@@ -161,8 +163,13 @@ def _serving() -> Iterator[Server]:
                 start_response("403 Forbidden", [("Content-Type", "text/xml")])
                 return [organization.refusal(parameters, resource)]
         service = signed_service(environ)
+        if service == "s3":
+            name, parameters = s3_calls.call(environ, body)
+            parameters["Action"] = name
         if state.allowed is not None:
             call = f"{service}:{parameters.get('Action', '')}"
+            if service == "s3":
+                call = session.s3_action(parameters["Action"])
             needed = [action for row in implied.of(call, parameters) for action in row.actions]
             # Some services name the action in a header.
             target = str(environ.get("HTTP_X_AMZ_TARGET", "")).rpartition(".")[2]
@@ -176,9 +183,10 @@ def _serving() -> Iterator[Server]:
         with state.one_at_a_time:
             refused = state.lag.refusal(service, parameters.get("Action", ""), parameters)
             if refused:
-                start_response("400 Bad Request", [("Content-Type", "text/xml")])
+                start_response(refused.status, [("Content-Type", "text/xml")])
                 return [consistency.document(service, refused)]
             started = time.perf_counter()
+            state.calls += [parameters["Action"]] if service == "s3" else []
             for pair in body.decode("latin-1").split("&"):
                 if pair.startswith("Action="):
                     state.calls.append(pair[len("Action=") :])

@@ -28,6 +28,8 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access import bastion, key_pair, profiles
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access.key_pair import KeyPair
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access.profiles import Profile, Role
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.backups import bucket
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.backups.settings import Bucket
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer import load_balancer, target_group
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer.load_balancer import Listener, LoadBalancer
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer.target_group import TargetGroup
@@ -78,6 +80,7 @@ PERMISSIONS = (
     *load_balancer.PERMISSIONS,
     *target_group.PERMISSIONS,
     *volumes.PERMISSIONS,
+    *bucket.PERMISSIONS,
     *quotas.PERMISSIONS,
     *aside.PERMISSIONS,
 )
@@ -123,6 +126,8 @@ class Current:
     images: dict[Image, list[MachineImage]] = field(default_factory=dict)  # newest first
     # Of those that nodes were launched from and no pattern fits, the images that are to be had.
     images_there: set[str] = field(default_factory=set)
+    account: str = ""  # the caller's, where a bucket is asked for
+    bucket: Bucket | None = None  # for backups; a removal does not look
 
     @property
     def vpc(self) -> Vpc | None:
@@ -166,7 +171,7 @@ def read(aws: session.Aws, description: Description, removing: bool, comparing: 
     reader = Reader(aws, description.name)
     current = Current()
     # boto3 makes clients one at a time; made here, the threads do not queue for them.
-    for service in ("ec2", "iam"):
+    for service in ("ec2", "iam", *(("s3", "sts") if description.backup_bucket else ())):
         aws.client(service)
     meant = {pool.image for pool in description.pools}
     first: list[Callable[[], None]] = [
@@ -179,6 +184,8 @@ def read(aws: session.Aws, description: Description, removing: bool, comparing: 
         partial(volumes.read, reader, current),
         partial(profiles.read, reader, description, current, removing),
     ]
+    if description.backup_bucket and not removing:
+        first.append(partial(bucket.read, reader, description, current))
     if everything or description.vpc_id:
         first.append(partial(internet_gateway.read, reader, description, current))
     if any(not image.id for image in meant):
@@ -235,6 +242,7 @@ def check(description: Description, current: Current) -> None:
     """The description against the account. Raises DescriptionError."""
     vpc.check(description, current)
     subnets.check(description, current)
+    bucket.check(description, current)
 
 
 def facts_for_launch(
@@ -264,6 +272,7 @@ def check_names(reader: Reader, changes: Plan) -> None:
     """Names that the plan is to make and that somebody else has. Raises DescriptionError."""
     key_pair.check_name(reader, changes)
     profiles.check_names(reader, changes)
+    bucket.check_new(reader, changes)
 
 
 def make(
@@ -307,6 +316,7 @@ def _plan(draft: Draft) -> Plan:
     draft.replaced = changes.replacements(draft, nodes)
     groups.wanted(draft, nodes)
     key_pair.wanted(draft)
+    bucket.wanted(draft)
     profiles.wanted(draft)
     launch.wanted(draft, nodes)
     routes = route_tables.pod_routes(draft, nodes)

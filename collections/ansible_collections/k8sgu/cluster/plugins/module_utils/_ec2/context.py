@@ -68,6 +68,10 @@ class Context:
         return self.aws.client("iam")
 
     @property
+    def s3(self) -> Any:
+        return self.aws.client("s3")
+
+    @property
     def elbv2(self) -> Any:
         return self.aws.client("elbv2")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import buckets
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import ranges, tags
 
@@ -20,6 +21,10 @@ INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
 IMAGE_ID = re.compile(r"ami-[0-9a-f]{8,17}")
 PUBLIC_KEY = re.compile(r"(ssh-ed25519|ssh-rsa) [A-Za-z0-9+/]+={0,3}(?: .*)?")
 DEFAULT_POOLS: tuple[dict[str, Any], ...] = ({"name": "control_plane", "count": 1}, {"name": "workers", "count": 2})
+
+
+# The statements that the control-plane nodes' role gets for `backup_bucket`: for objects, and for the bucket's key.
+BACKUP_SIDS = BACKUP_UPLOAD, BACKUP_KEY = ("BackupUpload", "BackupKey")
 
 
 class DescriptionError(Exception):
@@ -82,6 +87,10 @@ class Description:
     lives: bool = False
     # A load balancer that is there and still in use; see `nodes.members`.
     keeps_balancer: bool = False
+    backup_bucket: str = ""
+    backup_days: int = 30
+    # The region's: "aws", "aws-cn", ...
+    partition: str = "aws"
 
     @property
     def control_plane_count(self) -> int:
@@ -114,8 +123,19 @@ class Description:
         return self.balanced and self.load_balancer_scheme == "internet-facing"
 
 
+def statements(policy: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """Those of a policy document, of which one may stand by itself."""
+    found = (policy or {}).get("Statement") or []
+    return list(found) if isinstance(found, (list, tuple)) else [found]
+
+
 def check_name(name: str) -> None:
     _refuse("name", [name_rules.cluster_fault(name)])
+
+
+def check_bucket(name: str) -> None:
+    """Of the bucket of backups; empty for none."""
+    _refuse("backup_bucket", [buckets.name_fault(name)] if name else [])
 
 
 def _refuse(option: str, faults: Iterable[str]) -> None:
@@ -125,7 +145,7 @@ def _refuse(option: str, faults: Iterable[str]) -> None:
             raise DescriptionError(f"{option}: {fault}")
 
 
-def parse(options: Mapping[str, Any], region: str) -> Description:
+def parse(options: Mapping[str, Any], region: str, partition: str = "aws") -> Description:
     """The description that the options give. Raises DescriptionError for the first fault."""
     check_name(options["name"])
     if options["wait_timeout"] < 1:
@@ -159,10 +179,14 @@ def parse(options: Mapping[str, Any], region: str) -> Description:
         tags=_tags(options["tags"]),
         allow_replace=options["allow_replace"],
         lives=options["lives"],
+        backup_bucket=options["backup_bucket"] or "",
+        backup_days=options["backup_days"],
+        partition=partition,
     )
     _check_pools(description)
     _check_ranges(description)
     _check_network(description)
+    _check_backups(description)
     return description
 
 
@@ -420,4 +444,23 @@ def _check_network(description: Description) -> None:
     if description.load_balancer_scheme == "internet-facing" and description.private_nodes and description.vpc_id:
         raise DescriptionError(
             "load_balancer_scheme: private nodes in an existing VPC get an internal one; give internal or auto"
+        )
+
+
+def _check_backups(description: Description) -> None:
+    _refuse("backup_days", [buckets.days_fault(description.backup_days)])
+    check_bucket(description.backup_bucket)
+    if not description.backup_bucket:
+        return
+    if not description.instance_profiles:
+        raise DescriptionError(
+            f"backup_bucket: nodes put their backups into {description.backup_bucket} with their role, and they have "
+            "none with instance_profiles: false; leave out one of the two"
+        )
+    given = description.policies.get(tags.CONTROL_PLANE, {})
+    taken = [sid for sid in BACKUP_SIDS if sid in [statement.get("Sid") for statement in statements(given)]]
+    if taken:
+        raise DescriptionError(
+            f"control_plane_policy: its statement {taken[0]} has the name of one that backup_bucket adds; give it "
+            "another Sid"
         )

@@ -17,6 +17,7 @@ _TAGS_OF_IAM = "https://docs.aws.amazon.com/IAM/latest/UserGuide/access_tags.htm
 _TAGS_OF_ELB = (
     "https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/tagging-resources-during-creation.html"
 )
+_TAGS_OF_S3 = "https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html"
 _ROLE_PASSED = "https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html"
 _KMS = "https://docs.aws.amazon.com/ebs/latest/userguide/ebs-encryption-requirements.html"
 _ELB = "https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/elb-api-permissions.html"
@@ -54,6 +55,7 @@ TABLE = (
     ),
     Implied(("iam:CreateRole",), ("iam:TagRole",), _TAGS_OF_IAM, "Tags"),
     Implied(("iam:CreateInstanceProfile",), ("iam:TagInstanceProfile",), _TAGS_OF_IAM, "Tags"),
+    Implied(("s3:CreateBucket",), ("s3:TagResource",), _TAGS_OF_S3, "Tags"),
     Implied(("iam:AddRoleToInstanceProfile",), ("iam:PassRole",), _ROLE_PASSED),
     Implied(
         ("ec2:RunInstances", "ec2:AssociateIamInstanceProfile", "ec2:ReplaceIamInstanceProfileAssociation"),

@@ -5,8 +5,8 @@
 """What a plan needs to be allowed: for each step the actions, the resources and the context that a policy may ask for.
 
 Which action takes which resources and has which keys:
-https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html and the pages beside it for IAM
-and Elastic Load Balancing. Left out is what the caller's own policies alone do not decide: KMS, whose keys have
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html and the pages beside it for IAM,
+Elastic Load Balancing and S3. Left out is what the caller's own policies alone do not decide: KMS, whose keys have
 policies of their own, and CreateServiceLinkedRole, which an account needs once.
 """
 
@@ -61,7 +61,7 @@ class Place:
         self.region: Context = {"aws:RequestedRegion": description.region}
 
     def arn(self, service: str, resource: str, account: str | None = None) -> str:
-        region = "" if service == "iam" else self.description.region
+        region = "" if service in ("iam", "s3") else self.description.region
         owner = self.account.id if account is None else account
         return f"arn:{self.account.partition}:{service}:{region}:{owner}:{resource}"
 
@@ -114,6 +114,9 @@ class Place:
         path = names.iam_path(self.description.name, self.description.region)
         return profile.arn if profile else self.arn("iam", f"instance-profile{path}{name}")
 
+    def bucket(self, name: str) -> str:
+        return self.arn("s3", name, account="")
+
     def pass_role(self, role: str) -> Iterator[Found]:
         """https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html"""
         if role:
@@ -130,6 +133,6 @@ def of(plan: Plan, description: Description, current: Current, account: Account)
     for step in plan.steps:
         for action, resource, context in step.needs(place):
             need = Need(action, resource, tuple(sorted(context.items())), step.key)
-            kind = resource if action.startswith("iam:") else resource.rpartition("/")[0]
+            kind = resource if action.startswith(("iam:", "s3:")) else resource.rpartition("/")[0]
             found.setdefault((action, kind, need.context), need)
     return list(found.values())

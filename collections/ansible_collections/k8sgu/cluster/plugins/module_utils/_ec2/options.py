@@ -60,6 +60,8 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
             },
         },
         "kms_key_id": {"type": "str", "no_log": False},
+        "backup_bucket": {"type": "str", "default": ""},
+        "backup_days": {"type": "int", "default": 30},
         "instance_profiles": {"type": "bool", "default": True},
         "control_plane_policy": {"type": "dict"},
         "worker_policy": {"type": "dict"},

@@ -21,12 +21,14 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import (
     tags,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.access import bastion
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.backups import bucket
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer import address
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import CONSISTENCY_S, Context, TimedOut
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import (
     Description,
     DescriptionError,
+    check_bucket,
     check_name,
     parse,
 )
@@ -87,8 +89,8 @@ def converge(options: Mapping[str, Any], check_mode: bool, aws: session.Aws | No
     if options["state"] == "absent":
         return _absent(aws, options, check_mode)
     if options["state"] == "compared":
-        return Outcome(*compare.compared(aws, parse(options, aws.region)))
-    return _present(aws, parse(options, aws.region), options, check_mode)
+        return Outcome(*compare.compared(aws, parse(options, aws.region, aws.partition)))
+    return _present(aws, parse(options, aws.region, aws.partition), options, check_mode)
 
 
 def _present(aws: session.Aws, description: Description, options: Mapping[str, Any], check_mode: bool) -> Outcome:
@@ -168,10 +170,17 @@ def _check_drained(
 
 
 def _absent(aws: session.Aws, options: Mapping[str, Any], check_mode: bool) -> Outcome:
-    description = Description(name=options["name"], region=aws.region, instance_profiles=options["instance_profiles"])
+    check_bucket(options["backup_bucket"])
+    description = Description(
+        name=options["name"],
+        region=aws.region,
+        instance_profiles=options["instance_profiles"],
+        backup_bucket=options["backup_bucket"] or "",
+    )
     current = cluster.read(aws, description, removing=True)
+    kept = bucket.left(Reader(aws, description.name), description, current)
     plan = cluster.make(description, current, Facts(()), removing=True)
-    result = _result(aws, description, current, plan)
+    result = {**_result(aws, description, current, plan), "kept_buckets": kept}
     if plan.changes and options["check_permissions"]:
         _check_permissions(aws, description, current, plan, result)
     if plan.steps and not check_mode:
@@ -302,6 +311,7 @@ def _found(aws: session.Aws, description: Description, current: Current, plan: P
         "api_endpoint": {},
         "network": {},
         "bastion": {},
+        "backup_bucket": bucket.shown(description, current),
     }
     door = bastion.there(description, current) if description.has_bastion else None
     if door:

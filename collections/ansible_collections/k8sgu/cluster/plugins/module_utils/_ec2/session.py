@@ -109,6 +109,11 @@ class Aws:
                 "check the spelling, or install a newer boto3"
             )
 
+    @property
+    def partition(self) -> str:
+        """The part of AWS that the region is in ("aws", "aws-cn")."""
+        return str(self._session.get_partition_for_region(self.region))
+
     def client(self, service: str, region: str | None = None) -> Any:
         """The client of a service ("ec2", "elbv2", "iam", "sts"), in `region` or in the connection's own."""
         key = (service, region)
@@ -237,17 +242,22 @@ _PREFIXES = (
     (("LoadBalancer", "TargetGroup", "Listener", "TargetHealth"), "elasticloadbalancing"),
     (("CallerIdentity", "AssumeRole"), "sts"),
     (("ServiceQuota",), "servicequotas"),
+    (("Bucket", "PublicAccessBlock", "Object", "MultipartUpload", "UploadPart"), "s3"),
 )
-# S3's operations have other names than the actions that they need.
+# S3's actions whose names are not those of the calls.
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
-_ACTIONS = {
-    "ListObjectsV2": "s3:ListBucket",
-    "GetObject": "s3:GetObject",
-    "HeadObject": "s3:GetObject",
-    "PutObject": "s3:PutObject",
-    "CreateMultipartUpload": "s3:PutObject",
-    "UploadPart": "s3:PutObject",
-    "CompleteMultipartUpload": "s3:PutObject",
+_S3_ACTIONS = {
+    "GetBucketEncryption": "GetEncryptionConfiguration",
+    "GetBucketLifecycleConfiguration": "GetLifecycleConfiguration",
+    "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
+    "PutBucketEncryption": "PutEncryptionConfiguration",
+    "PutBucketLifecycleConfiguration": "PutLifecycleConfiguration",
+    "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
+    "ListObjectsV2": "ListBucket",
+    "HeadObject": "GetObject",
+    "CreateMultipartUpload": "PutObject",
+    "UploadPart": "PutObject",
+    "CompleteMultipartUpload": "PutObject",
 }
 
 
@@ -258,10 +268,13 @@ def denied_action(error: BaseException) -> str:
     named = re.search(r"not authorized to perform:? ([a-z0-9-]+:[A-Za-z]+)", message(error))
     if named:
         return named.group(1)
-    if operation in _ACTIONS:
-        return _ACTIONS[operation]
     for marks, prefix in _PREFIXES:
         # AssociateIamInstanceProfile and its kin are calls of EC2.
         if any(mark in operation for mark in marks) and "IamInstanceProfile" not in operation:
-            return f"{prefix}:{operation}"
+            return s3_action(operation) if prefix == "s3" else f"{prefix}:{operation}"
     return f"ec2:{operation}"
+
+
+def s3_action(operation: str) -> str:
+    """The action that a call of S3 needs."""
+    return f"s3:{_S3_ACTIONS.get(operation, operation)}"

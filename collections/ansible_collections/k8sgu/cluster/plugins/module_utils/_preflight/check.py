@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import buckets
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import proxy as proxies
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import choice
@@ -70,6 +71,16 @@ def check_snapshots(values: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def check_backup_bucket(values: Mapping[str, Any]) -> list[str]:
+    """Faults that can be seen without S3; ec2_cluster looks whose bucket it is."""
+    name = values["k8sgu_backup_bucket"]
+    faults = {
+        "k8sgu_backup_bucket": buckets.name_fault(name) if name else "",
+        "k8sgu_backup_bucket_days": buckets.days_fault(int(values["k8sgu_backup_bucket_days"])),
+    }
+    return [f"{option}: {fault}" for option, fault in faults.items() if fault]
+
+
 def check_defragmentation(values: Mapping[str, Any]) -> list[str]:
     name = "k8sgu_etcd_defragment_percent"
     if 0 <= int(values[name]) <= 99:
@@ -123,6 +134,7 @@ def check(
     problems += check_snapshots(values)
     problems += check_defragmentation(values)
     problems += check_recipients(values)
+    problems += check_backup_bucket(values)
     problems += flags.check_flags([values, *(one.get("flags") or {} for one in nodes)])
     problems += proxies.problems(values["k8sgu_proxy"] or {})
     expected = names.described_count(values) if described else 0

@@ -197,7 +197,13 @@ class TestRemoval:
         )
         monkeypatch.setattr(run, "carry_out", lambda *_given: None)
         aws: Any = SimpleNamespace(region="us-east-1", calls=[])
-        options = {"name": "demo", "state": "absent", "instance_profiles": True, "check_permissions": False}
+        options = {
+            "name": "demo",
+            "state": "absent",
+            "instance_profiles": True,
+            "check_permissions": False,
+            "backup_bucket": "",
+        }
         return run.converge({**options, "wait_timeout": timeout_s}, False, aws)
 
     def late(self) -> Current:

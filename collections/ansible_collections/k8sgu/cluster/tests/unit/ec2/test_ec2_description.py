@@ -110,6 +110,31 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"tags": {"x": "y" * 257}}, "^tags: 'x'"),
     ({"tags": {"x": None}}, "^tags: 'x': the value null"),
     ({"wait_timeout": 0}, "^wait_timeout: 0"),
+    # backups
+    ({"backup_bucket": "a.b"}, "^backup_bucket: 'a.b' has a dot, and S3's certificate .* choose a name without dots"),
+    ({"backup_bucket": "192.168.5.4"}, "^backup_bucket: '192.168.5.4' has a dot"),
+    ({"backup_bucket": "Backups"}, "^backup_bucket: 'Backups' cannot be a bucket's name: give 3 to 63"),
+    ({"backup_bucket": "ab"}, "^backup_bucket: 'ab' .*give 3 to 63"),
+    ({"backup_bucket": "b" * 64}, "^backup_bucket: .*give 3 to 63"),
+    ({"backup_bucket": "-backups"}, "^backup_bucket: .*neither end a dash"),
+    ({"backup_bucket": "back_ups"}, "^backup_bucket: .*lower-case letters, digits and dashes"),
+    ({"backup_bucket": "xn--backups"}, "^backup_bucket: .*reserves names that begin with xn--"),
+    ({"backup_bucket": "sthree-backups"}, "^backup_bucket: .*reserves names that begin with sthree-"),
+    ({"backup_bucket": "backups-s3alias"}, "^backup_bucket: .*reserves names that end in -s3alias"),
+    ({"backup_bucket": "backups--x-s3"}, "^backup_bucket: .*reserves names that end in --x-s3"),
+    ({"backup_days": -1}, "^backup_days: -1 days; choose .*0 for never"),
+    ({"backup_days": 36501}, "^backup_days: 36501 days; choose .*from 1 to 36500"),
+    (
+        {"backup_bucket": "backups", "instance_profiles": False},
+        "^backup_bucket: .*none with instance_profiles: false; leave out one of the two",
+    ),
+    (
+        {
+            "backup_bucket": "backups",
+            "control_plane_policy": {"Version": "2012-10-17", "Statement": {"Sid": "BackupUpload"}},
+        },
+        "^control_plane_policy: its statement BackupUpload has the name of one that backup_bucket adds",
+    ),
     ({"vpc_id": "vpc-1", "private_nodes": True, "load_balancer_scheme": "internet-facing"}, "^load_balancer_scheme: "),
 ]
 

@@ -13,6 +13,7 @@ import pytest
 from test_ec2_plan import FACTS, OURS, description, finished, pool
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import cluster, names, needs, plan, policy, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.backups.settings import Bucket
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer.load_balancer import Listener, LoadBalancer
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.balancer.target_group import TargetGroup
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.cluster import Current
@@ -109,6 +110,13 @@ def brought() -> Current:
     )
 
 
+def with_bucket(owner: str = "") -> Current:
+    """A bucket whose settings were all taken away; with a user's tag, by `owner`, it was brought."""
+    marks = {"owner": owner} if owner else {tags.cluster_tag("demo"): tags.OWNED}
+    settings: dict[str, Any] = {"versioning": "Enabled"} if owner else {}
+    return Current(account="123456789012", bucket=Bucket("backups", "us-east-1", marks, settings))
+
+
 CASES: dict[str, tuple[Description, Current, bool]] = {
     "from nothing": (description(policies={tags.WORKER: ROLE_POLICY}), Current(), False),
     "balanced": (description(pools=THREE, zones=ZONES), Current(), False),
@@ -129,6 +137,9 @@ CASES: dict[str, tuple[Description, Current, bool]] = {
     "a worker less": (description(1), there(), False),
     "one node instead of three": (description(), balanced(), False),
     "the balancer by hand": (description(pools=THREE, zones=ZONES), balanced(), False),
+    "a bucket": (description(backup_bucket="backups"), Current(account="123456789012"), False),
+    "a bucket by hand": (description(backup_bucket="backups"), with_bucket(), False),
+    "a bucket of somebody else's": (description(backup_bucket="backups", backup_days=0), with_bucket("theirs"), False),
     "removal of a balanced one": (Description("demo", "us-east-1"), balanced(), True),
     "removal": (Description("demo", "us-east-1"), there(), True),
 }
@@ -176,13 +187,15 @@ def test_every_change_that_is_documented_is_a_need_of_some_plan() -> None:
         "ec2:ReplaceRouteTableAssociation",
     }
     asked = {need.action for case in CASES.values() for need in of(*case)}
-    whole = policy.document(description(pools=THREE, private_nodes=True))
+    whole = policy.document(description(pools=THREE, private_nodes=True, backup_bucket="backups"))
     documented = {
         action
         for statement in whole["Statement"]
         for action in statement["Action"]
         if not action.partition(":")[2].startswith(("Describe", "List", "GetServiceQuota"))
     }
+    # Backups themselves are put there and got back by other playbooks.
+    documented -= {f"s3:{word}" for word in ("AbortMultipartUpload", "GetObject", "GetObjectVersion", "PutObject")}
     by_hand = {*repairs, "iam:DeleteRolePolicy", "iam:CreateServiceLinkedRole"}
     of_removal = {action for action in documented if action.partition(":")[2].startswith(("Delete", "Release"))}
     assert documented - asked - by_hand - of_removal == set()

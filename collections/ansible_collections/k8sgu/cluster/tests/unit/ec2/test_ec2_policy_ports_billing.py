@@ -47,7 +47,7 @@ def test_the_table_in_the_docs_is_the_table(page: str) -> None:
 
 def test_the_docs_have_every_statement_and_action() -> None:
     page = (ROOT / "docs" / "iam.md").read_text(encoding="utf-8")
-    whole = policy.document(described(3, private_nodes=True, kms_key_id="x"))
+    whole = policy.document(described(3, private_nodes=True, kms_key_id="x", backup_bucket="backups"))
     assert {statement["Sid"] for statement in whole["Statement"]} == {statement.sid for statement in policy.STATEMENTS}
     for word in (*(statement.sid for statement in policy.STATEMENTS), *actions(whole)):
         assert f"`{word}`" in page, word
@@ -281,7 +281,7 @@ def test_halves_of_a_key_and_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("row", implied.TABLE, ids=lambda row: f"{row.calls[0]}: {row.actions[0]}")
 def test_the_policy_has_what_its_calls_imply(row: implied.Implied) -> None:
     """And loses the call with it: what is granted by a call alone is of no use."""
-    whole = policy.document(described(3, private_nodes=True, kms_key_id="x"))
+    whole = policy.document(described(3, private_nodes=True, kms_key_id="x", backup_bucket="backups"))
     granted = actions(whole)
     assert set(row.calls) <= granted and row.page.startswith("https://docs.aws.amazon.com/")
     for action in row.actions:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, plan, session, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.backups import upload
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.context import CONSISTENCY_S
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, DescriptionError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import Case, Grant, Statement
@@ -141,7 +142,7 @@ def wanted(draft: plan.Draft) -> None:
         word = node_role.replace("_", "-")
         marks = draft.tags(name, role=node_role)
         role, profile = draft.current.roles.get(name), draft.current.profiles.get(name)
-        policy: Mapping[str, Any] | None = draft.description.policies.get(node_role)
+        policy = upload.policy_of_role(draft.description, draft.current, node_role)
         if not role:
             draft.add(CreateRole(f"iam-role/{word}", plan.MISSING, name, path, marks))
         if policy and (not role or role.policy != policy):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import names, plan, session, tags
+from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import kms, names, plan, session, tags
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, Pool
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.grants import CHANGE, READ, Case, Grant, Statement
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.reader import Reader
@@ -188,13 +188,7 @@ def _own_key(case: Case) -> bool:
 
 
 def _key(case: Case) -> tuple[str, dict[str, Any]]:
-    """The key as a policy names it, and the condition that stands for an alias, which no policy takes as a resource."""
-    given = case.description.kms_key_id
-    anything = f"arn:*:kms:{case.description.region}:*:key/"
-    alias = given[given.find("alias/") :] if "alias/" in given else ""
-    if alias:
-        return f"{anything}*", {"ForAnyValue:StringEquals": {"kms:ResourceAliases": alias}}
-    return given if given.startswith("arn:") else f"{anything}{given}", {}
+    return kms.named(case.description.kms_key_id, case.description.region)
 
 
 def _grants_of_key(case: Case) -> tuple[str, dict[str, Any]]:
