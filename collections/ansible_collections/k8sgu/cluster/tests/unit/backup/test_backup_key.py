@@ -62,6 +62,8 @@ OTHER = str(pyrage.x25519.Identity.generate().to_public())
         ("nothing\n", "", "path: {0} has no line AGE-SECRET-KEY-1..."),
         (f"{pyrage.x25519.Identity.generate()}\n", "nothing\n", "public_path: {1} has no line age1..."),
     ],
+    # Not by the keys, which differ between pytest's processes.
+    ids=["private one lost", "of another one", "damaged", "no key", "no public key"],
 )
 def test_keys_that_do_not_fit_are_left_as_they_are(tmp_path: Path, private: str, public: str, told: str) -> None:
     paths = [tmp_path / name for name in NAMES]
