@@ -18,7 +18,7 @@ from moto.core.responses import ActionResult
 from moto.iam.exceptions import NotFoundException
 from moto.iam.responses import IamResponse
 
-from ansible_collections.k8sgu.cluster.tests.iam_evaluation import ALLOWED, IMPLICIT, decide, missing_keys
+from ec2lab.api.policies import ALLOWED, IMPLICIT, decide, missing_keys
 from ec2lab.api import remembered
 
 ENFORCED = "enforced"
