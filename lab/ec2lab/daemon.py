@@ -74,7 +74,7 @@ class Daemon:
         self.fabric = Fabric(lab.name, description.public_range)
         self.machines = Machines(lab.name, lab.state_dir)
         self.internet = Internet(
-            Path(description.internet_dir) if description.internet_dir else None, self._aws_names, description.api_port
+            Path(description.internet_dir) if description.internet_dir else None, self._aws_names, self._serve_aws
         )
         self.guest = GuestServices(self.api, self.fabric, Path(description.mirror_dir), self.internet.names)
         self.controller = Controller(
@@ -95,9 +95,12 @@ class Daemon:
         with self.api.lock:
             return translate.aws_names()
 
+    def _serve_aws(self, connection: socket.socket, client: Any, secure: bool) -> None:
+        server.serve_connection(self.endpoint, connection, client, secure)
+
     def run(self) -> None:
         self._load()
-        endpoint = self._listen()
+        self.endpoint = endpoint = self._listen()
         self._serve_outside()
         # Restore the network and services of what a killed daemon left before the lab counts as up.
         self.controller.adopt()

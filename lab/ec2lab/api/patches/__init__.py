@@ -9,6 +9,7 @@ from ec2lab.api import remembered
 from ec2lab.api.patches import (
     addresses,
     balancers,
+    buckets,
     dependencies,
     images,
     instances,
@@ -34,3 +35,4 @@ def install(public_range: str) -> None:
     balancers.install()
     roles.install()
     quotas.install()
+    buckets.install()
