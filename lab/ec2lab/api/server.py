@@ -115,7 +115,7 @@ class Extra:
     """The part of the state that is not moto's objects."""
 
     tokens: dict[str, tuple[str, Answer]] = field(default_factory=dict)
-    # Injected faults by instance, "network", "power", "disk", and by a bucket's ARN: "slow".
+    # Injected faults by instance, "network", "power", "disk", and by a bucket's ARN: "refusing".
     faults: dict[str, set[str]] = field(default_factory=dict)
 
 

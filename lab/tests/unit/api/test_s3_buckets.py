@@ -181,7 +181,7 @@ def test_acls_are_refused_where_the_owner_is_enforced(s3: Any) -> None:
 
 def test_a_bucket_that_does_not_take_it(running_api: RunningApi, s3: Any) -> None:
     """What the fault `bucket-refuse` does."""
-    running_api.api.extra.faults[f"arn:aws:s3:::{BUCKET}"] = {"slow"}
+    running_api.api.extra.faults[f"arn:aws:s3:::{BUCKET}"] = {"refusing"}
     for call, given in ((s3.put_object, {"Key": "a", "Body": b"x"}), (s3.list_objects_v2, {})):
         with pytest.raises(ClientError) as raised:
             call(Bucket=BUCKET, **given)
