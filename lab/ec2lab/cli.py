@@ -35,7 +35,10 @@ FAULT_KINDS = {
     "disk-fill": "its root file system is full, for root too",
     "disk-free": "the space is there again",
     "clock-jump": "its clock goes an hour ahead; refused for a container, which shares the clock of its host",
+    "bucket-refuse": "S3 answers 503 SlowDown to every request for the bucket",
+    "bucket-accept": "it answers again",
 }
+OF_BUCKETS = "bucket-"  # these have a bucket in the place of an instance
 # `ec2lab env` sets this variable: it names the lab that the shell uses.
 SHELLS_LAB = "EC2LAB_NAME"
 MIRROR_VARIABLE = "EC2LAB_MIRROR_DIR"
@@ -88,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     fault = add("fault", "Make something fail, or undo it.", named=False)
     fault.add_argument("kind", metavar="KIND", choices=FAULT_KINDS, help="one of the kinds below")
     fault.epilog = "kinds:\n" + "\n".join(f"  {kind:<16} {what}" for kind, what in FAULT_KINDS.items())
-    fault.add_argument("instance", metavar="INSTANCE")
+    fault.add_argument("target", metavar="INSTANCE", help="the instance, or the bucket of a kind that says so")
     fault.add_argument("--lab", default=None, metavar="NAME", help="its lab (default: the one that has it)")
     return top
 
@@ -419,6 +422,9 @@ def status(arguments: argparse.Namespace) -> int:
         if each["machine"] != description.machine:
             marks = f"  {each['machine']}{marks}"
         print(f"{line}{marks}".rstrip())
+    for each in answer["buckets"]:
+        marks = f"  faults: {', '.join(each['faults'])}" if each["faults"] else ""
+        print(f"  bucket {each['name']}{marks}")
     if answer["trouble"]:
         print(f"  trouble: {answer['trouble']} (see {lab.log_file})")
         return 1
@@ -450,6 +456,20 @@ def lab_of(instance: str, name: str | None) -> Lab:
     raise LabError(f"there is no machine of an instance {instance} in {where}: `ec2lab status` lists them")
 
 
+def lab_of_bucket(bucket: str, name: str | None) -> Lab:
+    """The lab with this name, or else the one that has the bucket; LabError when several have one of that name."""
+    candidates = [require(name)[0]] if name else [lab for lab in all_labs() if lab.daemon_pid() is not None]
+    found = [
+        lab for lab in candidates if any(each["name"] == bucket for each in ask(lab, {"command": "status"})["buckets"])
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise LabError(f"the labs {', '.join(lab.name for lab in found)} have a bucket {bucket}: say which with --lab")
+    where = f"lab {name}" if name else "any lab that is up"
+    raise LabError(f"there is no bucket {bucket} in {where}: `ec2lab status` lists them")
+
+
 def console(arguments: argparse.Namespace) -> int:
     lab = lab_of(arguments.instance, arguments.lab)
     path = Machines(lab.name, lab.state_dir).console_path(arguments.instance)
@@ -465,8 +485,8 @@ def console(arguments: argparse.Namespace) -> int:
 
 
 def fault(arguments: argparse.Namespace) -> int:
-    lab = lab_of(arguments.instance, arguments.lab)
-    ask(lab, {"command": "fault", "kind": arguments.kind, "instance": arguments.instance})
+    find = lab_of_bucket if arguments.kind.startswith(OF_BUCKETS) else lab_of
+    ask(find(arguments.target, arguments.lab), {"command": "fault", "kind": arguments.kind, "target": arguments.target})
     return 0
 
 

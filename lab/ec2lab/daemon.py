@@ -24,8 +24,9 @@ from werkzeug.serving import BaseWSGIServer
 from ec2lab import control, faults, host, image
 from ec2lab.api import patches, seed, server, translate
 from ec2lab.api.backends import all_ec2
-from ec2lab.api.patches import balancers
+from ec2lab.api.patches import balancers, buckets
 from ec2lab.api.patches import machines as chosen
+from ec2lab.api.s3.requests import arn
 from ec2lab.authority import Authority
 from ec2lab.controller import Controller, find
 from ec2lab.errors import LabError
@@ -74,7 +75,7 @@ class Daemon:
         self.fabric = Fabric(lab.name, description.public_range)
         self.machines = Machines(lab.name, lab.state_dir)
         self.internet = Internet(
-            Path(description.internet_dir) if description.internet_dir else None, self._aws_names, description.api_port
+            Path(description.internet_dir) if description.internet_dir else None, self._aws_names, self._serve_aws
         )
         self.guest = GuestServices(self.api, self.fabric, Path(description.mirror_dir), self.internet.names)
         self.controller = Controller(
@@ -95,9 +96,12 @@ class Daemon:
         with self.api.lock:
             return translate.aws_names()
 
+    def _serve_aws(self, connection: socket.socket, client: Any, secure: bool) -> None:
+        server.serve_connection(self.endpoint, connection, client, secure)
+
     def run(self) -> None:
         self._load()
-        endpoint = self._listen()
+        self.endpoint = endpoint = self._listen()
         self._serve_outside()
         # Restore the network and services of what a killed daemon left before the lab counts as up.
         self.controller.adopt()
@@ -164,7 +168,7 @@ class Daemon:
         if command == "status":
             return self._status()
         if command == "fault":
-            return self._fault(str(request["kind"]), str(request["instance"]))
+            return self._fault(str(request["kind"]), str(request["target"]))
         raise LabError(f"the daemon does not know the command {command!r}")
 
     def _status(self) -> dict[str, Any]:
@@ -183,12 +187,18 @@ class Daemon:
                 for instance in backend.all_instances()
                 if instance.state != "terminated"
             ]
-        return {"pid": os.getpid(), "instances": instances, "trouble": self.controller.trouble}
+            held = [
+                {"name": name, "faults": sorted(self.api.extra.faults.get(arn(name), ()))}
+                for name in buckets.s3().buckets
+            ]
+        return {"pid": os.getpid(), "instances": instances, "buckets": held, "trouble": self.controller.trouble}
 
-    def _fault(self, kind: str, instance_id: str) -> dict[str, Any]:
-        apply = FAULTS.get(kind)
+    def _fault(self, kind: str, target: str) -> dict[str, Any]:
+        if kind in BUCKET_FAULTS:
+            return self._fault_of_bucket(target, BUCKET_FAULTS[kind])
+        instance_id, apply = target, FAULTS.get(kind)
         if apply is None:
-            raise LabError(f"there is no fault {kind!r}; the faults are {', '.join(FAULTS)}")
+            raise LabError(f"there is no fault {kind!r}; the faults are {', '.join((*FAULTS, *BUCKET_FAULTS))}")
         with self.api.lock:
             instance = find(instance_id)
             if instance is None or instance.state == "terminated":
@@ -199,12 +209,19 @@ class Daemon:
             apply(self, instance_id)
         return {}
 
-    def _note(self, instance_id: str, fault: str, present: bool) -> None:
+    def _fault_of_bucket(self, bucket: str, present: bool) -> dict[str, Any]:
         with self.api.lock:
-            held = self.api.extra.faults.setdefault(instance_id, set())
+            if bucket not in buckets.s3().buckets:
+                raise LabError(f"there is no bucket {bucket} in lab {self.lab.name}")
+            self._note(arn(bucket), "refusing", present)
+        return {}
+
+    def _note(self, target: str, fault: str, present: bool) -> None:
+        with self.api.lock:
+            held = self.api.extra.faults.setdefault(target, set())
             (held.add if present else held.discard)(fault)
             if not held:
-                del self.api.extra.faults[instance_id]
+                del self.api.extra.faults[target]
             self.api.save()
 
     def power_off(self, instance_id: str) -> None:
@@ -247,6 +264,7 @@ FAULTS = {
     "disk-free": Daemon.free_disk,
     "clock-jump": Daemon.jump_clock,
 }
+BUCKET_FAULTS = {"bucket-refuse": True, "bucket-accept": False}
 
 
 def main(argv: list[str]) -> int:

@@ -1,23 +1,30 @@
 """The HTTP endpoint: handles one request at a time, saves its changes before answering, and undoes a failed one.
 
 It adds two checks of EC2 that moto lacks: client tokens for every call that takes one, and DryRun for every EC2 call.
+And it guards S3 (`ec2lab.api.s3`), whose contents are received before a request's turn, and sent after it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import logging
+import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from ec2lab.api import consistency, errors, s3_calls
+from ec2lab.api import consistency, errors, objects, s3_calls
 from ec2lab.api.backends import REGION  # first: it sets what moto reads when imported
+from ec2lab.api.errors import S3Error
+from ec2lab.api.objects import Body
+from ec2lab.api.patches import buckets
+from ec2lab.api.s3 import callers, contents, documents, requests
 from ec2lab.api.store import Store
 
 # isort: split
@@ -38,6 +45,7 @@ class Answer:
     status: str
     headers: list[tuple[str, str]]
     body: bytes
+    rest: Iterator[bytes] = field(default_factory=lambda: iter(()))  # of an object's content
 
     @property
     def code(self) -> int:
@@ -99,8 +107,6 @@ def read_call(environ: dict[str, Any]) -> Call:
         environ["wsgi.input"] = io.BytesIO(body)
     target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
     action = parameters.get("Action") or (target.rsplit(".", 1)[-1] if target else "")
-    if service == "s3":
-        action, parameters = s3_calls.call(environ, b"")
     return Call(action, parameters, str(environ.get("REQUEST_METHOD", "GET")), service)
 
 
@@ -109,7 +115,7 @@ class Extra:
     """The part of the state that is not moto's objects."""
 
     tokens: dict[str, tuple[str, Answer]] = field(default_factory=dict)
-    # Injected faults by instance: "network", "power", "disk".
+    # Injected faults by instance, "network", "power", "disk", and by a bucket's ARN: "refusing".
     faults: dict[str, set[str]] = field(default_factory=dict)
 
 
@@ -122,7 +128,9 @@ class Api:
         self.extra = Extra()
         self.lag = consistency.Lag()
         self._store = Store(state_file)
+        self._objects = objects.use(state_file.with_name("objects"))
         self._moto = DomainDispatcherApplication(create_backend_app)
+        self._s3 = create_backend_app("s3")
 
     def load(self) -> bool:
         """Loads the saved state; False when there is none."""
@@ -131,6 +139,7 @@ class Api:
             if extra is None:
                 return False
             self.extra = extra["lab"]
+            self._objects.sweep(buckets.named())
             return True
 
     def save(self) -> None:
@@ -143,28 +152,109 @@ class Api:
             self.extra = extra["lab"]
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        call = read_call(environ)
-        with self.lock:
-            answer, has_changed = self._answer(environ, call)
+        if requests.concerns(environ, self._moto.infer_service_region_host):
+            answer, has_changed = self._answer_s3(environ)
+        else:
+            call = read_call(environ)
+            with self.lock:
+                answer, has_changed = self._answer(environ, call)
         if has_changed:
             self.changed()
         start_response(answer.status, answer.headers)
-        return [] if call.method == "HEAD" else [answer.body]
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else itertools.chain([answer.body], answer.rest)
+
+    def _answer_s3(self, environ: dict[str, Any]) -> tuple[Answer, bool]:
+        """Receives a content, if there is one, without the lock: it may take minutes."""
+        asked, source = requests.take_apart(environ), contents.Source(environ)
+        try:
+            if not asked.is_content:
+                asked.document = contents.read_document(source, asked)
+                with self.lock:
+                    self._admit(environ, asked)
+                    return self._made_s3(environ, asked, None, {})
+            contents.length_of(asked)
+            with self.lock:
+                self._admit(environ, asked)
+            with self._objects.receive() as incoming:
+                content, checksums = contents.receive(source, asked, incoming)
+                with self.lock:
+                    answer, has_changed = self._made_s3(environ, asked, content, checksums)
+                incoming.kept = has_changed and bool(content.segments)
+            return answer, has_changed
+        except S3Error as error:
+            if error.code != "EntityTooLarge":
+                source.drain()
+            return Answer(*requests.error_answer(error, asked)), False
+        except (ConnectionError, TimeoutError):
+            raise  # the client has gone
+        except OSError as error:
+            log.exception("%s could not be written", asked.resource)
+            failed = S3Error("InternalError", 500, f"The lab could not write to its disk: {error.strerror or error}")
+        except Exception:
+            log.exception("%s %s failed", asked.request.method, asked.resource)
+            failed = S3Error("InternalError", 500, "The call failed in the lab; its log says more")
+        return Answer(*requests.error_answer(failed, asked)), False
+
+    def _admit(self, environ: dict[str, Any], asked: requests.Asked) -> None:
+        """S3Error unless the bucket answers at all, the request is signed, and its caller may do what it asks."""
+        if self.extra.faults.get(requests.arn(asked.bucket)):
+            raise S3Error("SlowDown", 503, "Please reduce your request rate.")
+        callers.authenticate(asked)
+        if not asked.is_content:
+            contents.check_digests(asked)
+        callers.authorize(asked)
+        documents.check_document(asked)
+        refused = self.lag.refusal(consistency.S3, *s3_calls.call(environ, asked.document))
+        if refused:
+            raise S3Error(refused.code, int(refused.status.partition(" ")[0]), refused.message)
+
+    def _made_s3(
+        self, environ: dict[str, Any], asked: requests.Asked, content: Body | None, checksums: Mapping[str, str]
+    ) -> tuple[Answer, bool]:
+        changes = pending = asked.request.method not in ("GET", "HEAD")
+        buckets.call.content, buckets.call.refused = content, callers.refused_deletions(asked)
+        try:
+            answer = self._run_moto(requests.for_moto(environ, asked, checksums), self._s3)
+            if callers.hides_absence(asked, answer.code, answer.body):
+                raise S3Error("AccessDenied", 403, "Access Denied")
+            if answer.code < 400 and self.lag.calls and not asked.key:
+                answer = self._shown(answer, consistency.S3, *s3_calls.call(environ, asked.document))
+            if not changes or answer.code >= 400:
+                return answer, False
+            if asked.request.method == "DELETE" and not asked.key and not asked.names:
+                self.extra.faults.pop(requests.arn(asked.bucket), None)
+            self._objects.sync()
+            self.save()
+            pending = False
+            return answer, True
+        finally:
+            buckets.call.content, buckets.call.refused = None, frozenset()
+            if pending:
+                self._roll_back()
+            if changes:
+                self._objects.sweep(buckets.named())
 
     def _answer(self, environ: dict[str, Any], call: Call) -> tuple[Answer, bool]:
         refused = self.lag.refusal(call.service, call.action, call.parameters)
         if refused:
             body = consistency.document(call.service, refused)
             return Answer(
-                refused.status, [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))], body
+                "400 Bad Request", [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))], body
             ), False
         answer, has_changed = self._made(environ, call)
         if answer.code < 400:
-            body = self.lag.answered(call.service, call.action, call.parameters, answer.body)
-            if body != answer.body:
-                headers = [(name, value) for name, value in answer.headers if name.lower() != "content-length"]
-                answer = Answer(answer.status, [*headers, ("Content-Length", str(len(body)))], body)
+            answer = self._shown(answer, call.service, call.action, call.parameters)
         return answer, has_changed
+
+    def _shown(self, answer: Answer, service: str, action: str, parameters: Mapping[str, str]) -> Answer:
+        """The answer without what is not known everywhere yet."""
+        whole = answer.body + b"".join(answer.rest)
+        body = self.lag.answered(service, action, parameters, whole)
+        headers = answer.headers
+        if body != whole:
+            headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
+            headers.append(("Content-Length", str(len(body))))
+        return Answer(answer.status, headers, body)
 
     def _made(self, environ: dict[str, Any], call: Call) -> tuple[Answer, bool]:
         if not call.changes:
@@ -204,7 +294,7 @@ class Api:
             return refusal("InternalError", f"{call.action} failed in the lab; its log says more", 500), False
         return answer, True
 
-    def _run_moto(self, environ: dict[str, Any]) -> Answer:
+    def _run_moto(self, environ: dict[str, Any], app: Callable[..., Any] | None = None) -> Answer:
         started: list[Any] = []
         written: list[bytes] = []
 
@@ -212,18 +302,29 @@ class Api:
             started[:] = [status, headers]
             return written.append
 
-        parts = self._moto(environ, start_response)
-        try:
-            body = b"".join(written) + b"".join(parts)
-        finally:
-            close = getattr(parts, "close", None)
-            if close:
-                close()
-        answer = Answer(started[0], started[1], body)
+        parts = (app or self._moto)(environ, start_response)
+        pieces = iter(parts)
+        # The first piece opens the files of an object's content: the rest can be read after the lock is released.
+        answer = Answer(started[0], started[1], b"".join(written) + next(pieces, b""), _to_the_end(pieces, parts))
+        if app is None or answer.code >= 300 or environ["REQUEST_METHOD"] != "GET":
+            answer = Answer(answer.status, answer.headers, answer.body + b"".join(answer.rest))
         if answer.code >= 500:
-            log.error("%s %s: moto failed: %s", environ.get("REQUEST_METHOD"), environ.get("PATH_INFO"), body[:2000])
+            log.error(
+                "%s %s: moto failed: %s", environ.get("REQUEST_METHOD"), environ.get("PATH_INFO"), answer.body[:2000]
+            )
+            if app is not None:
+                raise S3Error("InternalError", 500, "The lab met an error of its own; its log says more")
             return refusal("InternalError", "The lab met an error of its own; its log says more", 500)
         return answer
+
+
+def _to_the_end(pieces: Iterator[bytes], parts: Any) -> Iterator[bytes]:
+    try:
+        yield from pieces
+    finally:
+        close = getattr(parts, "close", None)
+        if close:
+            close()
 
 
 def refusal(code: str, message: str, status: int = 400) -> Answer:
@@ -245,6 +346,18 @@ class _Handler(WSGIRequestHandler):
         log.debug(message, *args)
 
 
+class _InsecureHandler(_Handler):
+    """For a connection to AWS's own names without TLS."""
+
+    def make_environ(self) -> dict[str, Any]:
+        return {**super().make_environ(), requests.INSECURE: True}
+
+
+def serve_connection(server: BaseWSGIServer, connection: socket.socket, client: Any, secure: bool) -> None:
+    """Answers on a connection that another server has accepted; `client` is where it comes from."""
+    (_Handler if secure else _InsecureHandler)(connection, client, server)
+
+
 def listen(api: Api, host: str, port: int, fd: int | None = None) -> BaseWSGIServer:
     """A server of the API on `host` and `port`, or on the listening socket `fd`."""
     server = make_server(host, port, api, threaded=True, request_handler=_Handler, fd=fd)
@@ -256,4 +369,4 @@ def start(server: BaseWSGIServer, name: str) -> None:
     threading.Thread(target=server.serve_forever, name=name, daemon=True).start()
 
 
-__all__ = ["REGION", "Answer", "Api", "Call", "Extra", "listen", "read_call", "refusal", "start"]
+__all__ = ["REGION", "Answer", "Api", "Call", "Extra", "listen", "read_call", "refusal", "serve_connection", "start"]

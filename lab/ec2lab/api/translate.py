@@ -7,8 +7,8 @@ import ipaddress
 from typing import Any, get_args
 
 from ec2lab import addresses, model
-from ec2lab.api.backends import ACCOUNT, ENDPOINTS, REGION, all_ec2, elbv2, get_backend
-from ec2lab.api.patches import machines
+from ec2lab.api.backends import ACCOUNT, ENDPOINTS, REGION, all_ec2, elbv2
+from ec2lab.api.patches import buckets, machines
 from ec2lab.api.patches.balancers import balancer_interfaces, used_target_groups
 from ec2lab.api.patches.instances import FIRST_BOOT_TAG
 from ec2lab.api.patches.routes import is_live, target_instance
@@ -252,16 +252,16 @@ def dns_names(vpc_id: str) -> dict[str, list[str]]:
 
 
 def aws_names() -> set[str]:
-    """The names of AWS's endpoints that the API serves, in each region that is used, and of the account's buckets.
+    """The names of AWS's endpoints that the API serves, in each region that is used, and of buckets.
 
     Only of buckets that exist: publishers keep downloads in buckets of their own, under the same domain.
     https://docs.aws.amazon.com/general/latest/gr/rande.html
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html
     """
     domains = ["amazonaws.com", *(f"{region}.amazonaws.com" for region in {REGION, *(name for name, _ in all_ec2())})]
-    buckets = get_backend("s3")[ACCOUNT]["aws"].buckets
+    names = [*buckets.s3().buckets, buckets.TAKEN]
     return {f"{service}.{domain}" for service in ENDPOINTS for domain in domains} | {
-        f"{bucket}.s3.{domain}" for bucket in buckets for domain in domains
+        f"{bucket}.s3.{domain}" for bucket in names for domain in domains
     }
 
 

@@ -17,6 +17,7 @@ import re
 import select
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
@@ -39,16 +40,21 @@ REGISTRIES = {"docker.io": "registry-1.docker.io"}
 CHUNK = 1 << 18
 HANDSHAKE_S = 30.0
 SILENCE_S = 300.0
+MOST_HEAD = 1 << 16
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_HOST_LINE = re.compile(rb"(?im)^host:[ \t]*([^:\s]+)")
 
 
 @dataclass(frozen=True)
 class Internet:
-    """What is out there: `directory` (None: nothing but AWS) and AWS's names, which the API knows."""
+    """What is out there: `directory` (None: nothing but AWS) and AWS's names, which the API knows.
+
+    `serve_aws` answers on a connection to one of these, from a client, with TLS or without.
+    """
 
     directory: Path | None
     aws_names: Callable[[], set[str]]
-    api_port: int
+    serve_aws: Callable[[socket.socket, Any, bool], None]
 
     def hosts(self) -> set[str]:
         """Every host of the directory."""
@@ -78,7 +84,7 @@ def check_directory(directory: Path) -> None:
     option = f"--internet-dir {directory}"
     if not directory.is_dir():
         raise LabError(f"{option} is not a directory")
-    found = Internet(directory, set, 0).hosts()
+    found = Internet(directory, set, lambda *_connection: None).hosts()
     if not found:
         raise LabError(f"{option} has neither a host in hosts/ nor a registry in images/: nothing would be served")
     for name in sorted(found):
@@ -136,6 +142,32 @@ class OutsideHandler(MirrorHandler):
             length -= len(chunk)
 
 
+class PlainServer(Server):
+    """HTTP at whatever name a client asks for, as `OutsideServer` over TLS."""
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        internet: Internet = self.context
+        if internet.kind(asked_host(request)) == "aws":
+            internet.serve_aws(request, client_address, False)
+        else:
+            self.RequestHandlerClass(request, client_address, self)  # type: ignore[arg-type]
+
+
+def asked_host(connection: socket.socket) -> str:
+    """The host of the first request on a connection, which is read again after this; empty when there is none."""
+    connection.settimeout(HANDSHAKE_S)
+    deadline, known = time.monotonic() + HANDSHAKE_S, b""
+    while time.monotonic() < deadline:
+        head = connection.recv(MOST_HEAD, socket.MSG_PEEK)
+        if b"\r\n\r\n" in head or len(head) == MOST_HEAD or not head:
+            found = _HOST_LINE.search(head.partition(b"\r\n\r\n")[0])
+            return found[1].decode("latin-1").lower() if found else ""
+        if len(head) == len(known):  # a peek returns at once what it has returned before
+            time.sleep(0.01)
+        known = head
+    return ""
+
+
 class OutsideServer(Server):
     """HTTPS at whatever name a client asks for: AWS's go to the lab's API, the others to the handler."""
 
@@ -164,8 +196,7 @@ class OutsideServer(Server):
         request.settimeout(HANDSHAKE_S)
         with self._entry.wrap_socket(request, server_side=True) as secure:
             if self.internet.kind(getattr(secure, "asked", "")) == "aws":
-                with socket.create_connection(("127.0.0.1", self.internet.api_port), timeout=HANDSHAKE_S) as api:
-                    pump(secure, api)
+                self.internet.serve_aws(secure, client_address, True)
             else:
                 self.RequestHandlerClass(secure, client_address, self)  # type: ignore[arg-type]
 
@@ -228,7 +259,7 @@ class Outside:
     ) -> None:
         """`listen` opens a port of its address, `connect` connects to its HTTPS port; `proxy` is on the host."""
         secure = OutsideServer(listen(HTTPS), OutsideHandler, internet, authority)
-        plain = Server(listen(HTTP), OutsideHandler, internet)
+        plain = PlainServer(listen(HTTP), OutsideHandler, internet)
         way = Server(proxy, ProxyHandler, ProxyContext(internet, connect))
         self._servers = [secure, plain, way]
         for server, name in zip(self._servers, ("outside https", "outside http", "outside proxy"), strict=True):

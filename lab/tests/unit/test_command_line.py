@@ -230,11 +230,12 @@ def test_a_lab_of_another_version_is_read_as_far_as_it_is_known(roots: Path) -> 
 
 
 def test_help_lists_the_faults_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(cli.FAULT_KINDS) == list(daemon.FAULTS)
+    assert list(cli.FAULT_KINDS) == [*daemon.FAULTS, *daemon.BUCKET_FAULTS]
+    assert {kind for kind in cli.FAULT_KINDS if kind.startswith(cli.OF_BUCKETS)} == set(daemon.BUCKET_FAULTS)
     with pytest.raises(SystemExit):
         cli.parser().parse_args(["fault", "--help"])
     shown = capsys.readouterr().out
-    assert [kind for kind in daemon.FAULTS if f"\n  {kind} " not in shown] == []
+    assert [kind for kind in cli.FAULT_KINDS if f"\n  {kind} " not in shown] == []
     assert "clock-jump       its clock goes an hour ahead; refused for a container" in shown
 
 

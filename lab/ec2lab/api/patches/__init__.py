@@ -9,6 +9,7 @@ from ec2lab.api import remembered
 from ec2lab.api.patches import (
     addresses,
     balancers,
+    bucket_requests,
     buckets,
     dependencies,
     images,
@@ -35,4 +36,5 @@ def install(public_range: str) -> None:
     balancers.install()
     roles.install()
     quotas.install()
+    bucket_requests.install()
     buckets.install()

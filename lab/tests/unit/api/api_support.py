@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,3 +65,29 @@ class Network:
     vpc: str
     subnet: str
     group: str
+
+
+TRUST = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
+    }
+)
+
+
+def statement(effect: str, actions: str | list[str], resources: str | list[str], **more: Any) -> dict[str, Any]:
+    return {"Effect": effect, "Action": actions, "Resource": resources, **more}
+
+
+def document(*statements: dict[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+
+
+def assume(api: RunningApi, name: str, *statements: dict[str, Any], **more: Any) -> Any:
+    """An S3 client of a role that has these statements; with none of them, of a role without a policy."""
+    iam = api.client("iam")
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=TRUST)["Role"]["Arn"]
+    if statements:
+        iam.put_role_policy(RoleName=name, PolicyName="own", PolicyDocument=document(*statements))
+    held = api.client("sts").assume_role(RoleArn=role, RoleSessionName="i-0123456789abcdef0", **more)["Credentials"]
+    return api.client("s3", held["AccessKeyId"], held["SecretAccessKey"], held["SessionToken"])

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -31,10 +31,11 @@ class Api(BaseHTTPRequestHandler):
     """Says what it was asked, as the lab's API would see it."""
 
     protocol_version = "HTTP/1.1"
+    prefix = ""
 
     def do_POST(self) -> None:
         length = int(self.headers["Content-Length"])
-        said = f"{self.headers['Host']} {len(self.rfile.read(length))}".encode()
+        said = f"{self.prefix}{self.headers['Host']} {len(self.rfile.read(length))}".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(said)))
         self.end_headers()
@@ -42,6 +43,10 @@ class Api(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         del format, args
+
+
+class InsecureApi(Api):
+    prefix = "without TLS, "
 
 
 class Net:
@@ -92,10 +97,13 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
         return opened
 
     api = HTTPServer(("127.0.0.1", 0), Api)
-    Thread(target=api.serve_forever, daemon=True).start()
+
+    def serve_aws(connection: socket.socket, client: Any, secure: bool) -> None:
+        (Api if secure else InsecureApi)(connection, client, api)
+
     proxy = socket.create_server(("127.0.0.1", 0))
     outside = Outside(
-        Internet(directory, lambda: {"ec2.us-east-1.amazonaws.com"}, api.server_port),
+        Internet(directory, lambda: {"ec2.us-east-1.amazonaws.com"}, serve_aws),
         authority,
         listen,
         lambda: socket.create_connection(("127.0.0.1", ports[HTTPS])),
@@ -104,7 +112,6 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
     context = ssl.create_default_context(cafile=str(certificate_path(tmp_path / "lab")))
     yield Net(directory, ports, proxy.getsockname()[1], context)
     outside.close()
-    api.shutdown()
     api.server_close()
 
 
@@ -151,6 +158,12 @@ def test_aws_is_the_lab_s_api(net: Net, way: Way, name: str) -> None:
         for _again in range(2):
             connection.request("POST", "/", body=BIG)
             assert connection.getresponse().read() == f"{name} {len(BIG)}".encode()
+
+
+def test_aws_without_tls_is_the_lab_s_api_too_which_is_told(net: Net) -> None:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", net.ports[HTTP], timeout=20)) as connection:
+        connection.request("POST", "/", body=BIG, headers={"Host": "bucket.s3.amazonaws.com:80"})
+        assert connection.getresponse().read() == f"without TLS, bucket.s3.amazonaws.com:80 {len(BIG)}".encode()
 
 
 def test_a_host_that_is_not_there_gets_no_certificate(net: Net) -> None:

@@ -18,8 +18,8 @@ from moto.core.responses import ActionResult
 from moto.iam.exceptions import NotFoundException
 from moto.iam.responses import IamResponse
 
-from ansible_collections.k8sgu.cluster.tests.iam_evaluation import ALLOWED, IMPLICIT, decide, missing_keys
 from ec2lab.api import remembered
+from ec2lab.api.policies import ALLOWED, IMPLICIT, decide, missing_keys
 
 ENFORCED = "enforced"
 # Few enough that every answer has several pages.

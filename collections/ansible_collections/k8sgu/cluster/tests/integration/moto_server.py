@@ -26,7 +26,7 @@ from werkzeug.serving import make_server
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import implied, session
 from ec2lab.api import consistency, remembered, s3_calls, store
 from ec2lab.api.consistency import Lag
-from ec2lab.api.patches import buckets
+from ec2lab.api.patches import bucket_requests
 
 # A lab's only image is its own, and its modules say so to moto; here moto's images are there.
 os.environ.pop("MOTO_EC2_LOAD_DEFAULT_AMIS", None)
@@ -150,7 +150,7 @@ def moto_server() -> Iterator[Server]:
 def _serving() -> Iterator[Server]:
     state = Server()
     remembered.install()
-    buckets.install()
+    bucket_requests.install()
     application = DomainDispatcherApplication(create_backend_app)
 
     def counted(environ: dict[str, Any], start_response: Any) -> Any:

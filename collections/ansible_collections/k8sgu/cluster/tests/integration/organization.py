@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ansible_collections.k8sgu.cluster.tests.iam_evaluation import EXPLICIT, decide
+from ec2lab.api.policies import EXPLICIT, decide
 
 ARN = "arn:aws:ec2:us-east-1:123456789012:"
 INSTANCES, VOLUMES = "arn:aws:ec2:*:*:instance/*", "arn:aws:ec2:*:*:volume/*"

@@ -24,7 +24,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.route_t
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.subnets import Subnet
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.network.vpc import Vpc
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.nodes.volumes import Volume
-from ansible_collections.k8sgu.cluster.tests.iam_evaluation import ALLOWED, decide
+from ec2lab.api.policies import ALLOWED, decide
 
 ACCOUNT = Account("aws", "123456789012")
 ARN = "arn:aws:ec2:us-east-1:123456789012:"

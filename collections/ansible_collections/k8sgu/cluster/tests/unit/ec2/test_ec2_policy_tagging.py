@@ -10,7 +10,7 @@ from test_ec2_plan import description, pool
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import policy
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description
-from ansible_collections.k8sgu.cluster.tests.iam_evaluation import ALLOWED, decide
+from ec2lab.api.policies import ALLOWED, decide
 
 INSTANCE = "arn:aws:ec2:us-east-1:123456789012:instance/i-1"
 THREE = (pool("control_plane", 3), pool("workers", 1))
