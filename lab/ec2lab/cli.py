@@ -459,15 +459,21 @@ def lab_of(instance: str, name: str | None) -> Lab:
 def lab_of_bucket(bucket: str, name: str | None) -> Lab:
     """The lab with this name, or else the one that has the bucket; LabError when several have one of that name."""
     candidates = [require(name)[0]] if name else [lab for lab in all_labs() if lab.daemon_pid() is not None]
-    found = [
-        lab for lab in candidates if any(each["name"] == bucket for each in ask(lab, {"command": "status"})["buckets"])
-    ]
+    found = [lab for lab in candidates if bucket in buckets_of(lab)]
     if len(found) == 1:
         return found[0]
     if found:
         raise LabError(f"the labs {', '.join(lab.name for lab in found)} have a bucket {bucket}: say which with --lab")
     where = f"lab {name}" if name else "any lab that is up"
     raise LabError(f"there is no bucket {bucket} in {where}: `ec2lab status` lists them")
+
+
+def buckets_of(lab: Lab) -> set[str]:
+    """The lab's buckets; none when its daemon does not answer, or is of a version that does not tell them."""
+    try:
+        return {each["name"] for each in ask(lab, {"command": "status"}).get("buckets", ())}
+    except LabError:
+        return set()
 
 
 def console(arguments: argparse.Namespace) -> int:

@@ -45,7 +45,7 @@ class Answer:
     status: str
     headers: list[tuple[str, str]]
     body: bytes
-    rest: Iterator[bytes] = field(default_factory=lambda: iter(()))  # of an object's content
+    rest: Iterable[bytes] = ()  # of an object's content
 
     @property
     def code(self) -> int:

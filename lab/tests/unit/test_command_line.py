@@ -239,6 +239,31 @@ def test_help_lists_the_faults_that_there_are(capsys: pytest.CaptureFixture[str]
     assert "clock-jump       its clock goes an hour ahead; refused for a container" in shown
 
 
+@pytest.mark.parametrize(
+    ("held", "name", "outcome"),
+    [
+        ({"a": {"one"}, "b": {"two"}}, None, "a"),
+        ({"a": {"one"}, "b": {"one"}}, "b", "b"),
+        ({"a": {"one"}, "b": {"one"}}, None, "the labs a, b have a bucket one: say which with --lab"),
+        ({"a": set(), "b": {"two"}}, None, "there is no bucket one in any lab that is up"),
+        ({"a": set(), "b": {"one"}}, "a", "there is no bucket one in lab a"),
+    ],
+)
+def test_the_lab_that_has_a_bucket(
+    monkeypatch: pytest.MonkeyPatch, held: dict[str, set[str]], name: str | None, outcome: str
+) -> None:
+    labs = {lab: Lab(lab) for lab in held}
+    monkeypatch.setattr(Lab, "daemon_pid", lambda _lab: 1)
+    monkeypatch.setattr(cli, "all_labs", lambda: list(labs.values()))
+    monkeypatch.setattr(cli, "require", lambda name: (labs[name], None))
+    monkeypatch.setattr(cli, "buckets_of", lambda lab: held[lab.name])
+    if outcome in labs:
+        assert cli.lab_of_bucket("one", name).name == outcome
+    else:
+        with pytest.raises(LabError, match=outcome):
+            cli.lab_of_bucket("one", name)
+
+
 # What is left
 
 
