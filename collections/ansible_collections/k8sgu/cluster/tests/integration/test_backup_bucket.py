@@ -9,6 +9,7 @@ Against moto's S3, behind a server that answers as S3 does where moto never refu
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import stat
@@ -28,6 +29,7 @@ import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
+from ansible_collections.k8sgu.cluster.plugins.module_utils._backup import run as cluster_backup
 from ansible_collections.k8sgu.cluster.plugins.module_utils._bucket import run
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, carry_out
 
@@ -38,6 +40,7 @@ NEW = "20261129T182000Z_etcd-3.6.14_rev-5000_backup.db"
 OLD = "20261128T180000Z_etcd-3.6.14_rev-4000_backup.db"
 BACKUP, OLD_BACKUP = "demo-20261129T181500Z.tar.age", "demo-20261128T181500Z.tar.age"
 OWN, OTHER = pyrage.x25519.Identity.generate(), pyrage.x25519.Identity.generate()
+WORD = "correct horse battery staple"
 CONTENT = os.urandom(300_000)
 ERROR = "<?xml version='1.0' encoding='UTF-8'?><Error><Code>{}</Code><Message>{}</Message></Error>"
 
@@ -413,3 +416,54 @@ def test_ansible_takes_it(s3: S3, identity: Path, tmp_path: Path) -> None:
     assert (tmp_path / "there" / NEW).read_bytes() == CONTENT and results["fetched"]["changed"]
     assert "state is fetched but" in results["bad"]["msg"] and "path" in results["bad"]["msg"]
     assert "a word that nobody sees" not in said
+
+
+@pytest.fixture
+def kept(s3: S3, tmp_path: Path) -> Path:
+    """A state directory of which a backup is in the bucket, as the newest."""
+    state = tmp_path / "before" / "demo"
+    for name in ("pki/kubernetes-ca.pem", "pki/kubernetes-ca-key.pem", "secrets/backup-identity.txt"):
+        (state / name).parent.mkdir(parents=True, exist_ok=True)
+        (state / name).write_text(name)
+    options = {name: option.get("default") for name, option in cluster_backup.ARGUMENT_SPEC.items()}
+    given = {"state": "made", "cluster": "demo", "state_dir": str(state), "path": str(tmp_path / "made")}
+    made = carry_out(cluster_backup.MODULE, Call({**options, **given, "passphrase": WORD}))
+    assert call(s3, "stored", path=made["path"])["changed"]
+    return Path(made["path"])
+
+
+def open_backup(s3: S3, folder: Path, *arguments: str, **variables: Any) -> tuple[int, str]:
+    """In a folder with nothing but the inventory; only the bucket's name, credentials and the passphrase are there."""
+    folder.mkdir(exist_ok=True)
+    inventory = folder / "hosts.yml"
+    inventory.write_text(json.dumps({"all": {"children": {"control_plane": {}, "etcd": {}, "worker": {}}}}))
+    caller = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "EC2LAB_", "K8SGU_"))}
+    given = {
+        "AWS_ENDPOINT_URL": s3.url,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": REGION,
+        "K8SGU_BACKUP_PASSPHRASE": WORD,
+    }
+    return ansible_program.run_playbook(
+        "open_backup", inventory, *arguments, variables=variables, environment=given, caller=caller
+    )
+
+
+def test_in_an_empty_folder_the_newest_backup_is_opened(s3: S3, kept: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    latest = {"k8sgu_backup_bucket": BUCKET, "k8sgu_backup_file": "latest", "k8sgu_cluster_name": "demo"}
+    status, said = open_backup(s3, folder, "--check", **latest)
+    assert status == 0 and not (folder / ".state").exists(), said[-3000:]
+    status, said = open_backup(s3, folder, **latest)
+    assert status == 0 and WORD not in said, said[-3000:]
+    assert (folder / ".state/demo/secrets/backup-identity.txt").read_text() == "secrets/backup-identity.txt"
+    assert (folder / ".state/backups" / kept.name).read_bytes() == kept.read_bytes()
+    status, said = open_backup(s3, folder, **latest)
+    assert status == 0 and "changed=0" in said.partition("PLAY RECAP")[2], said[-3000:]
+
+
+def test_without_a_bucket_it_has_to_be_here(s3: S3, tmp_path: Path) -> None:
+    status, said = open_backup(s3, tmp_path / "new", k8sgu_backup_file="latest")
+    told = "k8sgu_backup_file: latest is not on this machine, and no bucket is described from which it could be fetched"
+    assert status != 0 and told in " ".join(said.split()) and not (tmp_path / "new" / ".state").exists(), said[-3000:]

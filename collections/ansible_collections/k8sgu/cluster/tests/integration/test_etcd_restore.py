@@ -252,5 +252,6 @@ def test_the_modules_take_what_their_documentation_says(kept: etcd_cluster.Etcd,
         variables={},
     )
     assert name in results["info"]["snapshots"] and results["info"]["revision"] > KEYS
+    assert results["info"]["installed"] and results["info"]["free"] > 0
     assert results["prepared"]["changed"], json.dumps(results["prepared"])
     assert "state is prepared but all of the following are missing: snapshot, name" in results["bad"]["msg"]

@@ -8,12 +8,18 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.k8sgu.cluster.plugins.filter.restore_way import restore_way
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import contents, restore_plan, snapshots
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import (
+    contents,
+    etcd_snapshot_info,
+    restore_plan,
+    snapshots,
+)
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.contents import Contents
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.restore_plan import Place
 
@@ -208,6 +214,14 @@ def test_what_cannot_be_brought_is_said_before() -> None:
         ),
     ):
         assert way(*nodes, places=[state_dir(NEW)]).problem.startswith(said)
+
+
+def test_what_a_run_that_was_cut_off_was_bringing_counts_as_free(tmp_path: Path) -> None:
+    (tmp_path / "ansible-tmp-1").mkdir()
+    (tmp_path / "ansible-tmp-1" / ".source.db").write_bytes(b"x" * 1000)
+    (tmp_path / NEW).write_bytes(b"x" * 500)
+    assert etcd_snapshot_info._below(str(tmp_path)) == 1500
+    assert etcd_snapshot_info._below(str(tmp_path / "none")) == 0
 
 
 def test_the_filter_reads_what_ansible_has_found() -> None:
