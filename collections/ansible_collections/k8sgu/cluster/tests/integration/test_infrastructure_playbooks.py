@@ -183,6 +183,47 @@ def test_further_options_reach_the_module(server: Server, tmp_path: Path) -> Non
     assert "kms:ResourceAliases" in output
 
 
+def test_a_bucket_for_backups_reaches_the_module(server: Server, tmp_path: Path) -> None:
+    given = {"k8sgu_backup_bucket": "demo-backups", "k8sgu_backup_bucket_days": 7, "k8sgu_worker_count": 0}
+    status, output = play("infrastructure", tmp_path, "--check", "--diff", "-v", k8sgu_image=AMI, **given)
+    assert status == 0, output[-3000:]
+    assert "create bucket  #" in output and "update bucket/lifecycle" in output, output[-3000:]
+    assert "name: demo-backups" in output and "origin: made" in output
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"k8sgu_backup_bucket": "demo.backups"}, "k8sgu_backup_bucket: 'demo.backups' has a dot"),
+        ({"k8sgu_backup_bucket": "demo-backups", "k8sgu_backup_bucket_days": -1}, "k8sgu_backup_bucket_days: -1 days"),
+        (
+            {"k8sgu_backup_bucket": "demo-backups", "k8sgu_ec2_options": {"instance_profiles": False}},
+            "instance_profiles: false; leave out one of the two",
+        ),
+    ],
+)
+def test_a_bucket_that_cannot_be_is_refused_before_aws_is_changed(
+    server: Server, tmp_path: Path, given: dict[str, Any], said: str
+) -> None:
+    before = picture(server)
+    status, output = play("infrastructure", tmp_path, k8sgu_image=AMI, **given)
+    assert status != 0 and said in " ".join(output.split()), output[-3000:]
+    assert picture(server) == before and server.client("s3").list_buckets()["Buckets"] == []
+
+
+def test_a_removal_says_which_bucket_stays(server: Server, tmp_path: Path) -> None:
+    give_the_default_vpc_a_gateway(server)
+    before = picture(server)
+    run(backup_bucket="demo-backups")
+    status, output = play("destroy", tmp_path, confirm="demo", k8sgu_backup_bucket="demo-backups")
+    assert status == 0 and picture(server) == before, output[-3000:]
+    assert "The bucket demo-backups stays, with the backups of demo in it" in output, output[-3000:]
+    (command,) = [line.strip() for line in output.splitlines() if "boto3.resource" in line]
+    assert command.startswith("python3 -c \"import boto3; bucket = boto3.resource('s3').Bucket('demo-backups'); ")
+    assert command.endswith('bucket.delete()"')
+    assert [item["Name"] for item in server.client("s3").list_buckets()["Buckets"]] == ["demo-backups"]
+
+
 @pytest.mark.parametrize(
     ("further", "said"),
     [
