@@ -19,8 +19,8 @@ VOLUME, ROOT = "k8sgu_etcd_volume_size", "k8sgu_root_volume_size"
 MIB, GIB = 1 << 20, 1 << 30
 # maxQuotaSize in https://github.com/etcd-io/etcd/blob/main/server/storage/quota.go: etcd starts with more, and warns.
 MOST = 8 * GIB
-# Measured: an empty cluster of two nodes has 4 to 8 MiB between two compactions, which are five minutes apart. Four
-# times that leaves room for the largest requests that etcd takes (1.5 MiB each), which add to the history.
+# Measured: the file of an empty cluster of two nodes ends at 2 to 3 MiB, history included. This leaves room beside it
+# for twenty of the largest requests that etcd takes, 1.5 MiB each, which stay until their history is compacted.
 LEAST = 32 * MIB
 LIMIT = "https://etcd.io/docs/v3.6/dev-guide/limit/"
 # etcd keeps five files of its write-ahead log (max-wals), and makes the next one beforehand:
@@ -60,9 +60,7 @@ def fault(given: Any) -> str:
             "for a shorter time, as events are"
         )
     if quota < LEAST:
-        what = (
-            f"({shown(quota)}) is less than a cluster needs, which fills some 8 MiB between two compactions when empty"
-        )
+        what = f"({shown(quota)}) is less than a cluster needs: an empty one fills 2 to 3 MiB, and a single request may be 1.5"
         if quota <= 0:
             what = f"is no quota: etcd takes {'0 as 2 GiB' if quota == 0 else 'a negative number as none at all'}"
         return f"{OPTION}: {quota} {what}; give {LEAST} ({shown(LEAST)}) at least, or leave it out for 4 GiB"

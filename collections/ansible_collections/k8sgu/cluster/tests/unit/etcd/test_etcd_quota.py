@@ -37,7 +37,7 @@ def test_the_disk_that_a_quota_needs(size: int, volume: int, root: int, beside: 
 
 
 def test_the_defaults_fit_each_other() -> None:
-    size = default("etcd", quota.OPTION)
+    size = default("cluster_facts", quota.OPTION)
     assert quota.fault(size) == ""
     assert quota.disk_faults(size, default("cluster_facts", quota.VOLUME), default("infrastructure", quota.ROOT)) == []
 
