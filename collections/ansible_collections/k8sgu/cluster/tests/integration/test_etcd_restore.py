@@ -342,5 +342,6 @@ def test_the_modules_take_what_their_documentation_says(kept: etcd_cluster.Etcd,
         variables={},
     )
     assert name in results["info"]["snapshots"] and results["info"]["revision"] > KEYS
+    assert 0 < results["info"]["database"]["used"] <= results["info"]["database"]["size"]
     assert results["prepared"]["changed"], json.dumps(results["prepared"])
     assert "state is prepared but all of the following are missing: snapshot, name" in results["bad"]["msg"]

@@ -26,7 +26,7 @@ _FILL = 0.9
 _LEAST_ELEMENTS = 2
 # A page above names each page with its first revision and its number. The other buckets of an etcd have a few pages.
 _BRANCH_ELEMENT = _ELEMENT
-_OTHERS = 16 * _PAGE
+_OTHERS = 8 * _PAGE
 
 
 class Pages:

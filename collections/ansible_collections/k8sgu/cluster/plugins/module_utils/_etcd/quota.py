@@ -56,11 +56,13 @@ def fault(given: Any) -> str:
         return (
             f"{OPTION}: {quota} ({shown(quota)}) is above etcd's own limit of 8 GiB, of which it warns when it starts: "
             "a member takes too long to start, to be defragmented, and to catch up by a snapshot of that size, and may "
-            f"never do so ({LIMIT}); give {MOST} at most. What does not fit goes into another cluster, or is kept "
-            "for a shorter time, as events are"
+            f"never do so ({LIMIT}); give {MOST} at most. playbooks/etcd_capacity.yml says what the database needs"
         )
     if quota < LEAST:
-        what = f"({shown(quota)}) is less than a cluster needs: an empty one fills 2 to 3 MiB, and a single request may be 1.5"
+        what = (
+            f"({shown(quota)}) is less than a cluster needs: an empty one fills 2 to 3 MiB, and a single request may "
+            "have 1.5"
+        )
         if quota <= 0:
             what = f"is no quota: etcd takes {'0 as 2 GiB' if quota == 0 else 'a negative number as none at all'}"
         return f"{OPTION}: {quota} {what}; give {LEAST} ({shown(LEAST)}) at least, or leave it out for 4 GiB"
