@@ -48,6 +48,10 @@ options:
     type: list
     elements: str
     required: true
+  quota:
+    description: etcd's quota in bytes. A snapshot is refused whose values fill it without their history. With V(0) that is not judged.
+    type: int
+    default: 0
   directory:
     description: Directory with the snapshots on this node.
     type: path

@@ -45,7 +45,10 @@ options:
         found here; damaged, of another cluster, of a newer etcd, encrypted with a key that is not there, no room.
       - V(aside) moves etcd's data away, for good, to C(member-before-ID). etcd must not run.
       - V(placed) moves the prepared data to where etcd expects it.
-      - V(serving) waits for etcd, and removes the addresses of API servers that the snapshot has, of which some may be gone.
+      - >-
+        V(serving) waits for etcd, and removes the addresses of API servers that the snapshot has, of which some may be gone. If the snapshot was
+        taken while etcd's quota was used up, it also has the alarm C(NOSPACE), and etcd would take no writes. It is brought back then, as by
+        M(k8sgu.cluster.etcd_space) with V(writable).
       - V(finished) ends the restore.
     type: str
     choices: [prepared, aside, placed, serving, finished]
@@ -70,6 +73,10 @@ options:
     description: How values begin that the API servers can decrypt, with provider and key's name, such as V(k8s:enc:secretbox:v1:key-1:). For V(prepared).
     type: list
     elements: str
+  quota:
+    description: etcd's quota in bytes. A snapshot is refused whose values fill it without their history. With V(0) that is not judged.
+    type: int
+    default: 0
   bump:
     description: How many revisions after the snapshot's own the restored etcd begins. More than were given since it was taken.
     type: int

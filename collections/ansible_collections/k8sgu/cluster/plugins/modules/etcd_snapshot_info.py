@@ -71,6 +71,11 @@ revision:
   returned: success
   type: int
   sample: 51300
+database:
+  description: Bytes of the database's file (C(size)), and of what is in use of it (C(used)), on this node; empty if etcd does not answer.
+  returned: success
+  type: dict
+  sample: {"size": 22335488, "used": 22331392}
 set_aside:
   description: Ids of the restores for which this member's data was moved aside.
   returned: success

@@ -39,7 +39,8 @@ options:
       - With V(defragmented), an etcd that takes no writes since its quota is used up is an error.
       - With V(writable), that etcd is brought back. Its history is compacted, which the API servers cannot do any more since they have to
         write for that; every member is defragmented; and the alarm C(NOSPACE) is cleared. Watches that are behind begin anew. If what is
-        left still fills the quota, the alarm stays, and the error has the numbers.
+        left still fills the quota, the alarm stays, and the error has the numbers. So is an etcd whose file is as large as its quota, as where
+        that was lowered, since its next write would raise the alarm.
     type: str
     choices: [defragmented, writable]
     required: true

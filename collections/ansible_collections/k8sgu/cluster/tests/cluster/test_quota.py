@@ -22,9 +22,10 @@ pytestmark = pytest.mark.timeout(900)
 
 NAMESPACE = "k8sgu-test-quota"
 MIB = 1 << 20
-# The least that leaves room beside what is there.
+# The least that leaves room beside what is there, and the smallest quota that is taken.
 ROOM = 6 * MIB
-MOST = 60
+LEAST = 32 * MIB
+MOST = 90
 
 
 def rewrite(number):
@@ -46,7 +47,9 @@ def test_a_quota_that_is_used_up_is_seen_and_cured(on):
         lambda: playbook("playbooks/etcd.yml"),
     ):
         status = json.loads(on("control_plane", f"{ETCDCTL} endpoint status -w json"))[0]["Status"]
-        playbook("playbooks/etcd.yml", k8sgu_etcd_quota_bytes=status["dbSize"] + ROOM)
+        refused = " ".join(playbook("playbooks/etcd.yml", fails=True, k8sgu_etcd_quota_bytes=LEAST - 1).split())
+        assert "Nothing was changed. k8sgu_etcd_quota_bytes: 33554431" in refused
+        playbook("playbooks/etcd.yml", k8sgu_etcd_quota_bytes=max(LEAST, status["dbSize"] + ROOM))
         refused, number = "", 0
         while not refused:
             refused, number = rewrite(number), number + 1

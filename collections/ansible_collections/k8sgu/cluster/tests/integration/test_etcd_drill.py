@@ -120,6 +120,7 @@ def serving(place: str) -> bool:
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     *restores.REFUSED[:3],
     ("that is not there", {"snapshot": "20261129T181500Z_etcd-3.6.14_rev-1_x.db"}, "_x.db is not there"),
+    ("that fills the quota", {"quota": 4096}, "fills etcd's quota of 0 MiB by itself"),
     ("a name that is none", {"snapshot": "db"}, "snapshot: db has no name such as etcd_snapshot gives"),
     ("an etcd that does not start", {"etcd": "/bin/false"}, "the restored etcd does not start: it ended with 1: "),
 ]

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Iterable
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import bolt
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import bolt, pages
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.bolt import BoltError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.snapshot_file import MEMBERS
 
@@ -24,6 +24,8 @@ _ROOT_CA = b"/registry/configmaps/kube-system/kube-root-ca.crt"
 # Provider and name of the key come first: https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/
 _ENCRYPTED = re.compile(rb"k8s:enc:[a-z]+:v\d+:[^:]{1,253}:")
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
+# Of a revision, which has two numbers of eight bytes. One by which a key was deleted has a mark behind it.
+_REVISION_BYTES = 17
 _KEY, _VALUE = 1, 5
 _BYTES, _NUMBER = 2, 0
 
@@ -33,11 +35,13 @@ class Contents:
     """`members`: names of the members. `encrypted`: {prefix of the value, with provider and key's name: how many}.
 
     `authority`: the certificates of the cluster's CA, each as PEM in one line; empty if not there, or encrypted.
+    `bytes`: what the values that are current take in a database without history and free pages, as computed.
     """
 
     members: tuple[str, ...]
     encrypted: dict[str, int]
     authority: frozenset[str]
+    bytes: int = 0
 
 
 def read(path: str) -> Contents:
@@ -45,16 +49,21 @@ def read(path: str) -> Contents:
     members = [json.loads(content) for content in bolt.bucket(path, MEMBERS).values()]
     return Contents(
         tuple(sorted(str(member.get("name") or "") for member in members)),
-        *_values(content for _revision, content in bolt.items(path, VALUES)),
+        *_values(bolt.items(path, VALUES)),
     )
 
 
-def _values(contents: Iterable[bytes]) -> tuple[dict[str, int], frozenset[str]]:
-    """Of the values that are current, in the order of their revisions."""
+def _values(items: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, int], frozenset[str], int]:
+    """Of the values that are current; `items` in the order of their revisions."""
     encrypted: dict[bytes, bytes] = {}
     authority = b""
-    for content in contents:
+    sizes: dict[bytes, int] = {}
+    for revision, content in items:
         key, value = _parsed(content)
+        # In the order of their last revisions, in which a database has them.
+        sizes.pop(key, None)
+        if len(revision) == _REVISION_BYTES:
+            sizes[key] = len(content)
         found = _ENCRYPTED.match(value)
         if found:
             encrypted[key] = found[0]
@@ -65,7 +74,7 @@ def _values(contents: Iterable[bytes]) -> tuple[dict[str, int], frozenset[str]]:
     counts: dict[str, int] = {}
     for prefix in encrypted.values():
         counts[prefix.decode()] = counts.get(prefix.decode(), 0) + 1
-    return dict(sorted(counts.items())), frozenset(certificates(authority))
+    return dict(sorted(counts.items())), frozenset(certificates(authority)), pages.packed(sizes.values())
 
 
 def certificates(text: bytes) -> list[str]:

@@ -23,6 +23,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import (
     contents,
+    etcd_space,
     etcdctl,
     restore_plan,
     snapshot_file,
@@ -30,7 +31,11 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import (
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.bolt import BoltError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.etcdctl import EtcdError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.members import FAULTS
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import ARGUMENT_SPECS, RESTORE_RULES
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.options import (
+    ARGUMENT_SPECS,
+    RESTORE_RULES,
+    with_defaults,
+)
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import (
     FileError,
     atomic_write,
@@ -122,6 +127,7 @@ def examined(path: str, options: Mapping[str, Any]) -> tuple[snapshot_file.Facts
         nodes=options["nodes"],
         authority=contents.certificates(options["authority"].encode()),
         prefixes=options["encryption_prefixes"],
+        quota=options["quota"],
     )
 
 
@@ -235,7 +241,7 @@ def _placed(call: Call) -> dict[str, Any]:
 
 
 def _serving(call: Call) -> dict[str, Any]:
-    """Waits for the restored member, and removes what the snapshot has of API servers that are gone."""
+    """Waits for the restored member, removes what the snapshot has of API servers that are gone, and makes room."""
     options = call.options
     if call.check_mode:
         return {"changed": False, "plan": []}
@@ -247,7 +253,8 @@ def _serving(call: Call) -> dict[str, Any]:
             gone = json.loads(ask("del", "--prefix", _ADDRESSES, "-w", "json"))
             count = int(gone.get("deleted") or 0)
             plan = [f"remove {count} addresses of API servers from the snapshot's time"] if count else []
-            return {"changed": bool(count), "plan": plan, "revision": int(gone["header"]["revision"])}
+            revision = int(gone["header"]["revision"])
+            break
         except (*FAULTS, LookupError) as error:
             if time.monotonic() > deadline:
                 raise EtcdError(
@@ -255,6 +262,33 @@ def _serving(call: Call) -> dict[str, Any]:
                     f"it says: {etcdctl.reason(error)}; journalctl -u etcd"
                 ) from error
         time.sleep(_RETRY_S)
+    plan += _writable(options)
+    return {"changed": bool(plan), "plan": plan, "revision": revision}
+
+
+def _writable(options: Mapping[str, Any]) -> list[str]:
+    """Lets the restored member take writes, and returns what had to be done for that. Raises EtcdError.
+
+    The alarm NOSPACE is part of the data, and says so of a member that is gone; and the file has the size that it had.
+    Nobody is served yet, so that it costs nobody anything.
+    """
+    given = with_defaults(
+        "etcd_space",
+        state="writable",
+        # Nothing is defragmented but for the quota.
+        percent=99,
+        timeout=options["timeout"],
+        etcdctl=options["etcdctl"],
+        environment=options["environment"],
+    )
+    try:
+        return list(etcd_space.run(Call(given))["plan"])
+    except EtcdError as error:
+        raise EtcdError(
+            f"the restored etcd takes no writes: {error}. While the restore is under way, playbooks/etcd.yml does not "
+            "run: delete on this node what is not needed (etcdctl del --prefix /registry/events/), and run "
+            "playbooks/restore.yml again"
+        ) from error
 
 
 def _finished(call: Call) -> dict[str, Any]:

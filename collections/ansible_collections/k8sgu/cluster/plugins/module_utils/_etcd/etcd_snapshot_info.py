@@ -31,7 +31,7 @@ def run(call: Call) -> dict[str, Any]:
         "installed": os.path.isdir(options["data_dir"]) and os.path.isfile(options["etcdctl"]),
         "set_aside": etcd_restore.set_aside(options["data_dir"]),
         "restoring": etcd_restore.begun(options),
-        "revision": _revision(options),
+        **_state(options),
     }
 
 
@@ -45,17 +45,21 @@ def _below(directory: str) -> int:
     return size
 
 
-def _revision(options: Mapping[str, Any]) -> int:
-    """That of etcd on this node; 0 if it does not answer."""
+def _state(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The revision of etcd on this node and its database's sizes; 0 and nothing if it does not answer."""
     try:
         said = etcdctl.run(
             *("endpoint", "status", "--command-timeout=5s", "-w", "json"),
             program=options["etcdctl"],
             environment=options["environment"],
         )
-        return int(json.loads(said)[0]["Status"]["header"]["revision"])
+        status = json.loads(said)[0]["Status"]
+        return {
+            "revision": int(status["header"]["revision"]),
+            "database": {"size": int(status["dbSize"]), "used": int(status["dbSizeInUse"])},
+        }
     except (*FAULTS, LookupError):
-        return 0
+        return {"revision": 0, "database": {}}
 
 
 MODULE = Module(ARGUMENT_SPECS["etcd_snapshot_info"], run, (OSError,))

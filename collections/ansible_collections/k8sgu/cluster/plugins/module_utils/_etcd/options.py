@@ -26,11 +26,14 @@ _FIT: dict[str, Any] = {
     "authority": {"type": "str"},
     "encryption_prefixes": {"type": "list", "elements": "str"},
 }
+# By which it is known to leave room for writes.
+_QUOTA: dict[str, Any] = {"quota": {"type": "int", "default": 0}}
 
 ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
     "etcd_drill": {
         "snapshot": {"type": "str", "required": True},
         **{name: {**option, "required": True} for name, option in _FIT.items()},
+        **_QUOTA,
         "drill_dir": {"type": "path", "default": "/var/lib/k8sgu/drill"},
         "timeout": {"type": "int", "default": 300},
         "etcd": {"type": "path", "default": "/opt/k8sgu/etcd/current/etcd"},
@@ -55,6 +58,7 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
         "name": {"type": "str"},
         "peer_url": {"type": "str"},
         **_FIT,
+        **_QUOTA,
         "bump": {"type": "int", "default": 1_000_000_000},
         **_DATA,
         "timeout": {"type": "int", "default": 300},

@@ -263,11 +263,12 @@ def unfit(
     nodes: Collection[str],
     authority: Collection[str],
     prefixes: Collection[str],
+    quota: int = 0,
 ) -> list[str]:
     """Why a snapshot cannot be restored here, all reasons.
 
     version: of the etcd that is installed. nodes: names of the cluster's members. authority: its CA's certificates.
-    prefixes: how values begin that the API servers can decrypt.
+    prefixes: how values begin that the API servers can decrypt. quota: etcd's, in bytes; 0 if it is not to be judged.
     """
     problems = []
     snapshot = snapshots.parse(name)
@@ -294,6 +295,12 @@ def unfit(
             f"{count} {'value' if count == 1 else 'values'} in {name} can be read only with the encryption key {key} "
             f"({provider}), which this cluster does not have; put it back into secrets/encryption-keys.json of the "
             "state directory from a backup of it, and run playbooks/control_plane.yml first"
+        )
+    if quota and found.bytes >= quota:
+        problems.append(
+            f"what is in {name} takes {-(-found.bytes // snapshots.MIB)} MiB without its history, and fills etcd's "
+            f"quota of {quota // snapshots.MIB} MiB by itself, so that no write would be taken. Raise "
+            "k8sgu_etcd_quota_bytes (8 GiB at most), run playbooks/etcd.yml and then this again"
         )
     return problems
 

@@ -103,7 +103,8 @@ def plan(rooms: Sequence[Room], silent: Sequence[str], percent: int, writable: b
     """What is done about members that answer (`rooms`) and those that do not (`silent`, names).
 
     Those are defragmented of whose file at least `percent` is free. With `writable` a cluster that has used up its
-    quota is brought back: its history goes, every member is defragmented, and the alarm is cleared.
+    quota is brought back: its history goes, every member is defragmented, and the alarm is cleared. So is one whose
+    files are as large as the quota, as where it was lowered, before the next write raises the alarm.
     """
     problem = _unfit(rooms)
     if problem:
@@ -111,7 +112,7 @@ def plan(rooms: Sequence[Room], silent: Sequence[str], percent: int, writable: b
     problem = _incomplete(rooms, silent)
     if problem:
         return Plan((), problem, passing=True)
-    full = any(room.full for room in rooms)
+    full = any(room.full or (writable and 0 < room.quota <= room.size) for room in rooms)
     if full and not writable:
         return Plan((), f"etcd has used up its quota ({_filled(rooms)}) and takes no writes; what cures that: {CURE}")
     steps = []

@@ -13,7 +13,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import buck
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import proxy as proxies
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import choice
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import schedule
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import quota, schedule
 from ansible_collections.k8sgu.cluster.plugins.module_utils._preflight import (
     flags,
     living,
@@ -103,6 +103,22 @@ def check_recipients(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def check_quota(values: Mapping[str, Any], described: bool) -> list[str]:
+    """etcd's quota, and where the infrastructure is `described`, whether the volumes hold a database that fills it."""
+    given = values[quota.OPTION]
+    fault = quota.fault(given)
+    sizes = {name: quota.number(values[name]) for name in (quota.VOLUME, quota.ROOT)} if described else {}
+    problems = [fault] if fault else []
+    problems += [
+        f"{name}: {values[name]!r} is no whole number of GiB; give one such as 20"
+        for name, size in sizes.items()
+        if size is None
+    ]
+    if problems or not described:
+        return problems
+    return quota.disk_faults(quota.number(given) or 0, sizes[quota.VOLUME] or 0, sizes[quota.ROOT] or 0)
+
+
 def check(
     values: Mapping[str, Any],
     seen: Sequence[str],
@@ -135,6 +151,7 @@ def check(
     problems += check_defragmentation(values)
     problems += check_recipients(values)
     problems += check_backup_bucket(values)
+    problems += check_quota(values, described)
     problems += flags.check_flags([values, *(one.get("flags") or {} for one in nodes)])
     problems += proxies.problems(values["k8sgu_proxy"] or {})
     expected = names.described_count(values) if described else 0

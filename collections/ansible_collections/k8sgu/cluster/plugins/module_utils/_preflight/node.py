@@ -10,6 +10,7 @@ from typing import Any, Dict, Iterable, Mapping, Tuple
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.architectures import NAMES
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.versions import numbers
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import quota
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.ports import PROGRAMS
 from ansible_collections.k8sgu.cluster.plugins.module_utils._volume import plan as volumes
 from ansible_collections.k8sgu.cluster.plugins.module_utils._volume.disk import Disk, Place
@@ -74,6 +75,7 @@ def check_node(node: Node, values: Mapping[str, Any], port_table: Iterable[Mappi
         *check_kernel(probe),
         *check_proxy(probe),
         *check_volume(probe, node, values),
+        *check_quota(probe, node, values),
         *check_ports(probe, bool(node["control_plane"]), port_table),
     ]
     return [f"{name}: {problem}" for problem in problems]
@@ -235,6 +237,23 @@ def check_volume(probe: Probe, node: Node, values: Mapping[str, Any]) -> list[st
         return [found["error"]] if found else []
     wanted = volumes.Wanted(found["id"], ETCD_DATA, str(values["k8sgu_cluster_name"]), node["name"])
     return volumes.problems(wanted, Disk(**found["disk"]), Place(**found["place"]), found["half_made"])
+
+
+def check_quota(probe: Probe, node: Node, values: Mapping[str, Any]) -> list[str]:
+    """Whether a member's disk, whatever is on it now, holds a database that fills etcd's quota."""
+    given = quota.number(values.get(quota.OPTION))
+    # A quota that cannot be is reported once, and not for each node.
+    if not node.get("etcd") or given is None or quota.fault(given):
+        return []
+    volume = probe.get("volume") or {}
+    if volume:
+        return [] if volume.get("error") else quota.node_faults(given, int(volume["disk"]["size"]), True)
+    here = max(
+        (each for each in probe["file_systems"] if ETCD_DATA in each["directories"]),
+        key=lambda each: len(each["mount"]),
+        default=None,
+    )
+    return quota.node_faults(given, int(here["size_mb"]) * quota.MIB, here["mount"] == ETCD_DATA) if here else []
 
 
 def our_ports(control_plane: bool, port_table: Iterable[Mapping[str, Any]]) -> Ports:

@@ -21,6 +21,7 @@ WHOLE = {
     "backup",
     "destroy",
     "drift",
+    "etcd_capacity",
     "etcd_maintenance",
     "open_backup",
     "restore",

@@ -59,6 +59,14 @@ def test_a_single_member_leads_on_and_a_learner_never_does() -> None:
     assert kinds(space.plan([alone, learner], [], 45, False)) == [("defragment", "cp-1"), ("defragment", "cp-0")]
 
 
+def test_a_file_as_large_as_a_lowered_quota_is_cured_before_a_write_raises_the_alarm() -> None:
+    lowered = [replace(one, quota=100 * MIB) for one in THREE]
+    assert kinds(space.plan(lowered, [], 99, True))[0] == ("compact", "")
+    assert kinds(space.plan(lowered, [], 99, True))[-1] == ("disarm", "")
+    # It takes writes for the moment, so that the timer has no say.
+    assert kinds(space.plan(lowered, [], 99, False)) == []
+
+
 def test_an_empty_file_is_left_alone() -> None:
     assert kinds(space.plan([room(0, 0, size=0, leads=True)], [], 1, False)) == []
 

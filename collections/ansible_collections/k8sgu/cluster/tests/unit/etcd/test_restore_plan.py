@@ -17,6 +17,7 @@ from ansible_collections.k8sgu.cluster.plugins.filter.restore_way import restore
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import (
     contents,
     etcd_snapshot_info,
+    pages,
     restore_plan,
     snapshots,
 )
@@ -273,6 +274,15 @@ def test_a_cluster_with_the_same_names_has_another_ca() -> None:
     assert unfit(found) == [f"{NEW} is of another cluster: it has another CA"]
 
 
+def test_what_fills_the_quota_by_itself_is_told_before_it_is_restored() -> None:
+    found = Contents(("cp-1",), {}, frozenset(OWN), bytes=4 << 20)
+    for quota in (0, (4 << 20) + 1):
+        assert restore_plan.unfit(NEW, found, "3.6.14", ["cp-1"], OWN, [], quota) == []
+    [problem] = restore_plan.unfit(NEW, found, "3.6.14", ["cp-1"], OWN, [], 4 << 20)
+    assert problem.startswith(f"what is in {NEW} takes 4 MiB without its history, and fills etcd's quota of 4 MiB")
+    assert "Raise k8sgu_etcd_quota_bytes" in problem
+
+
 def test_room_names_what_earlier_restores_kept() -> None:
     assert restore_plan.room(2**20, 2**30, "/var/lib/etcd", []) == []
     assert restore_plan.room(2**20, 2**20, "/var/lib/etcd", ["member-before-20261129T181500Z"]) == [
@@ -295,17 +305,22 @@ def stored(key: str, value: bytes | None) -> bytes:
 
 def test_of_each_key_the_last_value_counts() -> None:
     old = b"k8s:enc:secretbox:v1:key-1:xx"
-    encrypted, authority = contents._values(
-        [
-            stored("/registry/secrets/a", old),
-            stored("/registry/secrets/b", old),
-            stored("/registry/secrets/c", old),
-            stored("/registry/secrets/d", old),
-            stored("/registry/secrets/a", KEY.encode() + b"yy"),
-            stored("/registry/secrets/b", None),
-            stored("/registry/secrets/c", b"plain"),
-            stored("/registry/configmaps/kube-system/kube-root-ca.crt", b"k8s\0..ca.crt\x12" + CA.encode() + b"\n\x1a"),
-        ]
+    encrypted, authority, _size = contents._values(
+        (number.to_bytes(17, "big"), content)
+        for number, content in enumerate(
+            [
+                stored("/registry/secrets/a", old),
+                stored("/registry/secrets/b", old),
+                stored("/registry/secrets/c", old),
+                stored("/registry/secrets/d", old),
+                stored("/registry/secrets/a", KEY.encode() + b"yy"),
+                stored("/registry/secrets/b", None),
+                stored("/registry/secrets/c", b"plain"),
+                stored(
+                    "/registry/configmaps/kube-system/kube-root-ca.crt", b"k8s\0..ca.crt\x12" + CA.encode() + b"\n\x1a"
+                ),
+            ]
+        )
     )
     assert encrypted == {"k8s:enc:secretbox:v1:key-1:": 1, KEY: 1}
     assert authority == frozenset(OWN)
@@ -314,4 +329,11 @@ def test_of_each_key_the_last_value_counts() -> None:
 @pytest.mark.parametrize("content", [b"\x0a\x7fshort", b"\x0b\x01x", b"\x80"])
 def test_what_is_no_value_is_said(content: bytes) -> None:
     with pytest.raises(contents.BoltError, match="no KeyValue"):
-        contents._values([content])
+        contents._values([(bytes(17), content)])
+
+
+def test_what_takes_room_is_the_last_value_of_each_key_that_is_there() -> None:
+    large = b"x" * 10_000
+    rows = [("a", large), ("b", large), ("c", b"small"), ("a", b"small"), ("b", None)]
+    items = [(bytes(17) if value is not None else bytes(17) + b"t", stored(key, value)) for key, value in rows]
+    assert contents._values(items)[2] == pages.packed([len(items[2][1]), len(items[3][1])])

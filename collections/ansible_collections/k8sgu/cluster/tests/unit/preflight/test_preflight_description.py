@@ -33,6 +33,9 @@ GOOD: dict[str, Any] = {
     "k8sgu_encryption_resources": ["secrets"],
     "k8sgu_encryption_kms_endpoint": "",
     "k8sgu_apiserver_shutdown_delay_seconds": None,
+    "k8sgu_etcd_volume_size": 0,
+    "k8sgu_root_volume_size": None,
+    "k8sgu_etcd_quota_bytes": None,
     "k8sgu_etcd_snapshot_minutes": 15,
     "k8sgu_etcd_snapshot_keep": None,
     "k8sgu_etcd_defragment_percent": None,
@@ -45,6 +48,7 @@ GOOD: dict[str, Any] = {
     "k8sgu_worker_count": None,
     "k8sgu_pools": None,
 }
+GIB = 1 << 30
 # Invalid names of clusters, as in the description's YAML, each with its error.
 NO_CLUSTERS: list[tuple[Any, str]] = [
     ("my_cluster", "'my_cluster' cannot be a cluster's name"),
@@ -161,6 +165,40 @@ def test_a_good_description_passes() -> None:
         ({"k8sgu_backup_bucket": "Backups"}, "k8sgu_backup_bucket", "'Backups'", "give 3 to 63"),
         ({"k8sgu_backup_bucket_days": -1}, "k8sgu_backup_bucket_days", "-1 days", "or 0 for never"),
         ({"k8sgu_backup_bucket_days": 36501}, "k8sgu_backup_bucket_days", "36501 days", "from 1 to 36500"),
+        *[
+            ({"k8sgu_etcd_quota_bytes": given}, "k8sgu_etcd_quota_bytes", seen, way_out)
+            for given, seen, way_out in [
+                (8589934593, "8589934593 (8 GiB) is above etcd's own limit of 8 GiB", "give 8589934592 at most"),
+                ("17179869184", "17179869184 (16 GiB) is above", "https://etcd.io/docs/v3.6/dev-guide/limit/"),
+                (33554431, "33554431 (32 MiB) is less than a cluster needs", "give 33554432 (32 MiB) at least"),
+                (0, "0 is no quota: etcd takes 0 as 2 GiB", "or leave it out for 4 GiB"),
+                (-1, "-1 is no quota: etcd takes a negative number as none at all", "give 33554432"),
+                ("4GiB", "'4GiB' is no whole number of bytes", "such as 4294967296, which is 4 GiB"),
+                (4.5, "4.5 is no whole number", "such as 4294967296"),
+                (True, "True is no whole number", "such as 4294967296"),
+                ([], "[] is no whole number", "such as 4294967296"),
+            ]
+        ],
+        (
+            {"k8sgu_etcd_quota_bytes": 8 * GIB},
+            "k8sgu_root_volume_size",
+            "20 GiB, and a control-plane node whose database fills its quota (k8sgu_etcd_quota_bytes, 8 GiB) needs 32",
+            "or etcd a volume of its own (k8sgu_etcd_volume_size: 18), or k8sgu_etcd_quota_bytes: 4563402752 (4.2 GiB)",
+        ),
+        (
+            {"k8sgu_etcd_volume_size": 8},
+            "k8sgu_etcd_volume_size",
+            "8 GiB, and a database that fills its quota (k8sgu_etcd_quota_bytes, 4 GiB) needs 9",
+            "give 9 or more, or k8sgu_etcd_quota_bytes: 3758096384 (3.5 GiB)",
+        ),
+        (
+            {"k8sgu_etcd_volume_size": 18, "k8sgu_etcd_quota_bytes": 8 * GIB},
+            "k8sgu_root_volume_size",
+            "20 GiB, and a control-plane node whose database fills its quota (k8sgu_etcd_quota_bytes, 8 GiB) needs 23: "
+            "16.9 GiB for two snapshots, and 5 GiB for the system",
+            "give 23 or more, or k8sgu_etcd_quota_bytes:",
+        ),
+        ({"k8sgu_root_volume_size": "large"}, "k8sgu_root_volume_size", "'large' is no whole number of GiB", "as 20"),
         ({"k8sgu_etcd_defragment_percent": 100}, "k8sgu_etcd_defragment_percent", "100; choose", "or 0 for never"),
         (
             {"k8sgu_backup_recipients": ["AGE-SECRET-KEY-1X"]},
@@ -236,6 +274,27 @@ def test_a_bad_value_is_named_with_what_was_found_and_what_to_do(
     assert problems[0].startswith(f"{option}: ")
     assert seen in problems[0]
     assert way_out in problems[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"k8sgu_etcd_quota_bytes": 32 << 20},
+        {"k8sgu_etcd_quota_bytes": "4294967296"},
+        {"k8sgu_etcd_quota_bytes": 8 * GIB, "k8sgu_root_volume_size": 32},
+        {"k8sgu_etcd_quota_bytes": 8 * GIB, "k8sgu_root_volume_size": "23", "k8sgu_etcd_volume_size": "18"},
+        {"k8sgu_etcd_quota_bytes": 256 << 20, "k8sgu_etcd_volume_size": 1},
+    ],
+)
+def test_a_quota_that_etcd_and_the_disks_bear(changes: dict[str, Any]) -> None:
+    assert described(changes) == []
+
+
+def test_a_quota_is_judged_without_the_infrastructure_too() -> None:
+    [problem] = inventory(ONE, k8sgu_etcd_quota_bytes=9 * GIB)
+    assert problem.startswith("k8sgu_etcd_quota_bytes: 9663676416 (9 GiB) is above etcd's own limit")
+    # The volumes are the inventory's matter.
+    assert inventory(ONE, k8sgu_etcd_quota_bytes=8 * GIB, k8sgu_root_volume_size=20) == []
 
 
 def test_the_range_of_a_vpc_that_was_brought_is_not_the_one_described() -> None:

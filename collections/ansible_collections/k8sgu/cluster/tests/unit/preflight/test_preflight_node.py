@@ -265,6 +265,41 @@ def test_the_volume_for_etcd_is_blank_or_our_own(volume: dict[str, Any], told: s
     assert len(problems) == bool(told) and all(problem.startswith(told) for problem in problems), problems
 
 
+GIB = 1 << 30
+LARGE = {**VOLUME, "disk": {**VOLUME["disk"], "size": 9 * GIB}}
+
+
+@pytest.mark.parametrize(
+    ("quota", "changes", "told"),
+    [
+        (4 * GIB, {"file_systems": [disk("/", "/", "/var/lib", "/var/lib/etcd", size_mb=13800)]}, ""),
+        (
+            4 * GIB,
+            {"file_systems": [disk("/", "/", "/var/lib", "/var/lib/etcd", size_mb=12000)]},
+            "cp-0: 11.7 GiB of disk for etcd's data, and a database that fills its quota (k8sgu_etcd_quota_bytes, "
+            "4 GiB) needs 13.4 GiB",
+        ),
+        (
+            "8589934592",
+            {"file_systems": [disk(), disk("/var/lib/etcd", "/var/lib/etcd", size_mb=9000)]},
+            "cp-0: 8.8 GiB of disk for etcd's data",
+        ),
+        (4 * GIB, {"volume": LARGE}, ""),
+        (4 * GIB, {"volume": VOLUME}, "cp-0: 1 GiB of disk for etcd's data"),
+        (256 << 20, {"volume": VOLUME}, ""),
+        # Told once, of the description.
+        (9 * GIB, {"volume": VOLUME}, ""),
+    ],
+)
+def test_a_members_disk_holds_its_quota(quota: Any, changes: dict[str, Any], told: str) -> None:
+    result = {"node": {**GOOD, **changes}, "clock": {"before": 1000.0, "after": 1001.0}}
+    member = {"name": "cp-0", "control_plane": True, "etcd": True, "volume": "", "probe": result}
+    values = {**VALUES, "k8sgu_etcd_quota_bytes": quota}
+    problems = node.check_node(member, values, PORTS)
+    assert len(problems) == bool(told) and all(problem.startswith(told) for problem in problems), problems
+    assert node.check_node({**member, "etcd": False}, values, PORTS) == []
+
+
 def test_a_volume_that_is_asked_for_is_there() -> None:
     wanted = {**VALUES, "k8sgu_etcd_volume_size": "5"}
     result = {"node": GOOD, "clock": {"before": 1000.0, "after": 1001.0}}
