@@ -155,6 +155,36 @@ END
     )
 
 
+def test_systemd_has_its_controllers_from_the_start(two: Two) -> None:
+    """A unit has its limit, and a re-exec moves no process out of a group that a container runtime has made."""
+    lab, first, _ = two
+    said = lab.on(
+        first,
+        r"""set -e
+        d=/sys/fs/cgroup
+        [ ! -d $d/memory ] || d=$d/memory
+        systemd-run --quiet --unit=limited -p MemoryMax=32M sleep infinity
+        cat $d/system.slice/limited.service/memory.limit_in_bytes 2>/dev/null ||
+            cat $d/system.slice/limited.service/memory.max
+        sleep infinity >/dev/null 2>&1 &
+        for top in $(findmnt -rno TARGET -t cgroup,cgroup2); do
+            mkdir $top/pods
+            for name in cpuset.cpus cpuset.mems; do
+                [ ! -e $top/tasks ] || [ ! -e $top/$name ] || cat $top/$name >$top/pods/$name
+            done
+            echo $! >$top/pods/cgroup.procs
+        done
+        cat /proc/$!/cgroup >before
+        systemctl daemon-reexec
+        systemd-run --quiet --unit=another -p MemoryMax=32M sleep infinity
+        diff before /proc/$!/cgroup
+        kill $!
+        systemctl stop limited another
+        """,
+    ).stdout
+    assert said.split() == [str(32 << 20)]
+
+
 def test_a_nodes_settings_stay_its_own(two: Two) -> None:
     lab, first, _ = two
     there = [name for name in image.settings() if Path("/proc/sys", name).exists()]

@@ -11,7 +11,7 @@ short_description: Reads the facts of a node that the roles need
 version_added: 0.1.0
 description:
   - Reads the cgroup version, limits, memory and distribution of a node in one execution, in a tenth of the time of Ansible's own facts.
-  - The roles use it to choose the cgroup driver and the runtime's limits, see U(https://kubernetes.io/docs/setup/production-environment/container-runtimes/).
+  - The roles use it to choose the runtime's limits and to keep the cgroup driver of a node with pods, see U(https://kubernetes.io/docs/setup/production-environment/container-runtimes/).
   - Its own files are in the memory of the node (C(/dev/shm)), so that a node is read whose disks are full or read-only.
 author:
   - The k8sgu authors (@k8sgu)
@@ -124,7 +124,7 @@ ansible_facts:
             - What the node shows of its cluster; reading all of it needs root. C(cluster) is the owner's name, C(born) whether the API has run here,
               C(fixed) the options that the cluster was made with, C(programs) the version of each component that is in use, C(kept) the versions
               of the API server that are on the node, C(emulates) the minor version as which it behaves if that is not its own, C(runtime) the
-              kubelet's container runtime, C(pods) the number of pods on the node.
+              kubelet's container runtime, C(cgroup_driver) that runtime's cgroup driver, C(pods) the number of pods on the node.
             - C(etcd) is the node's member, with C(data) whether its directory has any, C(joined) whether it has ever had a quorum, C(volume) whether
               it is on a volume of its own, C(mounted) whether its directory is a mount, C(initial) the names at its first start, and
               C(members) the members that it lists, each with C(name), C(address), C(started) and C(learner); none if it does not answer.

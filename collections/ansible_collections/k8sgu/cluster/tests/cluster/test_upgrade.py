@@ -13,6 +13,7 @@ import contextlib
 import json
 
 import pytest
+from test_cgroups import drivers, made_with
 from test_members import ELECTIONS, Visitor, Writer, cut_off, settled
 from test_rolling import Reader
 from test_security import hosts, kubectl, on, playbook
@@ -115,6 +116,7 @@ def test_other_playbooks_do_not_upgrade():
 def test_a_node_that_cannot_take_it_serves_as_before(hosts, on, tmp_path):
     groups, _variables = hosts
     canary, other = groups["worker"]
+    made_with(on, canary, "cgroupfs")
     with broken(on, canary), clients(tmp_path, hosts, 1):
         cut_off("Upgrade etcd, batch 2", 3, UPGRADE, **FINISH)
         said = " ".join(playbook(UPGRADE, fails=True, **FINISH).split())
@@ -122,12 +124,15 @@ def test_a_node_that_cannot_take_it_serves_as_before(hosts, on, tmp_path):
     assert control_planes(on, groups) == {(NEW, "37", ETCD[NEW])}
     assert set(kubelets().values()) == {OLD}
     assert on(canary, "readlink /opt/k8sgu/containerd/current") == on(other, "readlink /opt/k8sgu/containerd/current")
+    assert (drivers(on, canary), drivers(on, other)) == ({"cgroupfs"}, {"systemd"})
 
 
-def test_the_nodes_follow(hosts, tmp_path):
+def test_the_nodes_follow(hosts, on, tmp_path):
+    groups, _variables = hosts
     with clients(tmp_path, hosts, 2):
         playbook(UPGRADE, **FINISH)
     assert set(kubelets().values()) == {NEW}
+    assert [drivers(on, name) for name in groups["worker"]] == [{"systemd"}] * 2
 
 
 def test_and_back(hosts, on, tmp_path):
@@ -139,10 +144,11 @@ def test_and_back(hosts, on, tmp_path):
     assert set(kubelets().values()) == {OLD}
 
 
-def test_one_server_takes_the_first_part_a_node_fails_and_all_goes_back(hosts, on, tmp_path):
+def test_one_server_takes_the_first_part_a_node_fails_then_takes_it_and_all_goes_back(hosts, on, tmp_path):
     """The API is away while its only server restarts; the website never is."""
     groups, variables = hosts
     canary, other = groups["worker"]
+    made_with(on, canary, "cgroupfs")
     without_database(canary)
     with Visitor(tmp_path, variables[other]).running() as visitor:
         said = playbook(UPGRADE, **UP)
@@ -158,6 +164,10 @@ def test_one_server_takes_the_first_part_a_node_fails_and_all_goes_back(hosts, o
         assert f"{canary} runs {OLD} again and serves as before" in said
         assert control_planes(on, groups) == {(NEW, "37", ETCD[NEW])}
         assert set(kubelets().values()) == {OLD}
+        assert drivers(on, canary) == {"cgroupfs"}
+        playbook(UPGRADE, **FINISH)
+        assert set(kubelets().values()) == {NEW}
+        assert drivers(on, canary) == {"systemd"}
         playbook(UPGRADE, **BACK)
     assert control_planes(on, groups) == {(OLD, "36", ETCD[OLD])}
     assert set(kubelets().values()) == {OLD}

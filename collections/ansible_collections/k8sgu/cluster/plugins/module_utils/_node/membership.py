@@ -31,6 +31,12 @@ ETCD_RESTORE = "var/lib/k8sgu/etcd-restore.json"
 ETCD_MOUNT = f"{UNITS}/var-lib-etcd.mount"
 KUBELET_CONFIG = "var/lib/kubelet/config.yaml"
 PODS = "var/lib/kubelet/pods"
+# Where a runtime is told the cgroup driver that it shares with the kubelet:
+# https://kubernetes.io/docs/setup/production-environment/container-runtimes/#cgroup-drivers
+CGROUP_DRIVERS = {
+    "containerd": ("etc/containerd/config.toml", r"(?m)^\s*SystemdCgroup\s*=\s*(true|false)"),
+    "docker": ("etc/docker/daemon.json", r"native\.cgroupdriver=(systemd|cgroupfs)"),
+}
 CNI_CONFIG = "etc/cni/net.d/10-k8sgu.conflist"
 # Each shows that the API, and so etcd, existed when this node was set up.
 BORN = (API_SERVER, KUBELET_CONFIG)
@@ -179,12 +185,21 @@ def emulated(root: Path) -> str:
     return found.group(1) if found else ""
 
 
+def cgroup_driver(root: Path, runtime: str) -> str:
+    """`systemd` or `cgroupfs`, as the node's runtime is configured; empty if its configuration does not say."""
+    path, pattern = CGROUP_DRIVERS.get(runtime, ("", ""))
+    found = re.search(pattern, text(root / path)) if path else None
+    said = found.group(1) if found else ""
+    return {"true": "systemd", "false": "cgroupfs"}.get(said, said)
+
+
 def membership(root: Path, active: bool, fetch: Any = fetch_members) -> Values:
     """What the node shows; `active`: its etcd runs and has joined."""
     said = owner(text(root / OWNER))
     kubelet = text(root / KUBELET_CONFIG)
     member = etcd(root, fetch)
     member["joined"] = member["joined"] or active
+    runtime = ("docker" if "cri-dockerd" in kubelet else "containerd") if kubelet else ""
     return {
         "cluster": str(said.get("cluster") or ""),
         # The record counts, not the user's own flags.
@@ -194,6 +209,7 @@ def membership(root: Path, active: bool, fetch: Any = fetch_members) -> Values:
         "programs": programs(root),
         "kept": kept(root, "kube-apiserver"),
         "emulates": emulated(root),
-        "runtime": ("docker" if "cri-dockerd" in kubelet else "containerd") if kubelet else "",
+        "runtime": runtime,
+        "cgroup_driver": cgroup_driver(root, runtime),
         "pods": len(entries(root / PODS)),
     }

@@ -100,6 +100,7 @@ def test_a_machine_just_made_tells_nothing(tmp_path: Path) -> None:
         "kept": [],
         "emulates": "",
         "runtime": "",
+        "cgroup_driver": "",
         "pods": 0,
     }
 
@@ -127,8 +128,31 @@ def test_a_node_without_a_record_shows_what_its_cluster_was_made_with(old: Path)
         "kept": ["1.36.4"],
         "emulates": "",
         "runtime": "containerd",
+        "cgroup_driver": "",
         "pods": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("runtime", "path", "content", "driver"),
+    [
+        ("containerd", "etc/containerd/config.toml", "  [options]\n    SystemdCgroup = true\n", "systemd"),
+        ("containerd", "etc/containerd/config.toml", "# SystemdCgroup = true\nSystemdCgroup = false\n", "cgroupfs"),
+        ("containerd", "etc/containerd/config.toml", "version = 3\n", ""),
+        ("docker", "etc/docker/daemon.json", '{"exec-opts": ["native.cgroupdriver=systemd"]}', "systemd"),
+        ("docker", "etc/docker/daemon.json", '{"exec-opts": ["native.cgroupdriver=cgroupfs"]}', "cgroupfs"),
+        # The engine's own containerd says nothing of pods.
+        ("docker", "etc/containerd/config.toml", "SystemdCgroup = false\n", ""),
+        ("", "etc/containerd/config.toml", "SystemdCgroup = false\n", ""),
+    ],
+)
+def test_the_cgroup_driver_is_the_runtimes(tmp_path: Path, runtime: str, path: str, content: str, driver: str) -> None:
+    write(tmp_path, path, content)
+    if runtime:
+        socket = {"docker": "cri-dockerd.sock", "containerd": "containerd/containerd.sock"}[runtime]
+        write(tmp_path, membership.KUBELET_CONFIG, f"containerRuntimeEndpoint: unix:///run/{socket}\n")
+    found = membership.membership(tmp_path, active=False, fetch=silent)
+    assert (found["runtime"], found["cgroup_driver"]) == (runtime, driver)
 
 
 def test_what_an_upgrade_has_fetched_is_kept_and_not_in_use(old: Path) -> None:
