@@ -29,12 +29,17 @@ def test_go(number): pytest.skip("no Go toolchain")
 """
 
 
-@pytest.fixture
-def tally(tmp_path: Path) -> Callable[[bool], results.Tally]:
-    (tmp_path / "test_suite.py").write_text(SUITE)
-    junit = tmp_path / "junit.xml"
-    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={junit}", f"--rootdir={tmp_path}", str(tmp_path)]
-    subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+# The suites below need no plugin; loading all that are installed takes as long as the rest of pytest's start.
+PLAIN = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+@pytest.fixture(scope="module")
+def tally(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], results.Tally]:
+    folder = tmp_path_factory.mktemp("suite")
+    (folder / "test_suite.py").write_text(SUITE)
+    junit = folder / "junit.xml"
+    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={junit}", f"--rootdir={folder}", str(folder)]
+    subprocess.run(command, cwd=folder, env={**os.environ, **PLAIN}, capture_output=True, check=False)
     return lambda lab_required: results.junit_tally(junit, lab_required)
 
 
@@ -223,6 +228,8 @@ def test_failed_tests_on_machines_get_a_second_attempt_that_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fixed: bool
 ) -> None:
     monkeypatch.setattr(run_tests, "LOGS", tmp_path)
+    for name, value in PLAIN.items():
+        monkeypatch.setenv(name, value)
     (tmp_path / "test_flaky.py").write_text(FLAKY.replace("FIXED", str(fixed)))
     argv = [sys.executable, "-m", "pytest", "-q", f"--rootdir={tmp_path}", str(tmp_path)]
     command = run_tests.Command("suite", argv, cwd=tmp_path, pytest=True, machines=True)
