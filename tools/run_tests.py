@@ -259,7 +259,8 @@ def artifacts() -> list[Command]:
     The next release is only for an upgrade near the end, and what it shares with the first is there by then.
     """
     playbook = [str(BIN / "ansible-playbook"), "-i", "localhost,", "playbooks/artifacts.yml"]
-    fill = [*playbook, "-e", f"k8sgu_mirror_dir={MIRROR}"]
+    # With what a bucket for backups needs; which one is told to clusters alone.
+    fill = [*playbook, "-e", f"k8sgu_mirror_dir={MIRROR}", "-e", "k8sgu_backup_bucket=tests"]
     following = next_release()
     more = [*IDLE, *fill, "-e", f"k8sgu_kubernetes_version={following}"]
     return [

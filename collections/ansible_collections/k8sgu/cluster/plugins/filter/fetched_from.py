@@ -31,7 +31,7 @@ options:
     type: dict
     required: true
   selectors:
-    description: The variables that decide which components are needed, C(container_runtime) and C(pod_network).
+    description: What decides which components are needed, C(container_runtime), C(pod_network) and C(backup_bucket).
     type: dict
     required: true
   node:

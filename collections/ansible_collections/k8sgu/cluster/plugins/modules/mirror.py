@@ -72,6 +72,11 @@ options:
     type: str
     choices: [routed, vxlan]
     default: routed
+  backup_bucket:
+    description:
+      - Whether to include the program with which members of etcd encrypt what they put into a bucket.
+    type: bool
+    default: false
   demo:
     description:
       - Whether to include the images of the demo application and the network tests.

@@ -102,7 +102,7 @@ def test_the_cluster_comes_back_when_all_but_it_is_lost(backup, hosts, on, ec2):
     cut_off("restore : Send it", 0, "playbooks/restore.yml", k8sgu_restore_snapshot="latest", confirm=CLUSTER)
     assert name not in on(source, "ls /var/lib/k8sgu/snapshots")
     assert told in playbook("playbooks/restore.yml", k8sgu_restore_snapshot="latest", confirm=CLUSTER)
-    assert on(source, f"stat -c %a:%U /var/lib/k8sgu/snapshots/{name}") == "600:root"
+    assert on(source, f"stat -c %a:%U /var/lib/k8sgu/snapshots/{name}").strip() == "600:root"
     assert on("control_plane", "ls -d /var/lib/k8sgu/incoming || true") == ""
     print(f"from no instance to verified: {time.monotonic() - began:.0f} s, of which site.yml {made_s:.0f} s")
 

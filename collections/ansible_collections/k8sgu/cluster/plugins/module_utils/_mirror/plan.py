@@ -33,7 +33,7 @@ class Options:
 
     source: str
     architectures: tuple[str, ...]
-    selectors: Mapping[str, Any]  # container_runtime, pod_network, demo
+    selectors: Mapping[str, Any]  # release.SELECTORS
     verify: bool = False
 
 

@@ -39,7 +39,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.plan import 
     wanted,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.progress import Progress, Say
-from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import Release, find_release
+from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.release import SELECTORS, Release, find_release
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.store import Store
 from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.transport import Limits, probe
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
@@ -98,7 +98,7 @@ def complete(params: Mapping[str, Any], check_mode: bool, say: Say) -> Outcome:
     options = Options(
         source=params["source"],
         architectures=tuple(params["architectures"]),
-        selectors={name: params[name] for name in ("container_runtime", "pod_network", "demo")},
+        selectors={name: params[name] for name in SELECTORS},
         verify=params["verify"],
     )
     wants = wanted(release, options)

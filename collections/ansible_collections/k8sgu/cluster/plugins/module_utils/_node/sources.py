@@ -13,7 +13,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._mirror.registry imp
 
 # The controller's own; and what only control-plane nodes run.
 ON_NO_NODE = ("kubectl",)
-ON_CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+ON_CONTROL_PLANE = ("age", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
 def sources(
