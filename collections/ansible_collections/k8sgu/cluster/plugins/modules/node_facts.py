@@ -11,7 +11,8 @@ short_description: Reads the facts of a node that the roles need
 version_added: 0.1.0
 description:
   - Reads the cgroup version, limits, memory and distribution of a node in one execution, in a tenth of the time of Ansible's own facts.
-  - The roles use it to choose the runtime's limits and to keep the cgroup driver of a node with pods, see U(https://kubernetes.io/docs/setup/production-environment/container-runtimes/).
+  - The roles use it to choose the runtime's limits and to keep the cgroup driver of a node with pods, see
+    U(https://kubernetes.io/docs/setup/production-environment/container-runtimes/).
   - Its own files are in the memory of the node (C(/dev/shm)), so that a node is read whose disks are full or read-only.
 author:
   - The k8sgu authors (@k8sgu)

@@ -425,7 +425,7 @@ def kept(s3: S3, tmp_path: Path) -> Path:
     for name in ("pki/kubernetes-ca.pem", "pki/kubernetes-ca-key.pem", "secrets/backup-identity.txt"):
         (state / name).parent.mkdir(parents=True, exist_ok=True)
         (state / name).write_text(name)
-    options = {name: option.get("default") for name, option in cluster_backup.ARGUMENT_SPEC.items()}
+    options = {name: option.get("default") for name, option in cluster_backup.ARGUMENT_SPECS["cluster_backup"].items()}
     given = {"state": "made", "cluster": "demo", "state_dir": str(state), "path": str(tmp_path / "made")}
     made = carry_out(cluster_backup.MODULE, Call({**options, **given, "passphrase": WORD}))
     assert call(s3, "stored", path=made["path"])["changed"]

@@ -24,8 +24,8 @@ from test_ec2_cluster_policy import Caller, actions, enforce
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2 import context, policy, session
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.description import Description, DescriptionError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._ec2.run import Refused, RunFailed
-from ansible_collections.k8sgu.cluster.tests.iam_evaluation import ALLOWED, decide
 from ec2lab.api.consistency import Lag
+from ec2lab.api.policies import ALLOWED, decide
 
 NAME = "demo-backups"
 SMALL: dict[str, Any] = {"pools": [pool("control_plane", 1), pool("workers", 0)], "backup_bucket": NAME}

@@ -142,7 +142,7 @@ def test_a_quota_that_is_used_up(etcd: etcd_cluster.Etcd, cut: str) -> None:
     )
     assert saved.get("changed"), saved
     refused = space(etcd)
-    assert refused["failed"] and "etcd has used up its quota (cp-0: 2" in refused["msg"]
+    assert refused["failed"] and "etcd has used up its quota (cp-0: " in refused["msg"]
     planned = space(etcd, "writable", check=True)
     assert (steps(planned)[0], steps(planned)[-1]) == ("compact etcd's history", "clear the alarm NOSPACE")
     assert planned["alarm"] is False and not takes_writes(etcd)
