@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(600)
 
 MIB = 1 << 20
 QUOTA = 24 * MIB
-WAIT_S = 20
+WAIT_S = 60
 # What was proposed to a leader while another one takes over can be dropped, and whoever wrote it learns so.
 PER_ELECTION = 2
 

@@ -50,6 +50,8 @@ def play(
         "k8sgu_state_dir": str(hosts.parent / "state"),
         "k8sgu_vpc_cidr": "10.99.0.0/16",
         "k8sgu_admin_cidrs": ["203.0.113.7/32"],
+        # For the 8 GiB of a node that no role made.
+        "k8sgu_etcd_quota_bytes": 256 << 20,
         **variables,
     }
     return ansible_program.run_playbook(
