@@ -45,7 +45,7 @@ EXAMPLES = r"""
 - name: Make the key for snapshots in the bucket
   k8sgu.cluster.backup_key:
     path: .state/demo/secrets/backup-identity.txt
-    public_path: .state/demo/secrets/backup-recipient.txt
+    public_path: .state/demo/secrets/backup-recipient.pub
 """
 
 RETURN = r"""

@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.k8sgu.cluster.plugins.module_utils._backup import key
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
 
-NAMES = ("backup-identity.txt", "backup-recipient.txt")
+NAMES = ("backup-identity.txt", "backup-recipient.pub")
 
 
 def run(directory: Path, check_mode: bool = False) -> dict[str, Any]:
