@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files import ensure
 
 FORMAT = 1
 MANIFEST = "backup.json"
+SUFFIX = ".tar.age"
 STATE, SNAPSHOTS = "state", "snapshots"
 BIRTH = "birth.json"
 # What a run makes again, what was opened from an earlier backup, and what the next cluster must not be told: that it
@@ -39,6 +41,11 @@ class Manifest:
     fixed: dict[str, Any]
     snapshots: list[str]
     format: int = FORMAT
+
+
+def names_of(cluster: str) -> re.Pattern[str]:
+    """What the backups of a cluster are named: after it, and the time (UTC)."""
+    return re.compile(rf"{re.escape(cluster)}-\d{{8}}T\d{{6}}Z{re.escape(SUFFIX)}")
 
 
 def files(state: Path) -> list[Path]:

@@ -13,7 +13,6 @@ import datetime
 import io
 import json
 import os
-import re
 import shutil
 import threading
 from pathlib import Path
@@ -38,7 +37,6 @@ with contextlib.suppress(ImportError):  # `run` checks for it before anything he
     import pyrage
 
 _TIME = "%Y%m%dT%H%M%SZ"
-SUFFIX = ".tar.age"
 # By which a second call knows that this backup was opened.
 OPENED = "opened.json"
 _MIB = 2**20
@@ -77,7 +75,7 @@ def _made(call: Call) -> dict[str, Any]:
     size = sum(path.stat().st_size for path in [*found, *snapshots])
     _room(directory, size, bool(options["passphrase"]))
     now = datetime.datetime.now(datetime.timezone.utc)
-    name = f"{options['cluster']}-{now.strftime(_TIME)}{SUFFIX}"
+    name = f"{options['cluster']}-{now.strftime(_TIME)}{content.SUFFIX}"
     path = directory / name
     older = _older(directory, options["cluster"], options["keep"])
     result: dict[str, Any] = {
@@ -176,7 +174,7 @@ def _room(directory: Path, size: int, passphrase: bool) -> None:
 
 def _older(directory: Path, cluster: str, keep: int) -> list[Path]:
     """This cluster's backups that are too many beside a new one, the oldest first."""
-    pattern = re.compile(rf"{re.escape(cluster)}-\d{{8}}T\d{{6}}Z{re.escape(SUFFIX)}")
+    pattern = content.names_of(cluster)
     if keep < 1 or not directory.is_dir():
         return []
     found = sorted(path for path in directory.iterdir() if pattern.fullmatch(path.name))

@@ -9,13 +9,12 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html#ErrorCodeLis
 from __future__ import annotations
 
 import contextlib
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Callable, Sequence
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._backup import age
+from ansible_collections.k8sgu.cluster.plugins.module_utils._backup import age, content
 from ansible_collections.k8sgu.cluster.plugins.module_utils._backup.age import AgeError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._bucket.options import ARGUMENT_SPEC, RULES
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import buckets
@@ -213,7 +212,7 @@ def _fetched(call: Call) -> dict[str, Any]:
 def _stored(call: Call) -> dict[str, Any]:
     options = call.options
     path = Path(options["path"])
-    if not _backup_name(options["cluster"]).fullmatch(path.name):
+    if not content.names_of(options["cluster"]).fullmatch(path.name):
         raise AwsError(f"path: {path} is not named as backups of {options['cluster']} are (cluster_backup)")
     sha256 = sha256_of(str(path))
     size = path.stat().st_size
@@ -244,14 +243,10 @@ def _snapshots(bucket: Bucket, cluster: str) -> list[tuple[str, Stored]]:
 
 def _backups(bucket: Bucket, cluster: str) -> list[Stored]:
     """Those of the state directory, the newest first."""
-    name = _backup_name(cluster)
+    name = content.names_of(cluster)
     found = [one for one in bucket.listed(buckets.state_prefix(cluster)) if name.fullmatch(one.name)]
     # Their names begin with the cluster's, and then the time.
     return sorted(found, key=lambda one: one.name, reverse=True)
-
-
-def _backup_name(cluster: str) -> re.Pattern[str]:
-    return re.compile(rf"{re.escape(cluster)}-\d{{8}}T\d{{6}}Z\.tar\.age")
 
 
 def _shown(stored: Stored, name: str) -> dict[str, Any]:
