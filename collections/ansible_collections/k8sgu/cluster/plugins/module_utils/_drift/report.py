@@ -25,7 +25,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries i
     require,
 )
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
-from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import certificate_scan
+from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import certificate_scan, issued
 
 NO_NODE = "no control-plane node answered with etcd's members"
 
@@ -93,7 +93,7 @@ def tell(
     for column, name in ((asked.instances, "EC2"), (asked.nodes, "Kubernetes"), (asked.members, "etcd")):
         if column.problem:
             found.append(Finding("unknown", name, "an answer", column.problem))
-    known = certificates.authorities(authorities)
+    known = issued.authorities(authorities)
     all_rows = rows(asked)
     found += [hole for row in all_rows for hole in row.holes]
     for name, item in sorted(machines.items()):

@@ -28,7 +28,18 @@ _ENTRY: dict[str, dict[str, Any]] = {
     "backup": {"type": "bool"},
 }
 
+SERVICE_ACCOUNT = "service-account"
+# What can be rotated: the CAs, and the key that signs service-account tokens.
+ROTATED = ("kubernetes-ca", "etcd-ca", "front-proxy-ca", "kubelet-client-ca", SERVICE_ACCOUNT)
+# In the order in which they are taken.
+ROTATION_STEPS = ("added", "promoted", "dropped")
+
 ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
+    "ca_rotation": {
+        "path": {"type": "path", "required": True},
+        "names": {"type": "list", "elements": "str", "choices": list(ROTATED), "default": []},
+        "state": {"type": "str", "choices": ["planned", *ROTATION_STEPS, "finished"], "default": "planned"},
+    },
     "certificate_scan": {"paths": {"type": "list", "elements": "path", "required": True}},
     "cfssl_cert": {
         **_ENTRY,

@@ -81,8 +81,7 @@ def plan(private: bytes | None, public: bytes | None, algorithm: str, size: int,
         )
     if public is None:
         return Plan(False, [], ["the public key is written"])
-    ours = public_pem(key)
-    others = [block for block in _PUBLIC_KEY.findall(public) if block.strip() != ours.strip()]
+    others = _others(key, public)
     if len(others) == len(_PUBLIC_KEY.findall(public)):
         return Plan(False, others, ["the private key's public key is added"])
     return Plan(False, None, [])
@@ -129,6 +128,16 @@ def public_pem(key: Any) -> bytes:
             serialization.PublicFormat.SubjectPublicKeyInfo,
         )
     )
+
+
+def other_keys(private: bytes, public: bytes, path: str) -> bytes:
+    """The public keys in `public`, as PEM, that are not the one of `private`. Raises SigningKeyError."""
+    return b"".join(block.strip() + b"\n" for block in _others(_load(private, path), public))
+
+
+def _others(key: Any, public: bytes) -> list[bytes]:
+    ours = public_pem(key).strip()
+    return [block for block in _PUBLIC_KEY.findall(public) if block.strip() != ours]
 
 
 def _load(content: bytes, path: str) -> Any:

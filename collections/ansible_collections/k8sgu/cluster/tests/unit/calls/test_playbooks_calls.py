@@ -26,6 +26,7 @@ WHOLE = {
     "open_backup",
     "restore",
     "restore_drill",
+    "rotate_ca",
     "rotate_encryption_key",
     "security_report",
 }

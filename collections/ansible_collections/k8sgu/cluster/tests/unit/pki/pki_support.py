@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki.cfssl_cert import ensure
+
+_CALLS = ("open", "fchmod", "fsync", "replace", "unlink", "mkdir", "chmod")
 
 CONFIG = {
     "signing": {
@@ -58,3 +63,34 @@ def picture(directory: Path) -> dict[str, tuple[int, bytes]]:
         str(path.relative_to(directory)): (path.lstat().st_mode, path.read_bytes() if path.is_file() else b"")
         for path in directory.rglob("*")
     }
+
+
+def killed_at(step: int, work: Callable[[], object]) -> bool:
+    """Run `work` in a process that is killed when it makes its system call number `step`; whether it was."""
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def counted(real: Callable[..., object]) -> Callable[..., object]:
+            def replaced(*args: object, **kwargs: object) -> object:
+                nonlocal count
+                if count == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                count += 1
+                return real(*args, **kwargs)
+
+            return replaced
+
+        for name in _CALLS:
+            setattr(os, name, counted(getattr(os, name)))
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    _child, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return True
+    assert os.WEXITSTATUS(status) == 0
+    return False

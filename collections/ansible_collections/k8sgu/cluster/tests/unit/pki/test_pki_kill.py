@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pki_support import CONFIG, call
+from pki_support import CONFIG, call, killed_at
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils import _files
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import pending_files
 from ansible_collections.k8sgu.cluster.plugins.module_utils._pki import certificates, keys
-
-CALLS = ("open", "fchmod", "fsync", "replace", "unlink", "mkdir", "chmod")
 
 
 def entries(pki: Path, host: str) -> dict[str, Any]:
@@ -28,37 +23,6 @@ def entries(pki: Path, host: str) -> dict[str, Any]:
             {"name": "web", "csr": {"CN": "web", "hosts": [host]}},
         ],
     }
-
-
-def killed_at(step: int, work: Callable[[], object]) -> bool:
-    """Run `work` in a process that is killed when it makes its system call number `step`; whether it was."""
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def counted(real: Callable[..., object]) -> Callable[..., object]:
-            def replaced(*args: object, **kwargs: object) -> object:
-                nonlocal count
-                if count == step:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                count += 1
-                return real(*args, **kwargs)
-
-            return replaced
-
-        for name in CALLS:
-            setattr(os, name, counted(getattr(os, name)))
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    _child, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return True
-    assert os.WEXITSTATUS(status) == 0
-    return False
 
 
 def pair(pki: Path, name: str) -> tuple[certificates.Certificate, bytes] | None:
