@@ -133,7 +133,7 @@ def test_the_first_node_serves_what_the_others_need_and_cannot_fetch(
     assert served(found) == expected
     url = given.get("k8sgu_mirror_url") or ("https://10.0.0.4:5443" if expected else "")
     assert found["k8sgu_files_url"] == url
-    assert found["k8sgu_files_ca"] == ("/pki/kubernetes-ca.pem" if expected else "")
+    assert found["k8sgu_files_ca"] == ("/pki/kubernetes-ca-bundle.pem" if expected else "")
     assert found["k8sgu_node_mirror"]["host"] == ("a" if expected else "")
     # Also where it serves nothing: what names it on nodes is removed by it.
     assert found["k8sgu_node_mirror"]["address"] == "10.0.0.4:5443"
