@@ -42,6 +42,7 @@ ON_NODES = {
     "etcd_version",
     "node_facts",
     "node_reset",
+    "pod_credentials",
     "preflight_node",
     "security_facts",
     "upgrade_facts",
