@@ -83,7 +83,7 @@ class Pair:
 def issue(
     name: str, organization: str = "", issuer: Pair | None = None, host: str = "localhost", minutes: int = 1440
 ) -> Pair:
-    """A certificate that began five minutes ago and has `minutes` left, usable on 127.0.0.1 and `host`; without an issuer it is an authority."""
+    """A certificate that has `minutes` left, usable on 127.0.0.1 and `host`; without an issuer it is an authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
     if organization:
