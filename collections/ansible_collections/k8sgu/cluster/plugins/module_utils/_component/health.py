@@ -3,6 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Health checks of a component, repeated until they succeed or time out."""
 
+# Paths are text here, as in the options and in results.
+# ruff: noqa: PTH123
+
 from __future__ import annotations
 
 import contextlib
@@ -44,6 +47,35 @@ def probe(health: Health, timeout: float = _ATTEMPT_TIMEOUT_S) -> str | None:
         return f"{type(error).__name__}: {error}"
     except ComponentError as error:
         return str(error)
+    return None
+
+
+def presented(health: Health, timeout: float = _ATTEMPT_TIMEOUT_S) -> str | None:
+    """Asks each server of `serves` for its certificate; returns None when it is the one in the file.
+
+    Who signed it is not asked: it is compared byte by byte.
+    """
+    if not health.serves:
+        return None
+    import ssl
+
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        if health.cert:
+            context.load_cert_chain(health.cert, health.key)
+        for one in health.serves:
+            with open(one["certificate"], encoding="ascii") as stream:
+                first, end, _rest = stream.read().partition(ssl.PEM_FOOTER)
+            wanted = ssl.PEM_cert_to_DER_cert(first[first.find(ssl.PEM_HEADER) :] + end)
+            host, _colon, port = one["address"].rpartition(":")
+            with socket.create_connection((host.strip("[]"), int(port)), timeout) as connection, context.wrap_socket(
+                connection, server_hostname=host.strip("[]")
+            ) as secured:
+                if secured.getpeercert(binary_form=True) != wanted:
+                    return f"{one['address']} presents another certificate than {one['certificate']}"
+    except (OSError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
     return None
 
 
