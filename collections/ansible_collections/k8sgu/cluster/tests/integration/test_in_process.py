@@ -71,6 +71,7 @@ ALONE: dict[str, tuple[str, dict[str, Any], str]] = {
         {"kubeconfig": "nowhere", "name": "set", "state": "absent"},
         "nowhere does not exist",
     ),
+    "nothing to restart": ("workload_restart", {"kubeconfig": "nowhere", "mark": "a"}, "nowhere does not exist"),
     "nothing to drain": ("node_drain", {"kubeconfig": "nowhere", "record": "record", "nodes": ["a"]}, ""),
     "nobody to ask": (
         "node_drain",

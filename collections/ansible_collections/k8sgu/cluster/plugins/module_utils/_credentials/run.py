@@ -45,9 +45,8 @@ def run(call: Call) -> dict[str, Any]:
         if not found.lags or time.monotonic() >= deadline:
             break
         time.sleep(min(options["interval"], max(0.0, deadline - time.monotonic())))
-    result = {"changed": False, "pods": found.pods, "lagging": [lag._asdict() for lag in found.lags]}
-    for lag in result["lagging"]:
-        del lag["never"]
+    lagging = [{"pod": lag.pod, "volume": lag.volume, "file": lag.file, "has": lag.has} for lag in found.lags]
+    result = {"changed": False, "pods": found.pods, "lagging": lagging}
     if found.expired:
         more = f" and {len(found.expired) - SHOWN} more" if len(found.expired) > SHOWN else ""
         call.warnings.append(

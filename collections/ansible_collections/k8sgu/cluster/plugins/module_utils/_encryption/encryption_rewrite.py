@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import choice as choices
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.keys import KeysError
@@ -20,9 +20,9 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileEr
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import ApiError, Client
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconfig import load
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.lists import every
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
 
-PAGE = 500
 WORKERS = 8
 
 
@@ -54,7 +54,7 @@ def _rewrite_all(call: Call, counts: dict[str, dict[str, int]]) -> None:
         if resource in gone and not exists(client, resource):
             continue
         if call.check_mode:
-            found, stale = sum(1 for _item in objects(client, collection_path(client, resource))), 0
+            found, stale = sum(1 for _item in every(client, collection_path(client, resource))), 0
         else:
             found, stale = rewrite(client, resource)
         counts[resource] = {"found": found, "rewritten": stale}
@@ -88,20 +88,6 @@ def exists(client: Client, resource: str) -> bool:
     return True
 
 
-def objects(client: Client, path: str) -> Iterator[dict[str, Any]]:
-    """Every object of a collection, read page by page."""
-    query = {"limit": str(PAGE)}
-    while True:
-        page = client.get(path, query)
-        version, kind = page["apiVersion"], page["kind"].removesuffix("List")
-        for item in page["items"]:
-            yield {"apiVersion": version, "kind": kind, **item}
-        token = page["metadata"].get("continue")
-        if not token:
-            return
-        query = {"limit": str(PAGE), "continue": token}
-
-
 def object_path(path: str, item: dict[str, Any]) -> str:
     """The API path of an object of the collection at `path`."""
     base, _slash, plural = path.rpartition("/")
@@ -125,7 +111,7 @@ def rewrite(client: Client, resource: str) -> tuple[int, int]:
     """Rewrites one resource; returns (number of objects, number of stale ones)."""
     path = collection_path(client, resource)
     with ThreadPoolExecutor(max_workers=WORKERS) as pool:
-        stale = list(pool.map(lambda item: store_again(client, path, item), objects(client, path)))
+        stale = list(pool.map(lambda item: store_again(client, path, item), every(client, path)))
     return len(stale), sum(stale)
 
 

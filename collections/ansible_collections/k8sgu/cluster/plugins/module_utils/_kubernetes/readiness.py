@@ -37,7 +37,8 @@ def condition(body: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     return next((entry for entry in conditions if entry.get("type") == kind), {})
 
 
-def _observed(body: dict[str, Any]) -> bool:
+def observed(body: dict[str, Any]) -> bool:
+    """Whether the controller that sets the status has seen the object as it is."""
     return int((body.get("status") or {}).get("observedGeneration") or 0) >= int(
         body["metadata"].get("generation") or 0
     )
@@ -56,7 +57,7 @@ _UNSEEN = Readiness(False, "its controller has not yet seen this version; is the
 
 
 def _deployment(body: dict[str, Any]) -> Readiness:
-    if not _observed(body):
+    if not observed(body):
         return _UNSEEN
     progress = condition(body, "Progressing")
     if progress.get("reason") == "ProgressDeadlineExceeded":
@@ -72,14 +73,14 @@ def _deployment(body: dict[str, Any]) -> Readiness:
 
 
 def _replica_set(body: dict[str, Any]) -> Readiness:
-    if not _observed(body):
+    if not observed(body):
         return _UNSEEN
     wanted, ready = _replicas(body), _count(body, "readyReplicas")
     return _READY if ready >= wanted else Readiness(False, f"{ready} of {wanted} replicas ready")
 
 
 def _daemon_set(body: dict[str, Any]) -> Readiness:
-    if not _observed(body):
+    if not observed(body):
         return _UNSEEN
     wanted, updated = _count(body, "desiredNumberScheduled"), _count(body, "updatedNumberScheduled")
     strategy = ((body.get("spec") or {}).get("updateStrategy") or {}).get("type")
@@ -90,7 +91,7 @@ def _daemon_set(body: dict[str, Any]) -> Readiness:
 
 
 def _stateful_set(body: dict[str, Any]) -> Readiness:
-    if not _observed(body):
+    if not observed(body):
         return _UNSEEN
     wanted, ready = _replicas(body), _count(body, "readyReplicas")
     strategy = (body.get("spec") or {}).get("updateStrategy") or {}

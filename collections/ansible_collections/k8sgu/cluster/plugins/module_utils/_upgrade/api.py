@@ -16,6 +16,7 @@ from typing import Any
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import ApiError, Client
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconfig import load
+from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.lists import METADATA
 from ansible_collections.k8sgu.cluster.plugins.module_utils._upgrade import objects
 from ansible_collections.k8sgu.cluster.plugins.module_utils._upgrade.model import Api
 
@@ -33,7 +34,6 @@ _WEBHOOKS = (
 )
 # A load balancer sends each new connection to any server. With 15 a server, one of five is missed once in a million.
 _TRIES = 15
-_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 # Enough to know who writes objects of a kind.
 _OBJECTS = "500"
 _MERGE = "application/merge-patch+json"
@@ -118,12 +118,13 @@ def _managers(client: Client, item: Mapping[str, str]) -> list[str]:
     try:
         preferred = client.get(f"/apis/{group}")["preferredVersion"]["version"] if group else "v1"
         base = f"/apis/{group}/{preferred}" if group else "/api/v1"
-        answer = client.get(f"{base}/{item['resource']}", {"limit": _OBJECTS}, accept=_METADATA)
+        answer = client.get(f"{base}/{item['resource']}", {"limit": _OBJECTS}, accept=METADATA)
     except (ApiError, KeyError):
         return []  # the resource exists in this version alone, or the version was turned off since
     wrote: dict[str, list[str]] = {}
     old = f"{group}/{version}" if group else version
-    for one in answer["items"]:
+    # Without objects, a list of metadata has null.
+    for one in answer["items"] or ():
         metadata = one["metadata"]
         name = "/".join(part for part in (metadata.get("namespace"), metadata["name"]) if part)
         for entry in metadata.get("managedFields") or ():

@@ -19,7 +19,7 @@ class Api:
     def __init__(self, stale=(), failing=None):
         self.stale, self.failing, self.written = set(stale), failing or {}, []
 
-    def get(self, path, query=None):
+    def get(self, path, query=None, accept=""):
         if path == "/apis":
             return GROUPS
         if path == "/apis/example.org/v1/things":
@@ -59,7 +59,7 @@ def test_any_other_error_ends_it():
 )
 def test_a_resource_that_was_dropped_may_be_gone_itself(resource, there):
     class Asked(Api):
-        def get(self, path, query=None):
+        def get(self, path, query=None, accept=""):
             return super().get(path, query or {}) if path != "/api/v1/secrets" else {}
 
     assert rewrite.exists(Asked(), resource) is there

@@ -61,6 +61,7 @@ CONTROLLER_ALONE = {
     "verify_cluster",
     "verify_policies",
     "verify_report",
+    "workload_restart",
 }
 
 
