@@ -21,7 +21,7 @@ from test_security import hosts, kubectl, on, playbook
 __all__ = ["hosts", "on"]  # fixtures
 pytestmark = pytest.mark.timeout(1800)
 
-OLD, NEW = "1.36.4", "1.37.2"
+OLDER, OLD, NEW = "1.35.9", "1.36.4", "1.37.2"
 ETCD = {OLD: "3.6", NEW: "3.7"}
 UP = {"k8sgu_kubernetes_version": NEW}
 FINISH = {**UP, "k8sgu_upgrade_finish": True}
@@ -33,6 +33,7 @@ PKI = "/etc/kubernetes/pki"
 AS_API_SERVER = (
     f"curl -s --cacert {PKI}/ca.crt --cert {PKI}/apiserver-kubelet-client.crt --key {PKI}/apiserver-kubelet-client.key"
 )
+KUBELETS = "/opt/k8sgu/kubelet"
 # The new kubelet does not start on this node, and the old one does.
 BROKEN = "/etc/systemd/system/kubelet.service.d/k8sgu-test.conf"
 BREAKS = f"[Service]\nExecStartPre=/bin/sh -c '! readlink /opt/k8sgu/kubelet/current | grep -F {NEW}'\n"
@@ -129,9 +130,12 @@ def test_a_node_that_cannot_take_it_serves_as_before(hosts, on, tmp_path):
 
 def test_the_nodes_follow(hosts, on, tmp_path):
     groups, _variables = hosts
+    # As an upgrade before the last one has left it.
+    on("worker", f"cp -r {KUBELETS}/{OLD} {KUBELETS}/{OLDER}")
     with clients(tmp_path, hosts, 2):
         playbook(UPGRADE, **FINISH)
     assert set(kubelets().values()) == {NEW}
+    assert set(on("worker", f"ls {KUBELETS}").split()) == {"current", OLD, NEW}
     assert [drivers(on, name) for name in groups["worker"]] == [{"systemd"}] * 2
 
 
