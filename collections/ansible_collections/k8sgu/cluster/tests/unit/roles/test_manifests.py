@@ -52,6 +52,7 @@ VARIABLES: dict[str, Any] = {
     "verify_database_image": "database:1",
     "verify_database_password": "secret",
     "verify_policy_nodes": NODES,
+    "worker_described": NODES,
 }
 # What a probe leaves to a machine that is slow: an emulated one, or one whose processors have other work.
 # https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/
