@@ -85,7 +85,7 @@ def may_list(resource, namespace):
 
 
 def test_it_runs_where_it_should(hosts):
-    """Two pods on two nodes, and nothing that is not verified."""
+    """Two pods where there are two nodes, and nothing that is not verified."""
     groups, _variables = hosts
     nodes = sorted(name for group in groups.values() for name in group)
     found = [pod for pod in servers() if "deletionTimestamp" not in pod["metadata"]]
