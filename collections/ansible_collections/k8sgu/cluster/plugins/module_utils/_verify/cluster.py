@@ -289,9 +289,11 @@ class ClusterChecks:
             problems = metrics.missing(self.nodes, self.client.get(metrics.NODES)["items"], probes, told)
             seen, shown = "; ".join(problems), len(told)
         if not seen:
-            printed = self.kubectl.top_nodes().splitlines()
-            unknown = [node for node in self.nodes if not any(line.split()[:1] == [node] for line in printed)]
-            seen = f"kubectl top nodes leaves out {', '.join(unknown)}" if unknown else ""
+            # A node that kubectl knows nothing of has `<unknown>` in its line.
+            lines = [line.split() for line in self.kubectl.top_nodes().splitlines()]
+            shows = {line[0] for line in lines if line and "<unknown>" not in line}
+            unknown = [node for node in self.nodes if node not in shows]
+            seen = f"kubectl top nodes knows nothing of {', '.join(unknown)}" if unknown else ""
         return Check(
             "kubectl top shows what every node and its pods use",
             not seen,

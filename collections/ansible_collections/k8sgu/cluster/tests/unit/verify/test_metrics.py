@@ -129,7 +129,13 @@ class Top:
     ("api", "printed", "passes", "seen"),
     [
         (Api(True, BOTH), "control 120m 6% 900Mi 20%\nworker 90m 4% 700Mi 18%\n", True, "those of 2 nodes and 2 pods"),
-        (Api(True, BOTH), "control 120m 6% 900Mi 20%\n", False, "kubectl top nodes leaves out worker"),
+        (Api(True, BOTH), "control 120m 6% 900Mi 20%\n", False, "kubectl top nodes knows nothing of worker"),
+        (
+            Api(True, BOTH),
+            "control 120m 6% 900Mi 20%\nworker <unknown> <unknown> <unknown> <unknown>\n",
+            False,
+            "kubectl top nodes knows nothing of worker",
+        ),
         (Api(True, BOTH[:1]), "", False, "worker has no cpu and memory"),
         (Api(False, []), "", False, "metrics-server is not there"),
     ],
