@@ -247,9 +247,16 @@ options:
             type: bool
             default: true
           reload:
-            description: Whether a change reloads the units (C(systemctl reload)) instead of restarting them.
+            description:
+              - Whether a change reloads the units (C(systemctl reload)) instead of restarting them.
+              - A unit that has not come up, or fails its health check before the change, is restarted.
             type: bool
             default: false
+          restart_on:
+            description:
+              - Text for what of the file the units must be restarted for, where O(components[].files[].reload) or
+                O(components[].files[].restart=false) holds for the rest. They are restarted when they were started with another text.
+            type: str
           validate:
             description: Command that must accept the new content before the file is replaced; C(%s) is the path of a temporary file with it.
             type: str
@@ -328,6 +335,22 @@ options:
             description: Command, a list of arguments, that must exit with status 0.
             type: list
             elements: str
+          serves:
+            description:
+              - Servers and the certificates that they must present, for programs that are to read a renewed one anew.
+              - Who signed it does not matter. O(components[].health.cert) is offered to servers that ask for a client's.
+            type: list
+            elements: dict
+            default: []
+            suboptions:
+              address:
+                description: The server as V(host:port), an IPv6 address in brackets.
+                type: str
+                required: true
+              certificate:
+                description: File on the node whose first certificate the server presents.
+                type: path
+                required: true
           timeout:
             description: Seconds until the component counts as unhealthy.
             type: int

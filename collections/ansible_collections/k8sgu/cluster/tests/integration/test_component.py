@@ -766,6 +766,50 @@ def test_killed_at_a_known_point_and_run_again(greeter: Greeter, point: str) -> 
     assert "undo" not in greeter.state()
 
 
+def test_killed_before_a_reload_and_run_again(greeter: Greeter) -> None:
+    """The next run reloads, since nobody has read the new file, and restarts nothing."""
+    marker = f"/run/{greeter.name}.marker"
+    reloaded = {"dest": f"/etc/{greeter.name}/reloaded", "content": "1", "reload": True}
+    greeter.files = [reloaded]
+    greeter.extra = {"on_change": [["sh", "-c", f"touch {marker}; if [ -e {marker}.block ]; then sleep 60; fi"]]}
+    greeter.run()
+    pid = greeter.pid()
+    greeter.node.run(f"rm {marker}; touch {marker}.block")
+    greeter.files = [{**reloaded, "content": "2"}]
+    killer = kill_when(greeter.node, f"[ -e {marker} ]")
+    process = greeter.start()
+    assert killer.wait(timeout=60) == 0
+    process.communicate(timeout=120)
+    assert greeter.node.run(f"cat /etc/{greeter.name}/reloaded") == "2"
+    assert greeter.answer() == "1.0 hello 0"
+    greeter.node.run(f"rm {marker}.block")
+    predicted = greeter.run("--check")
+    assert f"reload {greeter.name}.service: it has not yet read its changed files" in predicted.reasons
+    assert greeter.run().reasons == predicted.reasons
+    assert (greeter.pid(), greeter.answer()) == (pid, "1.0 hello 1")
+    assert not greeter.run().changed
+
+
+def test_what_does_not_work_is_restarted_where_it_would_be_reloaded(greeter: Greeter) -> None:
+    reloaded = {"dest": f"/etc/{greeter.name}/reloaded", "content": "1", "reload": True}
+    greeter.files = [reloaded]
+    ill = f"/run/{greeter.name}.ill"
+    check = {"command": ["sh", "-c", f"! [ -e {ill} ]"], "timeout": 20}
+    # Its next start cures it.
+    cure = greeter.description()["unit"]
+    cure = {**cure, "content": cure["content"].replace("[Service]", f"[Service]\nExecStartPre=+/bin/rm -f {ill}")}
+    greeter.extra = {"health": check, "unit": cure}
+    greeter.run()
+    pid = greeter.pid()
+    greeter.node.run(f"touch {ill}")
+    greeter.files = [{**reloaded, "content": "2"}]
+    predicted = greeter.run("--check")
+    assert f"restart {greeter.name}.service: /etc/{greeter.name}/reloaded changed, and it is not" in predicted.reasons
+    assert greeter.run().reasons == predicted.reasons
+    assert greeter.pid() != pid
+    assert not greeter.run().changed
+
+
 def test_a_killed_unhealthy_run_is_rolled_back_to_what_worked_last(greeter: Greeter) -> None:
     """The way back is kept on the node, so that it survives the run that was to walk it."""
     greeter.run()

@@ -294,7 +294,8 @@ class Application:
 
 
 def _healthy(component: Component, wanted: list[str], limit: float) -> str | None:
-    answer = health.probe(present(component.health, "the caller has checked"), limit)
+    check = present(component.health, "the caller has checked")
+    answer = health.probe(check, limit) or health.presented(check, limit)
     if answer is not None:
         return answer
     for name, state in systemd.show(wanted).items():

@@ -3,6 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Health checks of a component, repeated until they succeed or time out."""
 
+# Paths are text here, as in the options and in results.
+# ruff: noqa: PTH123
+
 from __future__ import annotations
 
 import contextlib
@@ -22,6 +25,7 @@ _PAUSE_SHARE = 0.1
 _HOPELESS_EVERY_S = 0.5
 _ATTEMPT_TIMEOUT_S = 5.0
 _SHOWN_BYTES = 300
+_PATIENCE_S = 20.0
 
 
 def probe(health: Health, timeout: float = _ATTEMPT_TIMEOUT_S) -> str | None:
@@ -44,6 +48,50 @@ def probe(health: Health, timeout: float = _ATTEMPT_TIMEOUT_S) -> str | None:
         return f"{type(error).__name__}: {error}"
     except ComponentError as error:
         return str(error)
+    return None
+
+
+def works(health: Health, patience: float = _PATIENCE_S) -> bool:
+    """Whether the check succeeds within `patience` seconds, since a busy machine may be late with an answer.
+
+    A certificate that is not accepted is no matter of time.
+    """
+    last = ""
+
+    def attempt(limit: float) -> str | None:
+        nonlocal last
+        last = probe(health, limit) or ""
+        return last or None
+
+    return wait(attempt, patience, lambda: "CERTIFICATE" in last) is None
+
+
+def presented(health: Health, timeout: float = _ATTEMPT_TIMEOUT_S) -> str | None:
+    """Asks each server of `serves` for its certificate; returns None when it is the one in the file.
+
+    Who signed it is not asked: it is compared byte by byte.
+    """
+    if not health.serves:
+        return None
+    import ssl
+
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        if health.cert:
+            context.load_cert_chain(health.cert, health.key)
+        for one in health.serves:
+            with open(one["certificate"], encoding="ascii") as stream:
+                first, end, _rest = stream.read().partition(ssl.PEM_FOOTER)
+            wanted = ssl.PEM_cert_to_DER_cert(first[first.find(ssl.PEM_HEADER) :] + end)
+            host, _colon, port = one["address"].rpartition(":")
+            with socket.create_connection((host.strip("[]"), int(port)), timeout) as connection, context.wrap_socket(
+                connection, server_hostname=host.strip("[]")
+            ) as secured:
+                if secured.getpeercert(binary_form=True) != wanted:
+                    return f"{one['address']} presents another certificate than {one['certificate']}"
+    except (OSError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
     return None
 
 

@@ -36,7 +36,10 @@ def error_text(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class File:
-    """A file; `content` None means that it is to be absent."""
+    """A file; `content` None means that it is to be absent.
+
+    `restart_on`: text for what of the file restarts the units, beside its effect, which is that of the rest.
+    """
 
     dest: str
     content: bytes | None
@@ -46,6 +49,7 @@ class File:
     secret: bool = False
     effect: str = RESTART
     validate: str | None = None
+    restart_on: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class Health:
-    """A health check; one of url, tcp, unix and command is set; `timeout` in seconds."""
+    """A health check; one of url, tcp, unix and command is set; `timeout` in seconds.
+
+    serves: the certificates that servers present, as `address` (host:port) and `certificate` (a path on the node).
+    """
 
     url: str | None = None
     expect_status: int = 200
@@ -121,9 +128,14 @@ class Health:
     tcp: str | None = None
     unix: str | None = None
     command: list[str] | None = None
+    serves: list[dict[str, str]] = field(default_factory=list)
     timeout: int = 60
 
     def describe(self) -> str:
+        served = "".join(f", and {one['address']} to present {one['certificate']}" for one in self.serves)
+        return self._describe() + served
+
+    def _describe(self) -> str:
         if self.url:
             return f"{self.url} to answer {self.expect_status}" + (
                 f" with {self.expect_body!r} in the body" if self.expect_body else ""

@@ -12,7 +12,7 @@ import grp
 import os
 from dataclasses import dataclass, field
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._component import accounts, systemd, undo
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component import accounts, health, systemd, undo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import record as records
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Artifact, Component, Directory, File
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.packages import package_states
@@ -26,7 +26,10 @@ ROOT_ONLY_EXECUTABLE = 0o755
 
 @dataclass(frozen=True)
 class Current:
-    """`paths` has files, links, units and directories; `binaries` the SHA-256 of each program, empty if missing."""
+    """`paths` has files, links, units and directories; `binaries` the SHA-256 of each program, empty if missing.
+
+    `healthy` is asked only where there is something to reload.
+    """
 
     paths: dict[str, PathState] = field(default_factory=dict)
     binaries: dict[str, str] = field(default_factory=dict)
@@ -38,6 +41,7 @@ class Current:
     units: dict[str, UnitState] = field(default_factory=dict)
     record: Record = field(default_factory=Record)
     interrupted: Undo | None = None
+    healthy: bool = True
 
 
 def examine(component: Component, binaries: dict[str, str], record: Record, units: dict[str, UnitState]) -> Current:
@@ -61,6 +65,9 @@ def examine(component: Component, binaries: dict[str, str], record: Record, unit
         units={unit.name: units[unit.name] for unit in component.units},
         record=record,
         interrupted=undo.read(component.name),
+        healthy=records.reload_items(component) == record.reloaded_with
+        or component.health is None
+        or health.works(component.health),
     )
 
 

@@ -90,6 +90,7 @@ def _component() -> Spec:
                 "secret": {"type": "bool", "default": False},
                 "restart": {"type": "bool", "default": True},
                 "reload": {"type": "bool", "default": False},
+                "restart_on": {"type": "str"},
                 "validate": {"type": "str"},
                 "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             },
@@ -109,6 +110,15 @@ def _component() -> Spec:
                 "tcp": {"type": "str"},
                 "unix": {"type": "path"},
                 "command": {"type": "list", "elements": "str"},
+                "serves": {
+                    "type": "list",
+                    "elements": "dict",
+                    "default": [],
+                    "options": {
+                        "address": {"type": "str", "required": True},
+                        "certificate": {"type": "path", "required": True},
+                    },
+                },
                 "timeout": {"type": "int", "default": 60},
             },
         },

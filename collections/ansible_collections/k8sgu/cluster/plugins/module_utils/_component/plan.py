@@ -38,6 +38,7 @@ _UNIT_PLACES = (UNIT_DIRECTORY + "/", "/run/systemd/system/", "/usr/lib/systemd/
 _CUT_OFF = "an earlier run was interrupted before it was done"
 _MAY_BE_ENABLED = ("disabled", "")
 _ENABLED = ("enabled", "enabled-runtime")
+_RELOADABLE = ("active", "reloading", "refreshing")
 
 
 @dataclass(frozen=True)
@@ -322,7 +323,17 @@ class _Planner:
         differing = sorted(name for name in {*wanted, *known} if wanted.get(name) != known.get(name))
         if differing:
             return f"it was started with another {', '.join(differing)}"
-        return _CUT_OFF if self.current.interrupted is not None else ""
+        return _CUT_OFF if self._may_have_been_restarted() else ""
+
+    def _may_have_been_restarted(self) -> bool:
+        """Whether a run was interrupted that did more than place files that its units are not restarted for.
+
+        Whether those were read again is in the record (`reloaded_with`).
+        """
+        if self.current.interrupted is None:
+            return False
+        mild = {file.dest for file in self.component.files if file.effect != RESTART}
+        return not self.current.interrupted.paths or not mild.issuperset(self.current.interrupted.paths)
 
     def _commands(self) -> None:
         wanted, known = records.command_items(self.component), self.current.record.commands_for
@@ -348,9 +359,15 @@ class _Planner:
         else:
             return
         for unit in started:
-            if unit.name not in touched:
-                self.result.actions.append(Action(unit.name, "reload"))
-                self._because(f"reload {unit.name}: {why}")
+            if unit.name in touched:
+                continue
+            # systemd reloads only what has come up. What does not work may not notice for minutes that it could:
+            # clients wait longer and longer between their attempts.
+            ready = self.current.healthy and self.current.units[unit.name].active in _RELOADABLE
+            self.result.actions.append(Action(unit.name, "reload" if ready else "restart"))
+            self._because(
+                f"reload {unit.name}: {why}" if ready else f"restart {unit.name}: {why}, and it is not healthy"
+            )
 
 
 def _shown(content: bytes | None, secret: bool, side: str) -> str:

@@ -42,6 +42,7 @@ _LINKS = "/usr/local/bin"
 _CONTENTS = ("template", "src", "content", "zipapp")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]*")
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+_HOST_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:]+):\d+")
 _MODE = re.compile(r"0?[0-7]{3,4}")
 _UNIT = re.compile(r"[a-zA-Z0-9@:._\\-]+\.(service|socket|timer|mount|path|target|slice|automount|swap)")
 
@@ -295,6 +296,11 @@ class _Builder:
         if entry["validate"] is not None and "%s" not in entry["validate"]:
             self.fault(f"files: validate of {dest} lacks %s, the placeholder for the file to check")
         effect = RELOAD if entry["reload"] else RESTART if entry["restart"] else NOTHING
+        if entry["restart_on"] is not None and (effect == RESTART or absent):
+            self.fault(
+                f"files: restart_on of {dest} says what restarts besides a reload or nothing; set reload, or restart "
+                "to false, or drop it"
+            )
         return File(
             dest,
             content,
@@ -304,6 +310,7 @@ class _Builder:
             entry["secret"],
             effect,
             entry["validate"],
+            entry["restart_on"],
         )
 
     def _binaries(self) -> None:
@@ -407,8 +414,12 @@ class _Builder:
             self.fault(f"health: needs exactly one of url, tcp, unix and command, not {' and '.join(kinds) or 'none'}")
         if raw["url"] and not re.match(r"https?://[^/]+", raw["url"]):
             self.fault(f"health: url {raw['url']!r} is not an http or https address")
-        if raw["tcp"] and not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:]+):\d+", raw["tcp"]):
+        if raw["tcp"] and not _HOST_PORT.fullmatch(raw["tcp"]):
             self.fault(f"health: tcp {raw['tcp']!r} is not host:port")
+        for one in raw["serves"]:
+            if not _HOST_PORT.fullmatch(one["address"]):
+                self.fault(f"health: serves: address {one['address']!r} is not host:port")
+            self._path("health: serves", one["certificate"])
         if bool(raw["cert"]) != bool(raw["key"]):
             self.fault("health: cert and key belong together; give both or neither")
         if raw["timeout"] < 1:

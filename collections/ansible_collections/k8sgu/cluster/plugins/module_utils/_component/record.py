@@ -84,6 +84,7 @@ def restart_items(component: Component, unit: Unit) -> Items:
     items = {a.path: a.sha256 for a in component.artifacts if a.effect == RESTART}
     items.update({x.dest: x.target or "absent" for x in component.links if x.effect == RESTART})
     items.update(_file_items(component, RESTART))
+    items.update({x.dest: sha256(x.restart_on.encode()) for x in component.files if x.restart_on is not None})
     if unit.content is not None:
         items[unit.path] = sha256(unit.content)
     return items

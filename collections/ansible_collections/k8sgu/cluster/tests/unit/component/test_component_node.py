@@ -10,6 +10,7 @@ import http.server
 import io
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -85,6 +86,50 @@ def test_health_of_sockets_and_commands(tmp_path: Path, server: str) -> None:
     assert "its output is 'bad" in str(wait(Health(command=["echo", "bad"], expect_body="fine"), 0.2))
     assert "status 1" in str(wait(Health(command=["false"]), 0.2))
     assert "cannot be run" in str(wait(Health(command=["/nonexistent"]), 0.2))
+
+
+def test_what_answers_late_works_and_a_refused_certificate_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, answers = [0.0], ["timed out", "timed out", None]
+    monkeypatch.setattr(health.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(health.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(health, "probe", lambda _check, _limit: answers.pop(0) if len(answers) > 1 else answers[0])
+    check = Health(tcp="127.0.0.1:1")
+    assert health.works(check)
+    answers[:], began = ["ConnectionRefusedError"], now[0]
+    assert not health.works(check)
+    assert 20 <= now[0] - began < 22
+    answers[:], began = ["SSLError: [SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] expired"], now[0]
+    assert not health.works(check)
+    assert now[0] - began < 2
+
+
+def test_health_of_a_served_certificate(tmp_path: Path) -> None:
+    """A program that serves its old certificate is not healthy, whoever signed both."""
+    for name in ("old", "new"):
+        names = "/CN=127.0.0.1"
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        files = ["-keyout", tmp_path / f"{name}.key", "-out", tmp_path / f"{name}.crt"]
+        subprocess.run([*command, "-days", "1", "-subj", names, *files], check=True, capture_output=True)
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(tmp_path / "old.crt", tmp_path / "old.key")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.socket = served.wrap_socket(running.socket, server_side=True)
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{running.server_address[1]}"
+        told = {name: [{"address": address, "certificate": str(tmp_path / f"{name}.crt")}] for name in ("old", "new")}
+        assert health.presented(Health(tcp=address)) is None
+        assert health.presented(Health(tcp=address, serves=told["old"])) is None
+        both = Health(tcp=address, serves=told["old"] + told["new"])
+        assert health.presented(both) == f"{address} presents another certificate than {tmp_path}/new.crt"
+        assert f"and {address} to present {tmp_path}/new.crt" in both.describe()
+        served.load_cert_chain(tmp_path / "new.crt", tmp_path / "new.key")
+        assert health.presented(Health(tcp=address, serves=told["new"])) is None
+        running.shutdown()
+    assert "ConnectionRefusedError" in str(health.presented(Health(tcp=address, serves=told["new"])))
+    (tmp_path / "new.crt").write_text("no certificate")
+    assert "Error" in str(health.presented(Health(tcp=address, serves=told["new"])))
 
 
 @pytest.mark.parametrize("ready_after", [0.0, 0.03, 0.5, 3.0, 20.0, 59.0])

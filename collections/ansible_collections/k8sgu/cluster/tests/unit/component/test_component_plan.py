@@ -179,6 +179,46 @@ def test_a_unit_started_with_something_else_is_restarted_though_no_file_changes(
     assert "it was started with another /etc/etcd/etcd.yml" in result.reasons[-1]
 
 
+@pytest.mark.parametrize(
+    ("changes", "verb", "reason"),
+    [
+        ({}, "reload", "reload etcd.service: /etc/etcd/reloaded changed"),
+        ({"healthy": False}, "restart", "restart etcd.service: /etc/etcd/reloaded changed, and it is not healthy"),
+        ({"units": {UNIT.name: replace(RUNNING, active="activating")}}, "restart", "and it is not healthy"),
+        ({"units": {UNIT.name: replace(RUNNING, active="reloading")}}, "reload", "reload etcd.service"),
+    ],
+)
+def test_only_what_works_is_reloaded(changes: dict[str, Any], verb: str, reason: str) -> None:
+    result = plan(ETCD, replace(with_path(RELOADED.dest, PathState("file", 0, 0, 0o644, b"0")), **changes))
+    assert result.actions == [Action(UNIT.name, verb)]
+    assert reason in result.reasons[-1]
+
+
+def test_a_reload_that_was_cut_off_is_made_later_and_restarts_nothing() -> None:
+    was = PathState("file", 0, 0, 0o644, b"0")
+    current = settled(interrupted=Undo({RELOADED.dest: was}, {UNIT.name: {"running": True, "enabled": True}}))
+    # The file is in its place, and nobody has read it.
+    current.record.reloaded_with = {RELOADED.dest: records.sha256(b"0")}
+    result = plan(ETCD, current)
+    assert result.actions == [Action(UNIT.name, "reload")]
+    assert not result.files
+    current = replace(current, interrupted=Undo({RELOADED.dest: was, CONFIG.dest: was}))
+    assert plan(ETCD, current).actions == [Action(UNIT.name, "restart")]
+
+
+def test_what_of_a_file_restarts_is_told_apart() -> None:
+    def component(content: bytes, restart_on: str) -> Component:
+        return replace(ETCD, files=[replace(RELOADED, content=content, restart_on=restart_on)])
+
+    current = settled(component(b"1", "a"))
+    assert not plan(component(b"1", "a"), current).changed
+    assert plan(component(b"2", "a"), current).actions == [Action(UNIT.name, "reload")]
+    for changed in (component(b"2", "b"), component(b"1", "b")):
+        result = plan(changed, current)
+        assert result.actions == [Action(UNIT.name, "restart")]
+        assert f"it was started with another {RELOADED.dest}" in result.reasons[-1]
+
+
 def test_units_stop_in_reverse_order_and_only_when_running() -> None:
     units = [replace(UNIT, name=f"{name}.service", state="stopped", enabled=False) for name in "abc"]
     component = Component("x", units=units)
@@ -263,8 +303,9 @@ def test_secrets_are_not_in_the_diff() -> None:
 
 
 def test_a_job_survives_the_way_to_the_node() -> None:
-    binary = File("/x", b"\xff\x00", secret=True, validate="true %s")
-    health = Health(url="https://127.0.0.1/", ca="/ca", timeout=3)
+    binary = File("/x", b"\xff\x00", secret=True, effect="reload", validate="true %s", restart_on="a")
+    served = [{"address": "127.0.0.1:1", "certificate": "/c"}]
+    health = Health(url="https://127.0.0.1/", ca="/ca", serves=served, timeout=3)
     job = Job(
         [replace(ETCD, files=[binary, CONFIG, File("/gone", None)], health=health)],
         "http://m",
