@@ -127,8 +127,9 @@ ansible_facts:
               of the API server that are on the node, C(emulates) the minor version as which it behaves if that is not its own, C(runtime) the
               kubelet's container runtime, C(cgroup_driver) that runtime's cgroup driver, C(pods) the number of pods on the node.
             - C(etcd) is the node's member, with C(data) whether its directory has any, C(joined) whether it has ever had a quorum, C(volume) whether
-              it is on a volume of its own, C(mounted) whether its directory is a mount, C(initial) the names at its first start, and
-              C(members) the members that it lists, each with C(name), C(address), C(started) and C(learner); none if it does not answer.
+              it is on a volume of its own, C(mounted) whether its directory is a mount, C(initial) the names at its first start,
+              C(members) the members that it lists, each with C(name), C(address), C(started) and C(learner); none if it does not answer, and
+              C(refused) whether that is because of a certificate that is not accepted.
           returned: always
           type: dict
         python:

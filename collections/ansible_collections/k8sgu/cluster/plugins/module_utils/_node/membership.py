@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import os
@@ -142,14 +141,23 @@ def members(body: str) -> list[Values]:
 
 
 def etcd(root: Path, fetch: Any = fetch_members) -> Values:
-    """The node's member. `members` is None if it does not answer; `initial` has the names of its first start."""
+    """The node's member. `members` is None if it does not answer; `initial` has the names of its first start.
+
+    `refused`: it runs, but has a certificate that is not accepted, or accepts ours no more, as when they have expired.
+    """
     initial = re.search(r"(?m)^ETCD_INITIAL_CLUSTER=(\S+)", text(root / ETCD_INITIAL))
     listening = re.search(r"--listen-peer-urls=([^\s,]+)", text(root / ETCD))
     data = bool(entries(root / ETCD_DATA))
     found: list[Values] | None = None
+    unaccepted = False
     if data and listening:
-        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
+        try:
             found = members(fetch(listening.group(1), root / ETCD_PKI))
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            # OpenSSL's names for what it found itself and for what the other side tells: a member that is about to
+            # stop, or too slow, is none of these.
+            reason = str(getattr(error, "reason", None) or "")
+            unaccepted = "CERTIFICATE" in reason or reason.endswith("UNKNOWN_CA")
     return {
         "data": data,
         "joined": exists(root / ETCD_JOINED),
@@ -157,6 +165,7 @@ def etcd(root: Path, fetch: Any = fetch_members) -> Values:
         "mounted": os.path.ismount(root / "var/lib/etcd"),
         "initial": [part.partition("=")[0] for part in initial.group(1).split(",")] if initial else [],
         "members": found,
+        "refused": unaccepted,
         "restoring": restoring(root),
     }
 

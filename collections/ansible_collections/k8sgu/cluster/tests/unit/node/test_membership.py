@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import re
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,7 @@ def test_a_machine_just_made_tells_nothing(tmp_path: Path) -> None:
             "volume": False,
             "mounted": False,
             "initial": [],
+            "refused": False,
             "members": None,
             "restoring": "",
         },
@@ -118,6 +121,7 @@ def test_a_node_without_a_record_shows_what_its_cluster_was_made_with(old: Path)
             "mounted": False,
             "restoring": "",
             "initial": ["cp-0", "cp-1"],
+            "refused": False,
             "members": [
                 {"name": "cp-0", "address": "10.240.0.10", "started": True, "learner": False},
                 {"name": "cp-1", "address": "10.240.0.11", "started": False, "learner": False},
@@ -234,6 +238,28 @@ def test_a_member_without_data_is_not_asked(tmp_path: Path) -> None:
         raise AssertionError(address)
 
     assert membership.etcd(tmp_path, never)["members"] is None
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate has expired"), True),
+        (ssl.SSLError(1, "[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert unknown ca"), True),
+        (ssl.SSLError(1, "[SSL: SSLV3_ALERT_CERTIFICATE_EXPIRED] alert"), True),
+        (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), False),
+        (TimeoutError("timed out"), False),
+        (ConnectionRefusedError(), False),
+    ],
+)
+def test_a_refused_certificate_is_told_from_silence(old: Path, error: OSError, refused: bool) -> None:
+    if isinstance(error, ssl.SSLError):
+        error.reason = re.sub(r"^\[SSL: (\w+)\].*", r"\1", error.args[1])  # OpenSSL sets it; here nobody does
+
+    def fails(address: str, pki: Path) -> str:
+        raise error
+
+    found = membership.etcd(old, fails)
+    assert (found["members"], found["refused"]) == (None, refused)
 
 
 @pytest.mark.parametrize("answer", ["", "not found", "{}", "[1]", "null"])
