@@ -80,8 +80,10 @@ class Pair:
         return str(certificate), str(key)
 
 
-def issue(name: str, organization: str = "", issuer: Pair | None = None, host: str = "localhost") -> Pair:
-    """A certificate for a day, usable on 127.0.0.1 and `host`; without an issuer it is an authority."""
+def issue(
+    name: str, organization: str = "", issuer: Pair | None = None, host: str = "localhost", minutes: int = 1440
+) -> Pair:
+    """A certificate that has `minutes` left, usable on 127.0.0.1 and `host`; without an issuer it is an authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
     if organization:
@@ -95,7 +97,7 @@ def issue(name: str, organization: str = "", issuer: Pair | None = None, host: s
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(minutes=minutes))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
     )
     if issuer:

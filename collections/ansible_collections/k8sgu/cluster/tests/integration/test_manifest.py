@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.server
 import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -675,6 +677,22 @@ def test_a_foreign_server_is_not_trusted(server: api_server.ApiServer, tmp_path:
     Path(path).write_text(text)
     with pytest.raises(KubernetesError, match="its certificate is not accepted"):
         Client(kubeconfig.load(path, None), 5).get("/version")
+
+
+def test_an_expired_certificate_is_renewed_by_the_site(server: api_server.ApiServer, tmp_path: Path) -> None:
+    authority = api_server.issue("expired-ca")
+    certificate, key = api_server.issue("api", issuer=authority, minutes=-1).write(tmp_path, "expired")
+    trusted, _key = authority.write(tmp_path, "trusted")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as expired:
+        expired.socket = context.wrap_socket(expired.socket, server_side=True)
+        threading.Thread(target=expired.serve_forever, daemon=True).start()
+        path = other_kubeconfig(server, tmp_path / "config", url=f"https://127.0.0.1:{expired.server_address[1]}")
+        Path(path).write_text(Path(path).read_text().replace(str(server.directory / "ca.pem"), trusted))
+        with pytest.raises(KubernetesError, match=r"certificate has expired\); run playbooks/site.yml, which renews"):
+            Client(kubeconfig.load(path, None), 5).get("/version")
+        expired.shutdown()
 
 
 def test_credentials_of_another_cluster_are_refused(server: api_server.ApiServer, tmp_path: Path) -> None:

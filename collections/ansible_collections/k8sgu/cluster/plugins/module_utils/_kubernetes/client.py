@@ -19,6 +19,8 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors i
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconfig import Access
 
 _ATTEMPT_TIMEOUT_S = 20.0
+# X509_V_ERR_CERT_HAS_EXPIRED
+_HAS_EXPIRED = 10
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 # Statuses that pass by themselves; the server answers 500 while etcd elects a leader or a webhook's pod starts.
 _PASSING = (429, 500, 502, 503, 504)
@@ -117,9 +119,13 @@ class Client:
             try:
                 code, content, after = self._exchange(method, target, data, headers)
             except ssl.SSLCertVerificationError as error:
+                advice = (
+                    "run playbooks/site.yml, which renews certificates, also after all have expired"
+                    if error.verify_code == _HAS_EXPIRED
+                    else f"does {self.access.path} belong to this cluster?"
+                )
                 raise KubernetesError(
-                    f"{self._server()}: its certificate is not accepted ({error.verify_message}); "
-                    f"does {self.access.path} belong to this cluster?"
+                    f"{self._server()}: its certificate is not accepted ({error.verify_message}); {advice}"
                 ) from error
             except (OSError, http.client.HTTPException) as error:
                 # With TLS 1.3 a server refuses a client certificate by a reset during the handshake.
@@ -135,7 +141,8 @@ class Client:
                 refusal = ApiError(method, path, code, _status(content))
                 if code == 401:
                     raise KubernetesError(
-                        f"{self._server()}: refuses the credentials of {self.access.path}; are they this cluster's?"
+                        f"{self._server()}: refuses the credentials of {self.access.path}; are they this cluster's? "
+                        "If they have expired, playbooks/site.yml renews them"
                     )
                 if not passing(refusal) or time.monotonic() + max(pause, after) >= deadline:
                     raise refusal
