@@ -45,7 +45,7 @@ LIBRARIES = ("boto3", "botocore.session", "cryptography.x509", "concurrent.futur
 # What other libraries than Ansible read of the environment while they are loaded.
 SAME = ("LANG", "LANGUAGE", "TERM", "LOGNAME", "USER", "LNAME", "USERNAME", "SSL_CERT_FILE", "SSL_CERT_DIR", "TZ")
 SAME_PREFIXES = ("LC_", "PYTHON", "LD_", "OPENSSL_", "CRYPTOGRAPHY_")
-READY_TIMEOUT_S = 120
+READY_TIMEOUT_S = 240
 # Of the tests, whatever one of them gives to a run: the server is for those of the others as well.
 PLAIN = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
 

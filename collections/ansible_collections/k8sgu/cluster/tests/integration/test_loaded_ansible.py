@@ -115,7 +115,7 @@ def test_what_was_loaded_is_used_only_where_it_would_be_loaded_alike(
     until_it_waits(run, marked)
     name = Path(f"/proc/{run.pid}/cmdline").read_bytes()
     marked.unlink()
-    output, _none = run.communicate(timeout=120)
+    output, _none = run.communicate(timeout=ansible_program.TIMEOUT_S)
     assert run.wait() == 0 and "ok=1" in output, output
     assert (Path(loaded_ansible.__file__).name.encode() in name) is forked, name
 
@@ -139,7 +139,7 @@ def test_a_timeout_ends_the_run_and_leaves_the_server(tmp_path: Path) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         run.communicate(timeout=0.1)
     run.kill()
-    assert run.wait(60) == -9 and not Path(f"/proc/{run.pid}").exists()
+    assert run.wait(ansible_program.TIMEOUT_S) == -9 and not Path(f"/proc/{run.pid}").exists()
     with pytest.raises(subprocess.TimeoutExpired):
         ansible_program.run("ansible-playbook", *arguments, cwd=tmp_path, environment=environment, timeout=0.1)
     marked.unlink()
