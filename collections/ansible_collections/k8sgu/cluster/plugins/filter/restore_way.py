@@ -73,7 +73,8 @@ _value:
     C(problem), why there is no way; C(lost), what is lost; C(source), the node that gets the data; C(snapshot); C(id)
     and C(bump) for M(k8sgu.cluster.etcd_restore); C(goes_on), whether a restore that was cut off is completed;
     C(brought), V(state_dir) or V(bucket) if the snapshot is brought to the node from there; C(spare), whether the
-    bucket has what is brought; and C(lines), all of it in words.
+    bucket has what is brought; C(left_out), nodes that etcd never was on, which join afterwards; and C(lines), all of
+    it in words.
   type: dict
 """
 

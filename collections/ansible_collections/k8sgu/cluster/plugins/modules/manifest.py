@@ -15,6 +15,8 @@ description:
   - It runs on the controller, whatever host the task is for, and does not connect to the host. Use C(run_once) if the play has many hosts.
   - Objects are applied in the order namespaces, custom resource definitions, policies and classes, service accounts and RBAC, configuration, services,
     workloads, the rest; objects of one rank at the same time. They are removed in the reverse order.
+  - What a HorizontalPodAutoscaler of the set scales gets the given C(spec.replicas) only when it is made. Later it keeps the number that it has,
+    within the autoscaler's bounds.
   - Every object gets the label C(k8sgu.io/set=<name>). The set's inventory is the ConfigMap C(k8sgu-set-<name>) in the namespace C(kube-system).
 version_added: 0.1.0
 author:

@@ -77,6 +77,11 @@ options:
       - Whether to include the program with which members of etcd encrypt what they put into a bucket.
     type: bool
     default: false
+  metrics_server:
+    description:
+      - Whether to include metrics-server.
+    type: bool
+    default: true
   demo:
     description:
       - Whether to include the images of the demo application and the network tests.

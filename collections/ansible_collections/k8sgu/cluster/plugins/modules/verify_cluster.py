@@ -59,6 +59,10 @@ options:
     description: The port of its API server.
     type: int
     default: 6443
+  metrics_server:
+    description: Whether the cluster has metrics-server, which is then asked for the metrics of every node and its pods.
+    type: bool
+    default: false
   timeout:
     description: Seconds that each check waits for what it expects.
     type: int
@@ -66,6 +70,10 @@ options:
   stopped_node:
     description: Name of a node that was stopped. The only check is then that the demo's pods leave it.
     type: str
+  autoscaling:
+    description: Whether to check only that the demo's website gets more pods under load and fewer without. That takes minutes.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""

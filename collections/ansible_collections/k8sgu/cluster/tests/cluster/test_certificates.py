@@ -27,7 +27,7 @@ PKI = STATE / "pki"
 AUTHORITIES = ("kubernetes-ca", "etcd-ca", "front-proxy-ca", "kubelet-client-ca")
 # Everything from the certificates on the controller to the last program that has one.
 PHASES = "pki,node,container_runtime,etcd,control_plane,worker,pod_network"
-# A little less than what a new certificate has left: as with CFSSL, they begin five minutes before they are made.
+# Less than what a certificate of a few minutes ago has left: it begins five minutes before it is made, as CFSSL has it.
 ALL = {"k8sgu_pki_renew_before": "8759h50m"}
 # So a new one has five minutes left; the kubelets' own, which the cluster signs, may have ten.
 SHORT = {

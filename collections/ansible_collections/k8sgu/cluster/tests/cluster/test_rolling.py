@@ -49,6 +49,8 @@ class Client(threading.Thread):
         self.context = ssl.create_default_context(cafile=folder / "ca")
         self.context.load_cert_chain(folder / "cert", folder / "key")
         self.asked, self.lost, self.longest_s, self.stopped = 0, [], 0.0, threading.Event()
+        # From a request that was lost to the next one that was answered.
+        self.away_s, self.outages = 0.0, 0
 
     def send(self, method, path, body=None) -> None:
         connection = http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=PATIENCE_S)
@@ -66,6 +68,7 @@ class Client(threading.Thread):
         raise NotImplementedError
 
     def run(self) -> None:
+        away_since = None
         while not self.stopped.wait(PAUSE_S):
             self.asked += 1
             began = time.monotonic()
@@ -73,10 +76,17 @@ class Client(threading.Thread):
                 self.ask()
             except (OSError, http.client.HTTPException) as error:
                 self.lost.append(f"{time.strftime('%H:%M:%S')} {type(error).__name__}: {error}")
+                if away_since is None:
+                    away_since, self.outages = began, self.outages + 1
+            else:
+                if away_since is not None:
+                    self.away_s = max(self.away_s, time.monotonic() - away_since)
+                away_since = None
             self.longest_s = max(self.longest_s, time.monotonic() - began)
 
     def told(self, what) -> str:
-        return f"{what}: {self.asked} requests, {len(self.lost)} lost, longest {self.longest_s:.1f} s"
+        away = f" in {self.outages} outages, of {self.away_s:.1f} s at most" if self.lost else ""
+        return f"{what}: {self.asked} requests, {len(self.lost)} lost{away}, longest {self.longest_s:.1f} s"
 
     @contextlib.contextmanager
     def running(self):

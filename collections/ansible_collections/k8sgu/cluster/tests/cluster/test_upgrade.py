@@ -16,12 +16,12 @@ import pytest
 from test_cgroups import drivers, made_with
 from test_members import ELECTIONS, Visitor, Writer, cut_off, settled
 from test_rolling import Reader
-from test_security import hosts, kubectl, on, playbook
+from test_security import VARIABLES, hosts, kubectl, on, playbook
 
 __all__ = ["hosts", "on"]  # fixtures
 pytestmark = pytest.mark.timeout(1800)
 
-OLD, NEW = "1.36.4", "1.37.2"
+OLDER, OLD, NEW = "1.35.9", "1.36.4", "1.37.2"
 ETCD = {OLD: "3.6", NEW: "3.7"}
 UP = {"k8sgu_kubernetes_version": NEW}
 FINISH = {**UP, "k8sgu_upgrade_finish": True}
@@ -33,6 +33,7 @@ PKI = "/etc/kubernetes/pki"
 AS_API_SERVER = (
     f"curl -s --cacert {PKI}/ca.crt --cert {PKI}/apiserver-kubelet-client.crt --key {PKI}/apiserver-kubelet-client.key"
 )
+KUBELETS = "/opt/k8sgu/kubelet"
 # The new kubelet does not start on this node, and the old one does.
 BROKEN = "/etc/systemd/system/kubelet.service.d/k8sgu-test.conf"
 BREAKS = f"[Service]\nExecStartPre=/bin/sh -c '! readlink /opt/k8sgu/kubelet/current | grep -F {NEW}'\n"
@@ -129,9 +130,12 @@ def test_a_node_that_cannot_take_it_serves_as_before(hosts, on, tmp_path):
 
 def test_the_nodes_follow(hosts, on, tmp_path):
     groups, _variables = hosts
+    # As an upgrade before the last one has left it.
+    on("worker", f"cp -r {KUBELETS}/{OLD} {KUBELETS}/{OLDER}")
     with clients(tmp_path, hosts, 2):
         playbook(UPGRADE, **FINISH)
     assert set(kubelets().values()) == {NEW}
+    assert set(on("worker", f"ls {KUBELETS}").split()) == {"current", OLD, NEW}
     assert [drivers(on, name) for name in groups["worker"]] == [{"systemd"}] * 2
 
 
@@ -173,3 +177,21 @@ def test_one_server_takes_the_first_part_a_node_fails_then_takes_it_and_all_goes
     assert set(kubelets().values()) == {OLD}
     print(visitor.told("visited"))
     assert visitor.lost == []
+
+
+def test_the_snapshot_before_it_takes_back_what_the_new_release_wrote(hosts, on, tmp_path):
+    """After the tests above, with one server or three."""
+    groups, variables = hosts
+    first, other = groups["control_plane"][0], groups["worker"][1]
+    kubectl("create", "configmap", "later", "-n", NAMESPACE)
+    (name,) = on(first, f"cd /var/lib/k8sgu/snapshots; ls *_upgrade_{OLD}-to-{NEW}.db").split()
+    with Visitor(tmp_path, variables[other]).running() as visitor:
+        playbook("playbooks/restore.yml", k8sgu_restore_snapshot=name, confirm=VARIABLES["k8sgu_cluster_name"])
+    print(visitor.told("visited"))
+    assert visitor.lost == []
+    kept = kubectl("get", "configmaps", "-n", NAMESPACE, "-o", "jsonpath={.items[*].metadata.name}").split()
+    assert "later" not in kept and "kube-root-ca.crt" in kept
+    assert control_planes(on, groups) == {(OLD, "36", ETCD[OLD])}
+    assert set(kubelets().values()) == {OLD}
+    for node in groups["control_plane"]:
+        on(node, "rm -r /var/lib/etcd/member-before-*")

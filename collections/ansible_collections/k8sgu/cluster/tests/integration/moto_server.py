@@ -1,7 +1,10 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""moto's server on loopback, in this process, which counts its calls and their time."""
+"""moto's server on loopback, in this process, which counts its calls and their time.
+
+Clients of this process are answered without a connection (direct_calls).
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import boto3
+import direct_calls
 import organization
 from moto.ec2.responses import EC2Response
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -214,12 +218,14 @@ def _serving() -> Iterator[Server]:
     state.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
+    direct_calls.serve(state.url, counted)
     try:
         # Its backends belong to this process and still have the objects of an earlier server.
         reset(state)
         state.client("sts").get_caller_identity()
         yield state
     finally:
+        direct_calls.end(state.url)
         server.shutdown()
         thread.join()
 

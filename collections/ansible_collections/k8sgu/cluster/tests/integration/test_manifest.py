@@ -281,6 +281,41 @@ def test_replicas_that_another_manager_changed_are_restored(client: Client, name
     assert not apply(client, name, web(name)).changed
 
 
+def scaled_web(name: str) -> str:
+    """`web` with an autoscaler."""
+    return f"""{web(name)}
+        ---
+        apiVersion: autoscaling/v2
+        kind: HorizontalPodAutoscaler
+        metadata: {{name: web, namespace: {name}}}
+        spec:
+          scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: web}}
+          minReplicas: 2
+          maxReplicas: 6
+        """
+
+
+def test_an_autoscaler_of_the_set_keeps_the_replicas_that_it_gave(client: Client, name: str) -> None:
+    path = f"/apis/apps/v1/namespaces/{name}/deployments/web"
+    options = {"force_conflicts": True}
+    apply(client, name, scaled_web(name), **options)
+    assert client.get(path)["spec"]["replicas"] == 2
+    for given, kept in ((5, 5), (9, 6), (0, 2)):
+        scaled = {"spec": {"replicas": given}}
+        client.request("PATCH", f"{path}/scale", {"fieldManager": "hpa"}, scaled, "application/merge-patch+json")
+        for check_mode in (True, False):
+            again = apply(client, name, scaled_web(name), check_mode=check_mode, **options)
+            assert again.changed is (given != kept)
+        assert client.get(path)["spec"]["replicas"] == kept
+        assert not apply(client, name, scaled_web(name), **options).changed
+    # Without it the description decides again.
+    client.request(
+        "PATCH", f"{path}/scale", {"fieldManager": "hpa"}, {"spec": {"replicas": 5}}, "application/merge-patch+json"
+    )
+    apply(client, name, web(name), **options)
+    assert client.get(path)["spec"]["replicas"] == 2
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

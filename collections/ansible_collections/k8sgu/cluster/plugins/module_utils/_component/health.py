@@ -25,6 +25,7 @@ _PAUSE_SHARE = 0.1
 _HOPELESS_EVERY_S = 0.5
 _ATTEMPT_TIMEOUT_S = 5.0
 _SHOWN_BYTES = 300
+_PATIENCE_S = 20.0
 
 
 def probe(health: Health, timeout: float = _ATTEMPT_TIMEOUT_S) -> str | None:
@@ -48,6 +49,21 @@ def probe(health: Health, timeout: float = _ATTEMPT_TIMEOUT_S) -> str | None:
     except ComponentError as error:
         return str(error)
     return None
+
+
+def works(health: Health, patience: float = _PATIENCE_S) -> bool:
+    """Whether the check succeeds within `patience` seconds, since a busy machine may be late with an answer.
+
+    A certificate that is not accepted is no matter of time.
+    """
+    last = ""
+
+    def attempt(limit: float) -> str | None:
+        nonlocal last
+        last = probe(health, limit) or ""
+        return last or None
+
+    return wait(attempt, patience, lambda: "CERTIFICATE" in last) is None
 
 
 def presented(health: Health, timeout: float = _ATTEMPT_TIMEOUT_S) -> str | None:

@@ -51,6 +51,7 @@ class Way:
 
     `goes_on`: an earlier run was cut off, which is completed. `brought`: the kind of the place from which `source` gets
     the snapshot; empty where it has it. `spare`: the controller need not keep its copy, since the bucket has it too.
+    `left_out`: nodes that never were members, such as new machines of members that are gone; they join afterwards.
     """
 
     problem: str = ""
@@ -62,6 +63,7 @@ class Way:
     goes_on: bool = False
     brought: str = ""
     spare: bool = False
+    left_out: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
 
@@ -99,6 +101,7 @@ def way(
             f"{', '.join(silent)} could not be asked, and could come back with the data that is replaced; start what "
             "is stopped, or terminate the instance and run playbooks/infrastructure.yml, which makes it anew"
         )
+    left_out = sorted(str(node["name"]) for node in nodes if _is_new_machine(node["found"]))
     gone = {identity for node in nodes for identity in node["found"]["set_aside"]}
     begun = sorted(
         (str(node["found"]["restoring"]["id"]), str(node["name"]), str(node["found"]["restoring"]["snapshot"]))
@@ -137,13 +140,19 @@ def way(
         goes_on=bool(begun),
         brought=place.kind if place else "",
         spare=place is not None and any(one.kind == BUCKET and name in one.sizes for one in places),
+        left_out=left_out,
         lines=[
             *_unlisted(places),
             *([f"A restore that was begun at {identity} goes on."] if begun else []),
             *(_bringing(place, source, name) if place else []),
-            *_lines(nodes, source, name, identity, lost),
+            *_lines([node for node in nodes if node["name"] not in left_out], source, name, identity, lost, left_out),
         ],
     )
+
+
+def _is_new_machine(found: Mapping[str, Any]) -> bool:
+    """Whether etcd was never there: neither a program that could start, nor data that somebody could miss."""
+    return not (found["installed"] or found["snapshots"] or found["set_aside"] or found["restoring"])
 
 
 def _there(nodes: Sequence[Mapping[str, Any]], places: Sequence[Place]) -> list[_Row]:
@@ -241,7 +250,10 @@ def _lost(snapshot: Snapshot, nodes: Sequence[Mapping[str, Any]], now: datetime.
     return f"what was written since {taken} is lost ({snapshots.age(now - snapshot.taken)}; {count})"
 
 
-def _lines(nodes: Sequence[Mapping[str, Any]], source: str, name: str, identity: str, lost: str) -> list[str]:
+def _lines(
+    nodes: Sequence[Mapping[str, Any]], source: str, name: str, identity: str, lost: str, left_out: Sequence[str]
+) -> list[str]:
+    """`nodes` are those that the restore changes."""
     others = sorted(str(node["name"]) for node in nodes if node["name"] != source)
     members = ", ".join(sorted([source, *others]))
     return [
@@ -252,7 +264,13 @@ def _lines(nodes: Sequence[Mapping[str, Any]], source: str, name: str, identity:
         "every control-plane node: start the API server",
         "every node: a kubelet that the snapshot does not know registers anew",
         *([f"{', '.join(others)}: join etcd, one after another, with its data"] if others else []),
-        "verify",
+        # Checks ask for every node of the inventory.
+        *(
+            [f"{', '.join(left_out)}: not touched, since etcd was never there; site.yml has them join"]
+            if left_out
+            else []
+        ),
+        *(["verify"] if not left_out else []),
     ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Iterable, Sequence, TypeVar
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes import readiness
@@ -98,6 +98,7 @@ class Engine:
         self.result = Result()
         self._resources: dict[Key, Resource] = {}
         self._secrets: set[str] = set()
+        self._scaled: dict[Key, tuple[int, int]] = {}
 
     def run(self, given: list[Object]) -> Result:
         """Apply or remove the objects. Raises KubernetesError."""
@@ -140,6 +141,7 @@ class Engine:
 
     def _present(self, wanted: list[Object], recorded: set[Key], config_map: dict[str, Any] | None) -> None:
         keys = {item.key for item in wanted}
+        self._scaled = objects.scaled(wanted)
         doomed = inventory.to_prune(recorded, keys) if self.options.prune else set()
         # Record the objects before making any, so that those of an interrupted run are in the inventory too.
         self._record(recorded | keys, config_map)
@@ -183,6 +185,7 @@ class Engine:
         path = resource.path(item.namespace, item.name)
         before = self.client.find(path)
         self._check_owner(item.key, before)
+        item = replace(item, body=objects.as_scaled(item.body, before, self._scaled.get(item.key)))
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
         if self.options.force_conflicts:
             query["force"] = "true"

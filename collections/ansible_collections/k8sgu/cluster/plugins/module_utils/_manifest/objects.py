@@ -184,6 +184,34 @@ def with_namespace(item: Object, namespaced: bool, default: str) -> Object:
     return Object({**item.body, "metadata": metadata}, item.origin)
 
 
+def scaled(objects: Iterable[Object]) -> dict[Key, tuple[int, int]]:
+    """{what is scaled: (fewest, most) replicas} by the set's HorizontalPodAutoscalers; namespaces are filled in."""
+    found = {}
+    for item in objects:
+        if (item.group, item.kind) != ("autoscaling", "HorizontalPodAutoscaler"):
+            continue
+        spec = item.body.get("spec") or {}
+        target, least, most = spec.get("scaleTargetRef") or {}, spec.get("minReplicas", 1), spec.get("maxReplicas")
+        # What is amiss with it the server says.
+        if isinstance(least, int) and isinstance(most, int) and least <= most:
+            group = str(target.get("apiVersion") or "").rpartition("/")[0]
+            key = Key(group, str(target.get("kind")), item.namespace, str(target.get("name")))
+            found[key] = (least, most)
+    return found
+
+
+def as_scaled(body: dict[str, Any], live: dict[str, Any] | None, bounds: tuple[int, int] | None) -> dict[str, Any]:
+    """The object with the replicas that its autoscaler has given the living one, if it has an autoscaler.
+
+    https://kubernetes.io/docs/concepts/workloads/autoscaling/horizontal-pod-autoscale/#migrating-deployments-and-statefulsets-to-horizontal-autoscaling
+    """
+    replicas = ((live or {}).get("spec") or {}).get("replicas")
+    if bounds is None or not isinstance(replicas, int):
+        return body
+    least, most = bounds
+    return {**body, "spec": {**(body.get("spec") or {}), "replicas": min(max(replicas, least), most)}}
+
+
 def defined_kinds(objects: Iterable[Object]) -> dict[tuple[str, str, str], tuple[str, bool]]:
     """{(group, version, kind): (plural, namespaced)} of the set's own custom resource definitions."""
     kinds = {}

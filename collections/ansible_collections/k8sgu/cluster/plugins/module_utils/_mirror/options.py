@@ -18,6 +18,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "architectures": {"type": "list", "elements": "str", "default": ["amd64"]},
     "container_runtime": {"type": "str", "choices": ["containerd", "docker"], "default": "containerd"},
     "pod_network": {"type": "str", "choices": ["routed", "vxlan"], "default": "routed"},
+    "metrics_server": {"type": "bool", "default": True},
     "demo": {"type": "bool", "default": True},
     "backup_bucket": {"type": "bool", "default": False},
     "cache_dir": {"type": "path"},

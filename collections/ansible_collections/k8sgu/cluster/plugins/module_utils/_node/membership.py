@@ -183,9 +183,12 @@ def programs(root: Path) -> dict[str, str]:
     return {name: os.readlink(link) for name, link in sorted(links.items()) if os.path.islink(link)}  # noqa: PTH114
 
 
-def kept(root: Path, component: str) -> list[str]:
-    """All versions of a component that are on the node, those included that only have been fetched."""
-    return sorted(name for name in entries(root / PROGRAMS / component) if name != CURRENT)
+def kept(root: Path) -> dict[str, list[str]]:
+    """All versions of each component that are on the node, those included that only have been fetched."""
+    return {
+        component: sorted(name for name in entries(root / PROGRAMS / component) if name != CURRENT)
+        for component in sorted(entries(root / PROGRAMS))
+    }
 
 
 def emulated(root: Path) -> str:
@@ -216,7 +219,7 @@ def membership(root: Path, active: bool, fetch: Any = fetch_members) -> Values:
         "born": member["joined"] or any(exists(root / path) for path in BORN),
         "etcd": member,
         "programs": programs(root),
-        "kept": kept(root, "kube-apiserver"),
+        "kept": kept(root),
         "emulates": emulated(root),
         "runtime": runtime,
         "cgroup_driver": cgroup_driver(root, runtime),

@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
+from ansible.module_utils.parsing.convert_bool import boolean
+
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import buckets
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import names as name_rules
 from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import proxy as proxies
@@ -88,6 +90,18 @@ def check_defragmentation(values: Mapping[str, Any]) -> list[str]:
     return [f"{name}: {values[name]}; choose how much of a member's file has to be free, from 1 to 99, or 0 for never"]
 
 
+def check_autoscaling(values: Mapping[str, Any]) -> list[str]:
+    """What verify is asked for and cannot do."""
+    if not boolean(values["k8sgu_verify_autoscaling"], strict=False) or boolean(
+        values["k8sgu_metrics_server"], strict=False
+    ):
+        return []
+    return [
+        "k8sgu_verify_autoscaling: nothing is scaled without metrics-server; leave it out, or set "
+        "k8sgu_metrics_server to true"
+    ]
+
+
 def check_recipients(values: Mapping[str, Any]) -> list[str]:
     """Public keys that age would refuse on a node, with each snapshot."""
     name = "k8sgu_backup_recipients"
@@ -151,6 +165,7 @@ def check(
     problems += check_defragmentation(values)
     problems += check_recipients(values)
     problems += check_backup_bucket(values)
+    problems += check_autoscaling(values)
     problems += check_quota(values, described)
     problems += flags.check_flags([values, *(one.get("flags") or {} for one in nodes)])
     problems += proxies.problems(values["k8sgu_proxy"] or {})

@@ -101,9 +101,31 @@ def _back(nodes: Nodes, there: list[str], wanted: str) -> Way:
 
 def before(nodes: Nodes, version: str) -> str:
     """The newest release before this one that every control-plane node still has; empty if there is none."""
-    sets = [set(node["membership"]["kept"]) for node in nodes if node["control_plane"]]
+    sets = [set(node["membership"]["kept"].get("kube-apiserver", ())) for node in nodes if node["control_plane"]]
     both = set.intersection(*sets) if sets else set()
     return max((one for one in both if numbers(one) < numbers(version)), key=numbers, default="")
+
+
+def leftovers(
+    membership: Values, releases: Collection[Values], ran: Mapping[str, str], origin: str
+) -> dict[str, list[str]]:
+    """{component: versions} on a node that neither run nor are needed to go back.
+
+    releases: the files of the release that runs, and of the one before, which may have another patch than `origin`.
+    ran: {component: version} of the node before this run, which an earlier run may have changed.
+    """
+    found: dict[str, list[str]] = {}
+    for component, versions in membership["kept"].items():
+        runs = membership["programs"].get(component)
+        needed = {
+            *(str(one["components"][component]["version"]) for one in releases if component in one["components"]),
+            *(ran.get(component, origin), origin),
+        }
+        # Where nothing is linked, whose it is is not known.
+        left = [version for version in versions if runs and version != runs and version not in needed]
+        if left:
+            found[component] = left
+    return found
 
 
 def node_programs(node: Values) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any, Callable, Iterable
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client import ApiError, Client
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.explain import CORDONED, explain, node_trouble
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify import metrics
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, until
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.kubectl import Kubectl
 
@@ -36,6 +37,7 @@ WORKLOADS: dict[str, tuple[str, ...]] = {
         f"/apis/apps/v1/namespaces/{PROBES}/daemonsets/probe",
         *(f"/apis/apps/v1/namespaces/{PROBES}/deployments/{name}" for name in ("friend", "guarded")),
     ),
+    "resource_metrics": (metrics.DEPLOYMENT,),
     "stores_visits": ("/apis/apps/v1/namespaces/kube-system/deployments/coredns",),
 }
 
@@ -47,6 +49,7 @@ class Pod:
     node: str
     ip: str
     ready: bool
+    started: str = ""
 
 
 def pods(client: Client, namespace: str, app: str) -> list[Pod]:
@@ -62,7 +65,7 @@ def pods(client: Client, namespace: str, app: str) -> list[Pod]:
             continue
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or [])
         name, node = item["metadata"]["name"], item["spec"].get("nodeName", "")
-        found.append(Pod(namespace, name, node, status.get("podIP", ""), ready))
+        found.append(Pod(namespace, name, node, status.get("podIP", ""), ready, status.get("startTime", "")))
     return sorted(found, key=lambda pod: (pod.node, pod.name))
 
 
@@ -126,10 +129,11 @@ class ClusterChecks:
         domain: str,
         timeout: float,
         outside: tuple[str, int] = ("", 0),
+        metrics_server: bool = False,
     ) -> None:
         self.client, self.kubectl, self.nodes = client, kubectl, nodes
         self.domain, self.timeout, self.outside = domain, timeout, outside
-        self.moved = False
+        self.metrics_server, self.moved = metrics_server, False
 
     def run(self) -> list[Check]:
         # No other check can pass before these; they say what is missing.
@@ -145,6 +149,7 @@ class ClusterChecks:
             self.policy_lets_friends_in,
             self.policy_keeps_others_out,
             *([self.resolves_outside] if self.outside[0] else []),
+            *([self.resource_metrics] if self.metrics_server else []),
         ]
         with ThreadPoolExecutor(max_workers=len(rest)) as pool:
             return ready + list(pool.map(self._attempt, rest))
@@ -272,6 +277,31 @@ class ClusterChecks:
             "; ".join(wrong) or f"found by pods of {len(answers)} nodes",
             PROBES,
             "nft list table ip k8sgu; kubectl -n kube-system logs -l k8s-app=kube-dns",
+        )
+
+    def resource_metrics(self) -> Check:
+        """kubectl top shows what every node and its pods use"""
+        problem = metrics.service_problem(self.client.find(metrics.API_SERVICE), self.client.find(metrics.DEPLOYMENT))
+        seen, shown = problem, 0
+        if not problem:
+            probes = [metrics.Running(pod.name, pod.node, pod.started) for pod in pods(self.client, PROBES, "probe")]
+            told = self.client.get(metrics.pods_path(PROBES))["items"]
+            problems = metrics.missing(self.nodes, self.client.get(metrics.NODES)["items"], probes, told)
+            seen, shown = "; ".join(problems), len(told)
+        if not seen:
+            # A node that kubectl knows nothing of has `<unknown>` in its line.
+            lines = [line.split() for line in self.kubectl.top_nodes().splitlines()]
+            shows = {line[0] for line in lines if line and "<unknown>" not in line}
+            unknown = [node for node in self.nodes if node not in shows]
+            seen = f"kubectl top nodes knows nothing of {', '.join(unknown)}" if unknown else ""
+        return Check(
+            "kubectl top shows what every node and its pods use",
+            not seen,
+            f"CPU and memory of {len(self.nodes)} nodes, and of their probes that have run for {metrics.YOUNG_S} s",
+            seen or f"those of {len(self.nodes)} nodes and {shown} pods",
+            "kube-system",
+            "kubectl top nodes; kubectl get apiservice v1beta1.metrics.k8s.io; "
+            "kubectl -n kube-system logs -l k8s-app=metrics-server",
         )
 
     def balances(self) -> Check:

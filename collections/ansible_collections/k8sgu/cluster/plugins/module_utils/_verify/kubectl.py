@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs kubectl exec, logs and port-forward on a pod: through the API server to the kubelet and the runtime.
+"""Runs kubectl exec, logs and port-forward on a pod, through the API server to the kubelet and the runtime, and top.
 
 It is the program that administrators use, so the checks prove what they will see. It reads the kubeconfig and the
 environment (HTTPS_PROXY, NO_PROXY).
@@ -55,6 +55,10 @@ class Kubectl:
     def logs(self, namespace: str, pod: str) -> str:
         """The first bytes that the pod wrote."""
         return self._run(namespace, "logs", pod, f"--limit-bytes={_SHOWN_BYTES}")
+
+    def top_nodes(self) -> str:
+        """What the nodes use, a line each."""
+        return self._run("default", "top", "nodes", "--no-headers")
 
     def fetch(self, namespace: str, pod: str, port: int, path: str) -> str:
         """The pod's answer to an HTTP request at one of its ports."""

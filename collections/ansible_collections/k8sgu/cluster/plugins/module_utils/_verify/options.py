@@ -15,8 +15,10 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
         "domain": {"type": "str", "default": "cluster.local"},
         "outside_name": {"type": "str", "default": ""},
         "api_port": {"type": "int", "default": 6443},
+        "metrics_server": {"type": "bool", "default": False},
         "timeout": {"type": "int", "default": 120},
         "stopped_node": {"type": "str"},
+        "autoscaling": {"type": "bool", "default": False},
     },
     "verify_node": {
         "node": {"type": "str", "required": True},

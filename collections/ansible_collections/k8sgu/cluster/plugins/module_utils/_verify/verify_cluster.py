@@ -1,7 +1,7 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checks a cluster through its API: all checks, or only that of a node's failure."""
+"""Checks a cluster through its API: all checks, or only those of a node's failure or of load."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.client i
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.errors import KubernetesError
 from ansible_collections.k8sgu.cluster.plugins.module_utils._kubernetes.kubeconfig import load
 from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call, Module
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify import autoscaling
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.cluster import (
     ClusterChecks,
     audited_request,
@@ -32,12 +33,22 @@ def run(call: Call) -> dict[str, Any]:
         return {"changed": False, "checks": [], "user_agent": ""}
     user_agent = f"k8sgu-verify/{uuid.uuid4()}"
     client = Client(load(options["kubeconfig"], None), PATIENCE_S, user_agent)
-    if options["stopped_node"]:
+    if options["autoscaling"]:
+        checks = autoscaling.checks(client, options["domain"], options["timeout"])
+    elif options["stopped_node"]:
         checks = [reschedule_check(client, options["stopped_node"], options["timeout"])]
     else:
         kubectl = Kubectl(find(options["kubectl"]), options["kubeconfig"])
         outside = (options["outside_name"], options["api_port"])
-        checks = ClusterChecks(client, kubectl, options["nodes"], options["domain"], options["timeout"], outside).run()
+        checks = ClusterChecks(
+            client,
+            kubectl,
+            options["nodes"],
+            options["domain"],
+            options["timeout"],
+            outside,
+            options["metrics_server"],
+        ).run()
         audited_request(client)
     return {"changed": False, "checks": [asdict(check) for check in checks], "user_agent": user_agent}
 

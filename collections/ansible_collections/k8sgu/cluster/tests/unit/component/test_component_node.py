@@ -88,6 +88,23 @@ def test_health_of_sockets_and_commands(tmp_path: Path, server: str) -> None:
     assert "cannot be run" in str(wait(Health(command=["/nonexistent"]), 0.2))
 
 
+def test_what_answers_late_works_and_a_refused_certificate_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, answers = [0.0], ["timed out", "timed out", None]
+    monkeypatch.setattr(health.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(health.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(health, "probe", lambda _check, _limit: answers.pop(0) if len(answers) > 1 else answers[0])
+    check = Health(tcp="127.0.0.1:1")
+    assert health.works(check)
+    answers[:], began = ["ConnectionRefusedError"], now[0]
+    assert not health.works(check)
+    assert 20 <= now[0] - began < 22
+    answers[:], began = ["SSLError: [SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] expired"], now[0]
+    assert not health.works(check)
+    assert now[0] - began < 2
+
+
 def test_health_of_a_served_certificate(tmp_path: Path) -> None:
     """A program that serves its old certificate is not healthy, whoever signed both."""
     for name in ("old", "new"):

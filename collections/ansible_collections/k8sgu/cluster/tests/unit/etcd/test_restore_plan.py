@@ -130,6 +130,26 @@ def test_one_that_was_cut_off_goes_on(wanted: str) -> None:
     assert found.lines[0] == "A restore that was begun at 20261129T181500Z goes on."
 
 
+def test_new_machines_of_members_that_are_gone_join_afterwards() -> None:
+    """A majority was terminated: site.yml made other machines, and stopped before it put etcd there."""
+    found = way(node("cp-1", NEW), node("cp-2", installed=False), node("cp-3", installed=False))
+    assert (found.problem, found.source, found.left_out) == ("", "cp-1", ["cp-2", "cp-3"])
+    told = "\n".join(found.lines)
+    assert "cp-2, cp-3: not touched, since etcd was never there; site.yml has them join" in told
+    assert "cp-1: stop etcd and move its data aside" in told
+    assert "join etcd, one after another" not in told and "verify" not in found.lines
+
+
+@pytest.mark.parametrize(
+    "more", [{"installed": True}, {"set_aside": [BEGUN["id"]]}, {"restoring": BEGUN}], ids=lambda more: next(iter(more))
+)
+def test_a_node_that_has_something_of_etcd_is_not_left_out(more: dict[str, Any]) -> None:
+    """It could start again with what it had."""
+    found = way(node("cp-1", OLD), node("cp-2", **{"installed": False, **more}), wanted=OLD)
+    assert (found.problem, found.left_out) == ("", [])
+    assert "cp-2: join etcd, one after another, with its data" in found.lines and "verify" in found.lines
+
+
 def test_one_that_changed_nothing_need_not_go_on() -> None:
     found = way(node("cp-1", OLD, restoring=BEGUN), node("cp-2", NEW))
     assert (found.snapshot, found.goes_on, found.id) == (NEW, False, "20261129T183000Z")

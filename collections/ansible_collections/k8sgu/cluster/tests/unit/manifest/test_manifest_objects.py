@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +255,50 @@ def test_our_own_sets_overwrite_what_others_changed() -> None:
     ]
     assert len(tasks) >= 6
     assert [task["name"] for task in tasks if task["k8sgu.cluster.manifest"].get("force_conflicts") is not True] == []
+
+
+SCALER = """
+    apiVersion: autoscaling/v2
+    kind: HorizontalPodAutoscaler
+    metadata: {name: web, namespace: shop}
+    spec:
+      scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}
+      minReplicas: 2
+      maxReplicas: 6
+"""
+WEB = Key("apps", "Deployment", "shop", "web")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (SCALER, {WEB: (2, 6)}),
+        (SCALER.replace("      minReplicas: 2\n", ""), {WEB: (1, 6)}),
+        # The server refuses these.
+        (SCALER.replace("maxReplicas: 6", "maxReplicas: 1"), {}),
+        (SCALER.replace("      maxReplicas: 6\n", ""), {}),
+        (SCALER.replace("autoscaling/v2", "example.org/v2"), {}),
+    ],
+)
+def test_what_an_autoscaler_of_the_set_scales(text: str, found: dict[Key, tuple[int, int]]) -> None:
+    assert objects.scaled(collect(textwrap.dedent(text))) == found
+
+
+@pytest.mark.parametrize(
+    ("living", "bounds", "replicas"),
+    [
+        (None, (2, 6), 3),
+        (5, None, 3),
+        (5, (2, 6), 5),
+        (9, (2, 6), 6),
+        # With none an autoscaler does nothing.
+        (0, (2, 6), 2),
+    ],
+)
+def test_an_autoscaler_of_the_set_decides_about_replicas(
+    living: int | None, bounds: tuple[int, int] | None, replicas: int
+) -> None:
+    body = {"kind": "Deployment", "spec": {"replicas": 3, "selector": {}}}
+    live = None if living is None else {"spec": {"replicas": living}}
+    assert objects.as_scaled(body, live, bounds)["spec"] == {"replicas": replicas, "selector": {}}
+    assert body["spec"]["replicas"] == 3

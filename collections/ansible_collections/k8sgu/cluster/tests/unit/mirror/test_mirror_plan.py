@@ -34,7 +34,7 @@ from ansible_collections.k8sgu.cluster.tests.unit.mirror.mirror_support import R
 
 UPSTREAM = Upstream("https://e.org/{version}/{arch}", sha256={"amd64": "0" * 64})
 RECIPE = Recipe("tool", (("tool", "."),))
-SELECTORS = {"container_runtime": "containerd", "pod_network": "routed", "demo": True}
+SELECTORS = {"container_runtime": "containerd", "pod_network": "routed", "metrics_server": True, "demo": True}
 
 
 def options(source: str = "auto", **selectors: Any) -> Options:
@@ -93,7 +93,8 @@ def test_no_source(source: str, upstream: bool, unreachable: dict[str, str], exp
         ({}, {"containerd", "runc", "kube-router"}, {"cri-dockerd", "flannel"}),
         ({"container_runtime": "docker"}, {"cri-dockerd"}, {"containerd", "runc"}),
         ({"pod_network": "vxlan"}, {"flannel"}, {"cri-dockerd"}),
-        ({"demo": False}, {"pause", "coredns"}, {"demo-database", "agnhost"}),
+        ({"demo": False}, {"pause", "coredns", "metrics-server"}, {"demo-database", "agnhost"}),
+        ({"metrics_server": False}, {"pause", "coredns", "agnhost"}, {"metrics-server"}),
     ],
 )
 def test_only_what_the_options_need(selectors: dict[str, Any], there: set[str], not_there: set[str]) -> None:

@@ -100,7 +100,7 @@ def test_a_machine_just_made_tells_nothing(tmp_path: Path) -> None:
             "restoring": "",
         },
         "programs": {},
-        "kept": [],
+        "kept": {},
         "emulates": "",
         "runtime": "",
         "cgroup_driver": "",
@@ -129,7 +129,7 @@ def test_a_node_without_a_record_shows_what_its_cluster_was_made_with(old: Path)
             ],
         },
         "programs": {"kube-apiserver": "1.36.4"},
-        "kept": ["1.36.4"],
+        "kept": {"kube-apiserver": ["1.36.4"]},
         "emulates": "",
         "runtime": "containerd",
         "cgroup_driver": "",
@@ -163,7 +163,10 @@ def test_what_an_upgrade_has_fetched_is_kept_and_not_in_use(old: Path) -> None:
     write(old, "opt/k8sgu/kube-apiserver/1.37.2/kube-apiserver")
     write(old, "opt/k8sgu/kubelet/1.37.2/kubelet")
     found = membership.membership(old, active=False, fetch=silent)
-    assert (found["programs"], found["kept"]) == ({"kube-apiserver": "1.36.4"}, ["1.36.4", "1.37.2"])
+    assert (found["programs"], found["kept"]) == (
+        {"kube-apiserver": "1.36.4"},
+        {"kube-apiserver": ["1.36.4", "1.37.2"], "kubelet": ["1.37.2"]},
+    )
 
 
 @pytest.mark.parametrize("flag", ["--emulated-version=1.36 \\\n", "--emulated-version=kube=1.36\n"])

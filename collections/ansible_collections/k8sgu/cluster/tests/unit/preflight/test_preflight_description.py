@@ -29,6 +29,8 @@ GOOD: dict[str, Any] = {
     "k8sgu_service_cidr": "10.32.0.0/16",
     "k8sgu_api_service_address": "10.32.0.1",
     "k8sgu_cluster_dns_address": "10.32.0.10",
+    "k8sgu_metrics_server": None,
+    "k8sgu_verify_autoscaling": None,
     "k8sgu_encryption_provider": "secretbox",
     "k8sgu_encryption_resources": ["secrets"],
     "k8sgu_encryption_kms_endpoint": "",
@@ -199,6 +201,12 @@ def test_a_good_description_passes() -> None:
             "give 23 or more, or k8sgu_etcd_quota_bytes:",
         ),
         ({"k8sgu_root_volume_size": "large"}, "k8sgu_root_volume_size", "'large' is no whole number of GiB", "as 20"),
+        (
+            {"k8sgu_verify_autoscaling": True, "k8sgu_metrics_server": "false"},
+            "k8sgu_verify_autoscaling",
+            "nothing is scaled without metrics-server",
+            "set k8sgu_metrics_server to true",
+        ),
         ({"k8sgu_etcd_defragment_percent": 100}, "k8sgu_etcd_defragment_percent", "100; choose", "or 0 for never"),
         (
             {"k8sgu_backup_recipients": ["AGE-SECRET-KEY-1X"]},

@@ -67,7 +67,7 @@ def node(name: str, etcd: dict[str, Any] | None = None, **membership: Any) -> di
             "born": False,
             "etcd": {"data": False, "joined": False, "initial": [], "members": None, **(etcd or {})},
             "programs": {},
-            "kept": [],
+            "kept": {},
             "emulates": "",
             "runtime": "",
             "pods": 0,

@@ -46,12 +46,23 @@ VARIABLES: dict[str, Any] = {
     "k8sgu_dns_upstream": "/etc/resolv.conf",
     "k8sgu_dns_extra_corefile": "",
     "k8sgu_demo_website_replicas": 3,
+    "k8sgu_metrics_server": True,
+    "k8sgu_tls_min_version": "VersionTLS12",
+    "k8sgu_tls_cipher_suites": ["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"],
+    "metrics_server_image": "metrics:1",
+    "metrics_server_certificate": "certificate",
+    "metrics_server_key": "key",
+    "metrics_server_ca": "authority",
+    "metrics_server_replicas": 2,
+    "metrics_server_cpu_m": 100,
+    "metrics_server_memory_mib": 200,
     "cluster_dns_image": "dns:1",
     "verify_image": "agnhost:1",
     "verify_website_program": "print 1;\n",
     "verify_database_image": "database:1",
     "verify_database_password": "secret",
     "verify_policy_nodes": NODES,
+    "worker_described": NODES,
 }
 # What a probe leaves to a machine that is slow: an emulated one, or one whose processors have other work.
 # https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/
@@ -144,6 +155,7 @@ def test_the_manifests_are_seen() -> None:
             for where in FILES}  # fmt: skip
     assert {where for where, count in seen.items() if count} == {
         "roles/cluster_dns/templates/coredns.yml.j2",
+        "roles/metrics_server/templates/metrics-server.yml.j2",
         "roles/verify/templates/demo.yml.j2",
         "roles/verify/templates/policies.yml.j2",
         "roles/verify/templates/probes.yml.j2",

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.k8sgu.cluster.plugins.filter.upgrade_leftovers import upgrade_leftovers
 from ansible_collections.k8sgu.cluster.plugins.filter.upgrade_steps import upgrade_steps
 from ansible_collections.k8sgu.cluster.plugins.filter.upgrade_way import upgrade_way
 
@@ -31,6 +32,29 @@ def release(version: str) -> dict[str, Any]:
     }
 
 
+def test_only_what_runs_and_the_release_before_stay() -> None:
+    there = {
+        "programs": {"etcd": "3.7.3", "kubelet": NEW, "runc": "1.4.3"},
+        "kept": {
+            "etcd": ["3.5.9", "3.6.12", "3.6.14", "3.7.3"],
+            "kubelet": ["1.35.9", "1.36.2", OLD, NEW],
+            # A version of the user's own runs.
+            "runc": ["1.4.2", "1.4.3"],
+            # Nobody's, as far as is known.
+            "flannel": ["0.27"],
+        },
+    }
+    releases = [release(NEW), release(OLD)]
+    gone = upgrade_leftovers(there, releases, {"kubelet": OLD, "etcd": "3.6.14"}, OLD)
+    assert gone == ["etcd/3.5.9", "etcd/3.6.12", "kubelet/1.35.9", "kubelet/1.36.2", "runc/1.4.2"]
+    # The file of the minor version has another patch by now than the one that ran.
+    stays = upgrade_leftovers(there, releases, {"kubelet": "1.36.2", "etcd": "3.6.12"}, "1.36.2")
+    assert stays == ["etcd/3.5.9", "kubelet/1.35.9", "runc/1.4.2"]
+    # An earlier run changed this node already, and was cut off.
+    assert "kubelet/1.36.2" not in upgrade_leftovers(there, releases, {"kubelet": NEW}, "1.36.2")
+    assert upgrade_leftovers({**there, "kept": {}}, releases, {}, OLD) == []
+
+
 def node(name: str, control: str = "", etcd: str = "", below: str = OLD, **membership: Any) -> dict[str, Any]:
     """A node with the release of its control plane, of its etcd, and of what every node runs."""
     member = name.startswith("cp")
@@ -46,7 +70,7 @@ def node(name: str, control: str = "", etcd: str = "", below: str = OLD, **membe
         "name": name,
         "control_plane": member,
         "etcd": member,
-        "membership": {"programs": programs, "kept": kept, "emulates": "", **membership},
+        "membership": {"programs": programs, "kept": {"kube-apiserver": kept}, "emulates": "", **membership},
     }
 
 
