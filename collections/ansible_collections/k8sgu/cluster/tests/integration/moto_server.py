@@ -1,7 +1,10 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""moto's server on loopback, in this process, which counts its calls and their time."""
+"""moto's server on loopback, in this process, which counts its calls and their time.
+
+Clients of this process are answered without a connection (direct_calls), unless the tests want one.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import boto3
+import direct_calls
 import organization
 from moto.ec2.responses import EC2Response
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -141,13 +145,14 @@ def deprecation(state: Server) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def moto_server() -> Iterator[Server]:
-    with every_dry_run(), _serving() as state, deprecation(state):
+def moto_server(direct: bool = True) -> Iterator[Server]:
+    """`direct`: whether clients of this process are answered without a connection."""
+    with every_dry_run(), _serving(direct) as state, deprecation(state):
         yield state
 
 
 @contextlib.contextmanager
-def _serving() -> Iterator[Server]:
+def _serving(direct: bool) -> Iterator[Server]:
     state = Server()
     remembered.install()
     bucket_requests.install()
@@ -214,12 +219,15 @@ def _serving() -> Iterator[Server]:
     state.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
+    if direct:
+        direct_calls.serve(state.url, counted)
     try:
         # Its backends belong to this process and still have the objects of an earlier server.
         reset(state)
         state.client("sts").get_caller_identity()
         yield state
     finally:
+        direct_calls.end(state.url)
         server.shutdown()
         thread.join()
 
