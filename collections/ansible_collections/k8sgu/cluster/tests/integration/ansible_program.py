@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import loaded_ansible
 import yaml
 
 ROOT = Path(__file__).resolve().parents[6]
@@ -69,12 +70,15 @@ def one_task(
 
 def start(
     program: str, *arguments: object, cwd: Path = ROOT, environment: Mapping[str, str] | None = None
-) -> subprocess.Popen[str]:
+) -> subprocess.Popen[str] | loaded_ansible.Run:
     """Started, with both of its outputs in stdout."""
+    argv, env = command(program, *arguments), environment_of(environment)
+    if (server := loaded_ansible.server(argv, cwd, env)) is not None:
+        return loaded_ansible.Run(server, argv, cwd, env, merged=True)
     return subprocess.Popen(
-        command(program, *arguments),
+        argv,
         cwd=cwd,
-        env=environment_of(environment),
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         **_OPTIONS,
@@ -88,12 +92,16 @@ def run(
     environment: Mapping[str, str] | None = None,
     caller: Mapping[str, str] | None = None,
     timeout: float = TIMEOUT_S,
+    forked: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """Run to its end, whatever its exit status."""
+    """Run to its end, whatever its exit status; not `forked`: for who looks at the process's command line."""
+    argv, env = command(program, *arguments), environment_of(environment, caller)
+    if forked and (server := loaded_ansible.server(argv, cwd, env)) is not None:
+        return loaded_ansible.run(server, argv, cwd, env, timeout)
     return subprocess.run(
-        command(program, *arguments),
+        argv,
         cwd=cwd,
-        env=environment_of(environment, caller),
+        env=env,
         capture_output=True,
         timeout=timeout,
         check=False,
