@@ -92,10 +92,11 @@ def run(
     environment: Mapping[str, str] | None = None,
     caller: Mapping[str, str] | None = None,
     timeout: float = TIMEOUT_S,
+    forked: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """Run to its end, whatever its exit status."""
+    """Run to its end, whatever its exit status; not `forked`: for who looks at the process's command line."""
     argv, env = command(program, *arguments), environment_of(environment, caller)
-    if (server := loaded_ansible.server(argv, cwd, env)) is not None:
+    if forked and (server := loaded_ansible.server(argv, cwd, env)) is not None:
         return loaded_ansible.run(server, argv, cwd, env, timeout)
     return subprocess.run(
         argv,

@@ -48,8 +48,11 @@ def image(id: str, name: str, architecture: str, created: str) -> dict[str, Any]
 
 
 @contextlib.contextmanager
-def account() -> Iterator[Server]:
-    """A server whose every region has three images and no others, with the credentials for it in the environment."""
+def account(direct: bool = True) -> Iterator[Server]:
+    """A server whose every region has three images and no others, with the credentials for it in the environment.
+
+    `direct`: as of moto_server.
+    """
     patch = pytest.MonkeyPatch()
     images = [
         image(AMI, "debian-12-amd64-20260101", "x86_64", "2026-01-01T00:00:00.000Z"),
@@ -64,7 +67,7 @@ def account() -> Iterator[Server]:
             patch.setitem(quota, "Value", 500.0)
     patch.setenv("MOTO_AMIS_PATH", "set, so that moto takes the list above")
     try:
-        with moto_server() as running:
+        with moto_server(direct) as running:
             for name in [name for name in os.environ if name.startswith(("AWS_", "EC2LAB_"))]:
                 patch.delenv(name)
             for name, value in running.environment().items():

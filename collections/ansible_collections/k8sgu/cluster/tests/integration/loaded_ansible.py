@@ -13,8 +13,9 @@ own directory and environment. What other modules had taken from there when they
 compared. If anything differs - a setting that Ansible uses at once, the locale, the user, Python's own variables - the
 fork becomes the real program by exec. Nothing of the collection is loaded, since Ansible's own loader must find it.
 
-K8SGU_TEST_LOADED_ANSIBLE=0 makes every run the real program. So are, always, runs at a terminal (run_at_terminal), and
-programs other than those in MODULES.
+K8SGU_TEST_LOADED_ANSIBLE=0 makes every run the real program. So are, always, programs other than those in
+MODULES, runs at a terminal (run_at_terminal), and those whose command line a test looks at (`forked=False`): a fork has
+that of its server.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """moto's server on loopback, in this process, which counts its calls and their time.
 
-Clients of this process are answered without a connection (direct_calls).
+Clients of this process are answered without a connection (direct_calls), unless the tests want one.
 """
 
 from __future__ import annotations
@@ -145,13 +145,14 @@ def deprecation(state: Server) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def moto_server() -> Iterator[Server]:
-    with every_dry_run(), _serving() as state, deprecation(state):
+def moto_server(direct: bool = True) -> Iterator[Server]:
+    """`direct`: whether clients of this process are answered without a connection."""
+    with every_dry_run(), _serving(direct) as state, deprecation(state):
         yield state
 
 
 @contextlib.contextmanager
-def _serving() -> Iterator[Server]:
+def _serving(direct: bool) -> Iterator[Server]:
     state = Server()
     remembered.install()
     bucket_requests.install()
@@ -218,7 +219,8 @@ def _serving() -> Iterator[Server]:
     state.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    direct_calls.serve(state.url, counted)
+    if direct:
+        direct_calls.serve(state.url, counted)
     try:
         # Its backends belong to this process and still have the objects of an earlier server.
         reset(state)

@@ -80,7 +80,7 @@ class Site:
         with watched() as watch:
             if answers is None:
                 status, output = ansible_program.run_playbook(
-                    "pki", self.inventory, *given, variables=variables, environment=environment
+                    "pki", self.inventory, *given, variables=variables, environment=environment, forked=False
                 )
             else:
                 command = ansible_program.playbook_arguments("pki", self.inventory, variables)
