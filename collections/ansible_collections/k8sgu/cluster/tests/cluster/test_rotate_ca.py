@@ -19,7 +19,7 @@ import pytest
 from cryptography import x509
 from test_members import Visitor, cut_off
 from test_rolling import Reader
-from test_security import ENVIRONMENT, STATE, hosts, kubectl, on, playbook
+from test_security import ENVIRONMENT, STATE, hosts, kubectl, on, playbook, value
 
 __all__ = ["hosts", "on"]  # fixtures
 pytestmark = pytest.mark.timeout(1800)
@@ -126,7 +126,7 @@ def test_everything_is_rotated(hosts, on, tmp_path):
     for node in nodes:
         for path, name in trusted.items():
             assert on(node, f"cat {path}").strip().encode() == after[name].strip()
-        address = variables[node]["ec2_private_ip"]
+        address = value(variables[node]["ec2_private_ip"])
         ports = {10250: "kubernetes-ca"}
         if node in groups["control_plane"]:
             ports |= {6443: "kubernetes-ca", 2379: "etcd-ca", 2380: "etcd-ca"}
@@ -146,7 +146,7 @@ def test_everything_is_rotated(hosts, on, tmp_path):
     bare = tmp_path / "bare.kubeconfig"
     name = ["--tls-server-name", "kubernetes.default.svc", "--certificate-authority", str(ca), "--server", server]
     bare.write_text("{}")
-    assert "provide credentials" in refused("--kubeconfig", str(bare), *name, "--token", token)
+    assert "(Unauthorized)" in refused("--kubeconfig", str(bare), *name, "--token", token)
     new = kubectl("create", "token", "default").strip()
     assert "cannot list resource" in refused("--kubeconfig", str(bare), *name, "--token", new)
 
