@@ -15,7 +15,7 @@ import time
 
 import pytest
 from test_boots import eventually, machines, names, ready
-from test_members import Visitor, Writer, check_written, members, settled
+from test_members import ELECTIONS, Visitor, Writer, check_written, members, settled
 from test_neighbours import ec2
 from test_restore import take_snapshot
 from test_rolling import Reader
@@ -154,5 +154,7 @@ def test_three_become_one(hosts, on, tmp_path):
     tell(writer, reader, visitor)
     assert members(on, first) == {first: False}
     assert visitor.lost == []
-    assert (writer.lost, reader.lost) == ([], [])
+    # The server that stays is away while it restarts without the delay that only a load balancer needs.
+    outages = writer.outages + reader.outages
+    assert outages <= 2 + ELECTIONS, (writer.lost, reader.lost)
     check_written(writer)

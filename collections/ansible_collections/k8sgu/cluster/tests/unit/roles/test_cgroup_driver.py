@@ -38,8 +38,12 @@ def test_a_node_with_pods_keeps_what_they_were_started_with(
 
 def test_it_changes_on_a_drained_node_and_is_put_back_where_the_node_fails() -> None:
     [block, _uncordon] = yaml.safe_load((ROLES / "upgrade" / "tasks" / "node.yml").read_text())
-    drain, change, _prove = block["block"]
+    drain, stop, change, _prove = block["block"]
     assert drain["k8sgu.cluster.node_drain"]
+    assert stop["vars"] == {"upgrade_driver_before": "cgroupfs"}
     assert change["vars"] == {"upgrade_node_cgroup_driver": "systemd"}
-    [back] = [task for task in block["rescue"] if task.get("ansible.builtin.include_tasks") == "programs.yml"]
+    included = [task for task in block["rescue"] if "ansible.builtin.include_tasks" in task]
+    stop, back = included
+    assert stop["vars"] == {"upgrade_driver_before": "systemd"}
+    assert back["ansible.builtin.include_tasks"] == "programs.yml"
     assert "upgrade_node_cgroup_driver" not in back["vars"]
