@@ -271,8 +271,8 @@ PORTS: tuple[Port, ...] = (*_FIXED, *_routed())
 def ports(
     pod_network: str, container_runtime: str = CONTAINERD, mirror: bool = True, observability: bool = True
 ) -> list[Port]:
-    """The rows for a pod network ("routed" or "vxlan") and a container runtime ("containerd" or "docker"), with those of
-    the mirror and of observability or without."""
+    """The rows for a pod network ("routed" or "vxlan") and a container runtime ("containerd" or "docker"), with those
+    of the mirror and of observability or without."""
     chosen = {ALWAYS, pod_network, container_runtime}
     chosen |= ({MIRROR} if mirror else set()) | ({OBSERVABILITY} if observability else set())
     return [row for row in PORTS if row.when in chosen]

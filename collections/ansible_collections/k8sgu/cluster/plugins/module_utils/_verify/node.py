@@ -14,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster.ports import OBSERVABILITY
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.scan import scan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.backups import check_backups
@@ -195,7 +194,7 @@ def node_checks(parameters: dict[str, Any]) -> tuple[list[Check], bool]:
         checks += check_ports(parameters["port_table"], parameters["system_listeners"], role, found, where)
         checks.append(check_tls(parameters["port_table"], role, found, where))
         for row in program_rows(parameters["port_table"], role):
-            if row["when"] == OBSERVABILITY:
+            if row["name"] == "node-exporter":
                 answers = {"/metrics": TLS_REFUSED}
                 checks.append(check_anonymous(row["listener"], address, int(row["first"]), answers, where))
     if parameters["exposure_limits"]:

@@ -34,7 +34,13 @@ from ansible_collections.k8sgu.cluster.tests.unit.mirror.mirror_support import R
 
 UPSTREAM = Upstream("https://e.org/{version}/{arch}", sha256={"amd64": "0" * 64})
 RECIPE = Recipe("tool", (("tool", "."),))
-SELECTORS = {"container_runtime": "containerd", "pod_network": "routed", "metrics_server": True, "observability": True, "demo": True}
+SELECTORS = {
+    "container_runtime": "containerd",
+    "pod_network": "routed",
+    "metrics_server": True,
+    "observability": True,
+    "demo": True,
+}
 
 
 def options(source: str = "auto", **selectors: Any) -> Options:
