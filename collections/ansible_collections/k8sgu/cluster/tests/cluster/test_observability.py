@@ -24,7 +24,8 @@ trap 'rm -rf "$place"' EXIT
 cat > "$place/client.pem" <<'END'
 {client}
 END
-curl --silent --show-error --max-time 20 --cacert /etc/kubernetes/pki/ca.crt --cert "$place/client.pem" {url} 2>&1 || true
+curl --silent --show-error --max-time 20 --cacert /etc/kubernetes/pki/ca.crt --cert "$place/client.pem" \\
+  {url} 2>&1 || true
 """
 PLACES = (
     "/etc/k8sgu/node-exporter.yml",
