@@ -54,8 +54,7 @@ def samples(text, name):
 def test_each_node_tells_how_it_is(on, hosts):
     for node in nodes(hosts):
         text = told(on, hosts, node)
-        assert set(samples(text, "node_uname_info")), text[:300]
-        assert f'nodename="{node}"' in text
+        assert len(samples(text, "node_uname_info")) == 1, text[:300]
         # Not what its own mount namespace shows, where everything is read-only; nor what belongs to pods.
         mounts = samples(text, "node_filesystem_readonly")
         assert [number for labels, number in mounts.items() if 'mountpoint="/"' in labels] == [0.0]
@@ -70,7 +69,8 @@ def test_each_node_tells_how_it_is(on, hosts):
 def test_only_prometheus_is_answered(on, hosts):
     for node in nodes(hosts):
         for who in ("admin", "kube-apiserver-kubelet-client", "kube-scheduler"):
-            assert re.search("alert|reset", told(on, hosts, node, who)), who
+            # By an alert, or by the end of the connection, whichever curl sees first.
+            assert re.fullmatch(r"curl: \((35|55|56)\) .*\n", told(on, hosts, node, who)), who
 
 
 def test_our_own_numbers_are_passed_on(on, hosts):
@@ -92,7 +92,9 @@ def test_a_cluster_without_it_has_nothing_of_it(on, hosts):
         assert "not listening: node-exporter" in " ".join(output.split())
         playbook("playbooks/observability.yml", k8sgu_observability=False)
         for node in nodes(hosts):
-            assert on(node, f"ls {' '.join(PLACES)} 2>/dev/null; ss -tln | grep -c :9100 || true").split() == ["0"]
+            assert on(node, f"ls {' '.join(PLACES)} 2>/dev/null || true; ss -tln | grep -c :9100 || true").split() == [
+                "0"
+            ]
         playbook("playbooks/verify.yml", k8sgu_observability=False)
     for node in nodes(hosts):
         assert samples(told(on, hosts, node), "node_load1")
