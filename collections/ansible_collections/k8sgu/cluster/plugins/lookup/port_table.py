@@ -23,6 +23,10 @@ options:
     type: list
     elements: str
     required: false
+  observability:
+    description: Whether the rows of what measures the nodes are among them.
+    type: bool
+    default: true
 """
 
 EXAMPLES = r"""
@@ -37,7 +41,7 @@ _raw:
   description:
     - One dictionary for each row, with C(name), C(listener), C(nodes), C(protocol), C(first), C(last), C(sources),
       C(why), C(bind) (C(any) or C(loopback)), C(encryption) (C(tls), C(ssh), C(none) or C(pods)) and
-      C(when) (C(always), a pod network or a container runtime).
+      C(when) (C(always), a pod network, a container runtime, C(observability) or C(mirror)).
   type: list
   elements: dict
 """
@@ -52,6 +56,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._cluster import port
 
 class LookupModule(LookupBase):  # type: ignore[misc]
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[dict[str, Any]]:
+        self.set_options(var_options=variables, direct=kwargs)
         if not terms:
             return port_table.as_dictionaries()
         network, *runtime = terms
@@ -61,4 +66,5 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             )
         if len(runtime) > 1 or any(name not in (port_table.CONTAINERD, port_table.DOCKER) for name in runtime):
             raise AnsibleError(f"port_table: {runtime!r} is not a container runtime; give containerd or docker")
-        return port_table.as_dictionaries(network, *runtime)
+        chosen = runtime[0] if runtime else port_table.CONTAINERD
+        return port_table.as_dictionaries(network, chosen, self.get_option("observability"))

@@ -82,6 +82,11 @@ options:
       - Whether to include metrics-server.
     type: bool
     default: true
+  observability:
+    description:
+      - Whether to include what measures the cluster and its nodes.
+    type: bool
+    default: true
   demo:
     description:
       - Whether to include the images of the demo application and the network tests.

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(3000)
 PKI = STATE / "pki"
 AUTHORITIES = ("kubernetes-ca", "etcd-ca", "front-proxy-ca", "kubelet-client-ca")
 # Everything from the certificates on the controller to the last program that has one.
-PHASES = "pki,node,container_runtime,etcd,control_plane,worker,pod_network"
+PHASES = "pki,node,container_runtime,etcd,control_plane,worker,pod_network,observability"
 # Less than what a certificate of a few minutes ago has left: it begins five minutes before it is made, as CFSSL has it.
 ALL = {"k8sgu_pki_renew_before": "8759h50m"}
 # So a new one has five minutes left; the kubelets' own, which the cluster signs, may have ten.
@@ -37,17 +37,19 @@ SHORT = {
 }
 EXPIRE_S = 900
 # Programs that read their certificates anew.
-READS = ("etcd", "kube-apiserver", "kubelet")
+READS = ("etcd", "kube-apiserver", "kubelet", "node-exporter")
 # {port: (the certificate on the controller, its copy on the node)}; the last two listen on loopback.
 SERVERS = {
     6443: ("kube-apiserver", "/etc/kubernetes/pki/apiserver.crt"),
     2379: ("etcd-server-{node}", "/etc/etcd/pki/server.crt"),
     2380: ("etcd-peer-{node}", "/etc/etcd/pki/peer.crt"),
     10250: ("kubelet-{node}", "/etc/kubernetes/pki/kubelet.crt"),
+    9100: ("node-exporter-{node}", "/etc/kubernetes/pki/node-exporter.crt"),
     10257: ("kube-controller-manager", "/etc/kubernetes/pki/kube-controller-manager.crt"),
     10259: ("kube-scheduler", "/etc/kubernetes/pki/kube-scheduler.crt"),
 }
 LOOPBACK = (10257, 10259)
+EVERYWHERE = (9100, 10250)
 KUBELETS_OWN = "/var/lib/kubelet/pki/kubelet-client-current.pem"
 
 
@@ -70,7 +72,7 @@ def served(on, hosts):
     groups, variables = hosts
     found = {}
     for node in every_node(hosts):
-        ports = list(SERVERS) if node in groups["control_plane"] else [10250]
+        ports = list(SERVERS) if node in groups["control_plane"] else list(EVERYWHERE)
         own = value(variables[node]["ec2_private_ip"])
         asked = [["127.0.0.1" if port in LOOPBACK else own, port] for port in ports]
         ask = f"import json, ssl; print(json.dumps([ssl.get_server_certificate(tuple(one)) for one in {asked}]))"

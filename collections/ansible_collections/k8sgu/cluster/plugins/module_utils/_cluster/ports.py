@@ -31,6 +31,7 @@ VXLAN = "vxlan"
 CONTAINERD = "containerd"
 DOCKER = "docker"
 MIRROR = "mirror"
+OBSERVABILITY = "observability"
 
 FIRST_PORT, LAST_PORT = 0, 65535
 
@@ -41,8 +42,8 @@ class Port:
 
     `bind` is "loopback" if only the node itself can reach it; such a row has no sources and opens nothing.
     `encryption` is "tls", "ssh", "none" (only liveness crosses it) or "pods" (the pods decide). `when` is "always",
-    the pod network or the container runtime that needs the row, or "mirror": on the first control-plane node, where it
-    serves what no publisher has. For icmp the ports are 0 and mean every type.
+    the pod network or the container runtime that needs the row, "observability", which can be left out, or "mirror": on
+    the first control-plane node, where it serves what no publisher has. For icmp the ports are 0 and mean every type.
     """
 
     name: str
@@ -112,6 +113,16 @@ _FIXED = (
         bind="loopback",
     ),
     _row("scheduler", "kube-scheduler", [CONTROL_PLANE], "tcp/10259", [], "metrics and health", bind="loopback"),
+    # Prometheus is a pod: its packets have its own address, or that of its node.
+    _row(
+        "node-exporter",
+        "node_exporter",
+        NODES,
+        "tcp/9100",
+        [*NODES, PODS],
+        "metrics of the node, for the holder of the certificate prometheus",
+        when=OBSERVABILITY,
+    ),
     _row("kube-proxy-metrics", "kube-proxy", NODES, "tcp/10249", [], "metrics", bind="loopback", encryption="none"),
     # The kubelet requests a stream (exec, attach, port-forward) and gets an address with any free port.
     _row(
@@ -257,19 +268,26 @@ def _routed() -> list[Port]:
 PORTS: tuple[Port, ...] = (*_FIXED, *_routed())
 
 
-def ports(pod_network: str, container_runtime: str = CONTAINERD, mirror: bool = True) -> list[Port]:
-    """The rows for a pod network ("routed" or "vxlan") and a container runtime ("containerd" or "docker"), with the
-    mirror's or without."""
-    chosen = (ALWAYS, pod_network, container_runtime, *([MIRROR] if mirror else []))
+def ports(
+    pod_network: str, container_runtime: str = CONTAINERD, mirror: bool = True, observability: bool = True
+) -> list[Port]:
+    """The rows for a pod network ("routed" or "vxlan") and a container runtime ("containerd" or "docker"), with those
+    of the mirror and of observability or without."""
+    chosen = {ALWAYS, pod_network, container_runtime}
+    chosen |= ({MIRROR} if mirror else set()) | ({OBSERVABILITY} if observability else set())
     return [row for row in PORTS if row.when in chosen]
 
 
-def as_dictionaries(pod_network: str | None = None, container_runtime: str = CONTAINERD) -> list[dict[str, Any]]:
+def as_dictionaries(
+    pod_network: str | None = None, container_runtime: str = CONTAINERD, observability: bool = True
+) -> list[dict[str, Any]]:
     """The table as plain data, for templates and checks; the whole table if no pod network is given.
 
     The mirror is only on one node, so its row is only in the whole table.
     """
-    rows = ports(pod_network, container_runtime, mirror=False) if pod_network else list(PORTS)
+    rows = (
+        ports(pod_network, container_runtime, mirror=False, observability=observability) if pod_network else list(PORTS)
+    )
     return [{**asdict(row), "nodes": list(row.nodes), "sources": list(row.sources)} for row in rows]
 
 

@@ -19,6 +19,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "container_runtime": {"type": "str", "choices": ["containerd", "docker"], "default": "containerd"},
     "pod_network": {"type": "str", "choices": ["routed", "vxlan"], "default": "routed"},
     "metrics_server": {"type": "bool", "default": True},
+    "observability": {"type": "bool", "default": True},
     "demo": {"type": "bool", "default": True},
     "backup_bucket": {"type": "bool", "default": False},
     "cache_dir": {"type": "path"},

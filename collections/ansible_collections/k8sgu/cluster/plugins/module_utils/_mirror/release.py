@@ -25,7 +25,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._options.libraries i
 
 # The roles' configuration files and flags are for this minor version and later ones.
 FLOOR = (1, 36)
-SELECTORS = ("container_runtime", "pod_network", "metrics_server", "demo", "backup_bucket")
+SELECTORS = ("container_runtime", "pod_network", "metrics_server", "observability", "demo", "backup_bucket")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _IMAGE = re.compile(r"([a-z0-9.-]+(?::\d+)?)/([a-z0-9._/-]+):([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})")

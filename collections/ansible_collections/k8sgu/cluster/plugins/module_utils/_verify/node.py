@@ -19,7 +19,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.backups import check_backups
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check, until
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners import listeners, plaintext_listeners
-from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.ports import check_ports
+from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.ports import check_ports, program_rows
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.sandbox import check_exposure, own_units
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.swap import check_swap
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.tls import check_tls
@@ -193,6 +193,10 @@ def node_checks(parameters: dict[str, Any]) -> tuple[list[Check], bool]:
         found = listeners(protocols=("tcp", "udp"))
         checks += check_ports(parameters["port_table"], parameters["system_listeners"], role, found, where)
         checks.append(check_tls(parameters["port_table"], role, found, where))
+        for row in program_rows(parameters["port_table"], role):
+            if row["name"] == "node-exporter":
+                answers = {"/metrics": TLS_REFUSED}
+                checks.append(check_anonymous(row["listener"], address, int(row["first"]), answers, where))
     if parameters["exposure_limits"]:
         checks.append(check_exposure(parameters["exposure_limits"], own_units(), where))
     audited = False

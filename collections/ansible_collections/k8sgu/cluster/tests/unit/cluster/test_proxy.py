@@ -183,7 +183,7 @@ def test_everything_that_fetches_from_the_mirror_gets_the_proxy() -> None:
                 fetching += 1
                 assert options["mirror_proxy"] == "{{ k8sgu_node_proxy.mirror }}", path
                 assert options["publishers"] == "{{ k8sgu_publishers }}", path
-    assert fetching == 5
+    assert fetching == 6
 
 
 def test_docker_gets_the_proxy_by_a_drop_in_that_systemd_can_read() -> None:

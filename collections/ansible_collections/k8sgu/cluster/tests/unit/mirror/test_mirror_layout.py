@@ -86,6 +86,10 @@ LAYOUT: dict[str, tuple[str, list[str]]] = {
         GITHUB.format("flannel-io/flannel", "flannel-v{version}-linux-{arch}.tar.gz"),
         ["flanneld", "mk-docker-opts.sh", "README.md"],
     ),
+    "node-exporter": (
+        GITHUB.format("prometheus/node_exporter", "node_exporter-{version}.linux-{arch}.tar.gz"),
+        ["node_exporter-{version}.linux-{arch}/" + name for name in ("LICENSE", "NOTICE", "node_exporter")],
+    ),
     "cri-dockerd": (
         GITHUB.format("Mirantis/cri-dockerd", "cri-dockerd-{version}.{arch}.tgz"),
         ["cri-dockerd/cri-dockerd"],

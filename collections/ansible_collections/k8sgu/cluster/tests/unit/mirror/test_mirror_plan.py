@@ -34,7 +34,13 @@ from ansible_collections.k8sgu.cluster.tests.unit.mirror.mirror_support import R
 
 UPSTREAM = Upstream("https://e.org/{version}/{arch}", sha256={"amd64": "0" * 64})
 RECIPE = Recipe("tool", (("tool", "."),))
-SELECTORS = {"container_runtime": "containerd", "pod_network": "routed", "metrics_server": True, "demo": True}
+SELECTORS = {
+    "container_runtime": "containerd",
+    "pod_network": "routed",
+    "metrics_server": True,
+    "observability": True,
+    "demo": True,
+}
 
 
 def options(source: str = "auto", **selectors: Any) -> Options:
@@ -94,6 +100,7 @@ def test_no_source(source: str, upstream: bool, unreachable: dict[str, str], exp
         ({"container_runtime": "docker"}, {"cri-dockerd"}, {"containerd", "runc"}),
         ({"pod_network": "vxlan"}, {"flannel"}, {"cri-dockerd"}),
         ({"demo": False}, {"pause", "coredns", "metrics-server"}, {"demo-database", "agnhost"}),
+        ({"observability": False}, {"kubelet", "coredns"}, {"node-exporter"}),
         ({"metrics_server": False}, {"pause", "coredns", "agnhost"}, {"metrics-server"}),
     ],
 )

@@ -78,6 +78,7 @@ def evaluated(manifest: dict[str, Any] | None, **given: Any) -> dict[str, Any]:
         "k8sgu_artifact_source": "auto",
         "k8sgu_container_runtime": "containerd",
         "k8sgu_backup_bucket": "",
+        "k8sgu_observability": True,
         "k8sgu_pod_network": "routed",
         "k8sgu_pki_dir": "/pki",
         "k8sgu_node_proxy": {"https": "http://proxy.example:1", "no_proxy": ".example"},

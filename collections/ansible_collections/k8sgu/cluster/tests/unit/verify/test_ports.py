@@ -21,6 +21,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.listeners im
 WORKER = [
     Listener("0.0.0.0", 22, "sshd"),
     Listener("10.240.0.5", 10250, "kubelet"),
+    Listener("10.240.0.5", 9100, "node_exporter"),
     Listener("127.0.0.1", 10249, "kube-proxy"),
     Listener("127.0.0.1", 35707, "containerd"),
 ]
@@ -66,6 +67,14 @@ def test_each_runtime_has_its_own_port_for_streams():
     docker = [*WORKER[:-1], Listener("127.0.0.1", 10010, "cri-dockerd")]
     assert [passed for passed, _seen in judge(docker, runtime="docker")] == [True, True]
     assert [passed for passed, _seen in judge(docker, runtime="containerd")] == [False, False]
+
+
+def test_node_exporter_listens_where_the_description_has_it():
+    without = port_table.as_dictionaries("routed", observability=False)
+    rest = [one for one in WORKER if one.program != "node_exporter"]
+    assert [one.passed for one in ports.check_ports(without, SYSTEM, "worker", rest, "node")] == [True, True]
+    assert judge(rest)[1] == (False, "not listening: node-exporter")
+    assert not ports.check_ports(without, SYSTEM, "worker", WORKER, "node")[0].passed
 
 
 def test_vxlan_is_the_kernels():
