@@ -265,6 +265,7 @@ def backup(
     programs = etcd.members[name].programs
     given = [
         *("--keep=2", "--patience=0", f"--directory={directory}", f"--environment={etcd.environment(name)}"),
+        f"--metrics={directory.parent / 'metrics'}",
         *(f"--etcdctl={programs / 'etcdctl'}", f"--etcdutl={programs / 'etcdutl'}"),
     ]
     # No variable of the caller's, as from systemd.
@@ -294,6 +295,9 @@ def test_the_program_takes_backups_and_keeps_the_newest(etcd: etcd_cluster.Etcd,
     # Beside it what is the newest by its name, and what is the newest.
     assert {path.name for path in directory.iterdir()} == {upgrade.name, ahead.name, taken[-1]}
     assert line.endswith(" s; 1 older removed")
+    # What was taken last, whatever is dated later.
+    told = (tmp_path / "metrics" / "etcd-snapshot.prom").read_text().splitlines()[-1]
+    assert one is not None and told == f"k8sgu_etcd_snapshot_timestamp_seconds {int(one.taken.timestamp())}"
     path = directory / taken[-1]
     assert (stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(directory.stat().st_mode)) == (0o600, 0o700)
     with etcd_cluster.restored(tmp_path, etcd.members["cp-0"].programs, path) as back:

@@ -20,7 +20,7 @@ import pytest
 from moto_server import REGION, Server, moto_server
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import upload
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.snapshots import Snapshot
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.snapshots import Snapshot, parse
 from ansible_collections.k8sgu.cluster.plugins.plugin_utils._compiled import zipapp
 
 BUCKET = "k8sgu-backups"
@@ -46,7 +46,7 @@ class Node:
             pytest.skip("no mirror with age; fill one with `make up`")
         self.age, self.server = found, server
         self.snapshots, self.record = place / "snapshots", place / "uploaded.json"
-        self.recipients = place / "recipients.txt"
+        self.recipients, self.metrics = place / "recipients.txt", place / "metrics"
         self.snapshots.mkdir()
         self.identity = pyrage.x25519.Identity.generate()
         self.recipients.write_text(f"{self.identity.to_public()}\n")
@@ -61,7 +61,13 @@ class Node:
         return [
             *(f"--to={to}", f"--region={REGION}", f"--directory={self.snapshots}", f"--record={self.record}"),
             *(f"--recipients={self.recipients}", f"--age={age or self.age}", "--patience=0"),
+            f"--metrics={self.metrics}",
         ]
+
+    def told(self) -> list[str]:
+        """The numbers for Prometheus, without what is said about them."""
+        found = self.metrics / "etcd-upload.prom"
+        return [line for line in found.read_text().splitlines() if line[0] != "#"] if found.exists() else []
 
     def objects(self) -> dict[str, bytes]:
         """Everything below the prefix, opened."""
@@ -89,6 +95,12 @@ def node(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Ite
     return Node(tmp_path, server)
 
 
+def expected(name: str) -> str:
+    snapshot = parse(name)
+    assert snapshot is not None
+    return f"k8sgu_etcd_upload_timestamp_seconds {int(snapshot.taken.timestamp())}"
+
+
 # age's own form of what it encrypts is a little longer: so one part that is not full, one that is full to the byte
 # before it, and several.
 @pytest.mark.parametrize("size", [3 * MIB, 5 * MIB, 12 * MIB])
@@ -102,11 +114,16 @@ def test_the_newest_is_put_there_encrypted_and_once(node: Node, size: int, capsy
     assert node.objects() == {f"demo/etcd/{name}.age": content}
     record = json.loads(node.record.read_text())
     assert (record["name"], record["to"]) == (name, TO) and record["bytes"] > size
+    assert node.told() == [expected(name)]
     assert stat.S_IMODE(node.record.stat().st_mode) == 0o600
     # Nothing is new, and an object that is gone stays so: it had its time.
     node.server.client("s3").delete_object(Bucket=BUCKET, Key=f"demo/etcd/{name}.age")
     assert upload.main(node.arguments()) == 0
     assert (node.objects(), capsys.readouterr().out) == ({}, "")
+    # As after a run that was killed before it told the number.
+    (node.metrics / "etcd-upload.prom").unlink()
+    assert upload.main(node.arguments()) == 0
+    assert node.told() == [expected(name)]
     # Elsewhere it is new.
     assert upload.main(node.arguments(to=f"s3://{BUCKET}/demo/other/")) == 0
     assert list(node.objects()) == [f"demo/other/{name}.age"]
@@ -129,9 +146,10 @@ def test_what_age_did_not_finish_is_not_there(
     said = capsys.readouterr().err
     assert said == f"{node.snapshots / name} could not be encrypted: read error\n"
     assert (node.server.client("s3").list_objects_v2(Bucket=BUCKET)["KeyCount"], parts(node.server)) == (0, [])
-    assert not node.record.exists()
+    assert not node.record.exists() and node.told() == []
     # And then it is.
     assert upload.main(node.arguments()) == 0
+    assert node.told() == [expected(name)]
     assert node.objects() == {f"demo/etcd/{name}.age": b"content"}
 
 

@@ -27,7 +27,7 @@ from typing import IO, Any, Callable, Iterator, Mapping, Sequence
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl, snapshots
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.snapshots import Snapshot
-from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write
+from ansible_collections.k8sgu.cluster.plugins.module_utils._files import FileError, atomic_write, metrics
 
 RECIPIENTS = "/etc/etcd/backup-recipients.txt"
 AGE = "/opt/k8sgu/age/current/age"
@@ -40,6 +40,10 @@ PART = 16 * 2**20
 PATIENCE_S = 300
 RETRY_S = 10
 _CONNECT_S, _READ_S = 10, 60
+PROGRAM = "etcd-upload"
+# Not when it was sent: what a restore from the bucket would lose is counted from here.
+THERE = "k8sgu_etcd_upload_timestamp_seconds"
+THERE_HELP = "When this member's newest snapshot in the bucket was taken, in seconds since 1970."
 
 INFRASTRUCTURE = "run playbooks/infrastructure.yml"
 # {error code of S3: what to do}. https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
@@ -86,12 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="etcd-upload", description="Puts this member's newest snapshot of etcd, encrypted, into a bucket of S3."
+        prog=PROGRAM, description="Puts this member's newest snapshot of etcd, encrypted, into a bucket of S3."
     )
     parser.add_argument("--to", required=True, help="s3://BUCKET/PREFIX, such as s3://backups/demo/etcd/")
     parser.add_argument("--region", required=True, help="the bucket's")
     parser.add_argument("--directory", default=snapshots.DIRECTORY, help="where snapshots are (default: %(default)s)")
     parser.add_argument("--record", default=snapshots.UPLOADED, help="what was put there last (default: %(default)s)")
+    parser.add_argument("--metrics", default=metrics.DIRECTORY, help="for Prometheus (default: %(default)s)")
     parser.add_argument("--recipients", default=RECIPIENTS, help="public keys of age (default: %(default)s)")
     parser.add_argument("--age", default=AGE, help="(default: %(default)s)")
     parser.add_argument(
@@ -121,8 +126,14 @@ def _bring(given: argparse.Namespace) -> str:
     last = {}
     with contextlib.suppress(FileNotFoundError), open(given.record, encoding="utf-8", errors="replace") as stream:
         last = snapshots.uploaded(stream.read())
-    snapshot = newest(os.listdir(given.directory), last["name"] if last.get("to") == given.to else "", now)
+    there = last["name"] if last.get("to") == given.to else ""
+    snapshot = newest(os.listdir(given.directory), there, now)
     if snapshot is None:
+        # Every run ends here, also the one after a run that was killed when it had put one there.
+        sent = snapshots.listed([there])
+        metrics.publish(
+            given.metrics, PROGRAM, [metrics.Gauge(THERE, THERE_HELP, one.taken.timestamp()) for one in sent]
+        )
         return ""
     began = time.monotonic()
     place = f"{given.to}{snapshot.name}{SUFFIX}"

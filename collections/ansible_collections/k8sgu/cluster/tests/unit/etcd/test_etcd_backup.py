@@ -157,9 +157,11 @@ RESULT = {
 }
 
 
-def test_a_snapshot_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_snapshot_is_one_line_and_its_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     runs = Runs(monkeypatch, RESULT)
-    assert backup.main(["--keep=5"]) == 0
+    assert backup.main(["--keep=5", f"--metrics={tmp_path}"]) == 0
     assert capsys.readouterr() == (
         "20261129T120000Z_etcd-3.6.14_rev-7_backup.db: revision 7, 5 keys, 20512 bytes, 0.31 s; 2 older removed\n",
         "",
@@ -167,23 +169,37 @@ def test_a_snapshot_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     options = runs.calls[0].options
     assert (options["series"], options["label"], options["keep"]) == ("backup", "", 5)
     assert (options["directory"], options["disk_percent"]) == ("/var/lib/k8sgu/snapshots", 50)
+    assert (tmp_path / "etcd-snapshot.prom").read_text().splitlines()[1:] == [
+        "# TYPE k8sgu_etcd_snapshot_timestamp_seconds gauge",
+        f"k8sgu_etcd_snapshot_timestamp_seconds {int(NOON.timestamp())}",
+    ]
+
+
+def test_a_snapshot_counts_also_where_its_time_cannot_be_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "metrics").write_text("")
+    runs = Runs(monkeypatch, RESULT)
+    assert backup.main(["--keep=5", f"--metrics={tmp_path / 'metrics'}"]) == 0
+    said = capsys.readouterr()
+    assert len(runs.calls) == 1 and said.out.count("\n") == 1 and said.err.startswith("no metrics were written: ")
 
 
 def test_a_member_that_is_restarted_is_waited_for(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     runs = Runs(monkeypatch, EtcdError("it does not serve"), EtcdError("it does not serve"), RESULT)
-    assert backup.main(["--keep=5"]) == 0
+    assert backup.main(["--keep=5", f"--metrics={tmp_path}"]) == 0
     assert len(runs.calls) == 3 and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("patience", "calls"), [("0", 1), ("60", 13)])
 def test_what_does_not_end_is_told_once(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], patience: str, calls: int
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, patience: str, calls: int
 ) -> None:
     runs = Runs(monkeypatch, EtcdError("no snapshot was taken: there is no room"))
-    assert backup.main(["--keep=5", f"--patience={patience}"]) == 1
-    assert len(runs.calls) == calls
+    assert backup.main(["--keep=5", f"--patience={patience}", f"--metrics={tmp_path}"]) == 1
+    assert len(runs.calls) == calls and not any(tmp_path.iterdir())
     assert capsys.readouterr() == ("", "no snapshot was taken: there is no room\n")
 
 
