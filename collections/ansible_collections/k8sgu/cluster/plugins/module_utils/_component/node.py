@@ -28,7 +28,7 @@ ROOT_ONLY_EXECUTABLE = 0o755
 class Current:
     """`paths` has files, links, units and directories; `binaries` the SHA-256 of each program, empty if missing.
 
-    `healthy` is asked only where there is something to reload.
+    `healthy` is asked, which may take its patience, only where there is something to reload and it could be reloaded.
     """
 
     paths: dict[str, PathState] = field(default_factory=dict)
@@ -67,6 +67,7 @@ def examine(component: Component, binaries: dict[str, str], record: Record, unit
         interrupted=undo.read(component.name),
         healthy=records.reload_items(component) == record.reloaded_with
         or component.health is None
+        or not any(units[unit.name].reloadable for unit in component.units)
         or health.works(component.health),
     )
 

@@ -38,7 +38,6 @@ _UNIT_PLACES = (UNIT_DIRECTORY + "/", "/run/systemd/system/", "/usr/lib/systemd/
 _CUT_OFF = "an earlier run was interrupted before it was done"
 _MAY_BE_ENABLED = ("disabled", "")
 _ENABLED = ("enabled", "enabled-runtime")
-_RELOADABLE = ("active", "reloading", "refreshing")
 
 
 @dataclass(frozen=True)
@@ -363,7 +362,7 @@ class _Planner:
                 continue
             # systemd reloads only what has come up. What does not work may not notice for minutes that it could:
             # clients wait longer and longer between their attempts.
-            ready = self.current.healthy and self.current.units[unit.name].active in _RELOADABLE
+            ready = self.current.healthy and self.current.units[unit.name].reloadable
             self.result.actions.append(Action(unit.name, "reload" if ready else "restart"))
             self._because(
                 f"reload {unit.name}: {why}" if ready else f"restart {unit.name}: {why}, and it is not healthy"

@@ -34,6 +34,10 @@ class UnitState:
     def running(self) -> bool:
         return self.active in ("active", "reloading", "activating", "refreshing")
 
+    @property
+    def reloadable(self) -> bool:
+        return self.active in ("active", "reloading", "refreshing")
+
     def describe(self) -> str:
         text = f"{self.active} ({self.sub})"
         if self.result not in ("success", ""):

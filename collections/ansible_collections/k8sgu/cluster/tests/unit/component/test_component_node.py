@@ -27,8 +27,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "integration"))
 import forward_proxy
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component import fetch, health, node, record, systemd, undo
-from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import Artifact, ComponentError, Health
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.model import (
+    RELOAD,
+    Artifact,
+    Component,
+    ComponentError,
+    File,
+    Health,
+    Unit,
+)
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.record import Record
+from ansible_collections.k8sgu.cluster.plugins.module_utils._component.systemd import UnitState
 from ansible_collections.k8sgu.cluster.plugins.module_utils._component.undo import PathState, Undo
 from ansible_collections.k8sgu.cluster.plugins.module_utils._files import sha256_of
 
@@ -103,6 +112,24 @@ def test_what_answers_late_works_and_a_refused_certificate_is_not_waited_for(
     answers[:], began = ["SSLError: [SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] expired"], now[0]
     assert not health.works(check)
     assert now[0] - began < 2
+
+
+@pytest.mark.parametrize(("active", "asked"), [("inactive", 0), ("failed", 0), ("activating", 0), ("active", 1)])
+def test_only_what_can_be_reloaded_is_asked_whether_it_works(
+    active: str, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is waited for, which at a first start would be for nothing."""
+    calls: list[Health] = []
+    monkeypatch.setattr(health, "works", lambda check: calls.append(check) or False)
+    component = Component(
+        "x",
+        files=[File("/nonexistent/x.crt", content=b"x", effect=RELOAD)],
+        units=[Unit("x.service", content=None)],
+        health=Health(tcp="127.0.0.1:1"),
+    )
+    current = node.examine(component, {}, Record(), {"x.service": UnitState("loaded", active)})
+    assert len(calls) == asked
+    assert current.healthy == (asked == 0)
 
 
 def test_health_of_a_served_certificate(tmp_path: Path) -> None:
