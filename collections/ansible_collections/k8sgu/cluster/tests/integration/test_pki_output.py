@@ -62,7 +62,7 @@ def test_no_secret_is_printed_or_logged(tmp_path: Path) -> None:
     assert "kube-apiserver" in again
     # The files of a node that left the inventory are removed, and nothing else.
     gone = {name for name in made if "demo-gone" in name}
-    assert len(gone) == 4 * 3 + 1
+    assert len(gone) == 5 * 3 + 1
     assert names_in(state) == made - gone
     everything = first + again + (tmp_path / "ansible.log").read_text()
     keys = [
