@@ -62,8 +62,8 @@ def test_an_administrator_sees_nodes_and_pods_and_others_what_is_theirs(hosts):
     top = kubectl("top", "nodes", "--no-headers")
     assert {line.split()[0] for line in top.splitlines()} == names
     assert "unknown" not in top
-    pods = kubectl("top", "pods", "--all-namespaces", "--no-headers").splitlines()
-    assert {line.split()[0] for line in pods} >= {"kube-system", "demo", "k8sgu-verify"}
+    # Pods that were started anew a moment ago are not told yet.
+    until("metrics of pods", lambda: namespaces() >= {"kube-system", "demo", "k8sgu-verify"})
     # Who may look at a namespace sees its pods' metrics, and no node's.
     binding = ("-n", "demo", "rolebinding", "k8sgu-test-view")
     with put_back(lambda: kubectl("delete", *binding, "--ignore-not-found")):
@@ -71,6 +71,12 @@ def test_an_administrator_sees_nodes_and_pods_and_others_what_is_theirs(hosts):
         kubectl("create", *binding, "--clusterrole=view", "--serviceaccount=demo:default")
         until("what the role allows", lambda: may_list("pods", "demo"))
         assert (may_list("pods", "default"), may_list("nodes", "")) == (False, False)
+
+
+def namespaces():
+    """Those of pods that have metrics."""
+    pods = kubectl("top", "pods", "--all-namespaces", "--no-headers").splitlines()
+    return {line.split()[0] for line in pods}
 
 
 def may_list(resource, namespace):
