@@ -299,7 +299,7 @@ def _healthy(component: Component, wanted: list[str], limit: float) -> str | Non
     if answer is not None:
         return answer
     for name, state in systemd.show(wanted).items():
-        if state.active not in ("active", "reloading", "refreshing"):
+        if not state.up:
             return f"the check succeeds, but {name} is {state.describe()}; does another program answer at its address?"
     return None
 

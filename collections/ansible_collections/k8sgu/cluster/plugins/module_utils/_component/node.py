@@ -67,7 +67,7 @@ def examine(component: Component, binaries: dict[str, str], record: Record, unit
         interrupted=undo.read(component.name),
         healthy=records.reload_items(component) == record.reloaded_with
         or component.health is None
-        or not any(units[unit.name].reloadable for unit in component.units)
+        or not any(units[unit.name].up for unit in component.units)
         or health.works(component.health),
     )
 

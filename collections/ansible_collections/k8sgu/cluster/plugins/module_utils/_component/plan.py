@@ -362,7 +362,7 @@ class _Planner:
                 continue
             # systemd reloads only what has come up. What does not work may not notice for minutes that it could:
             # clients wait longer and longer between their attempts.
-            ready = self.current.healthy and self.current.units[unit.name].reloadable
+            ready = self.current.healthy and self.current.units[unit.name].up
             self.result.actions.append(Action(unit.name, "reload" if ready else "restart"))
             self._because(
                 f"reload {unit.name}: {why}" if ready else f"restart {unit.name}: {why}, and it is not healthy"

@@ -32,10 +32,11 @@ class UnitState:
 
     @property
     def running(self) -> bool:
-        return self.active in ("active", "reloading", "activating", "refreshing")
+        return self.up or self.active == "activating"
 
     @property
-    def reloadable(self) -> bool:
+    def up(self) -> bool:
+        """Whether it has started: systemd reloads nothing else."""
         return self.active in ("active", "reloading", "refreshing")
 
     def describe(self) -> str:

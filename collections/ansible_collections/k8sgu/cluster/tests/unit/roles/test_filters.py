@@ -13,6 +13,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.k8sgu.cluster.plugins.filter.architecture import architecture
 from ansible_collections.k8sgu.cluster.plugins.filter.flags import flags
 from ansible_collections.k8sgu.cluster.plugins.filter.lives import lives
+from ansible_collections.k8sgu.cluster.plugins.filter.reload_copies import reload_copies
 
 
 def test_flags_are_the_lines_of_a_unit() -> None:
@@ -24,6 +25,18 @@ def test_flags_are_the_lines_of_a_unit() -> None:
     assert flags({}) == ""
     with pytest.raises(AnsibleFilterError, match="takes a dictionary"):
         flags(["name=a"])  # type: ignore[arg-type]
+
+
+def test_copies_are_made_anew_by_one_rename_each() -> None:
+    assert reload_copies("\n  /a.crt \\\n  /a.key\n", "etcd") == (
+        "ExecReload=+/usr/bin/install -d -m 0700 /run/etcd-new\n"
+        "ExecReload=+/usr/bin/install -o etcd -m 0400 -t /run/etcd-new \\\n"
+        "  /a.crt \\\n"
+        "  /a.key\n"
+        "ExecReload=+/bin/sh -c 'mv -f -t /run/etcd /run/etcd-new/* && rmdir /run/etcd-new'"
+    )
+    with pytest.raises(AnsibleFilterError, match="takes the paths of files, not ' '"):
+        reload_copies(" ", "etcd")
 
 
 def test_an_architecture_that_the_mirror_does_not_have() -> None:
