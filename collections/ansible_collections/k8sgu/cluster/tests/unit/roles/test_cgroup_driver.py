@@ -47,3 +47,16 @@ def test_it_changes_on_a_drained_node_and_is_put_back_where_the_node_fails() -> 
     assert stop["vars"] == {"upgrade_driver_before": "systemd"}
     assert back["ansible.builtin.include_tasks"] == "programs.yml"
     assert "upgrade_node_cgroup_driver" not in back["vars"]
+
+
+@pytest.mark.parametrize(
+    ("status", "before", "fails"),
+    [(0, "cgroupfs", False), (1, "cgroupfs", True), (0, "systemd", False), (1, "systemd", False)],
+)
+def test_pods_that_cannot_be_stopped_keep_no_node_from_its_release_before(
+    status: int, before: str, fails: bool
+) -> None:
+    [task] = yaml.safe_load((ROLES / "upgrade" / "tasks" / "driver.yml").read_text())
+    variables = {"upgrade_stopped_pods": {"rc": status}, "upgrade_driver_before": before}
+    templar = Templar(loader=DataLoader(), variables=variables)
+    assert templar.template(trust_as_template("{{ " + task["failed_when"] + " }}")) is fails
