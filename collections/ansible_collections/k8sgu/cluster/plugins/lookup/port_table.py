@@ -66,4 +66,6 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             )
         if len(runtime) > 1 or any(name not in (port_table.CONTAINERD, port_table.DOCKER) for name in runtime):
             raise AnsibleError(f"port_table: {runtime!r} is not a container runtime; give containerd or docker")
-        return port_table.as_dictionaries(network, *runtime, observability=self.get_option("observability"))
+        return port_table.as_dictionaries(
+            network, runtime[0] if runtime else port_table.CONTAINERD, observability=self.get_option("observability")
+        )
