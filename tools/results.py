@@ -87,13 +87,18 @@ def ansible_failures(text: str) -> list[str]:
     If the playbook ran another playbook or pytest, their output is one long line; failures in it count too.
     """
     found = []
-    task = ""
+    task = check = ""
     for part in re.split(r"\n|\\n", text):
         if part.startswith("TASK ["):
             task = part.rstrip("* ")
         elif re.match(r"\[ERROR\]|ERROR! |(fatal|failed): \[|FAILED \S+::", part):
             found.append(f"{task}: {part[:FAILURE_LENGTH]}" if task else part[:FAILURE_LENGTH])
-    return found[-FAILURES_SHOWN:]
+        elif not part.startswith(" "):
+            check = part
+        elif part.startswith("    seen: "):
+            # A check of verify, two lines below its name.
+            found.append(f"{check}: {part.strip()[:FAILURE_LENGTH]}")
+    return list(dict.fromkeys(found))[-FAILURES_SHOWN:]
 
 
 def skip_lines(tally: Tally) -> list[str]:

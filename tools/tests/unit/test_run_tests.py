@@ -385,3 +385,17 @@ def test_a_failed_test_that_a_playbook_ran_is_named() -> None:
     said = "x" * 5000 + rf"short test summary info ===\n{failed}\n1 failed"
     output = f'TASK [Run pytest] ***\nfatal: [localhost]: FAILED! => {{"stdout": "{said}"}}\n'
     assert results.ansible_failures(output)[1:] == [f"TASK [Run pytest]: {failed}"]
+
+
+def test_the_checks_that_verify_missed_are_named_once() -> None:
+    checks = r"etcd has its quorum [cp-0]\n    expected: 3 healthy members\n    seen:     2 of 3\n    look at:  etcdctl"
+    printed = checks.replace(r"\n", "\n")
+    output = (
+        f"TASK [Report] ***\n[ERROR]: Task failed: 1 of 61 checks failed\n{printed}\n\n"
+        f'fatal: [cp-0]: FAILED! => {{"msg": "1 of 61 checks failed\\n{checks}", "passed": 60}}\n'
+    )
+    assert results.ansible_failures(output) == [
+        "TASK [Report]: [ERROR]: Task failed: 1 of 61 checks failed",
+        "etcd has its quorum [cp-0]: seen:     2 of 3",
+        'TASK [Report]: fatal: [cp-0]: FAILED! => {"msg": "1 of 61 checks failed',
+    ]

@@ -92,6 +92,12 @@ options:
     description: User agent of a request that must be in the audit log.
     type: str
     default: ""
+  timeout:
+    description:
+      - Seconds in which checks that fail are made again, all together, since a program that was just started may not listen yet. With V(0)
+        each is made once.
+    type: int
+    default: 0
 """
 
 EXAMPLES = r"""

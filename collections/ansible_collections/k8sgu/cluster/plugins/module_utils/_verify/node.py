@@ -12,7 +12,7 @@ import subprocess
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption.scan import scan
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import etcdctl
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module import Call
 
 AUDIT_LOG = Path("/var/log/kubernetes/audit.log")
+# Between two looks at what did not pass.
+AGAIN_S = 1.0
 
 
 def check_plaintext(allowed_on_loopback: list[int], where: str) -> Check:
@@ -180,40 +182,61 @@ def execute(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def node_checks(parameters: dict[str, Any]) -> tuple[list[Check], bool]:
-    """All checks of a node, and whether the request of `user_agent` is in its audit log."""
+    """All checks of a node, and whether the request of `user_agent` is in its audit log.
+
+    A program that was started a moment ago need not listen yet, and a busy node may answer late: a check that fails is
+    made again until `timeout` seconds are over.
+    """
+    deadline = time.monotonic() + parameters["timeout"]
+    checks: list[Check] = []
+    for look in _looks(parameters):
+        began = time.monotonic()
+        made = look()
+        while not all(check.passed for check in made) and time.monotonic() < deadline:
+            time.sleep(AGAIN_S)
+            made = look()
+        took = time.monotonic() - began
+        checks += [Check(**{**vars(check), "seconds": check.seconds or took / len(made)}) for check in made]
+    return checks, parameters["control_plane"] and audit_has(parameters["user_agent"], 5)
+
+
+def _looks(parameters: dict[str, Any]) -> list[Callable[[], list[Check]]]:
+    """What makes the checks that the parameters ask for, each apart from the others."""
     where, address = parameters["node"], parameters["address"]
-    began = time.monotonic()
-    checks = [
-        check_plaintext(parameters["plaintext_ports"], where),
-        check_anonymous("the kubelet", address, 10250, {"/pods": "401", "/metrics": "401"}, where),
-        check_swap(where),
+    role = "control_plane" if parameters["control_plane"] else "worker"
+    table, prefix = parameters["port_table"], parameters["encryption_prefix"]
+    looks: list[Callable[[], list[Check]]] = [
+        lambda: [check_plaintext(parameters["plaintext_ports"], where)],
+        lambda: [check_anonymous("the kubelet", address, 10250, {"/pods": "401", "/metrics": "401"}, where)],
+        lambda: [check_swap(where)],
     ]
-    if parameters["port_table"]:
-        role = "control_plane" if parameters["control_plane"] else "worker"
-        found = listeners(protocols=("tcp", "udp"))
-        checks += check_ports(parameters["port_table"], parameters["system_listeners"], role, found, where)
-        checks.append(check_tls(parameters["port_table"], role, found, where))
-        for row in program_rows(parameters["port_table"], role):
+    if table:
+
+        def look_at_listeners() -> list[Check]:
+            found = listeners(protocols=("tcp", "udp"))
+            checks = check_ports(table, parameters["system_listeners"], role, found, where)
+            return [*checks, check_tls(table, role, found, where)]
+
+        looks.append(look_at_listeners)
+        for row in program_rows(table, role):
             if row["name"] == "node-exporter":
                 answers = {"/metrics": TLS_REFUSED}
-                checks.append(check_anonymous(row["listener"], address, int(row["first"]), answers, where))
+                at = (row["listener"], address, int(row["first"]), answers, where)
+                looks.append(lambda at=at: [check_anonymous(*at)])  # type: ignore[misc]
     if parameters["exposure_limits"]:
-        checks.append(check_exposure(parameters["exposure_limits"], own_units(), where))
-    audited = False
+        looks.append(lambda: [check_exposure(parameters["exposure_limits"], own_units(), where)])
     if parameters["control_plane"]:
         # A balancer must be able to read the health paths; /version would be the first path open to anonymous access.
-        answers = {"/livez": "200", "/version": "401", "/api/v1/secrets": "401"}
-        checks.append(check_anonymous("the API server", address, parameters["api_port"], answers, where))
-        audited = audit_has(parameters["user_agent"], 5)
+        api = {"/livez": "200", "/version": "401", "/api/v1/secrets": "401"}
+        looks.append(lambda: [check_anonymous("the API server", address, parameters["api_port"], api, where)])
     if parameters["etcd_members"]:
-        checks += [
-            check_anonymous("etcd", address, 2379, {"/v3/kv/range": TLS_REFUSED}, where),
-            check_etcd_health(parameters["etcd_members"], where),
-            check_ciphertext(parameters["secret_key"], parameters["encryption_prefix"], parameters["plaintext"], where),
+        looks += [
+            lambda: [check_anonymous("etcd", address, 2379, {"/v3/kv/range": TLS_REFUSED}, where)],
+            lambda: [check_etcd_health(parameters["etcd_members"], where)],
+            lambda: [check_ciphertext(parameters["secret_key"], prefix, parameters["plaintext"], where)],
         ]
     if parameters["etcd_snapshot_minutes"]:
-        checks += check_backups(parameters["etcd_snapshot_minutes"], parameters["etcd_uploads_to"], where)
+        looks.append(lambda: check_backups(parameters["etcd_snapshot_minutes"], parameters["etcd_uploads_to"], where))
     if parameters["encrypted_resources"]:
-        checks.append(check_keys(parameters["encrypted_resources"], parameters["encryption_prefix"], where))
-    took = time.monotonic() - began
-    return [Check(**{**vars(check), "seconds": check.seconds or took / len(checks)}) for check in checks], audited
+        looks.append(lambda: [check_keys(parameters["encrypted_resources"], prefix, where)])
+    return looks

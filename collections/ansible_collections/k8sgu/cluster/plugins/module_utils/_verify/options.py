@@ -37,6 +37,7 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
         "encrypted_resources": {"type": "list", "elements": "str", "default": []},
         "plaintext": {"type": "str", "default": "k8sgu-verify-plaintext-marker"},
         "user_agent": {"type": "str", "default": ""},
+        "timeout": {"type": "int", "default": 0},
     },
     "verify_policies": {
         "kubeconfig": {"type": "path", "required": True},
