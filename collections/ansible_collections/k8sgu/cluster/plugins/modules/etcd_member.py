@@ -46,8 +46,8 @@ options:
     description:
       - V(learner) removes a member that the node was before and adds a learner. The node's etcd must have no data.
       - V(voter) makes the learner a voter as soon as it has the data, for which it waits.
-      - V(follower) lets one of O(nodes) lead, if one of O(leaving) does, and says in RV(retiring) which of these can be restarted, one
-        after another, without any listener for clients.
+      - V(follower) lets one of O(nodes) lead, if one of O(leaving) does, and says in RV(retiring) which of these can refuse clients and be
+        restarted, one after another.
       - V(absent) removes the members of O(leaving), one after another, those that do not answer first and the leader last. Another
         member leads before it goes. All others have to answer before each removal.
     type: str
@@ -62,9 +62,9 @@ options:
     type: dict
   retired:
     description:
-      - Names of members of O(leaving) that serve no clients any more, and have a vote still.
-      - For a second after its removal a member takes requests that it cannot answer any more. Nobody is sent there if it has closed
-        its listeners for clients before, as RV(retiring) says.
+      - Names of members of O(leaving) that refuse clients, and have a vote still.
+      - For a second after its removal a member takes requests that it cannot answer any more. Nobody sends it any if it
+        has refused them since its restart, as RV(retiring) says.
     type: list
     elements: str
     default: []
