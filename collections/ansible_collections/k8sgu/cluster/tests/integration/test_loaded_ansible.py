@@ -30,7 +30,7 @@ SEEN = {
     "process": "{{ lookup('ansible.builtin.pipe', 'pwd; umask; locale; ulimit -a') }}",
     "files": "{{ lookup('ansible.builtin.pipe', 'ls /proc/$PPID/fd | head -3; readlink /proc/$PPID/fd/0') }}",
     # While it starts a program, it has all signals blocked itself; what it hands on counts.
-    "signals": "{{ lookup('ansible.builtin.pipe', 'grep ^Sig[IC] /proc/$PPID/status; grep ^SigBlk /proc/self/status') }}",
+    "signals": "{{ lookup('ansible.builtin.pipe', 'grep ^Sig[IC] /proc/$PPID/status; grep ^SigB /proc/self/status') }}",
     "verbosity": "{{ ansible_verbosity }} {{ ansible_check_mode }} {{ ansible_playbook_python }}",
 }
 
