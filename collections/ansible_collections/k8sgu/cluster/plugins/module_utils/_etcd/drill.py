@@ -26,7 +26,7 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module impo
 
 PROGRAM = "etcd-drill"
 AUTHORITY = "/etc/kubernetes/pki/ca.crt"
-# What the API server of this node decrypts with, as the role control_plane writes it.
+# What the API server of this node decrypts with, as the role control_plane writes it. The unit hands over a copy.
 ENCRYPTION = "/etc/kubernetes/encryption.yml"
 _KEY = re.compile(r"(?m)^\s+- name: (\S+)$")
 _KMS = re.compile(r"(?m)^\s+- kms:$")
