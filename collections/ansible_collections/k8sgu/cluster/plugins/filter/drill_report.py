@@ -13,6 +13,7 @@ from typing import Any, Callable
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import drill_report as reports
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.drill_result import Promised
 
 DOCUMENTATION = r"""
 name: drill_report
@@ -71,7 +72,7 @@ def drill_report(
     told: Any, node: str, keys: str, rpo_minutes: float, rto_seconds: float, last_restore: str
 ) -> dict[str, Any]:
     try:
-        promised = reports.Promised(float(rpo_minutes), float(rto_seconds))
+        promised = Promised(float(rpo_minutes), float(rto_seconds))
         earlier = json.loads(last_restore) if last_restore else {}
         now = datetime.datetime.now(datetime.timezone.utc)
         return asdict(reports.report(str(node), told, str(keys), promised, earlier, now))

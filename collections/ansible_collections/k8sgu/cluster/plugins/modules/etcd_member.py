@@ -40,24 +40,34 @@ extends_documentation_fragment:
   - k8sgu.cluster.etcd
 options:
   name:
-    description: The node's name, which is its member's too. One of O(nodes). Required unless O(state=absent).
+    description: The node's name, which is its member's too. One of O(nodes). Required with O(state=learner) and O(state=voter).
     type: str
   state:
     description:
       - V(learner) removes a member that the node was before and adds a learner. The node's etcd must have no data.
       - V(voter) makes the learner a voter as soon as it has the data, for which it waits.
+      - V(follower) lets one of O(nodes) lead, if one of O(leaving) does, and says in RV(retiring) which of these can refuse clients and be
+        restarted, one after another.
       - V(absent) removes the members of O(leaving), one after another, those that do not answer first and the leader last. Another
         member leads before it goes. All others have to answer before each removal.
     type: str
-    choices: [learner, voter, absent]
+    choices: [learner, voter, follower, absent]
     required: true
   nodes:
-    description: The address of every node that should be a member, by name. With O(state=absent) that is of those that stay.
+    description: The address of every node that should be a member, by name. With O(leaving) that is of those that stay.
     type: dict
     required: true
   leaving:
-    description: The address of every node that leaves, by name, with O(state=absent), which requires it.
+    description: The address of every node that leaves, by name, with O(state=follower) and O(state=absent), which require it.
     type: dict
+  retired:
+    description:
+      - Names of members of O(leaving) that refuse clients, and have a vote still.
+      - For a second after its removal a member takes requests that it cannot answer any more. Nobody sends it any if it
+        has refused them since its restart, as RV(retiring) says.
+    type: list
+    elements: str
+    default: []
   without_data:
     description: Names of nodes that have no data yet and will join too. Their members need not answer.
     type: list
@@ -111,17 +121,22 @@ plan:
   sample: ["add demo-control-plane-2: demo-control-plane-2 has no data and is no member yet"]
 member:
   description: The id of the node's member, in hexadecimal; empty in check mode if it would be added.
-  returned: unless O(state=absent)
+  returned: with O(state=learner) and O(state=voter)
   type: str
   sample: 53e2855db8f13054
 members:
   description: Names of the members; the address of one that has not started.
-  returned: success
+  returned: unless O(state=follower)
+  type: list
+  elements: str
+retiring:
+  description: Names of members that leave and can be without clients from now on; none where a quorum would miss them in a restart.
+  returned: with O(state=follower)
   type: list
   elements: str
 initial_cluster:
   description: What etcd on the new node needs as C(initial-cluster).
-  returned: unless O(state=absent)
+  returned: with O(state=learner) and O(state=voter)
   type: str
   sample: demo-control-plane-0=https://10.240.0.10:2380,demo-control-plane-2=https://10.240.0.12:2380
 """

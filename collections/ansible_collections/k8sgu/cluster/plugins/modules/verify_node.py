@@ -46,6 +46,10 @@ options:
     description: Where that member should put them (V(s3://BUCKET/PREFIX)); empty if they stay on the node, which is not checked.
     type: str
     default: ""
+  etcd_drills:
+    description: Whether that member should try once a day to restore its newest snapshot.
+    type: bool
+    default: false
   plaintext_ports:
     description: TCP ports that may answer without TLS on loopback, and only there.
     type: list

@@ -24,6 +24,8 @@ import ansible_program
 import etcd_cluster
 import test_etcd_restore as restores
 
+from ansible_collections.k8sgu.cluster.plugins.plugin_utils._compiled import zipapp
+
 WAIT_S = 60
 
 
@@ -152,6 +154,46 @@ def test_a_damaged_one(etcd: etcd_cluster.Etcd) -> None:
     told = drill(etcd, path.name)
     path.unlink()
     assert told["failed"] and f"{path} is no whole snapshot" in told["msg"]
+
+
+def test_the_program_of_the_timer(etcd: etcd_cluster.Etcd, tmp_path: Path) -> None:
+    restores.taken(etcd)
+    given = options(etcd, "")
+    path = tmp_path / "etcd-drill.pyz"
+    path.write_bytes(zipapp("_etcd.drill"))
+    (tmp_path / "ca.crt").write_text(given["authority"])
+    (tmp_path / "encryption.yml").write_text("      - secretbox:\n          keys:\n            - name: key-2\n")
+
+    def start() -> tuple[int, str, dict[str, Any]]:
+        done = subprocess.run(
+            [
+                *(sys.executable, str(path), "--rpo-minutes=35", "--rto-seconds=120"),
+                *(
+                    f"--{name.replace('_', '-')}={given[name]}"
+                    for name in ("directory", "drill_dir", "etcd", "etcdutl")
+                ),
+                f"--etcdctl={etcd.members['cp-0'].programs / 'etcdctl'}",
+                f"--environment={etcd.environment('cp-0')}",
+                *(f"--authority={tmp_path / 'ca.crt'}", f"--encryption={tmp_path / 'encryption.yml'}"),
+                *(f"--result={tmp_path / 'result.json'}", f"--metrics={tmp_path / 'metrics'}"),
+                *given["nodes"],
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return done.returncode, done.stderr, json.loads((tmp_path / "result.json").read_text())
+
+    status, said, result = start()
+    assert (status, said, result["problems"]) == (0, "", [])
+    assert result["keys"]["restored"] == result["keys"]["living"] > 0
+    assert "k8sgu_etcd_drill_success 1\n" in (tmp_path / "metrics" / "etcd-drill.prom").read_text()
+    (tmp_path / "encryption.yml").write_text("            - name: key-3\n")
+    status, said, result = start()
+    assert status == 1 and "key-2" in said and result["problems"] == said.splitlines()
+    assert "k8sgu_etcd_drill_success 0\n" in (tmp_path / "metrics" / "etcd-drill.prom").read_text()
+    assert left(etcd) == ["drill.lock"]
 
 
 def test_by_ansible_as_on_a_node(etcd: etcd_cluster.Etcd, tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._options.module impo
 def run(call: Call) -> dict[str, Any]:
     """The module's result. Raises EtcdError."""
     nodes = _addresses(call.options["nodes"])
-    if call.options["state"] == "absent":
-        return _absent(call, Members(call.options), _addresses(call.options["leaving"]), nodes)
+    if call.options["state"] in ("follower", "absent"):
+        return _leave(call, Members(call.options), _addresses(call.options["leaving"]), nodes)
     name = call.options["name"]
     if name not in nodes:
         raise EtcdError(f"name: {name} is not among nodes ({', '.join(sorted(nodes)) or 'none'})")
@@ -69,15 +69,22 @@ def _addresses(option: Mapping[str, Any]) -> dict[str, str]:
     return {str(name): str(address) for name, address in option.items()}
 
 
-def _absent(call: Call, members: Members, leaving: Mapping[str, str], nodes: Mapping[str, str]) -> dict[str, Any]:
+def _leave(call: Call, members: Members, leaving: Mapping[str, str], nodes: Mapping[str, str]) -> dict[str, Any]:
     both = sorted(set(leaving) & set(nodes))
     if both:
         raise EtcdError(f"leaving: {', '.join(both)} is among nodes too, which are those that stay")
+    unknown = sorted(set(call.options["retired"]) - set(leaving))
+    if unknown:
+        raise EtcdError(f"retired: {', '.join(unknown)} is not among leaving ({', '.join(sorted(leaving))})")
     before = members.read()
-    healthy = members.healthy(before)
-    made = plan.leave(before, healthy, members.leader(before, healthy), leaving, nodes)
+    retired = {member.id for member in before if member.name in call.options["retired"]}
+    healthy = members.healthy([member for member in before if member.id not in retired])
+    leader = members.leader(before, healthy)
+    made = plan.leave(before, healthy, leader, leaving, nodes, retired)
     if made.problem:
         raise EtcdError(f"nothing was changed: {made.problem}")
+    if call.options["state"] == "follower":
+        return _follow(call, members, made, plan.retiring(before, healthy, made.steps))
     done = []
     gone = {step.member.id: step.shown for step in made.steps}
     for step in made.steps:
@@ -96,6 +103,23 @@ def _absent(call: Call, members: Members, leaving: Mapping[str, str], nodes: Map
         "plan": done,
         "members": sorted(member.shown for member in after),
         "diff": {"before": _listed(before, notes=gone), "after": _listed(after)} if done else {},
+    }
+
+
+def _follow(call: Call, members: Members, made: plan.Leaving, retiring: list[Member]) -> dict[str, Any]:
+    done = []
+    diff = {}
+    for step in made.steps:
+        if step.successor:
+            done.append(f"let {step.successor.shown} lead: {step.member.shown} is the leader and leaves")
+            diff = {"before": f"{step.member.shown} leads\n", "after": f"{step.successor.shown} leads\n"}
+            if not call.check_mode:
+                members.lead(step.member, step.successor)
+    return {
+        "changed": bool(done),
+        "plan": done,
+        "retiring": sorted(member.shown for member in retiring),
+        "diff": diff,
     }
 
 

@@ -43,8 +43,9 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
     },
     "etcd_member": {
         "name": {"type": "str"},
-        "state": {"type": "str", "choices": ["learner", "voter", "absent"], "required": True},
+        "state": {"type": "str", "choices": ["learner", "voter", "follower", "absent"], "required": True},
         "leaving": {"type": "dict"},
+        "retired": {"type": "list", "elements": "str", "default": []},
         "nodes": {"type": "dict", "required": True},
         "without_data": {"type": "list", "elements": "str", "default": []},
         "peer_port": {"type": "int", "default": 2380},
@@ -101,7 +102,12 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
     },
 }
 RULES: dict[str, Any] = {
-    "required_if": [("state", "learner", ["name"]), ("state", "voter", ["name"]), ("state", "absent", ["leaving"])]
+    "required_if": [
+        ("state", "learner", ["name"]),
+        ("state", "voter", ["name"]),
+        ("state", "follower", ["leaving"]),
+        ("state", "absent", ["leaving"]),
+    ]
 }
 RESTORE_RULES: dict[str, Any] = {
     "required_if": [

@@ -141,15 +141,24 @@ class Leaving:
 
 
 def leave(
-    members: list[Member], healthy: Collection[int], leader: int, leaving: Mapping[str, str], nodes: Mapping[str, str]
+    members: list[Member],
+    healthy: Collection[int],
+    leader: int,
+    leaving: Mapping[str, str],
+    nodes: Mapping[str, str],
+    retired: Collection[int] = (),
 ) -> Leaving:
     """How the nodes of `leaving` cease to be members, {name: address} as `nodes`, which has those that stay.
 
-    A member that does not answer goes first, since it costs no vote, and the leader last.
+    A member that does not answer goes first, since it costs no vote, and the leader last. `retired`: ids of those that
+    leave, have a vote and serve no client any more, not even whoever asks for their health. A member that serves says
+    that there is a quorum, and they are part of it, since each has joined it at its start.
     """
     going = [member for member in members if any(member.is_node(*node) for node in leaving.items())]
     if not going:
         return Leaving()
+    if healthy:
+        healthy = {*healthy, *retired}
     problem = _lost(members, healthy) or _costs(members, healthy, going, nodes)
     if problem:
         return Leaving((), problem)
@@ -161,11 +170,23 @@ def leave(
             Departure(
                 member,
                 "it leaves the cluster" if member.id in healthy else "it leaves the cluster, and does not answer",
-                successor if member.id == leader else None,
+                # Who serves no client takes no order to let another lead; its removal is an election then.
+                successor if member.id == leader and member.id not in retired else None,
             )
             for member in going
         )
     )
+
+
+def retiring(members: list[Member], healthy: Collection[int], steps: Iterable[Departure]) -> list[Member]:
+    """Those of the members to remove that can serve no client any more from before they go on.
+
+    None where a quorum would miss them while they start again. The leader among them has to follow another first.
+    """
+    voters = [member for member in members if not member.learner]
+    if sum(member.id in healthy for member in voters) - 1 < quorum(len(voters)):
+        return []
+    return [step.member for step in steps if step.member in voters and step.member.id in healthy]
 
 
 def _costs(members: list[Member], healthy: Collection[int], going: list[Member], nodes: Mapping[str, str]) -> str:

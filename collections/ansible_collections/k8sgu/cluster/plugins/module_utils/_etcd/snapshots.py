@@ -19,6 +19,8 @@ from typing import Iterable, Mapping
 DIRECTORY = "/var/lib/k8sgu/snapshots"
 # What a member put into the bucket last, which it may not list.
 UPLOADED = "/var/lib/k8sgu/uploaded.json"
+# What a member's own drill found last.
+DRILLED = "/var/lib/k8sgu/restore-drill.json"
 # Where one is on its way there from the controller, on the same file system.
 INCOMING = "/var/lib/k8sgu/incoming"
 # The series of those that each member takes by itself.

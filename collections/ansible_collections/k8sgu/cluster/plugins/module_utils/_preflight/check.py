@@ -70,6 +70,11 @@ def check_snapshots(values: Mapping[str, Any]) -> list[str]:
             f"k8sgu_etcd_snapshot_keep: {keep}, and the newest snapshot always stays; choose 1 or more, or set "
             "k8sgu_etcd_snapshot_minutes to 0 for none"
         )
+    if boolean(values["k8sgu_drill_daily"], strict=False) and int(values["k8sgu_etcd_snapshot_minutes"]) == 0:
+        problems.append(
+            "k8sgu_drill_daily: without snapshots (k8sgu_etcd_snapshot_minutes is 0) there is nothing to restore; "
+            "leave one of the two out"
+        )
     return problems
 
 

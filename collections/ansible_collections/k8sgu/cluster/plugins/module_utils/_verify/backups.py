@@ -1,7 +1,8 @@
 # Copyright the k8sgu authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checks that a member of etcd takes snapshots by itself, and puts them where the loss of the machine does not reach.
+"""Checks that a member of etcd takes snapshots by itself, puts them where the loss of the machine does not reach, and
+tries to restore them.
 
 Standard library only.
 """
@@ -9,6 +10,7 @@ Standard library only.
 from __future__ import annotations
 
 import datetime
+import json
 import subprocess
 import time
 from pathlib import Path
@@ -18,11 +20,15 @@ from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd import snapsho
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.checks import Check
 
 TIMER, SERVICE, UPLOAD = "etcd-snapshot.timer", "etcd-snapshot.service", "etcd-upload.service"
+DRILL_TIMER, DRILL = "etcd-drill.timer", "etcd-drill.service"
 _UNIT = Path("/etc/systemd/system") / UPLOAD
 # As long as a large database and a busy disk may take, beyond two intervals: one snapshot may be late.
 SLACK_S = 300
+DAY_S = 86400
 COMMAND_TIMEOUT_S = 30
 _PROPERTIES = "Id,LoadState,ActiveState,Result,ExecMainStatus,ActiveEnterTimestampMonotonic"
+
+UNITS = (TIMER, SERVICE, UPLOAD, DRILL_TIMER, DRILL)
 
 # {unit: {property of `systemctl show`: value}}
 Units = Mapping[str, Mapping[str, str]]
@@ -82,6 +88,39 @@ def judge_upload(
     )
 
 
+def judge_drill(text: str, now: datetime.datetime, units: Units, uptime: float, where: str) -> Check:
+    """Pure. `text`: what the last drill left. `uptime`: seconds of the clock that systemd counts with."""
+    most = DAY_S + _most(0)
+    timer, service = units.get(DRILL_TIMER, {}), units.get(DRILL, {})
+    runs = timer.get("ActiveState") == "active"
+    since = _since(timer, uptime)
+    at, problems = _drilled(text)
+    age = (now - at).total_seconds() if at and at <= now else None
+    # Of a service that is at work the last result counts, which is in the file too.
+    failed = bool(problems) or service.get("ActiveState") == "failed"
+    last = f"the last drill was {_shown(age)} ago" if age is not None else "there was none yet"
+    return Check(
+        "this member's snapshots can be restored",
+        runs and not failed and ((age is not None and age <= most) or since <= most),
+        f"{DRILL_TIMER} is active, its last drill did not fail, and was at most {_shown(most)} ago, or the timer was "
+        "started no longer ago",
+        f"{DRILL_TIMER} is {f'active for {_shown(since)}' if runs else timer.get('ActiveState') or 'not there'}, "
+        + "; ".join([last, *problems] if problems else [f"its last run {_last(service)}", last]),
+        where,
+        f"journalctl -u {DRILL}; systemctl start {DRILL}",
+    )
+
+
+def _drilled(text: str) -> tuple[datetime.datetime | None, list[str]]:
+    """When the last drill was, and what it found; None if that cannot be read."""
+    try:
+        found = json.loads(text)
+        at = datetime.datetime.strptime(found["time"], "%Y-%m-%dT%H:%M:%SZ")
+        return at.replace(tzinfo=datetime.timezone.utc), [str(one) for one in found["problems"]]
+    except (ValueError, LookupError, TypeError):
+        return None, []
+
+
 def _most(minutes: int) -> float:
     return 2 * minutes * 60 + SLACK_S
 
@@ -100,11 +139,11 @@ def _shown(seconds: float | None) -> str:
     return f"{(seconds or 0) / 60:.0f} min"
 
 
-def check_backups(minutes: int, to: str, where: str) -> list[Check]:
-    """`to` is where snapshots are put (s3://BUCKET/PREFIX); empty if they stay on the node."""
+def check_backups(minutes: int, to: str, drills: bool, where: str) -> list[Check]:
+    """`to` is where snapshots are put (s3://BUCKET/PREFIX), empty if they stay on the node; `drills`: once a day."""
     try:
         said = subprocess.run(
-            ["systemctl", "show", "--no-pager", f"--property={_PROPERTIES}", "--", TIMER, SERVICE, UPLOAD],
+            ["systemctl", "show", "--no-pager", f"--property={_PROPERTIES}", "--", *UNITS],
             capture_output=True,
             text=True,
             timeout=COMMAND_TIMEOUT_S,
@@ -124,6 +163,8 @@ def check_backups(minutes: int, to: str, where: str) -> list[Check]:
         there = {name: unit for name, unit in units.items() if unit.get("LoadState") != "not-found"}
         record = snapshots.uploaded(_read(Path(snapshots.UPLOADED)))
         checks.append(judge_upload(record, to, now, there, waited, minutes, where))
+    if drills:
+        checks.append(judge_drill(_read(Path(snapshots.DRILLED)), now, units, uptime, where))
     return checks
 
 

@@ -236,7 +236,8 @@ def _looks(parameters: dict[str, Any]) -> list[Callable[[], list[Check]]]:
             lambda: [check_ciphertext(parameters["secret_key"], prefix, parameters["plaintext"], where)],
         ]
     if parameters["etcd_snapshot_minutes"]:
-        looks.append(lambda: check_backups(parameters["etcd_snapshot_minutes"], parameters["etcd_uploads_to"], where))
+        minutes, to = parameters["etcd_snapshot_minutes"], parameters["etcd_uploads_to"]
+        looks.append(lambda: check_backups(minutes, to, parameters["etcd_drills"], where))
     if parameters["encrypted_resources"]:
         looks.append(lambda: [check_keys(parameters["encrypted_resources"], prefix, where)])
     return looks

@@ -28,6 +28,7 @@ ARGUMENT_SPECS: dict[str, dict[str, Any]] = {
         "etcd_members": {"type": "int", "default": 0},
         "etcd_snapshot_minutes": {"type": "int", "default": 0},
         "etcd_uploads_to": {"type": "str", "default": ""},
+        "etcd_drills": {"type": "bool", "default": False},
         "plaintext_ports": {"type": "list", "elements": "int", "default": []},
         "port_table": {"type": "list", "elements": "dict", "default": []},
         "system_listeners": {"type": "list", "elements": "dict", "default": []},

@@ -23,7 +23,7 @@ CALL = re.compile(r'execute\(self, "([\w.]+):(\w+)"')
 # What is executed so: module and function.
 FUNCTIONS = {"_component.run": "execute", "_upgrade.facts": "execute", "_verify.node": "execute"}
 # What is placed on nodes as a program, as roles name it.
-ZIPAPPS = {"_etcd.backup", "_etcd.defragment", "_etcd.upload"}
+ZIPAPPS = {"_etcd.backup", "_etcd.defragment", "_etcd.drill", "_etcd.upload"}
 UTILS = "ansible_collections/k8sgu/cluster/plugins/module_utils"
 PLUGINS = Path(__file__).resolve().parents[3] / "plugins"
 

@@ -15,7 +15,8 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.k8sgu.cluster.plugins.filter.drill_report import drill_report
 from ansible_collections.k8sgu.cluster.plugins.module_utils._encryption import opening
-from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.drill_report import Promised, report
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.drill_report import report
+from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.drill_result import Promised
 
 NAME = "20261129T180000Z_etcd-3.6.14_rev-5000_backup.db"
 NOW = datetime.datetime(2026, 11, 29, 18, 10, tzinfo=datetime.timezone.utc)
@@ -126,5 +127,5 @@ def test_each_reason_to_fail(case: str, given: dict[str, Any], keys: str, said: 
 def test_the_filter_takes_what_templates_give() -> None:
     found = drill_report(told(), "cp-0", KEYS, "1e9", "120", "")
     assert found["problems"] == [] and found["document"]["rto"]["limit_seconds"] == 120
-    with pytest.raises(AnsibleFilterError, match="drill_report: KeyError: 'steps'"):
+    with pytest.raises(AnsibleFilterError, match="drill_report: KeyError: 'revision'"):
         drill_report({"snapshot": NAME, "msg": "no"}, "cp-0", KEYS, 1, 1, "")

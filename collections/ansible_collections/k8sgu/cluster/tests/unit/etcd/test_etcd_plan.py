@@ -198,6 +198,36 @@ def test_in_which_order_members_leave(
         assert sum(member.id in healthy for member in voters) >= plan.quorum(len(voters))
 
 
+def test_who_serves_no_client_any_more_counts_while_somebody_serves() -> None:
+    three = ALL[:3]
+    asked = addresses(1, 2), addresses(0)
+    made = plan.leave(three, {1}, 3, *asked, retired={2, 3})
+    assert made.problem == ""
+    # And takes no order: nobody can be told to lead instead of cp-2.
+    assert [(step.member.shown, step.successor) for step in made.steps] == [("cp-1", None), ("cp-2", None)]
+    assert "lost its quorum: 0 of 3" in plan.leave(three, set(), 0, *asked, retired={2, 3}).problem
+    assert "lost its quorum: 1 of 3" in plan.leave(three, {1}, 1, *asked).problem
+
+
+RETIRE: list[tuple[str, list[Member], set[int], tuple[int, ...], list[str]]] = [
+    ("both that leave, one after another", ALL[:3], {1, 2, 3}, (1, 2), ["cp-1", "cp-2"]),
+    ("not one of two, whom the other needs", ALL[:2], {1, 2}, (1,), []),
+    ("none beside one that is down", ALL[:3], {1, 2}, (1, 2), []),
+    ("those of five that answer", ALL, {1, 2, 3, 4}, (3, 4), ["cp-3"]),
+    ("no learner, whom nobody asks", [*ALL[:3], member(3, learner=True)], {1, 2, 3, 4}, (2, 3), ["cp-2"]),
+]
+
+
+@pytest.mark.parametrize(("case", "members", "healthy", "leaving", "expected"), RETIRE, ids=[row[0] for row in RETIRE])
+def test_who_can_be_without_clients(
+    case: str, members: list[Member], healthy: set[int], leaving: tuple[int, ...], expected: list[str]
+) -> None:
+    staying = [number for number in range(len(members)) if number not in leaving]
+    made = plan.leave(members, healthy, 1, addresses(*leaving), addresses(*staying))
+    assert made.problem == ""
+    assert sorted(one.shown for one in plan.retiring(members, healthy, made.steps)) == expected
+
+
 CANNOT: list[tuple[str, list[Member], set[int], tuple[int, ...], tuple[int, ...], str]] = [
     ("the only one", [ZERO], {1}, (0,), (), "etcd has 1 member (cp-0), and without cp-0 nobody has its data"),
     ("all of them", ALL[:3], {1, 2, 3}, (0, 1, 2), (), "without cp-0, cp-1, cp-2 nobody has its data"),

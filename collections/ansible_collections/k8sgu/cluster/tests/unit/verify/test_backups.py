@@ -6,16 +6,20 @@
 from __future__ import annotations
 
 import datetime
+import json
 from typing import Any
 
 import pytest
 
 from ansible_collections.k8sgu.cluster.plugins.module_utils._etcd.snapshots import Snapshot
 from ansible_collections.k8sgu.cluster.plugins.module_utils._verify.backups import (
+    DRILL,
+    DRILL_TIMER,
     SERVICE,
     TIMER,
     UPLOAD,
     judge_backups,
+    judge_drill,
     judge_upload,
     parse_units,
 )
@@ -97,6 +101,43 @@ def test_uploads(record: dict[str, str], active: str, waited: float, passed: boo
     assert (
         f"the newest snapshot below {TO} is at most 35 min old, or that was asked for no longer ago" in check.expected
     )
+
+
+def drilled(minutes_ago: float, *problems: str) -> str:
+    at = NOW - datetime.timedelta(minutes=minutes_ago)
+    return json.dumps({"time": at.strftime("%Y-%m-%dT%H:%M:%SZ"), "problems": problems})
+
+
+@pytest.mark.parametrize(
+    ("text", "timer", "active_for", "service", "passed", "seen"),
+    [
+        (drilled(60), "active", 6000, "inactive", True, "did not fail; the last drill was 60 min ago"),
+        (drilled(60), "active", 6000, "activating", True, "60 min ago"),
+        (drilled(1446), "active", 6000, "inactive", False, "1446 min ago"),
+        (drilled(1446), "active", 1444, "inactive", True, "active for 1444 min"),
+        ("", "active", 10, "inactive", True, "there was none yet"),
+        ("", "active", 1446, "inactive", False, "there was none yet"),
+        ("{}", "active", 1446, "inactive", False, "there was none yet"),
+        (drilled(-60), "active", 6000, "inactive", False, "there was none yet"),
+        (drilled(60, "too old", "too slow"), "active", 6000, "failed", False, "60 min ago; too old; too slow"),
+        # One is at work again, or the machine was started since.
+        (drilled(60, "too old"), "active", 10, "activating", False, "60 min ago; too old"),
+        ("", "active", 10, "failed", False, "its last run failed (exit-code, status 1)"),
+        (drilled(60), "inactive", 6000, "inactive", False, f"{DRILL_TIMER} is inactive"),
+        (drilled(60), "", 6000, "inactive", False, f"{DRILL_TIMER} is not there"),
+    ],
+)
+def test_drills(text: str, timer: str, active_for: float, service: str, passed: bool, seen: str) -> None:
+    """`active_for` in minutes."""
+    started = str(int((UPTIME_S - active_for * 60) * 1e6))
+    last = {"Result": "exit-code", "ExecMainStatus": "1"} if service == "failed" else {}
+    state = {DRILL: {"ActiveState": service, **last}}
+    if timer:
+        state[DRILL_TIMER] = {"ActiveState": timer, "ActiveEnterTimestampMonotonic": started}
+    check = judge_drill(text, NOW, state, UPTIME_S, "node-0")
+    assert (check.passed, check.where) == (passed, "node-0")
+    assert seen in check.seen
+    assert "at most 1445 min ago, or the timer was started no longer ago" in check.expected
 
 
 def test_units_as_systemctl_shows_them() -> None:
